@@ -1,0 +1,112 @@
+"""The vocabulary that every part of the service speaks: OpenAI's chat JSON, minus identity.
+
+A `Part` is what goes inside a `chat.completion` (whole) or a `chat.completion.chunk` (streamed):
+`{"choices": [...]}` and, once known, `"usage"`. `id`, `object`, `created` and `model` are not in
+it: they are minted once per call, by the web process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Part: TypeAlias = dict[str, Any]
+
+IDENTITY = frozenset({"id", "object", "created", "model"})
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """One chat completion to ask of one provider.
+
+    `model` is the provider's own name for it; `parameters` are OpenAI's chat parameters after
+    validation and policy, `messages` among them, without `model`, `stream` and `stream_options`.
+    `max_output_tokens` is the model's output limit, where known.
+    """
+
+    model: str
+    parameters: Mapping[str, Any]
+    stream: bool = False
+    max_output_tokens: int | None = None
+
+
+def without_identity(body: Mapping[str, Any]) -> Part:
+    """A provider's whole answer or chunk as a Part: all that it says except who it is."""
+    return {key: value for key, value in body.items() if key not in IDENTITY}
+
+
+def fold(parts: Iterable[Part]) -> Part:
+    """The whole answer that a stream of parts adds up to.
+
+    Text is joined, tool calls are merged by their `index`, the last usage and any other top-level
+    field win. The result has `message` where the parts had `delta`.
+    """
+    whole: Part = {}
+    choices: dict[int, Part] = {}
+    for part in parts:
+        whole.update((k, v) for k, v in part.items() if k != "choices" and v is not None)
+        for choice in part.get("choices") or ():
+            _fold_choice(choices, choice)
+    answer: Part = {"choices": [choices[index] for index in sorted(choices)]}
+    for choice in answer["choices"]:
+        _close_choice(choice)
+    answer.update(whole)
+    return answer
+
+
+def _fold_choice(choices: dict[int, Part], choice: Part) -> None:
+    index = choice.get("index", 0)
+    folded = choices.setdefault(
+        index,
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": None, "refusal": None},
+            "logprobs": None,
+            "finish_reason": None,
+        },
+    )
+    for key, value in (choice.get("delta") or {}).items():
+        _fold_field(folded["message"], key, value)
+    for kind, tokens in (choice.get("logprobs") or {}).items():
+        folded["logprobs"] = folded["logprobs"] or {}
+        if tokens is not None:
+            folded["logprobs"][kind] = (folded["logprobs"].get(kind) or []) + tokens
+        else:
+            folded["logprobs"].setdefault(kind, None)
+    for key, value in choice.items():
+        if key not in ("index", "delta", "logprobs") and value is not None:
+            folded[key] = value
+
+
+def _fold_field(message: Part, key: str, value: Any) -> None:
+    if value is None:
+        message.setdefault(key, None)
+    elif key == "tool_calls":
+        calls = message.setdefault("tool_calls", {})
+        for call in value:
+            _fold_tool_call(calls.setdefault(call.get("index", 0), {}), call)
+    elif isinstance(value, str) and key != "role":
+        message[key] = (message.get(key) or "") + value
+    elif isinstance(value, list):
+        message[key] = (message.get(key) or []) + value
+    else:
+        message[key] = value
+
+
+def _fold_tool_call(folded: Part, call: Part) -> None:
+    for key, value in call.items():
+        if key == "index" or value is None:
+            continue
+        if key == "function":
+            function = folded.setdefault("function", {"name": "", "arguments": ""})
+            function["name"] += value.get("name") or ""
+            function["arguments"] += value.get("arguments") or ""
+        else:
+            folded[key] = value
+
+
+def _close_choice(choice: Part) -> None:
+    calls = choice["message"].get("tool_calls")
+    if isinstance(calls, dict):
+        choice["message"]["tool_calls"] = [calls[index] for index in sorted(calls)]

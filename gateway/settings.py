@@ -1,0 +1,158 @@
+"""The service's configuration: the only reader of the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PEPPER_LENGTH = 32  # characters
+
+
+class ConfigurationError(Exception):
+    """Raised when the environment cannot be a working configuration; it says what to do."""
+
+
+def setting(variable: str, default: Any, doc: str, *, secret: bool = False) -> Any:
+    """A field of `Settings` and the environment variable that fills it."""
+    metadata = {"variable": variable, "doc": doc}
+    return field(default=default, repr=not secret, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be configured; built once a process and passed on by argument.
+
+    Times are in seconds, sizes in bytes.
+    """
+
+    key_pepper: str = setting(
+        "KEY_PEPPER",
+        "",
+        "secret of 32 characters or more that API keys are hashed with",
+        secret=True,
+    )
+    redis_url: str = setting(
+        "REDIS_URL", "redis://127.0.0.1:6379/0", "the queue; `REDIS_TLS_URL` wins", secret=True
+    )
+    redis_connections: int = setting(
+        "REDIS_CONNECTIONS", 8, "most Redis connections a process opens (web ≥ 3, worker ≥ 4)"
+    )
+    redis_verify_tls: bool = setting(
+        "REDIS_VERIFY_TLS",
+        False,
+        "check the certificate of a `rediss://` server (Heroku's is self-signed)",
+    )
+    models_file: str = setting(
+        "MODELS_FILE", "", "TOML file that extends or replaces the catalogue"
+    )
+    demo_models: bool = setting("DEMO_MODELS", False, "serve `demo/*` models, which call nobody")
+    cors_allow_origins: tuple[str, ...] = setting(
+        "CORS_ALLOW_ORIGINS", (), "origins, comma-separated, whose pages may call; empty: none"
+    )
+    total_deadline: float = setting("TOTAL_DEADLINE_SECONDS", 600.0, "longest life of a call")
+    queue_limit: int = setting("QUEUE_LIMIT", 10_000, "most calls that may wait")
+    queue_bytes: int = setting("QUEUE_BYTES", 256_000_000, "most bytes of waiting request bodies")
+    max_in_flight: int = setting(
+        "WEB_MAX_IN_FLIGHT",
+        1_500,
+        "most calls one web process holds; below gunicorn's 2,000 connections",
+    )
+    max_body_bytes: int = setting("MAX_BODY_BYTES", 20_000_000, "largest request body")
+    body_timeout: float = setting("BODY_TIMEOUT_SECONDS", 20.0, "longest wait for a request body")
+    sync_heartbeat: float = setting(
+        "SYNC_HEARTBEAT_SECONDS",
+        20.0,
+        "silence before an unstreamed reply starts with blanks; 0: never",
+    )
+    no_workers_after: float = setting(
+        "NO_WORKERS_SECONDS",
+        30.0,
+        "wait of a queued call before it fails for want of any live worker",
+    )
+    worker_concurrency: int = setting(
+        "WORKER_CONCURRENCY", 1_000, "calls one worker process runs at once"
+    )
+    upstream_connect_timeout: float = setting(
+        "UPSTREAM_CONNECT_SECONDS", 5.0, "longest wait for a connection to a provider"
+    )
+    upstream_read_timeout: float = setting(
+        "UPSTREAM_READ_SECONDS", 300.0, "longest silence of a provider"
+    )
+    upstream_retries: int = setting(
+        "UPSTREAM_RETRIES", 2, "further attempts after a failure that cannot have been acted on"
+    )
+    upstream_proxy: str = setting(
+        "UPSTREAM_PROXY", "", "HTTP proxy for provider calls", secret=True
+    )
+    upstream_ca_bundle: str = setting(
+        "UPSTREAM_CA_BUNDLE", "", "CA file that replaces the bundled one"
+    )
+    drain_seconds: float = setting(
+        "DRAIN_SECONDS", 25.0, "after SIGTERM: how long running calls may still take"
+    )
+    log_level: str = setting("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR")
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read and check the environment.
+
+        Raises ConfigurationError, naming the variable, for a value that cannot be used and for a
+        missing or short KEY_PEPPER.
+        """
+        values: dict[str, Any] = {"variables": dict(environ)}
+        for item in dataclasses.fields(cls):
+            text = environ.get(item.metadata.get("variable", ""), "").strip()
+            if text:
+                values[item.name] = _parse(item.metadata["variable"], text, item.default)
+        tls_url = environ.get("REDIS_TLS_URL", "").strip()
+        if tls_url:
+            values["redis_url"] = tls_url
+        settings = cls(**values)
+        if not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
+            name = "REDIS_TLS_URL" if tls_url else "REDIS_URL"
+            raise ConfigurationError(f"{name} must start with redis://, rediss:// or unix://")
+        settings._check()
+        return settings
+
+    def variable(self, name: str) -> str:
+        """An environment variable that the catalogue names (a key or base URL), or ""."""
+        return self.variables.get(name, "").strip()
+
+    def _check(self) -> None:
+        if len(self.key_pepper) < PEPPER_LENGTH:
+            raise ConfigurationError(
+                f"KEY_PEPPER must be set to {PEPPER_LENGTH} characters or more, for instance by "
+                "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+            )
+        if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
+        if self.redis_connections < 4:
+            raise ConfigurationError("REDIS_CONNECTIONS must be 4 or more")
+        if self.worker_concurrency < 1:
+            raise ConfigurationError("WORKER_CONCURRENCY must be 1 or more")
+
+
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def _parse(variable: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text.lower() in TRUE + FALSE:
+            return text.lower() in TRUE
+        raise ConfigurationError(f"{variable} must be 1 or 0, and is {text!r}")
+    if isinstance(default, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(default, str):
+        return text
+    try:
+        number = type(default)(text)
+    except ValueError:
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise ConfigurationError(f"{variable} must be {kind}, and is {text!r}") from None
+    if not 0 <= number < float("inf"):
+        raise ConfigurationError(f"{variable} must be 0 or more, and is {text!r}")
+    return number

@@ -1,0 +1,119 @@
+"""What all tests share: no way out of this machine, one Redis, and the app with a fake exchange."""
+
+from __future__ import annotations
+
+import ipaddress
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+import gevent.socket
+import pytest
+from redis import Redis
+
+from app import create_app
+from gateway.keys import KeyStore
+from gateway.settings import Settings
+from local.redis_server import RedisServer
+from tests.fakes import FakeExchange
+
+UNREACHABLE = "http://127.0.0.1:9/v1"  # calls never get that far: the exchange is a fake
+
+
+def is_local(family: int, address: object) -> bool:
+    """Whether a connection to this address stays on this machine."""
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return True
+    host = str(address[0]) if isinstance(address, tuple) else str(address)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def guarded(connect):
+    def checked(self, address):
+        if not is_local(self.family, address):
+            # No Exception, lest the code under test takes it for a network that is down.
+            pytest.fail(f"a test tried to connect to {address}")
+        return connect(self, address)
+
+    return checked
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    for kind in (socket.socket, gevent.socket.socket):
+        for name in ("connect", "connect_ex"):
+            monkeypatch.setattr(kind, name, guarded(getattr(kind, name)))
+
+
+@pytest.fixture(scope="session")
+def redis_url():
+    # Not pytest's temporary folder, whose name may be too long for a socket.
+    folder = Path(tempfile.mkdtemp(prefix="t-"))
+    with RedisServer(folder, persistent=False) as server:
+        yield server.url
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def redis(redis_url):
+    client = Redis.from_url(redis_url, protocol=2)
+    client.flushall()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def settings(redis_url):
+    return Settings(
+        key_pepper="p" * 40,
+        redis_url=redis_url,
+        demo_models=True,
+        variables={
+            "OPENAI_API_KEY": "sk-test-openai",
+            "OPENAI_BASE_URL": UNREACHABLE,
+            "ANTHROPIC_API_KEY": "sk-ant-test",
+            "ANTHROPIC_BASE_URL": UNREACHABLE,
+        },
+    )
+
+
+@pytest.fixture
+def make_client(redis):
+    """A function that makes a test client of the app with these settings and this exchange."""
+    apps = []
+
+    def make(settings, exchange=None, raising=False):
+        app = create_app(settings)
+        app.testing = raising
+        apps.append(app.extensions["exchange"])
+        app.extensions["exchange"] = exchange or FakeExchange()
+        app.extensions["exchange"].redis = redis
+        return app.test_client()
+
+    yield make
+    for real in apps:
+        real.redis.connection_pool.disconnect()
+
+
+@pytest.fixture
+def exchange():
+    return FakeExchange()
+
+
+@pytest.fixture
+def client(make_client, settings, exchange):
+    return make_client(settings, exchange)
+
+
+@pytest.fixture
+def key(redis, settings):
+    return KeyStore(redis, settings.key_pepper).create("tests")
+
+
+@pytest.fixture
+def auth(key):
+    return {"Authorization": f"Bearer {key}"}

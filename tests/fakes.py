@@ -1,0 +1,117 @@
+"""Stand-ins at the service's own seams: an exchange that answers from a script, without a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from api.waiter import Waiter
+from gateway.channel import PARTS, Event, Outcome, Plan
+from gateway.errors import CallCancelled, GatewayError
+from gateway.keys import KeyRecord
+
+SILENCE = "silence"  # a step of a script: a wait ends with nothing new
+
+CHOICE = {
+    "index": 0,
+    "message": {"role": "assistant", "content": "Hello!", "refusal": None},
+    "logprobs": None,
+    "finish_reason": "stop",
+}
+USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+ANSWER = Outcome(answer=orjson.dumps({"choices": [CHOICE], "usage": USAGE}), usage=USAGE)
+
+
+def part(content: str, **more: Any) -> bytes:
+    """One streamed part, as a worker sends it."""
+    delta = {"role": "assistant", "content": content}
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+    return orjson.dumps({"choices": [choice], **more})
+
+
+LAST_PART = orjson.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+USAGE_PART = orjson.dumps({"choices": [], "usage": USAGE})
+STREAM = (part("Hel"), part("lo!") + b"\n" + LAST_PART, USAGE_PART, Outcome(last=3))
+
+
+class Clock:
+    """Stands in for the `time` module: time passes only when told to."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    time = monotonic = __call__
+
+
+class ScriptedWaiter(Waiter):
+    """A waiter for which each wait brings the next step of a script.
+
+    A step is a payload of parts, the outcome, an error, or SILENCE.
+    """
+
+    def __init__(self, call_id: str, budget: float, script: Iterator[Any]) -> None:
+        super().__init__(call_id, budget, lambda waiter: None)
+        self.waited: list[float | None] = []
+        self._script = script
+
+    def wait(self, timeout: float | None) -> bool:
+        self.waited.append(timeout)
+        if super().wait(0):
+            return True
+        step = next(self._script)
+        if step is SILENCE:
+            return False
+        if isinstance(step, Outcome):
+            self.end(step)
+        elif isinstance(step, GatewayError):
+            self.fail(step)
+        else:
+            self.offer(Event(self.call_id, self.received + 1, PARTS, step))
+        return True
+
+
+@dataclass
+class Submitted:
+    """A call that reached the exchange."""
+
+    plan: Plan
+    body: dict[str, Any]
+    key: KeyRecord
+    budget: float
+    waiter: ScriptedWaiter
+
+
+class FakeExchange:
+    """Takes the place of `api.exchange.Exchange`: records calls and plays the script to each.
+
+    Without a script, every call is answered well. An exception in `refusal` is raised at once.
+    """
+
+    def __init__(self, *script: Any) -> None:
+        self.web = "web-fake"
+        self.draining = False
+        self.redis: Any = None
+        self.script = script
+        self.refusal: Exception | None = None
+        self.calls: list[Submitted] = []
+        self.left: list[str] = []
+
+    def submit(self, plan: Plan, body: bytes, key: KeyRecord, budget: float) -> Waiter:
+        if self.refusal is not None:
+            raise self.refusal
+        script = self.script or (STREAM if plan.stream else (ANSWER,))
+        waiter = ScriptedWaiter(plan.call_id, budget, iter(script))
+        self.calls.append(Submitted(plan, orjson.loads(body), key, budget, waiter))
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        self.left.append(waiter.call_id)
+
+    def abandon(self, waiter: Waiter) -> None:
+        waiter.fail(CallCancelled())

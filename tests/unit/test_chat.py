@@ -1,0 +1,97 @@
+"""A stream of parts adds up to one answer."""
+
+from gateway.chat import fold, without_identity
+
+
+def part(delta, index=0, **choice):
+    return {"choices": [{"index": index, "delta": delta, **choice}]}
+
+
+def message(*parts):
+    return fold(parts)["choices"][0]["message"]
+
+
+def test_nothing_folds_to_no_choices():
+    assert fold([]) == {"choices": []}
+
+
+def test_text_is_joined():
+    assert message(part({"role": "assistant", "content": ""}), part({"content": "a"})) == {
+        "role": "assistant",
+        "content": "a",
+        "refusal": None,
+    }
+
+
+def test_a_role_that_is_repeated_is_not_joined():
+    assert message(part({"role": "assistant"}), part({"role": "assistant"}))["role"] == "assistant"
+
+
+def test_null_takes_nothing_away():
+    assert message(part({"content": "a"}), part({"content": None}))["content"] == "a"
+    assert message(part({"content": None}))["content"] is None
+
+
+def test_a_refusal_and_reasoning_are_joined_too():
+    said = message(
+        part({"refusal": "I "}),
+        part({"refusal": "cannot", "reasoning_content": "Hm"}),
+        part({"reasoning_content": "."}),
+    )
+    assert (said["refusal"], said["reasoning_content"]) == ("I cannot", "Hm.")
+
+
+def test_choices_are_kept_apart_and_in_order():
+    answer = fold([part({"content": "b"}, 1), part({"content": "a"}), part({"content": "b"}, 1)])
+    said = [(c["index"], c["message"]["content"]) for c in answer["choices"]]
+    assert said == [(0, "a"), (1, "bb")]
+
+
+def test_the_end_and_what_came_with_it_are_kept():
+    answer = fold([part({}, finish_reason="stop", native="x"), part({}, finish_reason=None)])
+    (choice,) = answer["choices"]
+    assert (choice["finish_reason"], choice["native"]) == ("stop", "x")
+
+
+def test_tool_calls_are_merged_by_index():
+    def call(index, **rest):
+        return part({"tool_calls": [{"index": index, **rest}]})
+
+    said = message(
+        call(1, id="b", type="function", function={"name": "g", "arguments": ""}),
+        call(0, id="a", type="function", function={"name": "f"}),
+        call(1, function={"arguments": "{}"}),
+        call(0, function={"arguments": "{"}),
+        call(0, id=None, function={"arguments": "}"}),
+    )
+    assert said["tool_calls"] == [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+    ]
+
+
+def test_log_probabilities_are_appended():
+    (choice,) = fold(
+        [
+            part({}, logprobs={"content": [1], "refusal": None}),
+            part({}, logprobs=None),
+            part({}, logprobs={"content": [2], "refusal": None}),
+        ]
+    )["choices"]
+    assert choice["logprobs"] == {"content": [1, 2], "refusal": None}
+
+
+def test_the_last_usage_wins():
+    parts = [{"choices": [], "usage": {"total_tokens": n}} for n in (1, 2)]
+    assert fold([*parts, {"choices": [], "usage": None}])["usage"] == {"total_tokens": 2}
+
+
+def test_parts_are_not_changed():
+    parts = [part({"content": ["a"]}), part({"content": ["b"]})]
+    fold(parts)
+    assert parts == [part({"content": ["a"]}), part({"content": ["b"]})]
+
+
+def test_identity_is_dropped_and_the_rest_kept():
+    body = {"id": 1, "object": 2, "created": 3, "model": 4, "service_tier": "default"}
+    assert without_identity(body) == {"service_tier": "default"}

@@ -1,0 +1,107 @@
+"""gateway/logs.py: what a log line may not hold."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from gateway import logs
+from gateway.logs import MaskingFormatter, mask, where
+from gateway.settings import Settings
+
+KEY = "mk_inference_AbCdEfGh1234_" + "s" * 43 + "c" * 6
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        (KEY, "mk_inference_AbCd***"),
+        (f"key '{KEY}' refused", "key 'mk_inference_AbCd***' refused"),
+        (KEY.upper(), "MK_INFERENCE_ABCD***"),
+        (f"Authorization: Bearer {KEY}", "Authorization: Bearer ***"),
+        ("authorization: bearer abc.def", "authorization: bearer ***"),
+        ("sk-proj-abcdefghijk", "sk-proj***"),
+        ("Incorrect API key: sk-ant-api03-abc_def.", "Incorrect API key: sk-ant-***."),
+        ("redis://:hunter2@r.example:6379/0", "redis://:***@r.example:6379/0"),
+        ("rediss://user:hunter2@r.example", "rediss://user:***@r.example"),
+        ("redis://h:p%40ss/w@r", "redis://h:***@r"),
+        (f"{KEY} and sk-abcdefgh", "mk_inference_AbCd*** and sk-abcd***"),
+    ],
+)  # fmt: skip
+def test_secrets_are_cut_off(text, masked):
+    assert mask(text) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "redis://127.0.0.1:6379/0",
+        "call 0123456789abcdef0123456789abcdef ended",
+        "a risk-adjusted task-force",
+        "the bearer",
+        "provider at https://api.example/v1",
+    ],
+)
+def test_other_text_stays_as_it_is(text):
+    assert mask(text) == text
+
+
+def test_arguments_of_a_message_are_masked():
+    record = logging.LogRecord("name", logging.INFO, "file.py", 1, "key %s", (KEY,), None)
+    assert MaskingFormatter("%(message)s").format(record) == "key mk_inference_AbCd***"
+
+
+def test_an_exception_and_its_traceback_are_masked():
+    try:
+        raise ValueError(f"no such key: {KEY}")
+    except ValueError as error:
+        info = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("name", logging.ERROR, "file.py", 1, "failed", None, info)
+    told = MaskingFormatter("%(message)s").format(record)
+    assert "ValueError: no such key: mk_inference_AbCd***" in told
+    assert "ssss" not in told
+
+
+@pytest.fixture
+def own_logging(monkeypatch):
+    """Lets a test configure logging without taking pytest's handlers away."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
+    for name in ("urllib3", "rq", "rq.worker"):
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, "level", logger.level)
+    logging.getLogger("rq.worker").setLevel(logging.INFO)  # as importing RQ does
+    yield
+    monkeypatch.undo()
+    logging.root.manager._clear_cache()
+
+
+def test_lines_go_to_standard_output_and_are_masked(own_logging, capsys):
+    logs.configure(Settings(log_level="DEBUG"))
+    logging.getLogger("gateway.test").debug("hello %s", KEY)
+    for chatty in ("urllib3.connectionpool", "rq.worker"):
+        logging.getLogger(chatty).info("chatter")
+    written = capsys.readouterr()
+    assert written.out == "DEBUG gateway.test hello mk_inference_AbCd***\n"
+    assert written.err == ""
+
+
+def test_the_level_is_the_configured_one(own_logging, capsys):
+    logs.configure(Settings(log_level="WARNING"))
+    logging.getLogger("gateway.test").info("quiet")
+    logging.getLogger("gateway.test").warning("loud")
+    assert capsys.readouterr().out == "WARNING gateway.test loud\n"
+
+
+def test_a_fault_is_placed_where_it_happened():
+    with pytest.raises(ZeroDivisionError) as caught:
+        _fail()
+    line = _fail.__code__.co_firstlineno + 1
+    assert where(caught.value) == f"test_logs.py:{line}"
+    assert where(ValueError("never raised")) == "?"
+
+
+def _fail():
+    return 1 // 0

@@ -1,0 +1,133 @@
+"""gateway/settings.py: what the environment may say, and how it is told what it may not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from gateway.settings import PEPPER_LENGTH, ConfigurationError, Settings
+
+PEPPER = {"KEY_PEPPER": "a-pepper-of-forty-characters-or-a-few-more"}
+
+
+def read(**variables):
+    return Settings.from_env({**PEPPER, **variables})
+
+
+def variables():
+    return [
+        item.metadata["variable"]
+        for item in dataclasses.fields(Settings)
+        if "variable" in item.metadata
+    ]
+
+
+def numbers():
+    return [
+        item.metadata["variable"]
+        for item in dataclasses.fields(Settings)
+        if type(item.default) in (int, float)
+    ]
+
+
+def test_a_pepper_is_all_that_must_be_set():
+    assert read() == Settings(key_pepper=PEPPER["KEY_PEPPER"], variables=PEPPER)
+
+
+@pytest.mark.parametrize("pepper", ["", "   ", "p" * (PEPPER_LENGTH - 1)])
+def test_a_short_or_missing_pepper_is_refused_with_a_way_to_make_one(pepper):
+    with pytest.raises(ConfigurationError, match=r"^KEY_PEPPER .*token_urlsafe") as caught:
+        Settings.from_env({"KEY_PEPPER": pepper} if pepper else {})
+    assert "ppp" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [
+        ("REDIS_URL", "redis://r:1/2", "redis_url", "redis://r:1/2"),
+        ("TOTAL_DEADLINE_SECONDS", "30", "total_deadline", 30.0),
+        ("SYNC_HEARTBEAT_SECONDS", "0", "sync_heartbeat", 0.0),
+        ("QUEUE_LIMIT", "5", "queue_limit", 5),
+        ("DEMO_MODELS", "1", "demo_models", True),
+        ("DEMO_MODELS", "Yes", "demo_models", True),
+        ("DEMO_MODELS", "off", "demo_models", False),
+        ("REDIS_VERIFY_TLS", " true ", "redis_verify_tls", True),
+        ("CORS_ALLOW_ORIGINS", "https://a, https://b,", "cors_allow_origins", ("https://a", "https://b")),
+        ("LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
+    ],
+)  # fmt: skip
+def test_a_variable_fills_its_setting(variable, text, name, value):
+    assert getattr(read(**{variable: text}), name) == value
+
+
+@pytest.mark.parametrize("variable", variables())
+def test_a_blank_variable_is_an_unset_one(variable):
+    blank = Settings.from_env({variable: " ", **PEPPER})
+    assert dataclasses.replace(blank, variables=PEPPER) == read()
+
+
+@pytest.mark.parametrize("text", ["ten", "-1", "nan", "inf", "1e999", "1,5", "0x10"])
+@pytest.mark.parametrize("variable", numbers())
+def test_a_bad_number_names_its_variable_and_itself(variable, text):
+    with pytest.raises(ConfigurationError, match=f"^{variable} must be .*'{text}'$"):
+        read(**{variable: text})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("DEMO_MODELS", "maybe"),
+        ("REDIS_VERIFY_TLS", "2"),
+        ("QUEUE_LIMIT", "1.5"),
+        ("LOG_LEVEL", "loud"),
+        ("REDIS_CONNECTIONS", "3"),
+        ("WORKER_CONCURRENCY", "0"),
+    ],
+)
+def test_any_other_bad_value_names_its_variable(variable, text):
+    with pytest.raises(ConfigurationError, match=f"^{variable} must be "):
+        read(**{variable: text})
+
+
+@pytest.mark.parametrize("url", ["http://r:1", "r:6379"])
+@pytest.mark.parametrize("variable", ["REDIS_URL", "REDIS_TLS_URL"])
+def test_an_address_that_is_not_redis_names_its_variable(variable, url):
+    with pytest.raises(ConfigurationError, match=f"^{variable} "):
+        read(**{variable: url})
+
+
+def test_the_tls_address_wins():
+    urls = {"REDIS_URL": "redis://:p@r:1", "REDIS_TLS_URL": "rediss://:p@r:2"}
+    assert read(**urls).redis_url == "rediss://:p@r:2"
+    assert read(REDIS_TLS_URL=" ", REDIS_URL="redis://r:1").redis_url == "redis://r:1"
+
+
+def test_secrets_are_not_shown():
+    told = repr(
+        read(
+            REDIS_URL="redis://:hidden@r:1",
+            UPSTREAM_PROXY="http://u:hidden@proxy",
+            OPENAI_API_KEY="sk-hidden",
+        )
+    )
+    assert "hidden" not in told
+    assert PEPPER["KEY_PEPPER"] not in told
+    assert "queue_limit=10000" in told
+
+
+def test_the_catalogue_s_variables_are_read_without_blanks():
+    settings = read(OPENAI_API_KEY=" sk-1 \n")
+    assert settings.variable("OPENAI_API_KEY") == "sk-1"
+    assert settings.variable("GROQ_API_KEY") == ""
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        read().queue_limit = 1
+
+
+def test_every_setting_says_what_it_is_for():
+    for item in dataclasses.fields(Settings):
+        assert item.name == "variables" or item.metadata["doc"]
+    assert len(set(variables())) == len(variables())
