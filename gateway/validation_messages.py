@@ -1,0 +1,149 @@
+"""The shape of chat messages, as OpenAI documents them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field, Tag
+from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
+
+from gateway.validation_rules import ImageAddress, SpeakerName, either, one_of
+
+
+class TextPart(TypedDict):
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(TypedDict):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImageUrl(TypedDict):
+    url: ImageAddress
+    detail: NotRequired[Literal["auto", "low", "high"] | None]
+
+
+class ImagePart(TypedDict):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class InputAudio(TypedDict):
+    data: str
+    format: Literal["wav", "mp3"]
+
+
+class AudioPart(TypedDict):
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+class File(TypedDict, total=False):
+    file_data: str | None
+    file_id: str | None
+    filename: str | None
+
+
+class FilePart(TypedDict):
+    type: Literal["file"]
+    file: File
+
+
+UserPart = Annotated[
+    Annotated[TextPart, Tag("=text")]
+    | Annotated[ImagePart, Tag("=image_url")]
+    | Annotated[AudioPart, Tag("=input_audio")]
+    | Annotated[FilePart, Tag("=file")],
+    one_of("type", "text", "image_url", "input_audio", "file"),
+]
+AssistantPart = Annotated[
+    Annotated[TextPart, Tag("=text")] | Annotated[RefusalPart, Tag("=refusal")],
+    one_of("type", "text", "refusal"),
+]
+
+Text = Annotated[str, Tag("=text")]
+Items = Field(min_length=1, fail_fast=True)
+PARTS = either("a string or array of objects")
+TextContent = Annotated[Text | Annotated[list[TextPart], Items, Tag("=items")], PARTS]
+UserContent = Annotated[Text | Annotated[list[UserPart], Items, Tag("=items")], PARTS]
+AssistantContent = Annotated[Text | Annotated[list[AssistantPart], Items, Tag("=items")], PARTS]
+
+
+class CalledFunction(TypedDict):
+    name: str
+    arguments: str
+
+
+class FunctionToolCall(TypedDict):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class CalledCustom(TypedDict):
+    name: str
+    input: str
+
+
+class CustomToolCall(TypedDict):
+    id: str
+    type: Literal["custom"]
+    custom: CalledCustom
+
+
+ToolCall = Annotated[
+    Annotated[FunctionToolCall, Tag("=function")] | Annotated[CustomToolCall, Tag("=custom")],
+    one_of("type", "function", "custom"),
+]
+
+
+class SystemMessage(TypedDict):
+    role: Literal["system", "developer"]
+    content: TextContent
+    name: NotRequired[SpeakerName | None]
+
+
+class UserMessage(TypedDict):
+    role: Literal["user"]
+    content: UserContent
+    name: NotRequired[SpeakerName | None]
+
+
+class SpokenAudio(TypedDict):
+    id: str
+
+
+class AssistantMessage(TypedDict):
+    role: Literal["assistant"]
+    content: NotRequired[AssistantContent | None]
+    refusal: NotRequired[str | None]
+    name: NotRequired[SpeakerName | None]
+    audio: NotRequired[SpokenAudio | None]
+    tool_calls: NotRequired[Annotated[list[ToolCall], Field(max_length=128, fail_fast=True)] | None]
+    function_call: NotRequired[CalledFunction | None]
+
+
+class ToolMessage(TypedDict):
+    role: Literal["tool"]
+    content: TextContent
+    tool_call_id: str
+
+
+class FunctionMessage(TypedDict):
+    role: Literal["function"]
+    content: str | None
+    name: SpeakerName
+
+
+Message = Annotated[
+    Annotated[SystemMessage, Tag("=system")]
+    | Annotated[SystemMessage, Tag("=developer")]
+    | Annotated[UserMessage, Tag("=user")]
+    | Annotated[AssistantMessage, Tag("=assistant")]
+    | Annotated[ToolMessage, Tag("=tool")]
+    | Annotated[FunctionMessage, Tag("=function")],
+    # `function` works and is not advertised: it is OpenAI's form of before there were tools.
+    one_of("role", "system", "developer", "user", "assistant", "tool"),
+]

@@ -1,0 +1,68 @@
+"""Decides which image addresses may be handed to a provider. Nothing here is ever fetched."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from urllib.parse import SplitResult, urlsplit
+
+MAX_DATA_URL = 50 * 1024 * 1024  # characters
+MAX_WEB_URL = 8192  # characters
+
+DATA_IMAGE = re.compile(
+    r"data:image/[a-z0-9.+-]{1,64}(;[a-z0-9=._-]{1,64}){0,4};base64,[a-z0-9+/_-]", re.I
+)
+# What resolvers take for an IPv4 address, in any base and number of parts: `2130706433`, `0x7f.1`.
+NUMERIC_HOST = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$")
+# Networks whose addresses end in an IPv4 address: compatible, mapped, and NAT64.
+IPV4_INSIDE = (IPv6Network("::/96"), IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
+
+
+def is_image_url(url: str) -> bool:
+    """Whether this is a `data:` URL of a base64 image, or an http(s) URL whose host may be public.
+
+    A host name that resolves to a private address cannot be told from its text, and passes.
+    """
+    if url[:5].lower() == "data:":
+        return len(url) <= MAX_DATA_URL and url.isascii() and DATA_IMAGE.match(url) is not None
+    return _is_web_url(url)
+
+
+def _is_web_url(url: str) -> bool:
+    # Two parsers may disagree on what a backslash, a blank or a control character means.
+    if len(url) > MAX_WEB_URL or not url.isprintable() or "\\" in url or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and port != 0 and _is_public(parts)
+
+
+def _is_public(parts: SplitResult) -> bool:
+    if not parts.hostname or "@" in parts.netloc or "%" in parts.netloc:
+        return False
+    # Resolvers fold full-width digits and ideographic dots before they look at the name.
+    host = unicodedata.normalize("NFKC", parts.hostname).replace("。", ".").rstrip(".").lower()
+    if not host or host == "localhost" or host.endswith(".localhost"):
+        return False
+    if ":" not in host and not NUMERIC_HOST.search(host):
+        return True
+    try:
+        return _is_public_address(ip_address(host))
+    except ValueError:
+        return False
+
+
+def _is_public_address(address: IPv4Address | IPv6Address) -> bool:
+    if isinstance(address, IPv6Address):
+        inner = address.sixtofour
+        if any(address in network for network in IPV4_INSIDE):
+            inner = IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return _is_public_address(inner)
+        if address.is_site_local:
+            return False
+    return address.is_global and not address.is_multicast
