@@ -1,0 +1,268 @@
+"""gateway/catalogue.py and gateway/models.toml: which models there are, and where each goes."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import date
+
+import pytest
+
+from gateway.catalogue import Catalogue
+from gateway.errors import ModelNotFound, ProviderNotConfigured
+from gateway.settings import ConfigurationError, Settings
+
+DEMO = ["demo/echo", "demo/slow", "demo/error", "demo/throttled", "demo/cut", "demo/tool"]
+WILD = [
+    "groq", "mistral", "deepseek", "together", "openrouter", "xai", "fireworks", "gemini",
+    "ollama", "vllm", "llamacpp", "local",
+]  # fmt: skip
+KEYS = {
+    "OPENAI_API_KEY": "sk-1",
+    "ANTHROPIC_API_KEY": "sk-ant-1",
+    "LOCAL_BASE_URL": "http://127.0.0.1:1/v1",
+    **{f"{name.upper()}_API_KEY": "key" for name in WILD},
+}
+
+
+def catalogue(**fields):
+    return Catalogue.load(Settings(**fields))
+
+
+@pytest.fixture
+def with_file(tmp_path):
+    """A function that loads the catalogue with this text as MODELS_FILE."""
+
+    def load(text, **fields):
+        file = tmp_path / "models.toml"
+        file.write_text(text, "utf-8")
+        return catalogue(models_file=str(file), variables=KEYS, **fields)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("model", "shutdown", "successor"),
+    [
+        ("openai/gpt-4o-mini", date(2027, 1, 14), "openai/gpt-6-luna"),
+        ("openai/gpt-4o", date(2027, 1, 14), "openai/gpt-6.1-sol"),
+        ("anthropic/claude-sonnet-4-5", date(2026, 11, 30), "anthropic/claude-sonnet-5-5"),
+    ],
+)
+def test_the_documented_models_are_served_with_their_ends_and_successors(
+    model, shutdown, successor
+):
+    known = catalogue(variables=KEYS)
+    row = known.find(model)
+    assert (row.shutdown, row.successor) == (shutdown, successor)
+    route = known.route(model)
+    assert (route.provider.name, route.upstream_model) == tuple(model.split("/"))
+    assert known.find(successor).shutdown is None
+
+
+def test_every_successor_and_fallback_can_be_asked_for():
+    known = catalogue(variables=KEYS)
+    for row in known.listed():
+        for other in (*row.fallbacks, *([row.successor] if row.successor else [])):
+            assert known.route(other).provider.name == row.provider
+
+
+@pytest.mark.parametrize("model", DEMO)
+def test_demo_models_are_served_only_where_they_are_asked_for(model):
+    with pytest.raises(ModelNotFound):
+        catalogue().route(model)
+    route = catalogue(demo_models=True).route(model)
+    assert (route.provider.wire, route.upstream_model) == ("demo", model.partition("/")[2])
+
+
+@pytest.mark.parametrize("family", WILD)
+def test_a_wildcard_serves_any_model_of_its_provider(family):
+    known = catalogue(variables=KEYS)
+    route = known.route(f"{family}/meta-llama/Llama-4:free")
+    assert (route.provider.name, route.upstream_model) == (family, "meta-llama/Llama-4:free")
+
+
+def test_the_list_names_models_and_no_wildcards():
+    listed = [row.id for row in catalogue(demo_models=True).listed()]
+    assert listed[0] == "openai/gpt-4o-mini"
+    assert listed[-len(DEMO) :] == DEMO
+    assert not any("*" in name for name in listed)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["gpt-4o", "openai/gpt-9", "openai/", "groq", "groq/", "/", "", "groq/*", "OpenAI/gpt-4o"],
+)
+def test_an_unknown_model_is_not_found(model):
+    with pytest.raises(ModelNotFound) as caught:
+        catalogue(variables=KEYS).route(model)
+    assert caught.value.message == (
+        f"The model `{model}` does not exist or you do not have access to it."
+    )
+
+
+def test_a_long_unknown_name_is_not_repeated_whole():
+    with pytest.raises(ModelNotFound) as caught:
+        catalogue().find("m" * 10_000)
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("model", "variable"),
+    [
+        ("openai/gpt-4o-mini", "OPENAI_API_KEY"),
+        ("anthropic/claude-sonnet-4-5", "ANTHROPIC_API_KEY"),
+        ("groq/llama", "GROQ_API_KEY"),
+        ("local/any", "LOCAL_BASE_URL"),
+    ],
+)
+def test_a_provider_that_is_not_configured_says_which_variable_to_set(model, variable):
+    known = catalogue()
+    with pytest.raises(ProviderNotConfigured, match=f"set {variable}.$") as caught:
+        known.route(model)
+    assert caught.value.code == "provider_not_configured"
+    assert not known.available(known.find(model))
+    configured = catalogue(variables=KEYS)
+    assert configured.available(configured.find(model))
+
+
+def test_a_blank_key_is_none():
+    with pytest.raises(ProviderNotConfigured):
+        catalogue(variables={"OPENAI_API_KEY": "  "}).route("openai/gpt-4o")
+
+
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        ({}, "https://api.openai.com/v1"),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1/"}, "http://127.0.0.1:9/v1"),
+        ({"OPENAI_BASE_URL": " "}, "https://api.openai.com/v1"),
+    ],
+)
+def test_a_variable_overrides_the_base_url(variables, address):
+    settings = Settings(variables=variables)
+    assert Catalogue.load(settings).providers["openai"].address(settings) == address
+
+
+PRIVATE = """
+[providers.house]
+wire = "openai"
+base_url = "http://127.0.0.1:8000/v1/"
+headers = { "X-Team" = "search" }
+extra_parameters = ["top_k"]
+
+[models."house/small"]
+provider = "house"
+upstream = "models/small-7b"
+context = 8192
+"""
+
+
+def test_a_file_adds_a_private_provider_to_the_built_in_ones(with_file):
+    known = with_file(PRIVATE)
+    route = known.route("house/small")
+    assert route.upstream_model == "models/small-7b"
+    assert route.provider.address(Settings()) == "http://127.0.0.1:8000/v1"
+    assert route.provider.headers == {"X-Team": "search"}
+    assert route.provider.extra_parameters == ("top_k",)
+    assert route.model.context == 8192
+    assert known.route("openai/gpt-4o").upstream_model == "gpt-4o"
+
+
+def test_a_row_of_the_file_replaces_the_built_in_one_of_its_name(with_file):
+    known = with_file('[models."openai/gpt-4o"]\nprovider = "groq"\nupstream = "other"')
+    route = known.route("openai/gpt-4o")
+    assert (route.provider.name, route.upstream_model) == ("groq", "other")
+    assert route.model.shutdown is None
+
+
+def test_a_file_may_replace_the_whole_catalogue(with_file):
+    known = with_file("replace = true\n" + PRIVATE, demo_models=True)
+    assert [row.id for row in known.listed()] == ["house/small"]
+    assert list(known.providers) == ["house"]
+
+
+def test_a_model_s_rules_are_read(with_file):
+    known = with_file(
+        PRIVATE + '[models."house/small".parameters]\n'
+        "temperature = { clamp = [0, 1] }\nseed = { drop = true }"
+    )
+    rules = known.find("house/small").parameters
+    assert rules["temperature"].clamp == (0, 1)
+    assert rules["seed"].drop
+
+
+WRONG = {
+    "unknown field of a model": ('[models."a/b"]\nprovider = "openai"\ncolour = "red"', "a/b"),
+    "unknown field of a provider": (
+        '[providers.a]\nwire = "openai"\nbase_url = "http://a"\ntimeout = 3',
+        "a",
+    ),
+    "its own name as a field": ('[models."a/b"]\nprovider = "openai"\nid = "c"', "a/b"),
+    "model without provider": ('[models."a/b"]\ncontext = 1', "a/b"),
+    "unknown provider": ('[models."a/b"]\nprovider = "nobody"', "a/b"),
+    "unknown successor": ('[models."a/b"]\nprovider = "openai"\nsuccessor = "a/c"', "a/b"),
+    "unknown fallback": ('[models."a/b"]\nprovider = "openai"\nfallbacks = ["a/c"]', "a/b"),
+    "unknown rule": (
+        '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = { burn = true }',
+        "a/b",
+    ),
+    "two rules": (
+        '[models."a/b"]\nprovider = "openai"\n'
+        '[models."a/b".parameters]\nseed = { drop = true, refuse = true }',
+        "a/b",
+    ),
+    "rule of a wrong type": (
+        '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = "drop"',
+        "a/b",
+    ),
+    "rule that is off": (
+        '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = { drop = false }',
+        "a/b",
+    ),
+    "range that is a number": (
+        '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\ntop_p = { clamp = 1 }',
+        "a/b",
+    ),
+    "rules that are no table": ('[models."a/b"]\nprovider = "openai"\nparameters = 5', "a/b"),
+    "date as a string": ('[models."a/b"]\nprovider = "openai"\nshutdown = "2027-01-14"', "a/b"),
+    "limit as a string": ('[models."a/b"]\nprovider = "openai"\ncontext = "128k"', "a/b"),
+    "model that is no table": ('[models]\n"a/b" = 5', "a/b"),
+    "models that are no table": ("models = 5", "models"),
+    "unknown wire": ('[providers.a]\nwire = "gopher"\nbase_url = "http://a"', "a"),
+    "no base URL": ('[providers.a]\nwire = "openai"', "a"),
+    "base URL that is none": ('[providers.a]\nwire = "openai"\nbase_url = "a:1"', "a"),
+    "provider without wire": ('[providers.a]\nbase_url = "http://a"', "a"),
+    "headers that are no table": (
+        '[providers.a]\nwire = "openai"\nbase_url = "http://a"\nheaders = "X-Team"',
+        "a",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "row"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_file_is_refused_with_the_name_of_the_row(with_file, text, row):
+    with pytest.raises(ConfigurationError) as caught:
+        with_file(text)
+    assert f'"{row}"' in str(caught.value)
+
+
+def test_a_file_that_is_not_there_names_the_variable(tmp_path):
+    with pytest.raises(ConfigurationError, match="^MODELS_FILE .*absent.toml: No such file"):
+        catalogue(models_file=str(tmp_path / "absent.toml"))
+
+
+def test_a_file_that_is_not_toml_is_refused_with_the_line(with_file):
+    with pytest.raises(ConfigurationError, match=r"models.toml is not TOML: .*line 2"):
+        with_file("replace = true\nx = = 1")
+
+
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
+    file = tmp_path / "models.toml"
+    file.write_bytes(b"# \xff")
+    with pytest.raises(ConfigurationError, match="is not TOML"):
+        catalogue(models_file=str(file))
+
+
+def test_rows_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        catalogue().find("openai/gpt-4o").context = 1
