@@ -1,0 +1,128 @@
+"""What a call looks like on its way through Redis: both ends of every protocol, as pure functions.
+
+* `Plan` and body: web to worker, under `gw:call:{id}`. One line of JSON, then the body's bytes.
+* `Event`: worker to web, one entry of the inbox stream. A head, then bytes: parts as lines of JSON,
+  or the outcome.
+* `Outcome`: the call's end. One line of JSON, then the whole answer's bytes (none for a stream).
+
+Bodies and answers travel as bytes, so that nobody parses what only the next one needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway.errors import GatewayError
+
+PROTOCOL = 1
+
+PARTS, OUTCOME = b"p", b"o"
+
+
+class ProtocolError(Exception):
+    """Raised for bytes that are not of this protocol: foreign, damaged or of a newer version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the worker needs to know of a call besides its body."""
+
+    call_id: str
+    web: str
+    stream: bool
+    model: str  # the catalogue's id
+    provider: str
+    upstream_model: str
+    max_output_tokens: int | None = None
+
+    def encode(self, body: bytes) -> bytes:
+        """The value of `gw:call:{id}`."""
+        return b"%b\n%b" % (orjson.dumps({"v": PROTOCOL, **asdict(self)}), body)
+
+    @staticmethod
+    def decode(value: bytes) -> tuple[Plan, bytes]:
+        """The plan and the body; raises ProtocolError."""
+        head, body = _split(value)
+        try:
+            return Plan(**head), body
+        except TypeError as error:
+            raise ProtocolError(f"not a plan: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended. `last` is the number of the last event before it."""
+
+    last: int = 0
+    error: GatewayError | None = None
+    answer: bytes = b""
+    route: str = ""  # provider/model that answered
+    attempts: int = 0
+    usage: dict[str, Any] | None = None
+    timings: dict[str, int] = field(default_factory=dict)  # milliseconds
+
+    def encode(self) -> bytes:
+        """The value of `gw:outcome:{id}` and the rest of the last event."""
+        head = {
+            "v": PROTOCOL,
+            "last": self.last,
+            "error": self.error.to_dict() if self.error else None,
+            "route": self.route,
+            "attempts": self.attempts,
+            "usage": self.usage,
+            "timings": self.timings,
+        }
+        return b"%b\n%b" % (orjson.dumps(head), self.answer)
+
+    @staticmethod
+    def decode(value: bytes) -> Outcome:
+        """Raises ProtocolError."""
+        head, answer = _split(value)
+        error = head.pop("error", None)
+        try:
+            return Outcome(
+                error=GatewayError.from_dict(error) if error else None, answer=answer, **head
+            )
+        except (TypeError, ValueError) as problem:
+            raise ProtocolError(f"not an outcome: {problem}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened to a call: the `number`th, from 1."""
+
+    call_id: str
+    number: int
+    kind: bytes
+    payload: bytes
+
+    def head(self) -> bytes:
+        """All but the payload; the finish script joins the two."""
+        return b"%b %d %b\n" % (self.call_id.encode(), self.number, self.kind)
+
+    def encode(self) -> bytes:
+        return self.head() + self.payload
+
+    @staticmethod
+    def decode(value: bytes) -> Event:
+        """Raises ProtocolError."""
+        head, _, payload = value.partition(b"\n")
+        try:
+            call_id, number, kind = head.split(b" ")
+            return Event(call_id.decode(), int(number), kind, payload)
+        except ValueError:
+            raise ProtocolError("not an event") from None
+
+
+def _split(value: bytes) -> tuple[dict[str, Any], bytes]:
+    line, _, rest = value.partition(b"\n")
+    try:
+        head = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        raise ProtocolError("no head") from None
+    if not isinstance(head, dict) or head.pop("v", None) != PROTOCOL:
+        raise ProtocolError("unknown version")
+    return head, rest

@@ -1,0 +1,195 @@
+"""How a call gets into the queue and out of it again: the web side's way to Redis.
+
+With `workers`, the only place that knows RQ: jobs are written by a script, in the form that RQ 3
+reads (`rq info` and `Job.fetch` tell the truth about them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+import orjson
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.utils import utcformat
+
+from gateway import keyspace, scripts
+from gateway.channel import OUTCOME, Event, Outcome, Plan, ProtocolError
+from gateway.errors import (
+    AuthenticationFailed,
+    CallCancelled,
+    GatewayError,
+    Overloaded,
+    QueueUnavailable,
+    ReplyLost,
+)
+from gateway.keys import KeyRecord, incorrect
+from gateway.settings import Settings
+
+TASK = "workers.tasks.run"
+
+REFUSALS: dict[bytes, type[GatewayError]] = {
+    b"key": AuthenticationFailed,
+    b"cancelled": CallCancelled,
+    b"calls": Overloaded,
+    b"bytes": Overloaded,
+    b"memory": Overloaded,
+}
+OVERLOAD_RETRY_SECONDS = 5
+UNAVAILABLE_RETRY_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What Redis says of a job; status is "" where it knows none."""
+
+    status: str = ""
+    worker: str = ""
+    claim: str = ""
+
+
+def now_text() -> str:
+    """The present in RQ's time format."""
+    return str(utcformat(datetime.now(UTC)))
+
+
+def submit(
+    redis: Redis, settings: Settings, plan: Plan, body: bytes, key: KeyRecord, budget: float
+) -> None:
+    """Put a call into the queue; `budget` is its life in seconds.
+
+    Raises AuthenticationFailed (the key was revoked a moment ago), Overloaded, and QueueUnavailable
+    when Redis did not answer: then the call may still arrive, so the caller must `cancel` it until
+    that succeeds.
+    """
+    call_id = plan.call_id
+    keys = [
+        keyspace.job(call_id),
+        keyspace.call(call_id),
+        keyspace.key(key.public_id),
+        keyspace.cancel(call_id),
+        keyspace.RQ_QUEUE,
+        keyspace.BELL,
+        keyspace.QUEUED_BYTES,
+        keyspace.RQ_QUEUES,
+    ]
+    args = [
+        call_id,
+        plan.encode(body),
+        key.hmac,
+        plan.web,
+        int(budget * 1000),
+        settings.queue_limit,
+        settings.queue_bytes,
+        now_text(),
+        orjson.dumps([TASK, None, [call_id], {}]),
+        keyspace.GRACE_SECONDS,
+        keyspace.QUEUE,
+    ]
+    try:
+        answer = scripts.SUBMIT(redis, keys, args)
+    except RedisError as error:
+        raise QueueUnavailable(retry_after=UNAVAILABLE_RETRY_SECONDS) from error
+    if answer != b"ok":
+        refusal = REFUSALS[answer]
+        if refusal is AuthenticationFailed:
+            raise AuthenticationFailed(incorrect(key.public_id))
+        raise refusal(retry_after=OVERLOAD_RETRY_SECONDS if refusal is Overloaded else None)
+
+
+def cancel(redis: Redis, call_id: str) -> bytes:
+    """Give a call up: b"removed" (it never started), b"told" (its worker will stop it), b"ended",
+    or b"marked" (not known; refused should it still come). Raises RedisError."""
+    keys = [
+        keyspace.job(call_id),
+        keyspace.RQ_QUEUE,
+        keyspace.call(call_id),
+        keyspace.cancel(call_id),
+        keyspace.RQ_CANCELED,
+        keyspace.QUEUED_BYTES,
+    ]
+    args = [call_id, keyspace.CANCEL_SECONDS, now_text(), keyspace.JOB_SECONDS]
+    result: bytes = scripts.CANCEL(redis, keys, args)
+    return result
+
+
+def states(redis: Redis, call_ids: Sequence[str]) -> list[JobState]:
+    """What Redis knows of these jobs, in one round trip. Raises RedisError."""
+    with redis.pipeline(transaction=False) as pipeline:
+        for call_id in call_ids:
+            pipeline.hmget(keyspace.job(call_id), "status", "worker_name", "claim")
+        rows = pipeline.execute()
+    return [JobState(*(field.decode() if field else "" for field in row)) for row in rows]
+
+
+def outcomes(redis: Redis, call_ids: Sequence[str]) -> list[Outcome | None]:
+    """The outcomes that Redis holds of these calls, in one round trip. Raises RedisError."""
+    values = redis.mget([keyspace.outcome(call_id) for call_id in call_ids])
+    found = cast("list[bytes | None]", values)  # no client here decodes
+    return [_outcome(value) if value is not None else None for value in found]
+
+
+def _outcome(value: bytes) -> Outcome:
+    try:
+        return Outcome.decode(value)
+    except ProtocolError:
+        return Outcome(error=ReplyLost())
+
+
+def alive(redis: Redis, processes: Sequence[str]) -> list[bool]:
+    """Which of these processes hold their lease. Raises RedisError."""
+    if not processes:
+        return []
+    values = redis.mget([keyspace.lease(process) for process in processes])
+    return [value is not None for value in values]
+
+
+def live_workers(redis: Redis) -> int:
+    """How many registered workers hold their lease. Raises RedisError."""
+    members = cast("set[bytes]", redis.smembers(keyspace.RQ_WORKERS))
+    return sum(alive(redis, [member.decode().rpartition(":")[2] for member in members]))
+
+
+def emit_command(web: str, events: Sequence[bytes]) -> tuple[object, ...]:
+    """The command that puts encoded events into a web process' inbox."""
+    args = [keyspace.INBOX_EVENTS, keyspace.INBOX_SECONDS, *events]
+    return scripts.EMIT.command([keyspace.inbox(web)], args)
+
+
+def finish_command(
+    call_id: str, claim: str, web: str, worker: str, outcome: Outcome, milliseconds: int = 0
+) -> tuple[object, ...]:
+    """The command that ends a call, for an outbox or for `finish`."""
+    failed = outcome.error is not None
+    return scripts.FINISH.command(
+        [
+            keyspace.outcome(call_id),
+            keyspace.job(call_id),
+            keyspace.inbox(web),
+            keyspace.RQ_STARTED,
+            keyspace.RQ_FAILED if failed else keyspace.RQ_FINISHED,
+            keyspace.rq_worker(worker),
+            keyspace.call(call_id),
+        ],
+        [
+            call_id,
+            claim,
+            outcome.encode(),
+            Event(call_id, outcome.last + 1, OUTCOME, b"").head(),
+            "failed" if failed else "finished",
+            now_text(),
+            keyspace.OUTCOME_SECONDS,
+            keyspace.JOB_SECONDS,
+            milliseconds,
+            keyspace.INBOX_EVENTS,
+            keyspace.INBOX_SECONDS,
+        ],
+    )
+
+
+def finish(redis: Redis, command: tuple[object, ...]) -> bool:
+    """Run a `finish_command`; whether its outcome stands. Raises RedisError."""
+    return bool(scripts.run(redis, command) == 1)

@@ -1,0 +1,30 @@
+#!lua flags=allow-oom
+-- Ends a call: the first outcome stands, a later one (of a worker that was given up) is fenced off.
+--
+-- KEYS  1 outcome  2 job  3 inbox of the web process  4 started registry  5 finished or failed
+--       registry  6 RQ's worker record  7 body
+-- ARGV  1 call id  2 claim id  3 outcome  4 head of the last event  5 'finished' or 'failed'  6 now (RQ's time
+--       format)  7 seconds of the outcome  8 seconds of an ended job  9 milliseconds worked
+--       10 most events kept  11 seconds the inbox lives on
+-- Returns 1 if this outcome stands, 0 if not.
+--
+-- A job that is gone (Redis was emptied) cannot be told from one that ended long ago: its outcome is
+-- delivered, and the registries stay as they are.
+
+local status, claim = unpack(redis.call('HMGET', KEYS[2], 'status', 'claim'))
+if status and (status ~= 'started' or claim ~= ARGV[2]) then return 0 end
+if not redis.call('SET', KEYS[1], ARGV[3], 'NX', 'EX', ARGV[7]) then return 0 end
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[10], '*', 'e', ARGV[4] .. ARGV[3])
+redis.call('EXPIRE', KEYS[3], ARGV[11])
+redis.call('UNLINK', KEYS[7])
+if not status then return 1 end
+
+redis.call('HSET', KEYS[2], 'status', ARGV[5], 'ended_at', ARGV[6])
+redis.call('EXPIRE', KEYS[2], ARGV[8])
+redis.call('ZREM', KEYS[4], ARGV[1] .. ':' .. ARGV[2])
+redis.call('ZADD', KEYS[5], redis.call('TIME')[1] + ARGV[8], ARGV[1])
+if redis.call('EXISTS', KEYS[6]) == 1 then
+  redis.call('HINCRBY', KEYS[6], ARGV[5] == 'finished' and 'successful_job_count' or 'failed_job_count', 1)
+  redis.call('HINCRBYFLOAT', KEYS[6], 'total_working_time', ARGV[9] / 1000)
+end
+return 1

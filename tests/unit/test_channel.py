@@ -1,0 +1,163 @@
+"""gateway/channel.py: what goes in at one end of Redis comes out at the other."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.channel import OUTCOME, PARTS, PROTOCOL, Event, Outcome, Plan, ProtocolError
+from gateway.errors import KINDS, GatewayError, UpstreamThrottled
+
+text = st.text(st.characters(exclude_categories=["Cs"]))
+word = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1)
+whole = st.integers(0, 2**53)
+plans = st.builds(
+    Plan,
+    call_id=word,
+    web=word,
+    stream=st.booleans(),
+    model=text,
+    provider=word,
+    upstream_model=text,
+    max_output_tokens=st.none() | whole,
+)
+outcomes = st.builds(
+    Outcome,
+    last=whole,
+    answer=st.binary(),
+    route=text,
+    attempts=whole,
+    usage=st.none() | st.dictionaries(text, whole),
+    timings=st.dictionaries(text, whole),
+)
+events = st.builds(
+    Event,
+    call_id=word,
+    number=whole,
+    kind=st.sampled_from([PARTS, OUTCOME]),
+    payload=st.binary(),
+)
+PLAN = Plan("call", "web-1", True, "openai/gpt-4o", "openai", "gpt-4o", 16_384)
+OUTCOME_WITH_ALL = Outcome(
+    last=7,
+    error=UpstreamThrottled("slow down", retry_after=2.5),
+    answer=b'{"choices":[]}\n\n',
+    route="openai/gpt-4o",
+    attempts=2,
+    usage={"prompt_tokens": 1},
+    timings={"queued": 3},
+)
+
+
+@given(plans, st.binary())
+def test_a_plan_and_its_body_come_out_as_they_went_in(plan, body):
+    assert Plan.decode(plan.encode(body)) == (plan, body)
+
+
+@given(outcomes)
+def test_an_outcome_comes_out_as_it_went_in(outcome):
+    assert Outcome.decode(outcome.encode()) == outcome
+
+
+@given(events)
+def test_an_event_comes_out_as_it_went_in(event):
+    assert Event.decode(event.encode()) == event
+    assert event.encode() == event.head() + event.payload
+
+
+@given(events, outcomes)
+def test_the_finish_script_makes_an_event_of_head_and_outcome(event, outcome):
+    decoded = Event.decode(event.head() + outcome.encode())
+    assert Outcome.decode(decoded.payload) == outcome
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_an_outcome_carries_any_error(kind):
+    sent = kind("text with\nlines", param="n", retry_after=1.5)
+    received = Outcome.decode(Outcome(last=3, error=sent).encode()).error
+    assert type(received) is kind
+    assert received.to_dict() == sent.to_dict()
+    assert set(received.envelope()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_an_outcome_with_everything_comes_out_whole():
+    received = Outcome.decode(OUTCOME_WITH_ALL.encode())
+    assert received.error.to_dict() == OUTCOME_WITH_ALL.error.to_dict()
+    for name in ("last", "answer", "route", "attempts", "usage", "timings"):
+        assert getattr(received, name) == getattr(OUTCOME_WITH_ALL, name)
+
+
+def test_a_body_with_lines_stays_whole():
+    body = b'{"a":\n\n1}\n'
+    assert Plan.decode(PLAN.encode(body))[1] == body
+
+
+def head(value, **changes):
+    fields = {**orjson.loads(value.partition(b"\n")[0]), **changes}
+    return orjson.dumps({name: field for name, field in fields.items() if field != "absent"})
+
+
+FOREIGN = [
+    b"", b"\n", b"null", b"[]", b"{}", b"5", b'"v"', b"\xff\xfe", b"\x80\x05pickle", b"{" * 5_000,
+    b'{"v":1', orjson.dumps({"v": PROTOCOL + 1}), orjson.dumps({"v": None}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", FOREIGN, ids=repr)
+@pytest.mark.parametrize("decode", [Plan.decode, Outcome.decode], ids=["plan", "outcome"])
+def test_foreign_bytes_are_a_protocol_error(decode, value):
+    if decode is Outcome.decode and value == b"":
+        value = b"\n"
+    with pytest.raises(ProtocolError):
+        decode(value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"v": 2}, {"v": "absent"}, {"call_id": "absent"}, {"colour": "red"}],
+)
+def test_a_plan_of_another_version_is_a_protocol_error(changes):
+    with pytest.raises(ProtocolError):
+        Plan.decode(head(PLAN.encode(b""), **changes) + b"\n{}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"v": 2}, {"colour": "red"}, {"error": "text"}, {"error": [1]}, {"error": 5},
+        {"error": {"kind": []}}, {"error": {"kind": "GatewayError", "colour": "red"}},
+    ],
+)  # fmt: skip
+def test_a_damaged_outcome_is_a_protocol_error(changes):
+    with pytest.raises(ProtocolError):
+        Outcome.decode(head(OUTCOME_WITH_ALL.encode(), **changes) + b"\n")
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"\n", b"call", b"call 1\n", b"call x p\n", b"call 1 p q\n", b"\xff 1 p\n"]
+)
+def test_foreign_events_are_a_protocol_error(value):
+    with pytest.raises(ProtocolError):
+        Event.decode(value)
+
+
+@given(st.binary())
+def test_no_bytes_raise_anything_else(value):
+    for decode in (Plan.decode, Outcome.decode, Event.decode):
+        try:
+            decode(value)
+        except ProtocolError:
+            pass
+
+
+@given(st.dictionaries(st.sampled_from(["v", "last", "error", "answer", "route"]), st.recursive(
+    st.none() | st.booleans() | whole | st.text("ab"), lambda inner: st.lists(inner), max_leaves=3
+)))  # fmt: skip
+def test_no_head_of_an_outcome_raises_anything_else(fields):
+    try:
+        outcome = Outcome.decode(orjson.dumps({**fields, "v": PROTOCOL}) + b"\nanswer")
+    except ProtocolError:
+        return
+    assert outcome.error is None or isinstance(outcome.error, GatewayError)

@@ -1,0 +1,466 @@
+"""Each script on a real Redis: called once, twice, late, and after Redis was emptied."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from gateway import dispatch, keyspace, scripts
+from gateway.channel import Event, Outcome, Plan
+from gateway.errors import AuthenticationFailed, CallCancelled, Overloaded, WorkerLost
+from gateway.keys import KeyRecord, KeyStore
+from gateway.settings import Settings
+
+WEB, WORKER = "web-1", "worker-1"
+
+
+@pytest.fixture
+def key(redis: Redis, settings: Settings) -> Iterator[KeyRecord]:
+    store = KeyStore(redis, settings.key_pepper)
+    yield store.verify(store.create("tests"))
+
+
+@pytest.fixture(autouse=True)
+def live_web(redis: Redis) -> None:
+    redis.set(keyspace.lease(WEB), 1, px=60_000)
+
+
+def plan(call_id: str | None = None) -> Plan:
+    return Plan(call_id or uuid.uuid4().hex, WEB, False, "demo/echo", "demo", "echo")
+
+
+def submit(
+    redis: Redis, settings: Settings, key: KeyRecord, the_plan: Plan | None = None, **options: Any
+) -> str:
+    the_plan = the_plan or plan()
+    body = options.pop("body", b'{"messages":[]}')
+    dispatch.submit(redis, settings, the_plan, body, key, options.pop("budget", 600))
+    return the_plan.call_id
+
+
+def claim(
+    redis: Redis, claim_id: str = "c1", slots: int = 10, again: bool = False, judge: bool = True
+) -> list[Any]:
+    keys = [
+        keyspace.BELL,
+        keyspace.QUEUED_BYTES,
+        keyspace.RQ_STARTED,
+        keyspace.claim(claim_id),
+        keyspace.RQ_QUEUE,
+    ]
+    args = [claim_id, slots, int(again), WORKER, dispatch.now_text(), int(judge), 120, 60, 10]
+    reply = scripts.CLAIM(redis, keys, args)
+    return [tuple(reply[i : i + 4]) for i in range(0, len(reply), 4)]
+
+
+def finish(redis: Redis, call_id: str, outcome: Outcome, claim_id: str = "c1") -> bool:
+    return dispatch.finish(
+        redis, dispatch.finish_command(call_id, claim_id, WEB, WORKER, outcome, 1500)
+    )
+
+
+def job(redis: Redis, call_id: str) -> Job:
+    return Job.fetch(call_id, connection=redis, serializer=JSONSerializer)
+
+
+# submit
+
+
+def test_a_submitted_call_is_a_job_that_rq_can_read(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    fetched = job(redis, call_id)
+    assert fetched.get_status() == JobStatus.QUEUED
+    assert fetched.origin == "infer"
+    assert (fetched.func_name, fetched.args, fetched.kwargs) == (dispatch.TASK, [call_id], {})
+    assert fetched.timeout == 600
+    assert fetched.enqueued_at is not None
+    assert redis.lrange(keyspace.RQ_QUEUE, 0, -1) == [call_id.encode()]
+    assert redis.smembers("rq:queues") == {b"rq:queue:infer"}
+
+
+def test_nothing_of_the_request_is_in_the_job_record(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key, body=b'{"messages":"CANARY"}')
+    assert b"CANARY" not in b"".join(redis.hgetall(keyspace.job(call_id)).values())
+
+
+def test_submitting_twice_queues_once(redis: Redis, settings: Settings, key: KeyRecord) -> None:
+    the_plan = plan()
+    submit(redis, settings, key, the_plan)
+    submit(redis, settings, key, the_plan)
+    assert redis.llen(keyspace.RQ_QUEUE) == 1
+    assert redis.llen(keyspace.BELL) == 1
+
+
+def test_every_key_of_a_submitted_call_has_an_end(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key)
+    lasting = {name for name in redis.keys() if redis.ttl(name) == -1}
+    assert lasting == {
+        b"rq:queue:infer",
+        b"rq:queues",
+        keyspace.key(key.public_id).encode(),
+    }
+
+
+def test_a_body_lives_until_the_deadline_and_a_minute(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key, budget=100)
+    assert 155 <= redis.ttl(keyspace.call(call_id)) <= 160
+    assert 155 <= redis.ttl(keyspace.job(call_id)) <= 160
+
+
+def test_a_revoked_key_is_refused_though_the_caller_remembers_it(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    KeyStore(redis, settings.key_pepper).revoke(key.public_id)
+    with pytest.raises(AuthenticationFailed):
+        submit(redis, settings, key)
+    assert redis.llen(keyspace.RQ_QUEUE) == 0
+
+
+def test_a_key_whose_secret_was_changed_is_refused(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    with pytest.raises(AuthenticationFailed):
+        submit(redis, settings, replace(key, hmac="0" * 64))
+
+
+def test_a_call_given_up_before_it_came_is_refused(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    the_plan = plan()
+    assert dispatch.cancel(redis, the_plan.call_id) == b"marked"
+    with pytest.raises(CallCancelled):
+        submit(redis, settings, key, the_plan)
+    assert not redis.exists(keyspace.job(the_plan.call_id))
+
+
+def test_a_full_queue_refuses_with_the_time_to_wait(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    full = replace(settings, queue_limit=2)
+    submit(redis, full, key)
+    submit(redis, full, key)
+    with pytest.raises(Overloaded) as refusal:
+        submit(redis, full, key)
+    assert refusal.value.retry_after
+
+
+def test_too_many_waiting_bytes_refuse_and_are_free_again_once_claimed(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    tight = replace(settings, queue_bytes=3_000)
+    submit(redis, tight, key, body=b"x" * 2_000)
+    with pytest.raises(Overloaded):
+        submit(redis, tight, key, body=b"x" * 2_000)
+    claim(redis)
+    submit(redis, tight, key, body=b"x" * 2_000)
+
+
+def test_waiting_bytes_are_free_again_once_the_call_is_cancelled(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    tight = replace(settings, queue_bytes=3_000)
+    submit(redis, tight, key, body=b"x" * 100)
+    big = submit(redis, tight, key, body=b"x" * 2_000)
+    dispatch.cancel(redis, big)
+    submit(redis, tight, key, body=b"x" * 2_000)
+
+
+def test_a_redis_over_four_fifths_of_its_memory_takes_no_more(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    used = redis.info("memory")["used_memory"]
+    redis.config_set("maxmemory", int(used / 0.85))
+    try:
+        with pytest.raises(Overloaded):
+            submit(redis, settings, key)
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
+def test_a_forgotten_script_is_loaded_again(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key)
+    redis.script_flush()
+    submit(redis, settings, key)
+    assert redis.llen(keyspace.RQ_QUEUE) == 2
+
+
+def test_a_bell_that_nobody_answers_stays_small(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    for _ in range(70):
+        submit(redis, settings, key)
+    assert redis.llen(keyspace.BELL) == 64
+
+
+# claim
+
+
+def test_a_claim_starts_the_oldest_calls_first(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    ids = [submit(redis, settings, key) for _ in range(3)]
+    taken = claim(redis, slots=2)
+    assert [row[0].decode() for row in taken] == ids[:2]
+    assert [row[1] for row in taken] == [WEB.encode()] * 2
+    assert all(590_000 < row[2] <= 600_000 for row in taken)
+    assert Plan.decode(taken[0][3])[0].call_id == ids[0]
+    fetched = job(redis, ids[0])
+    assert fetched.get_status() == JobStatus.STARTED
+    assert fetched.worker_name == WORKER
+    assert fetched.started_at is not None
+    assert redis.exists(keyspace.BELL), "somebody has to come back for the third"
+
+
+def test_the_bell_is_silent_when_nothing_is_left(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key)
+    claim(redis)
+    assert not redis.exists(keyspace.BELL)
+    assert not redis.exists(keyspace.QUEUED_BYTES)
+
+
+def test_a_claim_asked_again_returns_its_batch_and_nothing_new(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    ids = {submit(redis, settings, key) for _ in range(3)}
+    first = claim(redis, "c1")
+    submit(redis, settings, key)
+    again = claim(redis, "c1", again=True)
+    assert {row[0].decode() for row in again} == ids
+    assert {row[3] for row in again} == {row[3] for row in first}
+
+
+def test_a_claim_that_arrives_after_its_own_repetition_takes_nothing(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key)
+    assert claim(redis, "c1", again=True) == []
+    assert claim(redis, "c1") == []
+    assert len(claim(redis, "c2")) == 1
+
+
+def test_an_id_pushed_twice_is_started_once(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    redis.rpush(keyspace.RQ_QUEUE, call_id)
+    assert len(claim(redis)) == 1
+    assert claim(redis, "c2") == []
+
+
+def test_an_id_without_a_job_is_dropped(redis: Redis) -> None:
+    redis.rpush(keyspace.RQ_QUEUE, "nobody", "knows")
+    assert claim(redis) == []
+    assert redis.llen(keyspace.RQ_QUEUE) == 0
+
+
+def test_a_call_whose_web_process_is_dead_is_dropped(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    redis.delete(keyspace.lease(WEB))
+    assert claim(redis) == []
+    assert job(redis, call_id).get_status() == JobStatus.CANCELED
+    assert not redis.exists(keyspace.call(call_id))
+
+
+def test_a_missing_lease_means_nothing_while_the_worker_may_not_judge(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key)
+    redis.delete(keyspace.lease(WEB))
+    assert len(claim(redis, judge=False)) == 1
+
+
+def test_a_call_without_a_body_is_handed_out_as_lost(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    redis.delete(keyspace.call(call_id))
+    assert claim(redis)[0][3] is None
+
+
+def test_a_call_past_its_deadline_is_handed_out_without_time(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    redis.hset(keyspace.job(call_id), "deadline_ms", int(time.time() * 1000) - 5)
+    assert claim(redis)[0][2] < 0
+
+
+def test_a_started_call_stays_in_rqs_registry_until_a_minute_past_its_deadline(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key, budget=100)
+    claim(redis)
+    score = redis.zscore(keyspace.RQ_STARTED, f"{call_id}:c1")
+    assert 155 <= score - time.time() <= 161
+
+
+# emit
+
+
+def test_events_arrive_in_order_and_the_inbox_has_an_end(redis: Redis) -> None:
+    events = [Event("a" * 32, number, b"p", b"{}").encode() for number in (1, 2, 3)]
+    scripts.run(redis, dispatch.emit_command(WEB, events))
+    scripts.run(redis, dispatch.emit_command(WEB, events))  # a repetition: the numbers tell
+    entries = redis.xrange(keyspace.inbox(WEB))
+    assert [Event.decode(fields[b"e"]).number for _, fields in entries] == [1, 2, 3, 1, 2, 3]
+    assert 0 < redis.ttl(keyspace.inbox(WEB)) <= 120
+
+
+def test_events_are_taken_while_redis_is_full(redis: Redis) -> None:
+    redis.config_set("maxmemory", 1)
+    try:
+        scripts.run(redis, dispatch.emit_command(WEB, [b"x"]))
+        assert redis.xlen(keyspace.inbox(WEB)) == 1
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
+# finish
+
+
+def started(redis: Redis, settings: Settings, key: KeyRecord) -> str:
+    call_id = submit(redis, settings, key)
+    claim(redis)
+    return call_id
+
+
+def test_a_finished_call_leaves_outcome_event_and_truthful_records(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    redis.hset(keyspace.rq_worker(WORKER), "birth", "x")
+    call_id = started(redis, settings, key)
+    assert finish(redis, call_id, Outcome(last=0, answer=b'{"choices":[]}'))
+    (outcome,) = dispatch.outcomes(redis, [call_id])
+    assert outcome is not None
+    assert outcome.answer == b'{"choices":[]}'
+    ((_, fields),) = redis.xrange(keyspace.inbox(WEB))
+    event = Event.decode(fields[b"e"])
+    assert (event.call_id, event.number) == (call_id, 1)
+    assert Outcome.decode(event.payload).answer == outcome.answer
+    assert job(redis, call_id).get_status() == JobStatus.FINISHED
+    assert redis.zcard(keyspace.RQ_STARTED) == 0
+    assert redis.zrange(keyspace.RQ_FINISHED, 0, -1) == [call_id.encode()]
+    worker = redis.hgetall(keyspace.rq_worker(WORKER))
+    assert worker[b"successful_job_count"] == b"1"
+    assert float(worker[b"total_working_time"]) == 1.5
+    assert 0 < redis.ttl(keyspace.job(call_id)) <= 10
+    assert 0 < redis.ttl(keyspace.outcome(call_id)) <= 120
+
+
+def test_finishing_twice_counts_once(redis: Redis, settings: Settings, key: KeyRecord) -> None:
+    redis.hset(keyspace.rq_worker(WORKER), "birth", "x")
+    call_id = started(redis, settings, key)
+    assert finish(redis, call_id, Outcome())
+    assert not finish(redis, call_id, Outcome())
+    assert redis.hget(keyspace.rq_worker(WORKER), "successful_job_count") == b"1"
+    assert redis.xlen(keyspace.inbox(WEB)) == 1
+
+
+def test_a_late_result_is_fenced_off_by_the_loss_that_came_first(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = started(redis, settings, key)
+    assert finish(redis, call_id, Outcome(error=WorkerLost()))
+    redis.unlink(keyspace.outcome(call_id))  # delivered
+    assert not finish(redis, call_id, Outcome(answer=b"{}"))
+    assert job(redis, call_id).get_status() == JobStatus.FAILED
+    assert redis.zrange(keyspace.RQ_FAILED, 0, -1) == [call_id.encode()]
+
+
+def test_the_result_of_another_claim_is_fenced_off(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = started(redis, settings, key)
+    assert not finish(redis, call_id, Outcome(answer=b"{}"), claim_id="other")
+
+
+def test_a_result_is_delivered_though_redis_was_emptied(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = started(redis, settings, key)
+    redis.flushall()
+    assert finish(redis, call_id, Outcome(answer=b"{}"))
+    assert redis.xlen(keyspace.inbox(WEB)) == 1
+    assert redis.zcard(keyspace.RQ_FINISHED) == 0
+    assert not redis.exists(keyspace.job(call_id))
+
+
+# cancel
+
+
+def test_a_queued_call_is_removed(redis: Redis, settings: Settings, key: KeyRecord) -> None:
+    call_id = submit(redis, settings, key)
+    assert dispatch.cancel(redis, call_id) == b"removed"
+    assert redis.llen(keyspace.RQ_QUEUE) == 0
+    assert job(redis, call_id).get_status() == JobStatus.CANCELED
+    assert not redis.exists(keyspace.call(call_id))
+    assert claim(redis) == []
+
+
+def test_cancelling_twice_is_like_once(redis: Redis, settings: Settings, key: KeyRecord) -> None:
+    call_id = submit(redis, settings, key)
+    submit(redis, settings, key)
+    dispatch.cancel(redis, call_id)
+    assert dispatch.cancel(redis, call_id) == b"ended"
+    assert redis.llen(keyspace.RQ_QUEUE) == 1
+
+
+def test_a_started_call_is_named_to_its_worker(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = started(redis, settings, key)
+    assert dispatch.cancel(redis, call_id) == b"told"
+    assert redis.smembers(keyspace.cancel(WORKER)) == {call_id.encode()}
+    assert 0 < redis.ttl(keyspace.cancel(WORKER)) <= 60
+
+
+def test_cancelling_an_ended_call_changes_nothing(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = started(redis, settings, key)
+    finish(redis, call_id, Outcome(answer=b"{}"))
+    assert dispatch.cancel(redis, call_id) == b"ended"
+    assert job(redis, call_id).get_status() == JobStatus.FINISHED
+
+
+def test_scripts_are_for_a_redis_that_knows_flags(redis: Redis) -> None:
+    for script in scripts.ALL:
+        assert script.text.startswith(b"#!lua flags=allow-oom\n")
+
+
+def test_foreign_ids_in_the_queue_lose_none_of_ours(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    redis.set(keyspace.job("string"), "not a job")
+    redis.hset(keyspace.job("foreign"), mapping={"status": "queued", "data": "pickle"})
+    redis.rpush(keyspace.RQ_QUEUE, "string", "foreign")
+    ours = submit(redis, settings, key)
+    odd = submit(redis, settings, key)
+    redis.delete(keyspace.call(odd))
+    redis.lpush(keyspace.call(odd), "not a string")
+    taken = claim(redis)
+    assert [row[0].decode() for row in taken] == [ours, odd]
+    assert taken[1][3] is None
+    assert redis.hget(keyspace.job("foreign"), "status") == b"failed"
