@@ -1,0 +1,141 @@
+"""Anthropic's event stream as OpenAI's chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from gateway.chat import Part
+from providers.rejections import rejection_inside
+
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+PROMPT_PARTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+
+class AnthropicDecoder:
+    """Turns one message's events into parts. Tool calls are counted; blocks of text are not."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self.finished = False
+        self.ended = False
+        self._secrets = tuple(secrets)
+        self._role: Part = {"role": "assistant"}  # until the first delta has carried it
+        self._tools: dict[int, _ToolCall] = {}  # by index of content block
+        self._usage: dict[str, int] = {}
+        self._stop_reason: str | None = None
+
+    def feed(self, event: str, data: str) -> Iterable[Part]:
+        """The parts of one event; raises the UpstreamError that an error event stands for."""
+        if self.ended:
+            return ()
+        try:
+            body = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            body = {"type": "error"} if event == "error" else None
+        match body:
+            case {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}:
+                return self._delta({"content": text}) if text else ()
+            case {
+                "type": "content_block_delta",
+                "index": int(index),
+                "delta": {"type": "input_json_delta", "partial_json": str(piece)},
+            } if piece and index in self._tools:
+                return self._delta(self._tools[index].more(piece))
+            case {
+                "type": "content_block_start",
+                "index": int(index),
+                "content_block": {"type": "tool_use", "id": ident, "name": name} as block,
+            }:
+                call = _ToolCall(len(self._tools), block.get("input"))
+                self._tools[index] = call
+                return self._delta(call.start(ident, name))
+            case {
+                "type": "content_block_start",
+                "content_block": {"type": "text", "text": str(text)},
+            } if text:
+                return self._delta({"content": text})
+            case {"type": "content_block_stop", "index": int(index)} if index in self._tools:
+                return self._delta(self._tools[index].rest())
+            case {"type": "message_start", "message": {"usage": dict(usage)}}:
+                self._count(usage)
+            case {"type": "message_delta"}:
+                self._message_delta(body)
+            case {"type": "message_stop"}:
+                return self._stop()
+            case {"type": "error"}:
+                raise rejection_inside(body.get("error"), self._secrets)
+        return ()  # pings, thinking, and whatever Anthropic adds
+
+    def _delta(self, delta: Part | None) -> Iterable[Part]:
+        if delta is None:
+            return ()
+        delta = {**self._role, **delta}
+        self._role = {}
+        return ({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]},)
+
+    def _message_delta(self, body: dict[str, Any]) -> None:
+        if isinstance(body.get("usage"), dict):
+            self._count(body["usage"])
+        if isinstance(body.get("delta"), dict):
+            self._stop_reason = body["delta"].get("stop_reason") or self._stop_reason
+
+    def _count(self, usage: dict[str, Any]) -> None:
+        # Cumulative: a later count replaces an earlier one, and adds nothing to it.
+        self._usage.update((key, n) for key, n in usage.items() if isinstance(n, int))
+
+    def _stop(self) -> Iterable[Part]:
+        self.finished = self.ended = True
+        default = "tool_calls" if self._tools else "stop"
+        reason = FINISH_REASONS.get(self._stop_reason or "", default)
+        last = {"index": 0, "delta": self._role, "finish_reason": reason}
+        parts: list[Part] = [{"choices": [last]}]
+        if "input_tokens" in self._usage and "output_tokens" in self._usage:
+            parts.append({"choices": [], "usage": self._openai_usage()})
+        return parts
+
+    def _openai_usage(self) -> Part:
+        prompt = sum(self._usage.get(part, 0) for part in PROMPT_PARTS)
+        completion = self._usage["output_tokens"]
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {
+                "cached_tokens": self._usage.get("cache_read_input_tokens", 0)
+            },
+        }
+
+
+class _ToolCall:
+    """One tool call of a message, while it streams."""
+
+    def __init__(self, index: int, given: Any) -> None:
+        self._index = index
+        self._given = given  # arguments that came with the start; {} before streamed ones
+        self._begun = False
+
+    def start(self, ident: str, name: str) -> Part:
+        function = {"name": name, "arguments": ""}
+        return self._part({"id": ident, "type": "function", "function": function})
+
+    def more(self, piece: str) -> Part:
+        self._begun = True
+        return self._part({"function": {"arguments": piece}})
+
+    def rest(self) -> Part | None:
+        """The arguments where none were streamed: a client parses them, and "" is no JSON."""
+        return None if self._begun else self.more(orjson.dumps(self._given or {}).decode())
+
+    def _part(self, call: Part) -> Part:
+        return {"tool_calls": [{"index": self._index, **call}]}

@@ -1,0 +1,125 @@
+"""A provider over HTTP: what is the same for all dialects."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
+
+import orjson
+
+from gateway.chat import ChatCall, Part, fold
+from gateway.errors import UpstreamBadResponse, UpstreamError, UpstreamTruncated
+from providers.rejections import seconds_until
+from providers.sse import EventSplitter
+from providers.transport import Answer, Transport
+from providers.wire import Wire
+
+MAX_ERROR_BODY = 1 << 16  # bytes
+
+EVENTS = "text/event-stream"
+JSON = "application/json"
+
+
+class HttpProvider:
+    """Any provider that is reached over HTTP: its dialect is the wire's, the rest is here."""
+
+    def __init__(self, wire: Wire, transport: Transport) -> None:
+        self._wire = wire
+        self._transport = transport
+
+    def complete(self, call: ChatCall) -> Part:
+        """The whole answer; raises a GatewayError."""
+        if self._wire.streams_only:
+            return fold(chain.from_iterable(self.stream(call)))
+        request = self._wire.request(replace(call, stream=False))
+        with self._transport.post(request) as answer:
+            if self._kind_of(answer) == EVENTS:
+                return fold(chain.from_iterable(self._parts(answer)))
+            return self._whole(answer)
+
+    def stream(self, call: ChatCall) -> Iterator[list[Part]]:
+        """The answer as it arrives; raises a GatewayError. Closing it closes the connection."""
+        request = self._wire.request(replace(call, stream=True))
+        with self._transport.post(request) as answer:
+            if self._kind_of(answer) == EVENTS:
+                yield from self._parts(answer)
+            else:
+                yield [unfold(self._whole(answer))]
+
+    def _kind_of(self, answer: Answer) -> str:
+        """EVENTS or JSON; raises a GatewayError for every other answer."""
+        # Never decoded: a few compressed bytes can hold gigabytes.
+        encoding = answer.headers.get("content-encoding", "identity").strip().lower()
+        if answer.status != 200:
+            body = _error_body(answer) if encoding == "identity" else b""
+            raise self._wire.error(answer.status, body, _without_date(answer.headers))
+        if encoding != "identity":
+            raise UpstreamBadResponse("The provider's answer is compressed.")
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in (EVENTS, JSON):
+            raise UpstreamBadResponse()
+        return kind
+
+    def _whole(self, answer: Answer) -> Part:
+        try:
+            body = orjson.loads(answer.read_all())
+        except orjson.JSONDecodeError as error:
+            raise UpstreamBadResponse() from error
+        if not isinstance(body, dict):
+            raise UpstreamBadResponse()
+        return self._wire.answer(body)
+
+    def _parts(self, answer: Answer) -> Iterator[list[Part]]:
+        splitter, decoder = EventSplitter(), self._wire.decoder()
+        piece = b"\n"
+        while piece and not decoder.ended:
+            try:
+                piece = answer.read()
+            except UpstreamError:
+                if decoder.finished:  # only the end of the connection was lost
+                    return
+                raise
+            parts: list[Part] = []
+            failure = None
+            try:
+                for event, data in splitter.feed(piece) if piece else splitter.close():
+                    parts.extend(decoder.feed(event, data))
+            except UpstreamError as error:
+                failure = error
+            if parts:  # those before the failure are part of the answer
+                yield parts
+            if failure:
+                raise failure
+        if not decoder.finished:
+            raise UpstreamTruncated()
+        answer.drain()
+
+
+def unfold(answer: Part) -> Part:
+    """A whole answer as the one part of a stream."""
+    choices = []
+    for choice in answer["choices"]:
+        delta = dict(choice["message"])
+        if delta.get("tool_calls"):
+            delta["tool_calls"] = [{"index": i, **c} for i, c in enumerate(delta["tool_calls"])]
+        rest = {key: value for key, value in choice.items() if key != "message"}
+        choices.append({**rest, "delta": delta})
+    return {**answer, "choices": choices}
+
+
+def _error_body(answer: Answer) -> bytes:
+    try:
+        return answer.read_all(MAX_ERROR_BODY)
+    except UpstreamError:
+        return b""  # the status says more than the way its text was lost
+
+
+def _without_date(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers in lower case, a date in `retry-after` as seconds: a wire has no clock."""
+    known = {name.lower(): value for name, value in headers.items()}
+    wait = seconds_until(known.get("retry-after", ""), time.time())
+    if wait is not None:
+        known["retry-after"] = str(wait)
+    return known

@@ -1,0 +1,251 @@
+"""HTTP to providers: the only importer of requests and urllib3."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import urllib3
+from requests import PreparedRequest, Response
+from requests import exceptions as failures
+from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.ssl_ import create_urllib3_context
+
+from gateway.errors import (
+    GatewayError,
+    UpstreamBadResponse,
+    UpstreamError,
+    UpstreamTimeout,
+    UpstreamTLS,
+    UpstreamTruncated,
+    UpstreamUnreachable,
+)
+from providers.wire import Request
+
+READ = 1 << 16  # bytes: at most this much of what has arrived
+MAX_BODY = 32 << 20  # bytes
+MAX_HOSTS = 64
+USER_AGENT = "inference-service"  # some providers turn the library's own name away
+LINGER = 0.25  # seconds to wait for the end of a body whose answer is complete
+
+LIBRARY_ERRORS = (failures.RequestException, urllib3.exceptions.HTTPError)
+
+# The most specific first; what is in neither table is an UpstreamError.
+FAILURES: tuple[tuple[type[Exception], type[GatewayError]], ...] = (
+    (failures.ConnectTimeout, UpstreamUnreachable),
+    (failures.ProxyError, UpstreamUnreachable),
+    (failures.SSLError, UpstreamTLS),
+    (failures.ReadTimeout, UpstreamTimeout),
+    (failures.InvalidHeader, UpstreamBadResponse),
+    (urllib3.exceptions.ReadTimeoutError, UpstreamTimeout),
+    (urllib3.exceptions.ProtocolError, UpstreamTruncated),
+)
+CAUSES: tuple[tuple[type[BaseException], type[GatewayError]], ...] = (
+    (urllib3.exceptions.NewConnectionError, UpstreamUnreachable),
+    (ConnectionError, UpstreamError),  # ahead of HTTPException: RemoteDisconnected is both
+    (TimeoutError, UpstreamTimeout),
+    (http.client.HTTPException, UpstreamBadResponse),
+)
+
+
+class _Progress(threading.local):
+    """How far this greenlet's request has come, which no exception tells."""
+
+    connected = True  # False while a connection is being made
+    reused = True  # was the connection there before the request?
+    answered = False  # has a byte of the answer arrived?
+
+    def begin(self) -> None:
+        self.connected, self.reused, self.answered = True, True, False
+
+
+_progress = _Progress()
+
+
+class _Answer(http.client.HTTPResponse):
+    def begin(self) -> None:
+        if self.fp.peek(1):
+            _progress.answered = True
+        super().begin()
+
+
+class _Connection(HTTPConnection):
+    response_class = _Answer
+
+    def connect(self) -> None:
+        _progress.connected = _progress.reused = False
+        super().connect()
+        _progress.connected = True
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Answer
+
+    def connect(self) -> None:
+        _progress.connected = _progress.reused = False
+        super().connect()
+        _progress.connected = True
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter, with pools that report progress and certificates that are read once."""
+
+    def __init__(self, ca_bundle: str, pool_size: int) -> None:
+        self._tls = create_urllib3_context()
+        self._tls.load_verify_locations(ca_bundle or DEFAULT_CA_BUNDLE_PATH)
+        super().__init__(pool_connections=MAX_HOSTS, pool_maxsize=pool_size, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._tls, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, ssl_context=self._tls, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        # Given file names, each new connection would read all certificates again.
+        conn.cert_reqs = "CERT_REQUIRED"
+
+
+class Transport:
+    """Sends requests to providers through one pool of connections; knows no provider.
+
+    Nothing comes from the environment: proxy and certificates are arguments, redirects are never
+    followed, and nothing is sent twice.
+    """
+
+    def __init__(
+        self,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 60.0,
+        pool_size: int = 100,
+        proxy: str = "",
+        ca_bundle: str = "",
+        max_response_bytes: int = MAX_BODY,
+    ) -> None:
+        self._timeouts = (connect_timeout, read_timeout)
+        self._proxies = {"http": proxy, "https": proxy} if proxy else {}
+        self._limit = max_response_bytes
+        self._adapter = _Adapter(ca_bundle, pool_size)
+
+    @contextmanager
+    def post(self, request: Request) -> Iterator[Answer]:
+        """The answer, its body unread; raises UpstreamError.
+
+        Left before the body has been read to its end, the connection is closed, otherwise kept.
+        """
+        prepared = PreparedRequest()
+        prepared.method = "POST"
+        prepared.url = request.url
+        prepared.body = request.body
+        prepared.headers = CaseInsensitiveDict(request.headers)
+        prepared.headers["Content-Length"] = str(len(request.body))
+        prepared.headers.setdefault("User-Agent", USER_AGENT)
+        _progress.begin()
+        try:
+            response = self._adapter.send(
+                prepared, stream=True, timeout=self._timeouts, proxies=self._proxies
+            )
+        except LIBRARY_ERRORS as error:
+            raise _unsent(error) or _translate(error) from error
+        except ValueError:
+            # A header that cannot be sent; its value, perhaps a key, is in the exception.
+            raise UpstreamError() from None
+        try:
+            yield Answer(response, self._limit)
+        finally:
+            response.close()
+
+    def close(self) -> None:
+        """Closes the connections that are not in use."""
+        self._adapter.close()
+
+
+class Answer:
+    """One answer of a provider, read at the pace it arrives."""
+
+    def __init__(self, response: Response, limit: int) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self._raw = response.raw
+        self._left = limit
+
+    def read(self) -> bytes:
+        """What has arrived, at least one byte; empty at the body's end. Raises UpstreamError."""
+        try:
+            piece: bytes = self._raw.read1(READ)
+        except LIBRARY_ERRORS as error:
+            raise _translate(error) from error
+        self._left -= len(piece)
+        if self._left < 0:
+            raise UpstreamBadResponse("The provider's answer is too large.")
+        return piece
+
+    def read_all(self, at_most: int | None = None) -> bytes:
+        """The whole body, or its first bytes; raises UpstreamError."""
+        body = bytearray()
+        while (at_most is None or len(body) < at_most) and (piece := self.read()):
+            body += piece
+        return bytes(body[:at_most])
+
+    def drain(self) -> None:
+        """Gives the rest of a body, which nobody needs, a moment to end: its connection is kept."""
+        connection = self._raw.connection
+        if connection is None or connection.sock is None:
+            return
+        connection.sock.settimeout(LINGER)  # a provider may hold the stream open after its end mark
+        with suppress(UpstreamError):
+            self.read()
+
+
+def _unsent(error: Exception) -> GatewayError | None:
+    """The error for a request that the provider cannot have acted on; None where it may have."""
+    if isinstance(error, failures.SSLError):
+        return None
+    if not _progress.connected:
+        return UpstreamUnreachable()
+    reset = any(isinstance(cause, ConnectionError) for cause in _causes(error))
+    if reset and _progress.reused and not _progress.answered:
+        # The provider closed an idle connection just as we sent.
+        unseen = UpstreamError(code="upstream_connect")
+        unseen.retryable = True
+        return unseen
+    return None
+
+
+def _translate(error: Exception) -> GatewayError:
+    for raised, made in FAILURES:
+        if isinstance(error, raised):
+            return made()
+    causes = list(_causes(error))
+    for cause, made in CAUSES:
+        if any(isinstance(each, cause) for each in causes):
+            return made()
+    return UpstreamError()
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What an exception wraps: urllib3 and requests keep it among their arguments."""
+    for inner in (*error.args, getattr(error, "reason", None)):
+        if isinstance(inner, BaseException):
+            yield inner
+            yield from _causes(inner)
