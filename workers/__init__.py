@@ -1,0 +1,1 @@
+"""The worker process: takes calls from the queue, asks the providers, sends the answers back."""

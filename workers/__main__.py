@@ -1,0 +1,48 @@
+"""`python -m workers`: start one worker process."""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import logging  # noqa: E402
+import sys  # noqa: E402
+
+import gevent  # noqa: E402
+from redis.exceptions import RedisError  # noqa: E402
+
+from gateway.catalogue import Catalogue  # noqa: E402
+from gateway.logs import configure  # noqa: E402
+from gateway.settings import ConfigurationError, Settings  # noqa: E402
+from workers.runtime import CallWorker  # noqa: E402
+from workers.tasks import CallRunner  # noqa: E402
+from workers.upstreams import connect  # noqa: E402
+
+log = logging.getLogger("workers")
+
+
+def main() -> int:
+    """Exit code: 0 after a drain, 2 for a configuration that cannot work."""
+    try:
+        settings = Settings.from_env()
+        catalogue = Catalogue.load(settings)
+    except ConfigurationError as error:
+        sys.stderr.write(f"configuration: {error}\n")
+        return 2
+    configure(settings)
+    runner = CallRunner(connect(catalogue, settings), settings.upstream_retries)
+    _start(settings, runner).work()
+    return 0
+
+
+def _start(settings: Settings, runner: CallRunner) -> CallWorker:
+    """A worker, as soon as Redis answers: RQ asks it for the connection's address."""
+    while True:
+        try:
+            return CallWorker(settings, runner)
+        except RedisError as error:
+            log.warning("waiting for Redis (%s)", type(error).__name__)
+            gevent.sleep(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
