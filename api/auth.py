@@ -1,0 +1,60 @@
+"""Who is calling: the API key of the Authorization header."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from flask import current_app, request
+from redis.exceptions import RedisError
+
+from gateway.errors import AuthenticationFailed, QueueUnavailable
+from gateway.keys import KeyRecord, KeyStore
+
+MISSING = (
+    "You didn't provide an API key. You need to provide your API key in an Authorization header "
+    "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+)
+LONGEST_HEADER = 256  # characters; a key of ours has 75
+
+
+class MissingKey(AuthenticationFailed):
+    """Raised when there is no key at all: OpenAI's answer to that has no code."""
+
+    code = None
+    message = MISSING
+
+
+def authenticate(keys: KeyStore, header: str | None) -> KeyRecord:
+    """The record of the key in an Authorization header.
+
+    Raises AuthenticationFailed, and QueueUnavailable where Redis cannot be asked.
+    """
+    if not header:
+        raise MissingKey
+    scheme, _, key = header.partition(" ")
+    if scheme.lower() != "bearer" or len(header) > LONGEST_HEADER:
+        raise AuthenticationFailed("Incorrect API key provided: ***.")
+    try:
+        return keys.verify(key)
+    except RedisError as error:
+        raise QueueUnavailable(retry_after=2) from error
+
+
+def keyed(view: Callable[..., Any]) -> Callable[..., Any]:
+    """A view that is called with the caller's KeyRecord as its first argument."""
+
+    @functools.wraps(view)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        keys: KeyStore = current_app.extensions["keys"]
+        return view(authenticate(keys, request.headers.get("Authorization")), *args, **kwargs)
+
+    checked.access = "key"  # type: ignore[attr-defined]
+    return checked
+
+
+def public(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks a view that needs no key; a route with neither mark fails a test."""
+    view.access = "public"  # type: ignore[attr-defined]
+    return view

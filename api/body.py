@@ -1,0 +1,53 @@
+"""Reads a request's JSON body, or says exactly why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+from werkzeug.http import parse_options_header
+
+from gateway import strict_json
+from gateway.errors import BodyTimeout, InvalidRequest, PayloadTooLarge, UnsupportedMedia
+
+
+def read_json(environ: dict[str, Any], limit: int, timeout: float) -> Any:
+    """The body's JSON value.
+
+    `limit` is in bytes, `timeout` in seconds. Raises UnsupportedMedia, PayloadTooLarge, BodyTimeout
+    and InvalidRequest.
+    """
+    _check_type(environ)
+    return strict_json.loads(_read(environ, limit, timeout))
+
+
+def _check_type(environ: dict[str, Any]) -> None:
+    media, options = parse_options_header(environ.get("CONTENT_TYPE", ""))
+    if media.lower() != "application/json":
+        raise UnsupportedMedia
+    if options.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+        raise UnsupportedMedia("Unsupported charset: send UTF-8.", code="unsupported_charset")
+    if environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() not in ("", "identity"):
+        raise UnsupportedMedia(
+            "Unsupported content encoding: send the body uncompressed.",
+            code="unsupported_encoding",
+        )
+
+
+def _read(environ: dict[str, Any], limit: int, timeout: float) -> bytes:
+    declared = environ.get("CONTENT_LENGTH") or ""
+    length = int(declared) if declared.isdecimal() else None
+    if length is None and not environ.get("HTTP_TRANSFER_ENCODING"):
+        length = 0
+    if length is not None and length > limit:
+        raise PayloadTooLarge(f"The request body is too large: {limit} bytes are allowed.")
+    with gevent.Timeout(timeout, BodyTimeout()):
+        body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
+    if length is None and len(body) > limit:
+        raise PayloadTooLarge(f"The request body is too large: {limit} bytes are allowed.")
+    # gunicorn hands over what has come when the client closes early, and says nothing.
+    if length is not None and len(body) < length:
+        raise InvalidRequest(
+            "The request body ended before its declared length.", code="incomplete_body"
+        )
+    return body

@@ -1,0 +1,84 @@
+"""The operator's commands: `flask keys create|list|revoke` and `flask check-config`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import AppGroup, with_appcontext
+from redis.exceptions import RedisError
+
+from gateway import connections
+from gateway.catalogue import Catalogue
+from gateway.keys import KeyStore
+from gateway.settings import Settings
+
+
+class RedisGroup(AppGroup):
+    """Commands that end with one line where Redis does not answer."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RedisError as error:
+            raise click.ClickException(f"Redis does not answer ({type(error).__name__})") from None
+
+
+keys = RedisGroup("keys", help="Create, list and revoke API keys.")
+
+
+@keys.command("create")
+@click.argument("name")
+def create(name: str) -> None:
+    """Create a key called NAME and print it, this once, on the last line."""
+    key = _store().create(name)
+    click.echo("Keep it safe: it cannot be shown again.")
+    click.echo(key)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List every key: public id, state, when created and last used, name."""
+    for record in sorted(_store().all(), key=lambda record: record.created):
+        state = "revoked" if record.revoked else "active"
+        times = f"created {_day(record.created)}  last used {_day(record.last_used)}"
+        click.echo(f"{record.public_id}  {state:<7}  {times}  {record.name}")
+
+
+@keys.command("revoke")
+@click.argument("public_id")
+def revoke(public_id: str) -> None:
+    """Revoke the key with this PUBLIC_ID (or the whole key): it is refused from now on."""
+    public_id = public_id.removeprefix("mk_inference_")[:12]
+    if not _store().revoke(public_id):
+        raise click.ClickException(f"there is no key {public_id}")
+    click.echo(f"revoked {public_id}")
+
+
+@click.command("check-config")
+@with_appcontext
+def check_config() -> None:
+    """Check settings, catalogue and Redis; exit code 1 where a deploy could not work."""
+    settings: Settings = current_app.extensions["settings"]
+    catalogue: Catalogue = current_app.extensions["catalogue"]
+    try:
+        info = connections.commands(settings, 1).info("server")
+    except RedisError as error:
+        raise click.ClickException(f"Redis does not answer ({type(error).__name__})") from None
+    # Valkey reports the version of Redis that it is compatible with, and its own beside it.
+    version = str(info.get("redis_version", "0"))
+    if int(version.split(".")[0]) < 7 and "valkey_version" not in info:
+        raise click.ClickException(f"Redis {version} is too old: 7.0 or newer is needed")
+    ready = [row.name for row in catalogue.providers.values() if row.missing(settings) is None]
+    click.echo(f"Redis {version} answers. Providers configured: {', '.join(ready) or 'none'}.")
+
+
+def _store() -> KeyStore:
+    store: KeyStore = current_app.extensions["keys"]
+    return store
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d") if seconds else "never"

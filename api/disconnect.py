@@ -1,0 +1,50 @@
+"""Notices that a client has gone, which no write would tell before the answer is ready."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.socket import wait_read
+
+LOOK_SECONDS = 1.0
+# What poll() reports of a peer that has closed; macOS has no POLLRDHUP and reports POLLHUP.
+GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
+
+
+class DisconnectWatcher:
+    """Calls `on_gone` once if the client closes its connection before the watcher is stopped."""
+
+    def __init__(self, connection: socket.socket | None, on_gone: Callable[[], None]) -> None:
+        self._connection, self._on_gone = connection, on_gone
+        self._greenlet: Any = gevent.spawn(self._watch) if connection is not None else None
+
+    def stop(self) -> None:
+        """End the watch; to be done before the connection is used for another request."""
+        if self._greenlet is not None:
+            self._greenlet.kill(block=False)
+
+    def _watch(self) -> None:
+        assert self._connection is not None
+        try:
+            wait_read(self._connection.fileno())
+            if self._connection.recv(1, socket.MSG_PEEK) == b"" or self._hung_up():
+                self._on_gone()
+        except OSError:
+            self._on_gone()
+
+    def _hung_up(self) -> bool:
+        """Wait for the hang-up of a client that has sent its next request already.
+
+        Its bytes keep the socket readable: waiting for that again would spin.
+        """
+        assert self._connection is not None
+        poll = select.poll()
+        poll.register(self._connection.fileno(), GONE)
+        while True:
+            if any(events & GONE for _, events in poll.poll(0)):
+                return True
+            gevent.sleep(LOOK_SECONDS)

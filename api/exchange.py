@@ -1,0 +1,135 @@
+"""What the requests of one web process share: the waiting calls, and the way to Redis and back."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+
+import gevent
+from redis import Redis
+from redis.exceptions import RedisError
+
+from api.inbox import InboxReader
+from api.monitor import Monitor
+from api.waiter import Waiter
+from gateway import connections, dispatch, keyspace
+from gateway.channel import Event, Plan
+from gateway.errors import (
+    CallCancelled,
+    Overloaded,
+    QueueUnavailable,
+    ShuttingDown,
+    WorkerStopped,
+)
+from gateway.keys import KeyRecord
+from gateway.lease import Lease
+from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER = 1  # seconds
+CANCEL_RETRY_SECONDS = 0.5
+
+
+class Exchange:
+    """Sends calls to the queue and brings their answers to the requests that wait for them."""
+
+    def __init__(self, settings: Settings, redis: Redis) -> None:
+        self.settings = settings
+        self.redis = redis
+        self.web = f"web-{uuid.uuid4().hex[:12]}"
+        self.waiters: dict[str, Waiter] = {}
+        self.draining = False
+        self._started = False
+        self._lease = Lease(lambda: connections.commands(settings, 1), self.web)
+        self._reader = InboxReader(connections.blocking(settings), self.web, self._deliver)
+        self._monitor = Monitor(redis, self.web, self._lease, self.waiters, self._reader, settings)
+
+    def start(self) -> None:
+        """Begin to live: lease, reader and monitor. Called again it does nothing."""
+        if not self._started:
+            self._started = True
+            self._lease.start()
+            gevent.spawn(self._reader.run)
+            gevent.spawn(self._monitor.run)
+
+    def submit(self, plan: Plan, body: bytes, key: KeyRecord, budget: float) -> Waiter:
+        """Queue a call that may live `budget` seconds; give the waiter back to `leave` in the end.
+
+        Raises ShuttingDown, Overloaded, QueueUnavailable and AuthenticationFailed.
+        """
+        self.start()
+        if self.draining:
+            raise ShuttingDown(retry_after=RETRY_AFTER)
+        if len(self.waiters) >= self.settings.max_in_flight:
+            raise Overloaded(retry_after=RETRY_AFTER)
+        waiter = Waiter(plan.call_id, budget, self._broken)
+        self.waiters[plan.call_id] = waiter
+        try:
+            dispatch.submit(self.redis, self.settings, plan, body, key, budget)
+        except BaseException as error:
+            self.waiters.pop(plan.call_id, None)
+            if isinstance(error, QueueUnavailable):
+                # The script may still run, or may have run: nobody waits for this call any more.
+                gevent.spawn(self._cancel_until_done, plan.call_id)
+            raise
+        waiter.submitted = True
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """The request has its answer, or has gone: forget the call, and stop it if it runs."""
+        self.waiters.pop(waiter.call_id, None)
+        if waiter.outcome is None:
+            waiter.fail(CallCancelled())
+            gevent.spawn(self._cancel_until_done, waiter.call_id)
+        else:
+            self._monitor.delivered.append(waiter.call_id)
+
+    def abandon(self, waiter: Waiter) -> None:
+        """The client has gone: end the call, and have its worker stop it."""
+        if waiter.outcome is None:
+            waiter.fail(CallCancelled())
+            gevent.spawn(self._cancel_until_done, waiter.call_id)
+
+    def drain(self) -> None:
+        """Admit nothing new from now on."""
+        self.draining = True
+
+    def end_all(self) -> None:
+        """End every call that still waits: queued ones may be sent again, started ones not."""
+        jobs = [gevent.spawn(self._end, waiter) for waiter in list(self.waiters.values())]
+        gevent.joinall(jobs, timeout=0.5)
+        for waiter in list(self.waiters.values()):
+            waiter.fail(WorkerStopped())
+
+    def close(self) -> None:
+        """Give up the lease, last of all."""
+        if self._started:
+            self._lease.release()
+
+    def _deliver(self, event: Event) -> None:
+        waiter = self.waiters.get(event.call_id)
+        if waiter is not None:
+            waiter.offer(event)
+
+    def _broken(self, waiter: Waiter) -> None:
+        gevent.spawn(self._cancel_until_done, waiter.call_id)
+
+    def _end(self, waiter: Waiter) -> None:
+        try:
+            removed = dispatch.cancel(self.redis, waiter.call_id) == b"removed"
+        except RedisError:
+            return
+        waiter.fail(ShuttingDown(retry_after=RETRY_AFTER) if removed else WorkerStopped())
+
+    def _cancel_until_done(self, call_id: str) -> None:
+        """Keep giving the call up until Redis has heard it, as long as a late submit may come."""
+        end = time.monotonic() + keyspace.CANCEL_SECONDS
+        while time.monotonic() < end:
+            try:
+                dispatch.cancel(self.redis, call_id)
+                return
+            except RedisError:
+                gevent.sleep(CANCEL_RETRY_SECONDS)
+        log.warning("call %s could not be cancelled: Redis is away", call_id)

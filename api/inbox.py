@@ -1,0 +1,78 @@
+"""The one reader of this web process' inbox stream."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from redis import Connection, Redis
+from redis.exceptions import RedisError, ResponseError
+
+from gateway import connections, keyspace
+from gateway.channel import Event, ProtocolError
+
+log = logging.getLogger(__name__)
+
+READ_EVENTS = 512
+RETRY_SECONDS = 0.25
+BEGINNING = b"0-0"
+
+
+class InboxReader:
+    """Reads events, many at a time, and passes each to `deliver`; survives every loss of Redis."""
+
+    def __init__(self, redis: Redis, web: str, deliver: Callable[[Event], None]) -> None:
+        self._redis = redis
+        self._key = keyspace.inbox(web)
+        self._deliver = deliver
+        self.last = BEGINNING  # id of the last entry read: what may be trimmed
+
+    def run(self) -> None:
+        """Read for ever."""
+        while True:
+            try:
+                connection = connections.take(self._redis)
+            except RedisError:
+                gevent.sleep(RETRY_SECONDS)
+                continue
+            try:
+                self._resume(connection)
+                while True:
+                    self._read(connection)
+            except RedisError as error:
+                log.warning("inbox: Redis is away (%s)", type(error).__name__)
+                gevent.sleep(RETRY_SECONDS)
+            finally:
+                connections.give_back(self._redis, connection, broken=True)
+
+    def _resume(self, connection: Connection) -> None:
+        """Find where to go on: a stream made anew under an older clock would never reach `last`."""
+        connection.send_command("XINFO", "STREAM", self._key)
+        try:
+            info = connection.read_response()
+        except ResponseError:  # no such stream
+            self.last = BEGINNING
+            return
+        facts: dict[bytes, Any] = dict(zip(info[::2], info[1::2], strict=True))
+        if _order(facts[b"last-generated-id"]) < _order(self.last):
+            self.last = BEGINNING
+
+    def _read(self, connection: Connection) -> None:
+        block = int(connections.BLOCK_SECONDS * 1000)
+        connection.send_command(
+            "XREAD", "COUNT", READ_EVENTS, "BLOCK", block, "STREAMS", self._key, self.last
+        )
+        reply = connection.read_response()
+        for entry_id, fields in reply[0][1] if reply else ():
+            self.last = entry_id
+            try:
+                self._deliver(Event.decode(fields[1]))
+            except ProtocolError:
+                log.error("inbox: an entry is not one of ours")
+
+
+def _order(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, count = entry_id.partition(b"-")
+    return int(milliseconds), int(count)

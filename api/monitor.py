@@ -1,0 +1,182 @@
+"""The truth behind the inbox: looks after the waiting calls when no event comes.
+
+The inbox is for speed. What Redis says of a job, its outcome and the leases of the workers is what
+holds: a lost event, a dead worker or an emptied Redis is found here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+import gevent
+from redis import Redis
+from redis.exceptions import RedisError
+
+from api.inbox import BEGINNING, InboxReader
+from api.waiter import Waiter
+from gateway import dispatch, keyspace
+from gateway.channel import Outcome
+from gateway.dispatch import JobState
+from gateway.errors import DeadlineExceeded, GatewayError, JobLost, NoWorkers, ReplyLost, WorkerLost
+from gateway.lease import Lease
+from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.5  # between two looks at the workers' leases
+TRIM_EVERY = 2  # ticks
+SWEEP_EVERY = 4  # ticks
+SWEEP_BATCH = 200  # calls asked about in one round trip: keeps the event loop turning
+OVERDUE_SECONDS = 2.0  # past the deadline, when the worker has not said so itself
+NO_WORKERS_RETRY_SECONDS = 5
+
+
+class Monitor:
+    """Sweeps the waiters of one web process, and tidies its keys."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        web: str,
+        lease: Lease,
+        waiters: dict[str, Waiter],
+        reader: InboxReader,
+        settings: Settings,
+    ) -> None:
+        self.delivered: list[str] = []  # calls whose outcome may be removed
+        self._redis, self._web, self._lease = redis, web, lease
+        self._waiters, self._reader, self._settings = waiters, reader, settings
+        self._missing: set[str] = set()
+
+    def run(self) -> None:
+        """Watch for ever."""
+        tick = 0
+        while True:
+            gevent.sleep(TICK_SECONDS)
+            tick += 1
+            self._end_overdue()
+            try:
+                self._watch_workers()
+                if tick % TRIM_EVERY == 0:
+                    self._tidy()
+                if tick % SWEEP_EVERY == 0:
+                    self._sweep()
+            except RedisError as error:
+                log.warning("monitor: Redis is away (%s)", type(error).__name__)
+            except Exception as error:
+                # Without this greenlet a lost worker would hang its callers: it must go on.
+                log.error("monitor: %s", type(error).__name__, exc_info=True)
+
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        for waiter in list(self._waiters.values()):
+            if now > waiter.deadline + OVERDUE_SECONDS and waiter.outcome is None:
+                waiter.fail(DeadlineExceeded())
+                gevent.spawn(_cancel_quietly, self._redis, waiter.call_id)
+
+    def _watch_workers(self) -> None:
+        """Twice running without a lease, while this process' own is steady: a worker is lost."""
+        workers = sorted({waiter.worker for waiter in self._waiters.values() if waiter.worker})
+        alive = dispatch.alive(self._redis, workers)
+        missing = {name for name, lives in zip(workers, alive, strict=True) if not lives}
+        if self._lease.steady():
+            lost = missing & self._missing
+            for waiter in list(self._waiters.values()):
+                if waiter.worker in lost:
+                    self._settle(waiter, WorkerLost())
+        self._missing = missing
+
+    def _tidy(self) -> None:
+        delivered, self.delivered = self.delivered, []
+        inbox = keyspace.inbox(self._web)
+        try:
+            with self._redis.pipeline(transaction=False) as pipeline:
+                if delivered:
+                    pipeline.unlink(*map(keyspace.outcome, delivered))
+                if self._reader.last != BEGINNING:
+                    pipeline.xtrim(inbox, minid=_after(self._reader.last), approximate=False)
+                    pipeline.expire(inbox, keyspace.INBOX_SECONDS)
+                if pipeline.command_stack:
+                    pipeline.execute()
+        except RedisError:
+            self.delivered += delivered
+            raise
+
+    def _sweep(self) -> None:
+        waiting = [w for w in self._waiters.values() if w.submitted and w.outcome is None]
+        for start in range(0, len(waiting), SWEEP_BATCH):
+            self._sweep_batch(waiting[start : start + SWEEP_BATCH])
+
+    def _sweep_batch(self, waiters: list[Waiter]) -> None:
+        states = dispatch.states(self._redis, [waiter.call_id for waiter in waiters])
+        ended: list[Waiter] = []
+        queued: list[Waiter] = []
+        for waiter, state in zip(waiters, states, strict=True):
+            if state.status == "started":
+                waiter.worker, waiter.claim = state.worker, state.claim
+            elif state.status == "queued":
+                queued.append(waiter)
+            else:
+                ended.append(waiter)
+        if ended:
+            self._fetch_outcomes(
+                ended, dict(zip((w.call_id for w in waiters), states, strict=True))
+            )
+        self._end_without_workers(queued)
+
+    def _fetch_outcomes(self, waiters: list[Waiter], states: dict[str, JobState]) -> None:
+        found = dispatch.outcomes(self._redis, [waiter.call_id for waiter in waiters])
+        for waiter, outcome in zip(waiters, found, strict=True):
+            if outcome is not None:
+                self._apply(waiter, outcome)
+            elif not (waiter.worker and states[waiter.call_id].status == ""):
+                waiter.fail(_vanished(states[waiter.call_id].status))
+            # else: Redis was emptied under a call that runs. Its worker still delivers; should the
+            # worker die too, its lease tells.
+
+    def _apply(self, waiter: Waiter, outcome: Outcome) -> None:
+        """Use an outcome that the inbox has not brought; events before it may be on their way."""
+        if outcome.last == waiter.received or outcome.error is not None:
+            waiter.end(outcome)
+        elif waiter.suspect:
+            waiter.fail(ReplyLost())
+        waiter.suspect = True
+
+    def _settle(self, waiter: Waiter, error: GatewayError) -> None:
+        """End a started call in Redis as well, so that a late result of it is fenced off."""
+        outcome = Outcome(last=waiter.received, error=error)
+        command = dispatch.finish_command(
+            waiter.call_id, waiter.claim, self._web, waiter.worker, outcome
+        )
+        stands = dispatch.finish(self._redis, command)
+        if stands:
+            waiter.end(outcome)
+
+    def _end_without_workers(self, queued: Iterable[Waiter]) -> None:
+        limit = time.monotonic() - self._settings.no_workers_after
+        waiting = [waiter for waiter in queued if waiter.since < limit]
+        if not waiting or dispatch.live_workers(self._redis):
+            return
+        for waiter in waiting:
+            if dispatch.cancel(self._redis, waiter.call_id) == b"removed":
+                waiter.fail(NoWorkers(retry_after=NO_WORKERS_RETRY_SECONDS))
+
+
+def _vanished(status: str) -> GatewayError:
+    if status == "canceled":  # by a worker that took this process for dead: it was never started
+        return JobLost("The queue dropped this call before it was started.", should_retry=True)
+    return ReplyLost() if status in ("finished", "failed") else JobLost()
+
+
+def _after(entry_id: bytes) -> str:
+    milliseconds, _, count = entry_id.decode().partition("-")
+    return f"{milliseconds}-{int(count) + 1}"
+
+
+def _cancel_quietly(redis: Redis, call_id: str) -> None:
+    try:
+        dispatch.cancel(redis, call_id)
+    except RedisError:
+        pass  # its worker ends it by the same deadline

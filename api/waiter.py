@@ -1,0 +1,97 @@
+"""One call waiting for its answer in this web process."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from gevent.event import Event as Signal
+
+from gateway.channel import OUTCOME, Event, Outcome, ProtocolError
+from gateway.errors import GatewayError, ReplyLost, SlowReader
+
+BUFFER_EVENTS = 1_000
+BUFFER_BYTES = 2_000_000
+
+
+class Waiter:
+    """Collects the events of one call, in order, until its outcome.
+
+    The inbox reader puts in and never waits; the request's greenlet takes out. Whatever comes
+    first of outcome, loss and cancellation stands.
+    """
+
+    def __init__(self, call_id: str, budget: float, on_broken: Callable[[Waiter], None]) -> None:
+        self.call_id = call_id
+        self.since = time.monotonic()
+        self.deadline = self.since + budget
+        self.submitted = False
+        self.worker = ""  # known once a sweep has seen the call started
+        self.claim = ""
+        self.received = 0  # number of the last event
+        self.outcome: Outcome | None = None
+        self.suspect = False  # its outcome is known, and events before it are still missing
+        self._parts: deque[bytes] = deque()
+        self._bytes = 0
+        self._signal = Signal()
+        self._on_broken = on_broken
+
+    def offer(self, event: Event) -> None:
+        """Take an event in. One seen before is dropped; a gap in the numbers ends the call."""
+        if event.number <= self.received or self.outcome is not None:
+            return
+        if event.number != self.received + 1:
+            self._break(ReplyLost())
+            return
+        self.received = event.number
+        if event.kind == OUTCOME:
+            self._close(event)
+        else:
+            self._buffer(event.payload)
+
+    def end(self, outcome: Outcome) -> None:
+        """Set the outcome, if there is none yet."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self._signal.set()
+
+    def fail(self, error: GatewayError) -> None:
+        """End the call with an error, if it has not ended yet."""
+        self.end(Outcome(last=self.received, error=error))
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for parts or the outcome, at most `timeout` seconds; whether there is any."""
+        return bool(self._signal.wait(timeout))
+
+    def parts(self) -> list[bytes]:
+        """The payloads that have arrived since the last time."""
+        taken = list(self._parts)
+        self._parts.clear()
+        self._bytes = 0
+        if self.outcome is None:
+            self._signal.clear()
+        return taken
+
+    def _buffer(self, payload: bytes) -> None:
+        self._parts.append(payload)
+        self._bytes += len(payload)
+        self._signal.set()
+        if self._bytes > BUFFER_BYTES or len(self._parts) > BUFFER_EVENTS:
+            self._break(SlowReader())
+
+    def _break(self, error: GatewayError) -> None:
+        """End a call that its worker may still be running."""
+        self.fail(error)
+        self._on_broken(self)
+
+    def _close(self, event: Event) -> None:
+        try:
+            outcome = Outcome.decode(event.payload)
+        except ProtocolError:
+            self.fail(ReplyLost())
+            return
+        if outcome.last != event.number - 1:
+            self.fail(ReplyLost())
+        else:
+            self.end(outcome)

@@ -1,0 +1,75 @@
+"""How gunicorn runs the web process: limits, timeouts, and a drain that the app leads."""
+
+import sys
+import time
+
+import gevent
+from gunicorn.http.errors import InvalidHeader
+
+from gateway.settings import ConfigurationError, Settings
+
+try:
+    settings = Settings.from_env()
+except ConfigurationError as error:
+    sys.exit(f"configuration: {error}")
+
+worker_class = "gevent"  # `bind` and `workers` come from PORT and WEB_CONCURRENCY by themselves
+worker_connections = 2_000  # above WEB_MAX_IN_FLIGHT: health is answered when the app is full
+backlog = 512
+timeout = 30  # of a blocked event loop, not of a request
+keepalive = 100  # Heroku's router keeps idle connections for 90 s; also the time limit of a header
+limit_request_fields = 64
+control_socket_disable = True
+accesslog = None
+errorlog = "-"
+loglevel = settings.log_level.lower()
+
+LISTENER_SECONDS = 1.2  # gunicorn closes its listener within 1 s of SIGTERM
+GRACE_SECONDS = 1.0  # after the workers' own end of their calls, for their last events
+LAST_SECONDS = 0.5  # for ended calls to reach their clients
+
+graceful_timeout = int(settings.drain_seconds + 3)  # the arbiter's kill
+
+
+def post_worker_init(worker):
+    """Start the app's reader, lease and sweep, and watch for the end."""
+    worker.requests_running = 0
+    exchange = worker.wsgi.extensions["exchange"]
+    exchange.start()
+    gevent.spawn(_lead_drain, worker, exchange)
+
+
+def pre_request(worker, req):
+    worker.requests_running += 1
+    # The C parser takes a folded header for one without a name, which a proxy in front would read
+    # as part of the header before: the two must not be left to disagree (RFC 9112, 5.2: reject).
+    if any(not name for name, _ in req.headers):
+        raise InvalidHeader("folded header")
+
+
+def post_request(worker, req, environ, resp):
+    worker.requests_running -= 1
+
+
+def _lead_drain(worker, exchange):
+    """Leave as soon as nothing runs any more, and end what still does before gunicorn cuts it.
+
+    gunicorn by itself waits for idle keep-alive connections until its arbiter kills the process,
+    and never tells a stream that the end has come.
+    """
+    while worker.alive:
+        gevent.sleep(0.1)
+    asked = time.monotonic()
+    exchange.drain()
+    _wait_idle(worker, asked + settings.drain_seconds + GRACE_SECONDS)
+    exchange.end_all()
+    _wait_idle(worker, time.monotonic() + LAST_SECONDS)
+    gevent.sleep(max(0, asked + LISTENER_SECONDS - time.monotonic()))
+    _wait_idle(worker, asked + settings.drain_seconds + GRACE_SECONDS + LAST_SECONDS)
+    exchange.close()
+    sys.exit(0)  # in any greenlet, gevent raises it in the main one
+
+
+def _wait_idle(worker, until):
+    while worker.requests_running and time.monotonic() < until:
+        gevent.sleep(0.05)

@@ -1,0 +1,146 @@
+"""api/waiter.py: one call's events, in order, until its outcome."""
+
+from __future__ import annotations
+
+import pytest
+
+from api.waiter import BUFFER_BYTES, BUFFER_EVENTS, Waiter
+from gateway.channel import OUTCOME, PARTS, Event, Outcome
+from gateway.errors import CallCancelled, ReplyLost, SlowReader, WorkerLost
+
+
+@pytest.fixture
+def overflown():
+    return []
+
+
+@pytest.fixture
+def waiter(overflown):
+    return Waiter("call", 60, overflown.append)
+
+
+def parts(number, payload=b"x"):
+    return Event("call", number, PARTS, payload)
+
+
+def ending(number, outcome):
+    return Event("call", number, OUTCOME, outcome.encode())
+
+
+def test_events_come_out_in_order_and_once(waiter):
+    waiter.offer(parts(1, b"a"))
+    waiter.offer(parts(2, b"b"))
+    assert waiter.parts() == [b"a", b"b"]
+    waiter.offer(parts(3, b"c"))
+    assert waiter.parts() == [b"c"]
+    assert waiter.parts() == []
+    assert (waiter.received, waiter.outcome) == (3, None)
+
+
+def test_a_wait_ends_with_what_has_come(waiter):
+    assert not waiter.wait(0)
+    waiter.offer(parts(1))
+    assert waiter.wait(0)
+    waiter.parts()
+    assert not waiter.wait(0)
+    waiter.offer(ending(2, Outcome(last=1)))
+    assert waiter.wait(0)
+    waiter.parts()
+    assert waiter.wait(0)
+
+
+def test_the_outcome_ends_the_call_after_its_parts(waiter):
+    waiter.offer(parts(1, b"a"))
+    waiter.offer(ending(2, Outcome(last=1, answer=b"{}")))
+    assert waiter.parts() == [b"a"]
+    assert waiter.outcome == Outcome(last=1, answer=b"{}")
+
+
+@pytest.mark.parametrize("numbers", [(1, 1), (1, 2, 1), (1, 2, 2, 3, 3), (1, 2, 3, 2, 1)])
+def test_an_event_seen_before_is_dropped(waiter, numbers):
+    for number in numbers:
+        waiter.offer(parts(number, b"%d" % number))
+    assert waiter.parts() == [b"%d" % number for number in range(1, max(numbers) + 1)]
+    assert waiter.outcome is None
+
+
+@pytest.mark.parametrize("numbers", [(2,), (1, 3), (1, 2, 5)])
+def test_a_gap_is_an_error_and_no_hole_in_the_text(waiter, numbers):
+    for number in numbers:
+        waiter.offer(parts(number))
+    assert isinstance(waiter.outcome.error, ReplyLost)
+    assert len(waiter.parts()) == len(numbers) - 1
+
+
+def test_an_outcome_after_a_gap_is_a_lost_reply(waiter):
+    waiter.offer(parts(1))
+    waiter.offer(ending(3, Outcome(last=2, answer=b"{}")))
+    assert type(waiter.outcome.error) is ReplyLost
+
+
+def test_an_outcome_that_counts_otherwise_is_a_lost_reply(waiter):
+    waiter.offer(parts(1))
+    waiter.offer(ending(2, Outcome(last=5, answer=b"{}")))
+    assert type(waiter.outcome.error) is ReplyLost
+
+
+def test_an_outcome_that_cannot_be_read_is_a_lost_reply(waiter):
+    waiter.offer(Event("call", 1, OUTCOME, b"\xff"))
+    assert type(waiter.outcome.error) is ReplyLost
+
+
+@pytest.mark.parametrize("second", ["end", "fail", "offer", "parts"])
+def test_the_first_outcome_stands(waiter, second):
+    first = Outcome(last=0, answer=b"first")
+    waiter.end(first)
+    if second == "end":
+        waiter.end(Outcome(last=0, answer=b"second"))
+    elif second == "fail":
+        waiter.fail(WorkerLost())
+    elif second == "offer":
+        waiter.offer(ending(1, Outcome(last=0, answer=b"second")))
+    else:
+        waiter.offer(parts(1))
+    assert waiter.outcome is first
+    assert waiter.parts() == []
+
+
+def test_a_call_that_failed_stays_failed(waiter):
+    waiter.fail(CallCancelled())
+    waiter.offer(ending(1, Outcome(answer=b"late")))
+    assert isinstance(waiter.outcome.error, CallCancelled)
+
+
+def test_a_failure_keeps_count_of_what_was_received(waiter):
+    waiter.offer(parts(1))
+    waiter.fail(WorkerLost())
+    assert waiter.outcome.last == 1
+    assert waiter.parts() == [b"x"]
+
+
+@pytest.mark.parametrize(
+    ("most", "size"),
+    [(BUFFER_EVENTS, 1), (4, BUFFER_BYTES // 4)],
+    ids=["events", "bytes"],
+)
+def test_a_reader_too_slow_for_its_buffer_is_given_up(waiter, overflown, most, size):
+    for number in range(1, most + 1):
+        waiter.offer(parts(number, b"x" * size))
+    assert waiter.outcome is None
+    waiter.offer(parts(most + 1))
+    assert isinstance(waiter.outcome.error, SlowReader)
+    assert overflown == [waiter]
+    waiter.offer(parts(most + 2))
+    assert overflown == [waiter]
+
+
+def test_a_reader_that_keeps_up_may_read_any_amount(waiter, overflown):
+    for number in range(1, 3 * BUFFER_EVENTS):
+        waiter.offer(parts(number, b"x" * 10_000))
+        waiter.parts()
+    assert (waiter.outcome, overflown) == (None, [])
+
+
+def test_a_call_knows_how_long_it_may_live(overflown):
+    waiter = Waiter("call", 60, overflown.append)
+    assert waiter.deadline == waiter.since + 60
