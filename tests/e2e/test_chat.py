@@ -1,0 +1,251 @@
+"""The main job with real processes: sync, streamed, refused, many at once, abandoned."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from gateway import keyspace
+from tests.stack import Stack, events, until
+
+PROVIDERS = ["fake/echo", "claude/echo", "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"]
+
+
+@pytest.mark.parametrize("model", [*PROVIDERS, "demo/echo"])
+def test_a_call_is_answered_whole(stack: Stack, model: str) -> None:
+    response = stack.ask(model, "What is the capital of France?")
+    assert response.status_code == 200, response.text
+    assert response.headers["Content-Type"] == "application/json"
+    answer = response.json()
+    assert re.fullmatch(r"chatcmpl-[0-9a-f]{32}", answer["id"])
+    assert answer["object"] == "chat.completion"
+    assert isinstance(answer["created"], int)
+    assert answer["model"] == model.partition("/")[2]
+    (choice,) = answer["choices"]
+    assert choice == {
+        "index": 0,
+        "message": {
+            "role": "assistant",
+            "content": "What is the capital of France?",
+            "refusal": None,
+        },
+        "logprobs": None,
+        "finish_reason": "stop",
+    }
+    usage = answer["usage"]
+    assert usage["prompt_tokens"] + usage["completion_tokens"] == usage["total_tokens"]
+
+
+@pytest.mark.parametrize("model", [*PROVIDERS, "demo/echo"])
+def test_a_call_is_streamed(stack: Stack, model: str) -> None:
+    response = stack.ask(
+        model, "one two\u2028three", stream=True, stream_options={"include_usage": True}
+    )
+    assert response.headers["Content-Type"] == "text/event-stream"
+    *data, done = (block[6:] for block in response.content.decode().split("\n\n") if block)
+    assert done == "[DONE]"
+    chunks = [json.loads(text) for text in data]
+    assert len({(chunk["id"], chunk["created"]) for chunk in chunks}) == 1
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    text = "".join(c["delta"].get("content") or "" for chunk in chunks for c in chunk["choices"])
+    assert text == "one two\u2028three"
+    reasons = [c["finish_reason"] for chunk in chunks for c in chunk["choices"]]
+    assert [reason for reason in reasons if reason] == ["stop"]
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["total_tokens"] > 0
+    assert all(chunk["usage"] is None for chunk in chunks[:-1])
+
+
+def test_the_upstream_gets_the_operators_key_and_nothing_of_the_callers(stack: Stack) -> None:
+    stack.upstream.clear()
+    stack.ask("openai/gpt-4o-mini", headers={"X-Evil": "1"}, base_url="http://evil", api_key="k")
+    (call,) = stack.upstream.log()
+    assert call["path"] == "/v1/chat/completions"
+    assert call["headers"]["authorization"] == "***"
+    assert "x-evil" not in call["headers"]
+    assert call["body"] == {
+        "model": "gpt-4o-mini",
+        "messages": [{"role": "user", "content": "hello there"}],
+    }
+
+
+def test_unknown_fields_are_named(stack: Stack) -> None:
+    response = stack.ask("fake/echo", foo=1, base_url="http://evil")
+    assert response.headers["X-Ignored-Parameters"] == "foo, base_url"
+
+
+def test_a_failure_before_the_first_event_keeps_its_status(stack: Stack) -> None:
+    response = stack.ask("fake/status-400", stream=True)
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("model", ["fake/stream-6-10-cut", "fake/stream-6-10-error-mid"])
+def test_a_failure_after_the_first_event_is_an_event(stack: Stack, model: str) -> None:
+    response = stack.ask(model, stream=True)
+    assert response.status_code == 200
+    *chunks, failure, done = events(response)
+    assert len(chunks) >= 2
+    assert json.loads(failure)["error"]["code"]
+    assert done == "[DONE]"
+
+
+def test_an_upstream_that_cannot_be_reached_is_a_502(stack: Stack) -> None:
+    response = stack.ask("closed/any")
+    assert response.status_code == 502
+    assert response.json()["error"]["code"] == "upstream_connect"
+    assert "127.0.0.1" not in response.text
+
+
+def test_the_upstreams_401_is_never_the_callers(stack: Stack) -> None:
+    response = stack.ask("fake/status-401")
+    assert response.status_code == 502
+    assert response.json()["error"]["code"] == "upstream_auth"
+
+
+def test_a_failure_that_was_not_acted_on_is_tried_again(stack: Stack) -> None:
+    stack.upstream.clear()
+    assert stack.ask("fake/once-500-again").status_code == 200
+    assert len(stack.upstream.log()) == 2
+
+
+def test_a_revoked_key_is_refused_at_once(stack: Stack) -> None:
+    key = stack.keys.create("to be revoked")
+    headers = {"Authorization": f"Bearer {key}"}
+    assert stack.ask("demo/echo", headers=headers).status_code == 200
+    stack.keys.revoke(key[13:25])
+    refused = stack.ask("demo/echo", headers=headers)
+    assert refused.status_code == 401
+    assert refused.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_300_sync_calls_at_once_are_all_answered_by_one_worker(stack: Stack) -> None:
+    stack.upstream.clear()
+    with ThreadPoolExecutor(300) as pool:
+        answers = list(pool.map(lambda n: stack.ask("fake/delay-500", f"call {n}"), range(300)))
+    assert {answer.status_code for answer in answers} == {200}
+    texts = [answer.json()["choices"][0]["message"]["content"] for answer in answers]
+    assert texts == [f"call {n}" for n in range(300)]
+    assert len(stack.upstream.log()) == 300
+
+
+def test_100_streams_at_once_are_all_complete(stack: Stack) -> None:
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(
+            pool.map(lambda n: stack.ask("fake/stream-40-25-delay-500", stream=True), range(100))
+        )
+    for answer in answers:
+        *data, done = events(answer)
+        assert done == "[DONE]"
+        text = "".join(json.loads(d)["choices"][0]["delta"].get("content") or "" for d in data)
+        assert text == "".join(f"t{i} " for i in range(40))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_provider_connection_is_closed_when_the_client_leaves_before_the_answer(
+    stack: Stack, stream: bool
+) -> None:
+    stack.upstream.clear()
+    payload = {
+        "model": "fake/hang",
+        "messages": [{"role": "user", "content": "x"}],
+        "stream": stream,
+    }
+    with requests.Session() as session:
+        request = requests.Request(
+            "POST", f"{stack.url}/chat/completions", json=payload, headers=stack.headers()
+        ).prepare()
+        raw = raw_request(request)
+        with socket.create_connection(("127.0.0.1", stack.port)) as client:
+            client.sendall(raw)
+            stack.until_called()
+        session.close()
+    left = time.time()
+    call = until(lambda: next((c for c in stack.upstream.log() if c["closed_early"]), None), 10)
+    assert call["ended"] - left < 2.0
+
+
+def test_the_provider_connection_is_closed_when_the_client_leaves_a_stream(stack: Stack) -> None:
+    stack.upstream.clear()
+    response = stack.open_stream("fake/stream-1000-50")
+    next(response.iter_lines())
+    response.close()
+    left = time.time()
+    call = until(lambda: next((c for c in stack.upstream.log() if c["closed_early"]), None), 10)
+    assert call["ended"] - left < 2.0
+
+
+def test_nothing_of_a_call_stays_in_redis(own_stack: Stack) -> None:
+    own_stack.ask("fake/echo", "PROMPT-CANARY")
+    own_stack.ask("fake/echo", "PROMPT-CANARY", stream=True)
+
+    def only_lasting() -> bool:
+        names = {name.decode().rpartition(":")[0] for name in own_stack.redis.keys()}
+        return not any(name.startswith(("gw:call", "gw:outcome", "rq:job")) for name in names)
+
+    until(only_lasting, 20, "calls gone from Redis")
+    dump = b"".join(
+        own_stack.redis.dump(name) or b"" for name in own_stack.redis.keys() if b"inbox" in name
+    )
+    assert b"CANARY" not in dump
+    assert "CANARY" not in own_stack.logs()
+    assert own_stack.key not in own_stack.logs()
+    assert own_stack.env["OPENAI_API_KEY"] not in own_stack.logs()
+
+
+def test_a_client_that_sends_its_next_request_early_gets_both_answers(stack: Stack) -> None:
+    payload = {"model": "fake/delay-300", "messages": [{"role": "user", "content": "x"}]}
+    raw = raw_request(
+        requests.Request(
+            "POST", f"{stack.url}/chat/completions", json=payload, headers=stack.headers()
+        ).prepare()
+    )
+    with socket.create_connection(("127.0.0.1", stack.port)) as client:
+        client.sendall(raw + raw)
+        client.settimeout(20)
+        received = b""
+        while received.count(b"chat.completion") < 2:
+            piece = client.recv(65536)
+            assert piece, received
+            received += piece
+    assert received.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_the_connections_to_redis_stay_within_their_budget(stack: Stack) -> None:
+    names = [client["name"] for client in stack.redis.client_list()]
+    # The test's own client, then at most eight for each of the two processes.
+    assert len(names) <= 1 + 8 + 8
+
+
+def test_readiness_tells_what_is_missing(own_stack: Stack) -> None:
+    (worker,) = own_stack.workers
+    worker.kill()
+    until(lambda: requests.get(f"{own_stack.url}/health/ready", timeout=5).status_code == 503, 10)
+    facts = requests.get(f"{own_stack.url}/health/ready", timeout=5).json()
+    assert facts == {"status": "unavailable", "redis": "ok", "workers": 0, "draining": False}
+    own_stack.server.stop()
+    facts = requests.get(f"{own_stack.url}/health/ready", timeout=10).json()
+    assert facts["redis"] == "unavailable"
+    assert requests.get(f"{own_stack.url}/health", timeout=5).status_code == 200
+
+
+def test_leases_name_both_processes(stack: Stack) -> None:
+    kinds = sorted(name.decode().split(":")[2][:3] for name in stack.redis.keys("gw:lease:*"))
+    assert kinds == ["web", "wor"]
+    assert all(
+        stack.redis.pttl(name) <= keyspace.LEASE_MS for name in stack.redis.keys("gw:lease:*")
+    )
+
+
+def raw_request(request: requests.PreparedRequest) -> bytes:
+    lines = [f"POST {request.path_url} HTTP/1.1", "Host: 127.0.0.1"]
+    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+    body = request.body if isinstance(request.body, bytes) else (request.body or "").encode()
+    return "\r\n".join([*lines, "", ""]).encode() + body

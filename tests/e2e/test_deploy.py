@@ -1,0 +1,166 @@
+"""What a Heroku-style deploy relies on."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import requests
+
+from gateway import connections
+from gateway.settings import Settings
+from local.redis_server import RedisServer
+from tests.stack import PEPPER, ROOT, Stack, free_port, until
+
+CERTIFICATE = Path(__file__).with_name("self_signed.pem")
+
+
+class TlsFront:
+    """A TLS endpoint with a self-signed certificate before a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(CERTIFICATE)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"rediss://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            with (
+                self._context.wrap_socket(client, server_side=True) as front,
+                socket.socket(socket.AF_UNIX) as back,
+            ):
+                back.connect(self._path)
+                self._pump(front, back)
+        except OSError:
+            client.close()
+
+    def _pump(self, front: ssl.SSLSocket, back: socket.socket) -> None:
+        while True:
+            ready = [front] if front.pending() else select.select([front, back], [], [])[0]
+            for source in ready:
+                data = source.recv(65536)
+                if not data:
+                    return
+                (back if source is front else front).sendall(data)
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsFront]:
+    with RedisServer(tmp_path_factory.mktemp("tls")) as server:
+        front = TlsFront(server.url.removeprefix("unix://"))
+        yield front
+        front.close()
+
+
+def test_the_service_runs_over_a_self_signed_rediss_address(
+    tls: TlsFront, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with Stack(
+        tmp_path_factory.mktemp("over-tls"), env={"REDIS_TLS_URL": tls.url}, key_in=tls.url
+    ) as stack:
+        assert stack.ask("fake/echo", "hello").json()["choices"][0]["message"]["content"] == "hello"
+        assert stack.ask("fake/echo", "hello", stream=True).text.endswith("data: [DONE]\n\n")
+
+
+def test_a_certificate_is_checked_where_that_is_asked_for(
+    tls: TlsFront, settings: Settings
+) -> None:
+    checked = replace(settings, redis_url=tls.url, redis_verify_tls=True)
+    client = connections.commands(checked, 1)
+    with pytest.raises(Exception, match="certificate"):
+        client.ping()
+    client.connection_pool.disconnect()
+
+
+def test_port_and_web_concurrency_are_honoured(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as server:
+        port = free_port()
+        env = {
+            "PATH": os.environ["PATH"],
+            "KEY_PEPPER": PEPPER,
+            "REDIS_URL": server.url,
+            "PORT": str(port),
+            "WEB_CONCURRENCY": "2",
+            # PORT alone would listen on every address of the machine.
+            "GUNICORN_CMD_ARGS": f"--bind 127.0.0.1:{port}",
+        }
+        log = tmp_path / "web.log"
+        with log.open("wb") as output:
+            web = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "wsgi:app"],
+                cwd=ROOT,
+                env=env,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            until(lambda: log.read_text().count("Booting worker") == 2, 20)
+            until(lambda: healthy(port), 20)
+        finally:
+            web.terminate()
+            assert web.wait(30) == 0
+
+
+def healthy(port: int) -> bool:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/inference/v1/health", timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+@pytest.mark.parametrize("command", [["gunicorn", "wsgi:app"], ["workers"], ["flask", "routes"]])
+def test_a_deploy_without_a_pepper_refuses_to_start(command: list[str]) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode != 0
+    assert "KEY_PEPPER" in run.stdout + run.stderr
+
+
+def test_the_release_command_checks_redis(tmp_path: Path) -> None:
+    def release(url: str) -> subprocess.CompletedProcess[str]:
+        env = {"PATH": os.environ["PATH"], "KEY_PEPPER": PEPPER, "REDIS_URL": url}
+        return subprocess.run(
+            [sys.executable, "-m", "flask", "check-config"],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    with RedisServer(tmp_path) as server:
+        good = release(server.url)
+        assert good.returncode == 0, good.stderr
+        assert "answers" in good.stdout
+    bad = release(server.url)
+    assert bad.returncode == 1
+    assert "does not answer" in bad.stderr
