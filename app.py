@@ -23,8 +23,8 @@ def create_app(settings: Settings) -> Flask:
     Raises ConfigurationError for a catalogue that cannot be used.
     """
     app = Flask(__name__, static_folder=None)
-    # Reader and lease have a connection each; what is left is for commands.
-    redis = connections.commands(settings, settings.redis_connections - 2)
+    # Submitter, reader and lease have a connection each; what is left is for commands.
+    redis = connections.commands(settings, settings.redis_connections - 3)
     app.extensions["settings"] = settings
     app.extensions["catalogue"] = Catalogue.load(settings)
     app.extensions["keys"] = KeyStore(redis, settings.key_pepper)

@@ -24,6 +24,7 @@ accesslog = None
 errorlog = "-"
 loglevel = settings.log_level.lower()
 
+SEND_SECONDS = 30  # longest wait for a client to take what it is sent
 LISTENER_SECONDS = 1.2  # gunicorn closes its listener within 1 s of SIGTERM
 GRACE_SECONDS = 1.0  # after the workers' own end of their calls, for their last events
 LAST_SECONDS = 0.5  # for ended calls to reach their clients
@@ -41,6 +42,10 @@ def post_worker_init(worker):
 
 def pre_request(worker, req):
     worker.requests_running += 1
+    # A client that takes nothing must not keep its greenlet for ever.
+    req.unreader.sock.settimeout(SEND_SECONDS)
+    if any(name == "CONTENT-LENGTH" and _too_long(value) for name, value in req.headers):
+        req.force_close()  # 413 follows: the body will not be read
     # The C parser takes a folded header for one without a name, which a proxy in front would read
     # as part of the header before: the two must not be left to disagree (RFC 9112, 5.2: reject).
     if any(not name for name, _ in req.headers):
@@ -49,6 +54,11 @@ def pre_request(worker, req):
 
 def post_request(worker, req, environ, resp):
     worker.requests_running -= 1
+    req.unreader.sock.settimeout(None)
+
+
+def _too_long(value):
+    return not value.isdecimal() or int(value) > settings.max_body_bytes
 
 
 def _lead_drain(worker, exchange):

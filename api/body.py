@@ -42,7 +42,10 @@ def _read(environ: dict[str, Any], limit: int, timeout: float) -> bytes:
     if length is not None and length > limit:
         raise PayloadTooLarge(f"The request body is too large: {limit} bytes are allowed.")
     with gevent.Timeout(timeout, BodyTimeout()):
-        body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
+        try:
+            body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
+        except TimeoutError:
+            raise BodyTimeout from None
     if length is None and len(body) > limit:
         raise PayloadTooLarge(f"The request body is too large: {limit} bytes are allowed.")
     # gunicorn hands over what has come when the client closes early, and says nothing.

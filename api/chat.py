@@ -27,10 +27,10 @@ from gateway.settings import Settings
 
 chat = Blueprint("chat", __name__)
 
+WATCH_SECONDS = 0.2  # before a waiting client's connection is watched: most answers are faster
 HEADERS_SECONDS = 5.0  # of silence before a stream's headers go out
 COMMENT_SECONDS = 15.0  # of silence between two comments: Heroku's router allows 55
 BLANK_SECONDS = 15.0  # of silence between two blanks before an unstreamed reply
-SEND_SECONDS = 30.0  # longest wait for a client to take what it is sent
 IGNORED_NAMES = 20
 # gunicorn answers 500 to a header with bytes that it refuses: only names like this go into one.
 IGNORED_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -80,12 +80,12 @@ class Reply:
     ) -> None:
         self._exchange, self._waiter, self._identity = exchange, waiter, identity
         self._connection = environ.get("gunicorn.socket")
-        self._watcher = DisconnectWatcher(self._connection, lambda: exchange.abandon(waiter))
+        self._watcher: DisconnectWatcher | None = None
 
     def whole(self, heartbeat: float) -> Response:
         """The unstreamed answer; after `heartbeat` seconds (0: never) it begins with blanks."""
         try:
-            arrived = self._waiter.wait(heartbeat or None)
+            arrived = self._wait(heartbeat or None)
         except BaseException:
             self._close()
             raise
@@ -94,13 +94,16 @@ class Reply:
             response.call_on_close(self._close)
             return response
         self._close()
-        status, body, headers = self._answer()
-        return Response(body, status, headers, content_type="application/json")
+        outcome = self._waiter.outcome
+        assert outcome is not None
+        if outcome.error is not None:
+            raise outcome.error
+        return Response(whole(self._identity, outcome.answer), content_type="application/json")
 
     def streamed(self, include_usage: bool) -> Response:
         """Server-sent events. A failure before the first one keeps its HTTP status."""
         try:
-            self._waiter.wait(HEADERS_SECONDS)
+            self._wait(HEADERS_SECONDS)
             payloads = self._waiter.parts()
             outcome = self._waiter.outcome
             if outcome is not None and outcome.error is not None and not payloads:
@@ -108,8 +111,7 @@ class Reply:
         except BaseException:
             self._close()
             raise
-        if self._connection is not None:
-            self._connection.settimeout(SEND_SECONDS)
+        self._watch()
         frames = Frames(self._identity, include_usage)
         response = Response(self._events(frames, payloads), content_type="text/event-stream")
         response.headers["Cache-Control"] = "no-cache"
@@ -118,12 +120,17 @@ class Reply:
         response.call_on_close(self._close)
         return response
 
-    def _answer(self) -> tuple[int, bytes, dict[str, str]]:
-        outcome = self._waiter.outcome
-        assert outcome is not None
-        if outcome.error is not None:
-            return outcome.error.status, errors.body(outcome.error), errors.headers(outcome.error)
-        return 200, whole(self._identity, outcome.answer), {}
+    def _wait(self, seconds: float | None) -> bool:
+        """Wait for something to send; a client is watched for only once it has to wait itself."""
+        if self._waiter.wait(WATCH_SECONDS):
+            return True
+        self._watch()
+        return self._waiter.wait(seconds and seconds - WATCH_SECONDS)
+
+    def _watch(self) -> None:
+        if self._watcher is None:
+            exchange, waiter = self._exchange, self._waiter
+            self._watcher = DisconnectWatcher(self._connection, lambda: exchange.abandon(waiter))
 
     def _blanks_then_answer(self) -> Iterator[bytes]:
         # Blanks are legal before JSON. The status is spent: a failure is an error object under 200,
@@ -131,7 +138,10 @@ class Reply:
         yield b" "
         while not self._waiter.wait(BLANK_SECONDS):
             yield b" "
-        yield self._answer()[1]
+        outcome = self._waiter.outcome
+        assert outcome is not None
+        error = outcome.error
+        yield errors.body(error) if error else whole(self._identity, outcome.answer)
 
     def _events(self, frames: Frames, payloads: list[bytes]) -> Iterator[bytes]:
         if not payloads and self._waiter.outcome is None:
@@ -148,9 +158,8 @@ class Reply:
         yield frames.error(error) if error is not None else frames.end()
 
     def _close(self) -> None:
-        self._watcher.stop()
-        if self._connection is not None:
-            self._connection.settimeout(None)
+        if self._watcher is not None:
+            self._watcher.stop()
         self._exchange.leave(self._waiter)
 
 

@@ -12,13 +12,13 @@ from redis.exceptions import RedisError
 
 from api.inbox import InboxReader
 from api.monitor import Monitor
+from api.submitter import Submission, Submitter
 from api.waiter import Waiter
 from gateway import connections, dispatch, keyspace
-from gateway.channel import Event, Plan
+from gateway.channel import Event, Plan, Started
 from gateway.errors import (
     CallCancelled,
     Overloaded,
-    QueueUnavailable,
     ShuttingDown,
     WorkerStopped,
 )
@@ -43,7 +43,10 @@ class Exchange:
         self.draining = False
         self._started = False
         self._lease = Lease(lambda: connections.commands(settings, 1), self.web)
-        self._reader = InboxReader(connections.blocking(settings), self.web, self._deliver)
+        self._submitter = Submitter(connections.commands(settings, 1), self._cancel)
+        self._reader = InboxReader(
+            connections.blocking(settings), self.web, self._on_event, self._on_started
+        )
         self._monitor = Monitor(redis, self.web, self._lease, self.waiters, self._reader, settings)
 
     def start(self) -> None:
@@ -51,30 +54,26 @@ class Exchange:
         if not self._started:
             self._started = True
             self._lease.start()
+            gevent.spawn(self._submitter.run)
             gevent.spawn(self._reader.run)
             gevent.spawn(self._monitor.run)
 
     def submit(self, plan: Plan, body: bytes, key: KeyRecord, budget: float) -> Waiter:
         """Queue a call that may live `budget` seconds; give the waiter back to `leave` in the end.
 
-        Raises ShuttingDown, Overloaded, QueueUnavailable and AuthenticationFailed.
+        Raises ShuttingDown and Overloaded. What Redis says against it ends the waiter: Overloaded,
+        QueueUnavailable, or AuthenticationFailed for a key revoked a moment ago.
         """
         self.start()
         if self.draining:
             raise ShuttingDown(retry_after=RETRY_AFTER)
         if len(self.waiters) >= self.settings.max_in_flight:
             raise Overloaded(retry_after=RETRY_AFTER)
-        waiter = Waiter(plan.call_id, budget, self._broken)
+        waiter = Waiter(plan.call_id, budget, self._cancel)
         self.waiters[plan.call_id] = waiter
-        try:
-            dispatch.submit(self.redis, self.settings, plan, body, key, budget)
-        except BaseException as error:
-            self.waiters.pop(plan.call_id, None)
-            if isinstance(error, QueueUnavailable):
-                # The script may still run, or may have run: nobody waits for this call any more.
-                gevent.spawn(self._cancel_until_done, plan.call_id)
-            raise
-        waiter.submitted = True
+        expiry = self._lease.redis_time(connections.IMPATIENT_SECONDS)
+        command = dispatch.submit_command(self.settings, plan, body, key, budget, expiry)
+        self._submitter.put(Submission(command, waiter, key))
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
@@ -82,7 +81,7 @@ class Exchange:
         self.waiters.pop(waiter.call_id, None)
         if waiter.outcome is None:
             waiter.fail(CallCancelled())
-            gevent.spawn(self._cancel_until_done, waiter.call_id)
+            self._cancel(waiter)
         else:
             self._monitor.delivered.append(waiter.call_id)
 
@@ -90,7 +89,7 @@ class Exchange:
         """The client has gone: end the call, and have its worker stop it."""
         if waiter.outcome is None:
             waiter.fail(CallCancelled())
-            gevent.spawn(self._cancel_until_done, waiter.call_id)
+            self._cancel(waiter)
 
     def drain(self) -> None:
         """Admit nothing new from now on."""
@@ -108,12 +107,18 @@ class Exchange:
         if self._started:
             self._lease.release()
 
-    def _deliver(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         waiter = self.waiters.get(event.call_id)
         if waiter is not None:
             waiter.offer(event)
 
-    def _broken(self, waiter: Waiter) -> None:
+    def _on_started(self, started: Started) -> None:
+        for call_id in started.call_ids:
+            waiter = self.waiters.get(call_id)
+            if waiter is not None:
+                waiter.started(started.worker, started.claim)
+
+    def _cancel(self, waiter: Waiter) -> None:
         gevent.spawn(self._cancel_until_done, waiter.call_id)
 
     def _end(self, waiter: Waiter) -> None:

@@ -11,22 +11,29 @@ from redis import Connection, Redis
 from redis.exceptions import RedisError, ResponseError
 
 from gateway import connections, keyspace
-from gateway.channel import Event, ProtocolError
+from gateway.channel import Event, ProtocolError, Started
 
 log = logging.getLogger(__name__)
 
 READ_EVENTS = 512
+TURN_EVENTS = 64
 RETRY_SECONDS = 0.25
 BEGINNING = b"0-0"
 
 
 class InboxReader:
-    """Reads events, many at a time, and passes each to `deliver`; survives every loss of Redis."""
+    """Reads entries, many at a time, and passes each on; survives every loss of Redis."""
 
-    def __init__(self, redis: Redis, web: str, deliver: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        web: str,
+        on_event: Callable[[Event], None],
+        on_started: Callable[[Started], None],
+    ) -> None:
         self._redis = redis
         self._key = keyspace.inbox(web)
-        self._deliver = deliver
+        self._on_event, self._on_started = on_event, on_started
         self.last = BEGINNING  # id of the last entry read: what may be trimmed
 
     def run(self) -> None:
@@ -65,12 +72,20 @@ class InboxReader:
             "XREAD", "COUNT", READ_EVENTS, "BLOCK", block, "STREAMS", self._key, self.last
         )
         reply = connection.read_response()
-        for entry_id, fields in reply[0][1] if reply else ():
+        for count, (entry_id, fields) in enumerate(reply[0][1] if reply else (), 1):
             self.last = entry_id
-            try:
-                self._deliver(Event.decode(fields[1]))
-            except ProtocolError:
-                log.error("inbox: an entry is not one of ours")
+            self._deliver(fields)
+            if count % TURN_EVENTS == 0:
+                gevent.sleep(0)  # let requests take what they got, before they get more
+
+    def _deliver(self, fields: list[bytes]) -> None:
+        try:
+            if fields[0] == b"s":
+                self._on_started(Started.decode(fields[1]))
+            else:
+                self._on_event(Event.decode(fields[1]))
+        except ProtocolError:
+            log.error("inbox: an entry is not one of ours")
 
 
 def _order(entry_id: bytes) -> tuple[int, int]:

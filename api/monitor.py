@@ -115,7 +115,7 @@ class Monitor:
         queued: list[Waiter] = []
         for waiter, state in zip(waiters, states, strict=True):
             if state.status == "started":
-                waiter.worker, waiter.claim = state.worker, state.claim
+                waiter.started(state.worker, state.claim)
             elif state.status == "queued":
                 queued.append(waiter)
             else:
@@ -140,9 +140,9 @@ class Monitor:
         """Use an outcome that the inbox has not brought; events before it may be on their way."""
         if outcome.last == waiter.received or outcome.error is not None:
             waiter.end(outcome)
-        elif waiter.suspect:
+        elif waiter.suspect == waiter.received:  # none has come since the last sweep
             waiter.fail(ReplyLost())
-        waiter.suspect = True
+        waiter.suspect = waiter.received
 
     def _settle(self, waiter: Waiter, error: GatewayError) -> None:
         """End a started call in Redis as well, so that a late result of it is fenced off."""
@@ -150,9 +150,13 @@ class Monitor:
         command = dispatch.finish_command(
             waiter.call_id, waiter.claim, self._web, waiter.worker, outcome
         )
-        stands = dispatch.finish(self._redis, command)
-        if stands:
-            waiter.end(outcome)
+        try:
+            if not dispatch.finish(self._redis, command):
+                return  # it has ended otherwise: the next sweep finds out how
+        except RedisError as failure:
+            # Read-only, perhaps. The caller need not wait for that: the waiter's first end stands.
+            log.warning("monitor: a loss was not recorded (%s)", type(failure).__name__)
+        waiter.end(outcome)
 
     def _end_without_workers(self, queued: Iterable[Waiter]) -> None:
         limit = time.monotonic() - self._settings.no_workers_after

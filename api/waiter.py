@@ -27,19 +27,31 @@ class Waiter:
         self.since = time.monotonic()
         self.deadline = self.since + budget
         self.submitted = False
-        self.worker = ""  # known once a sweep has seen the call started
+        self.worker = ""  # known once the call has started
         self.claim = ""
         self.received = 0  # number of the last event
         self.outcome: Outcome | None = None
-        self.suspect = False  # its outcome is known, and events before it are still missing
+        self.suspect: int | None = None  # `received` when its outcome was seen and events missing
         self._parts: deque[bytes] = deque()
         self._bytes = 0
         self._signal = Signal()
         self._on_broken = on_broken
 
+    def started(self, worker: str, claim: str) -> None:
+        """The call runs. A second claim of it, by a Redis that lost the first, ends it."""
+        if self.claim and self.claim != claim:
+            self._break(ReplyLost())
+        self.worker, self.claim = worker, claim
+
     def offer(self, event: Event) -> None:
         """Take an event in. One seen before is dropped; a gap in the numbers ends the call."""
-        if event.number <= self.received or self.outcome is not None:
+        if self.outcome is not None:
+            return
+        self.claim = self.claim or event.claim
+        if event.claim != self.claim:
+            self._break(ReplyLost())
+            return
+        if event.number <= self.received:
             return
         if event.number != self.received + 1:
             self._break(ReplyLost())
@@ -74,11 +86,14 @@ class Waiter:
         return taken
 
     def _buffer(self, payload: bytes) -> None:
+        full = self._bytes + len(payload) > BUFFER_BYTES or len(self._parts) >= BUFFER_EVENTS
+        # One payload always fits: its reader has kept up so far.
+        if full and self._parts:
+            self._break(SlowReader())
+            return
         self._parts.append(payload)
         self._bytes += len(payload)
         self._signal.set()
-        if self._bytes > BUFFER_BYTES or len(self._parts) > BUFFER_EVENTS:
-            self._break(SlowReader())
 
     def _break(self, error: GatewayError) -> None:
         """End a call that its worker may still be running."""

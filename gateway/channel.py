@@ -1,8 +1,9 @@
 """What a call looks like on its way through Redis: both ends of every protocol, as pure functions.
 
 * `Plan` and body: web to worker, under `gw:call:{id}`. One line of JSON, then the body's bytes.
-* `Event`: worker to web, one entry of the inbox stream. A head, then bytes: parts as lines of JSON,
-  or the outcome.
+* `Started`: the claim script to web, an entry `s` of the inbox stream: worker, claim and calls.
+* `Event`: worker to web, an entry `e` of it. A head, then bytes: parts as lines of JSON, or the
+  outcome.
 * `Outcome`: the call's end. One line of JSON, then the whole answer's bytes (none for a stream).
 
 Bodies and answers travel as bytes, so that nobody parses what only the next one needs.
@@ -91,17 +92,37 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """Calls that one worker has taken with one claim."""
+
+    worker: str
+    claim: str
+    call_ids: list[str]
+
+    @staticmethod
+    def decode(value: bytes) -> Started:
+        """Raises ProtocolError. (The claim script encodes it.)"""
+        try:
+            head, calls = value.decode().split("\n")
+            worker, claim = head.split(" ")
+        except ValueError:
+            raise ProtocolError("no started calls") from None
+        return Started(worker, claim, calls.split(" "))
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to a call: the `number`th, from 1."""
+    """One thing that happened to a call under a claim: the `number`th, from 1."""
 
     call_id: str
+    claim: str
     number: int
     kind: bytes
     payload: bytes
 
     def head(self) -> bytes:
         """All but the payload; the finish script joins the two."""
-        return b"%b %d %b\n" % (self.call_id.encode(), self.number, self.kind)
+        return f"{self.call_id} {self.claim} {self.number} ".encode() + self.kind + b"\n"
 
     def encode(self) -> bytes:
         return self.head() + self.payload
@@ -111,8 +132,8 @@ class Event:
         """Raises ProtocolError."""
         head, _, payload = value.partition(b"\n")
         try:
-            call_id, number, kind = head.split(b" ")
-            return Event(call_id.decode(), int(number), kind, payload)
+            call_id, claim, number, kind = head.split(b" ")
+            return Event(call_id.decode(), claim.decode(), int(number), kind, payload)
         except ValueError:
             raise ProtocolError("not an event") from None
 

@@ -6,11 +6,13 @@ five seconds in a blocking read whatever its BLOCK says. So every client here na
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from redis import BlockingConnectionPool, Connection, Redis
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionPool
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from gateway.settings import Settings
@@ -62,6 +64,21 @@ def take(redis: Redis) -> Connection:
     """A connection of the client's pool, for a reader or writer that speaks to it directly."""
     pool: ConnectionPool = redis.connection_pool
     return pool.get_connection()
+
+
+def exchange(connection: Connection, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """The reply to each command, in one round trip; a refused one's reply is its ResponseError.
+
+    Raises ConnectionError and TimeoutError: then some commands may have been run.
+    """
+    connection.send_packed_command(connection.pack_commands(commands))
+    replies: list[Any] = []
+    for _ in commands:
+        try:
+            replies.append(connection.read_response())
+        except ResponseError as error:
+            replies.append(error)
+    return replies
 
 
 def give_back(redis: Redis, connection: Connection, *, broken: bool = False) -> None:

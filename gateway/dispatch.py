@@ -6,14 +6,13 @@ reads (`rq info` and `Job.fetch` tell the truth about them).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
-import orjson
 from redis import Redis
-from redis.exceptions import RedisError
 from rq.utils import utcformat
 
 from gateway import keyspace, scripts
@@ -29,17 +28,12 @@ from gateway.errors import (
 from gateway.keys import KeyRecord, incorrect
 from gateway.settings import Settings
 
-TASK = "workers.tasks.run"
+TASK = b"workers.tasks.run"
 
-REFUSALS: dict[bytes, type[GatewayError]] = {
-    b"key": AuthenticationFailed,
-    b"cancelled": CallCancelled,
-    b"calls": Overloaded,
-    b"bytes": Overloaded,
-    b"memory": Overloaded,
-}
-OVERLOAD_RETRY_SECONDS = 5
-UNAVAILABLE_RETRY_SECONDS = 2
+log = logging.getLogger(__name__)
+
+OVERLOAD_SECONDS = 5  # to wait before the next try
+UNAVAILABLE_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,48 +50,59 @@ def now_text() -> str:
     return str(utcformat(datetime.now(UTC)))
 
 
-def submit(
-    redis: Redis, settings: Settings, plan: Plan, body: bytes, key: KeyRecord, budget: float
-) -> None:
-    """Put a call into the queue; `budget` is its life in seconds.
+def submit_command(
+    settings: Settings, plan: Plan, body: bytes, key: KeyRecord, budget: float, expiry: float = 0
+) -> tuple[object, ...]:
+    """The command that puts a call into the queue; `budget` is its life in seconds.
 
-    Raises AuthenticationFailed (the key was revoked a moment ago), Overloaded, and QueueUnavailable
-    when Redis did not answer: then the call may still arrive, so the caller must `cancel` it until
-    that succeeds.
+    Run twice it queues the call once; run after `expiry`, in Redis' time (0: never), it does not,
+    since nobody waits for its reply any more. Where the reply is lost the call may be queued all
+    the same: then it is to be cancelled until that succeeds.
     """
     call_id = plan.call_id
-    keys = [
-        keyspace.job(call_id),
-        keyspace.call(call_id),
-        keyspace.key(key.public_id),
-        keyspace.cancel(call_id),
-        keyspace.RQ_QUEUE,
-        keyspace.BELL,
-        keyspace.QUEUED_BYTES,
-        keyspace.RQ_QUEUES,
-    ]
-    args = [
-        call_id,
-        plan.encode(body),
-        key.hmac,
-        plan.web,
-        int(budget * 1000),
-        settings.queue_limit,
-        settings.queue_bytes,
-        now_text(),
-        orjson.dumps([TASK, None, [call_id], {}]),
-        keyspace.GRACE_SECONDS,
-        keyspace.QUEUE,
-    ]
-    try:
-        answer = scripts.SUBMIT(redis, keys, args)
-    except RedisError as error:
-        raise QueueUnavailable(retry_after=UNAVAILABLE_RETRY_SECONDS) from error
-    if answer != b"ok":
-        refusal = REFUSALS[answer]
-        if refusal is AuthenticationFailed:
-            raise AuthenticationFailed(incorrect(key.public_id))
-        raise refusal(retry_after=OVERLOAD_RETRY_SECONDS if refusal is Overloaded else None)
+    return scripts.SUBMIT.command(
+        [
+            keyspace.job(call_id),
+            keyspace.call(call_id),
+            keyspace.key(key.public_id),
+            keyspace.cancel(call_id),
+            keyspace.RQ_QUEUE,
+            keyspace.BELL,
+            keyspace.QUEUED_BYTES,
+            keyspace.RQ_QUEUES,
+        ],
+        [
+            call_id,
+            plan.encode(body),
+            key.hmac,
+            plan.web,
+            int(budget * 1000),
+            settings.queue_limit,
+            settings.queue_bytes,
+            now_text(),
+            b'["%b",null,["%b"],{}]' % (TASK, call_id.encode()),  # RQ's form of a call
+            keyspace.GRACE_SECONDS,
+            keyspace.QUEUE,
+            keyspace.SHARED_SECONDS,
+            int(expiry * 1000),
+        ],
+    )
+
+
+def refusal(reply: object, key: KeyRecord) -> GatewayError | None:
+    """Why the submit script did not take a call, or None if it did."""
+    if reply == b"ok":
+        return None
+    if reply == b"key":  # revoked since this process last looked
+        return AuthenticationFailed(incorrect(key.public_id))
+    if reply == b"cancelled":
+        return CallCancelled()
+    if reply == b"late":
+        return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
+    if reply in (b"calls", b"bytes", b"memory"):
+        return Overloaded(retry_after=OVERLOAD_SECONDS)
+    log.error("submit: refused (%s)", type(reply).__name__)
+    return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
 
 
 def cancel(redis: Redis, call_id: str) -> bytes:
@@ -178,7 +183,7 @@ def finish_command(
             call_id,
             claim,
             outcome.encode(),
-            Event(call_id, outcome.last + 1, OUTCOME, b"").head(),
+            Event(call_id, claim, outcome.last + 1, OUTCOME, b"").head(),
             "failed" if failed else "finished",
             now_text(),
             keyspace.OUTCOME_SECONDS,

@@ -23,6 +23,7 @@ OUTCOME_SECONDS = 120
 CANCEL_SECONDS = 60
 CLAIM_SECONDS = 120
 JOB_SECONDS = 10  # life of an ended job
+SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
 GRACE_SECONDS = 60  # life of a job and its body past the deadline
 
 

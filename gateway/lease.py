@@ -30,6 +30,7 @@ class Lease:
         self._loop_turned = time.monotonic()
         self._renewed = 0.0
         self._steady_since: float | None = None
+        self._clock = 0.0  # how far Redis' clock is ahead of our monotonic one
         self._stopping = False
         self._thread: Any = None
         self._ticker: Any = None
@@ -53,6 +54,10 @@ class Lease:
             and now - self._steady_since >= STEADY_SECONDS
             and now - self._renewed < 3 * RENEW_SECONDS
         )
+
+    def redis_time(self, seconds: float) -> float:
+        """What Redis' clock, seconds since 1970, will show in `seconds`; 0 where not known."""
+        return time.monotonic() + self._clock + seconds if self._clock else 0.0
 
     def release(self) -> None:
         """Give the lease up; waits at most two seconds for Redis."""
@@ -82,10 +87,14 @@ class Lease:
     def _renew(self, redis: Redis) -> None:
         now = time.monotonic()
         try:
-            redis.set(keyspace.lease(self.process), 1, px=keyspace.LEASE_MS)
+            with redis.pipeline(transaction=False) as pipeline:
+                pipeline.set(keyspace.lease(self.process), 1, px=keyspace.LEASE_MS)
+                pipeline.time()
+                _, (seconds, microseconds) = pipeline.execute()
         except RedisError:
             self._steady_since = None
             return
+        self._clock = seconds + microseconds / 1e6 - (now + time.monotonic()) / 2
         if self._steady_since is None or now - self._renewed > keyspace.LEASE_MS / 1000:
             self._steady_since = now
         self._renewed = now

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
+from redis import Connection, Redis
 from redis.exceptions import NoScriptError
+
+from gateway import connections
 
 LUA = Path(__file__).parent / "lua"
 
@@ -49,6 +51,22 @@ ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL)
 def loads() -> list[tuple[Any, ...]]:
     """The commands that make every script known to Redis."""
     return [("SCRIPT", "LOAD", script.text) for script in ALL]
+
+
+def run_all(connection: Connection, commands: list[tuple[Any, ...]]) -> list[Any]:
+    """The reply to each script's command; scripts that Redis does not know are loaded first.
+
+    Raises ConnectionError and TimeoutError; another refusal of a command is its reply.
+    """
+    replies = connections.exchange(connection, commands)
+    unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if unknown:
+        again = [*loads(), *(commands[i] for i in unknown)]
+        for i, reply in zip(
+            unknown, connections.exchange(connection, again)[len(ALL) :], strict=True
+        ):
+            replies[i] = reply
+    return replies
 
 
 def run(redis: Redis, command: tuple[Any, ...]) -> Any:

@@ -38,7 +38,7 @@ class Settings:
         "REDIS_URL", "redis://127.0.0.1:6379/0", "the queue; `REDIS_TLS_URL` wins", secret=True
     )
     redis_connections: int = setting(
-        "REDIS_CONNECTIONS", 8, "most Redis connections a process opens (web ≥ 3, worker ≥ 4)"
+        "REDIS_CONNECTIONS", 8, "most Redis connections a process opens (4 or more)"
     )
     redis_verify_tls: bool = setting(
         "REDIS_VERIFY_TLS",

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from api.chat import WATCH_SECONDS
 from api.waiter import Waiter
 from gateway.channel import PARTS, Event, Outcome, Plan
 from gateway.errors import CallCancelled, GatewayError
@@ -52,16 +53,22 @@ class Clock:
 class ScriptedWaiter(Waiter):
     """A waiter for which each wait brings the next step of a script.
 
-    A step is a payload of parts, the outcome, an error, or SILENCE.
+    A step is a payload of parts, the outcome, an error, or SILENCE. The short look before a client
+    is watched brings nothing, and counts as part of the wait that follows it.
     """
 
     def __init__(self, call_id: str, budget: float, script: Iterator[Any]) -> None:
         super().__init__(call_id, budget, lambda waiter: None)
         self.waited: list[float | None] = []
+        self._looked = 0.0
         self._script = script
 
     def wait(self, timeout: float | None) -> bool:
-        self.waited.append(timeout)
+        if timeout == WATCH_SECONDS:
+            self._looked = timeout
+            return super().wait(0)
+        self.waited.append(timeout and timeout + self._looked)
+        self._looked = 0.0
         if super().wait(0):
             return True
         step = next(self._script)
@@ -72,7 +79,7 @@ class ScriptedWaiter(Waiter):
         elif isinstance(step, GatewayError):
             self.fail(step)
         else:
-            self.offer(Event(self.call_id, self.received + 1, PARTS, step))
+            self.offer(Event(self.call_id, "claim", self.received + 1, PARTS, step))
         return True
 
 

@@ -51,13 +51,13 @@ class Claims:
                 # The script may have run: ask for what this claim took, until the answer is here.
                 log.warning("claim: Redis is away (%s)", type(error).__name__)
                 again = True
-                if give_up():
-                    return []
             except RedisError as error:
                 log.error("claim: refused (%s)", type(error).__name__)
                 if not again:
                     gevent.sleep(RETRY_SECONDS)
                     return []
+            if give_up():
+                return []
             gevent.sleep(RETRY_SECONDS)
 
     def _claim(self, claim_id: str, slots: int, again: bool) -> list[bytes | int | None]:
@@ -78,6 +78,8 @@ class Claims:
             keyspace.CLAIM_SECONDS,
             keyspace.GRACE_SECONDS,
             keyspace.JOB_SECONDS,
+            keyspace.INBOX_EVENTS,
+            keyspace.INBOX_SECONDS,
         ]
         reply: list[bytes | int | None] = scripts.CLAIM(self._redis, keys, args)
         return reply

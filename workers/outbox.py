@@ -15,12 +15,11 @@ import gevent
 from gevent.event import Event as Signal
 from redis import Connection, Redis
 from redis.exceptions import (
-    ConnectionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
-    TimeoutError,
 )
 
 from gateway import connections, dispatch, scripts
@@ -41,10 +40,10 @@ LATER = (ReadOnlyError, OutOfMemoryError, NoScriptError)
 class Sender:
     """One call's way to its web process: numbers its events and joins those not sent yet."""
 
-    __slots__ = ("_outbox", "call_id", "number", "unsent", "web")
+    __slots__ = ("_outbox", "call_id", "claim", "number", "unsent", "web")
 
-    def __init__(self, outbox: Outbox, call_id: str, web: str) -> None:
-        self.call_id, self.web, self.number = call_id, web, 0
+    def __init__(self, outbox: Outbox, call_id: str, claim: str, web: str) -> None:
+        self.call_id, self.claim, self.web, self.number = call_id, claim, web, 0
         self.unsent: bytearray | None = None
         self._outbox = outbox
 
@@ -60,10 +59,12 @@ class Sender:
             if len(self.unsent) > CALL_BYTES:
                 self._outbox.wait_sent()
 
-    def finish(self, claim: str, worker: str, outcome: Outcome, milliseconds: int) -> None:
+    def finish(self, worker: str, outcome: Outcome, milliseconds: int) -> None:
         """Send the call's end, after everything else of it."""
         self._outbox.put(
-            dispatch.finish_command(self.call_id, claim, self.web, worker, outcome, milliseconds)
+            dispatch.finish_command(
+                self.call_id, self.claim, self.web, worker, outcome, milliseconds
+            )
         )
 
 
@@ -133,7 +134,7 @@ class Outbox:
         events: dict[str, list[bytes]] = {}
         for sender in senders:
             payload, sender.unsent = bytes(sender.unsent or b""), None
-            event = Event(sender.call_id, sender.number, PARTS, payload)
+            event = Event(sender.call_id, sender.claim, sender.number, PARTS, payload)
             events.setdefault(sender.web, []).append(event.encode())
         self._sent.set()
         return [*_emits(events), *commands]
@@ -144,7 +145,7 @@ class Outbox:
         while batch:
             try:
                 batch = self._attempt(batch)
-            except (ConnectionError, TimeoutError) as error:
+            except RedisError as error:
                 # Which of the batch arrived is unknown. All of it goes again: events are numbered,
                 # and scripts answer the same when called twice. A Redis that is still loading its
                 # data counts as away too: redis-py drops the connection.
@@ -161,26 +162,16 @@ class Outbox:
         connection = self._connection
         if connection is None:
             connection = self._connection = connections.take(self._redis)
-        connection.send_packed_command(connection.pack_commands(batch))
+        replies = connections.exchange(connection, batch)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            connections.exchange(connection, scripts.loads())
         again: list[Command] = []
-        unknown_script = False
-        for command in batch:
-            try:
-                connection.read_response()
-            except LATER as error:
-                unknown_script |= isinstance(error, NoScriptError)
+        for command, reply in zip(batch, replies, strict=True):
+            if isinstance(reply, LATER):
                 again.append(command)
-            except ResponseError as error:
-                log.error("outbox: a write was refused (%s)", type(error).__name__)
-        if unknown_script:
-            self._load_scripts(connection)
+            elif isinstance(reply, ResponseError):
+                log.error("outbox: a write was refused (%s)", type(reply).__name__)
         return again
-
-    def _load_scripts(self, connection: Connection) -> None:
-        commands = scripts.loads()
-        connection.send_packed_command(connection.pack_commands(commands))
-        for _ in commands:
-            connection.read_response()
 
     def _drop_connection(self) -> None:
         if self._connection is not None:

@@ -27,6 +27,7 @@ from gateway import connections, dispatch, keyspace
 from gateway.channel import Outcome
 from gateway.errors import CallCancelled, DeadlineExceeded, GatewayError, WorkerStopped
 from gateway.lease import Lease
+from gateway.logs import where
 from gateway.settings import Settings
 from workers.claims import Claims
 from workers.outbox import Outbox, Sender
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 RECORDS_EVERY = 2  # ticks between two renewals of RQ's records
+CANCEL_LOOKS = 20  # ticks that a cancelled call is looked for
 LEASES_EVERY = 2  # ticks between two looks at the leases of web processes
 WORKER_TTL = 20  # seconds RQ's record outlives its last renewal, besides RQ's own 60
 STOP_SECONDS = 1.0  # for stopped calls to write their outcome
@@ -74,6 +76,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self.runner = runner
         self.pool = Pool(settings.worker_concurrency)
         self.running: dict[str, Running] = {}
+        self.cancelled: dict[str, int] = {}  # calls to stop, and how often they were looked for
         self.stopping = Signal()
         self.suspended = False
         self._missing_webs: set[str] = set()
@@ -112,6 +115,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         while not self.stopping.is_set():
             try:
                 clean_worker_registry(self.queues[0])  # of workers that were killed
+                # The name is new: a record under it is our own, of a try whose reply was lost.
+                self.connection.delete(self.key)
                 self.register_birth()
                 self.set_state(WorkerStatus.IDLE)
                 return
@@ -132,15 +137,20 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         if claimed:
             self.outbox.put(("UNLINK", *(keyspace.call(each.call_id) for each in claimed)))
         for each in claimed:
+            if each.call_id in self.running:
+                # A Redis that lost the claim handed the call out again: once is all it gets.
+                continue
             running = self.running[each.call_id] = Running(each)
             running.greenlet = self.pool.spawn(self._run, running)
 
     def _run(self, running: Running) -> None:
         running.started, claimed = True, running.claimed
-        sender = Sender(self.outbox, claimed.call_id, claimed.web)
+        sender = Sender(self.outbox, claimed.call_id, claimed.claim, claimed.web)
         timeout = gevent.Timeout(claimed.budget)
         timeout.start()
         try:
+            if claimed.call_id in self.cancelled:
+                raise CallCancelled
             if claimed.budget <= 0:
                 raise DeadlineExceeded("The call's deadline passed while it waited in the queue.")
             plan, body = opened(claimed.payload, claimed.call_id)
@@ -155,7 +165,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             timeout.close()
             self.running.pop(claimed.call_id, None)
         worked = int((time.monotonic() - claimed.claimed_at) * 1000)
-        sender.finish(claimed.claim, self.name, outcome, worked)
+        sender.finish(self.name, outcome, worked)
 
     def _tick(self) -> None:
         count = 0
@@ -169,13 +179,22 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 count += 1
             except RedisError as error:
                 log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
+            except Exception as error:
+                # Without this greenlet no call could be cancelled any more: it must go on.
+                log.error("worker %s: %s at %s", self.name, type(error).__name__, where(error))
             gevent.sleep(TICK_SECONDS)
 
     def _obey_cancels(self) -> None:
         key = keyspace.cancel(self.name)
-        for call_id in self.connection.smembers(key):
-            self._stop_call(call_id.decode(), CallCancelled())
-            self.outbox.put(("SREM", key, call_id))
+        named = {member.decode() for member in self.connection.smembers(key)}
+        # One that is not running yet may be in a claim whose reply is still on its way: it is kept
+        # for a while, and not begun when it comes.
+        self.cancelled = {call_id: self.cancelled.get(call_id, 0) + 1 for call_id in named}
+        for call_id, looks in self.cancelled.items():
+            if call_id in self.running:
+                self._stop_call(call_id, CallCancelled())
+            if call_id in self.running or looks > CANCEL_LOOKS:
+                self.outbox.put(("SREM", key, call_id))
 
     def _cancel_for_dead_webs(self) -> None:
         """Stop the calls of web processes whose lease was absent twice running."""

@@ -12,7 +12,7 @@ local status, worker, bytes = unpack(redis.call('HMGET', KEYS[1], 'status', 'wor
 if status == 'queued' then
   redis.call('LREM', KEYS[2], 1, ARGV[1])
   redis.call('UNLINK', KEYS[3])
-  redis.call('DECRBY', KEYS[6], bytes)
+  if redis.call('EXISTS', KEYS[6]) == 1 then redis.call('DECRBY', KEYS[6], bytes) end
   redis.call('HSET', KEYS[1], 'status', 'canceled', 'ended_at', ARGV[3])
   redis.call('EXPIRE', KEYS[1], ARGV[4])
   redis.call('ZADD', KEYS[5], redis.call('TIME')[1] + ARGV[4], ARGV[1])

@@ -9,11 +9,14 @@
 -- ARGV  1 claim id  2 how many  3 1 if asked again  4 worker  5 now (RQ's time format)
 --       6 1 if web processes without a lease may be taken for dead  7 seconds of the claim mark
 --       8 seconds kept past the deadline  9 seconds an ended job is kept
--- Returns a flat list: call id, web process, milliseconds left, body (false: lost), ...
+--       10 most events kept in an inbox  11 seconds an inbox lives on
+-- Tells each web process which of its calls have started, and returns
+-- a flat list: call id, web process, milliseconds left, body (false: lost), ...
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local out = {}
+local told = {}  -- ids by web process
 
 local function add(id, web, deadline)
   out[#out + 1] = id
@@ -42,7 +45,7 @@ local function start(id)
   local fields = redis.pcall('HMGET', job, 'status', 'web', 'deadline_ms', 'bytes')
   if fields.err then return end
   local status, web, deadline, bytes = unpack(fields)
-  if bytes then redis.call('DECRBY', KEYS[2], bytes) end
+  if bytes and redis.call('EXISTS', KEYS[2]) == 1 then redis.call('DECRBY', KEYS[2], bytes) end
   if status ~= 'queued' then return end
   if not web or not tonumber(deadline) then
     redis.call('HSET', job, 'status', 'failed')
@@ -58,6 +61,7 @@ local function start(id)
     'worker_name', ARGV[4], 'claim', ARGV[1])
   redis.call('ZADD', KEYS[3], math.floor(deadline / 1000) + ARGV[8], id .. ':' .. ARGV[1])
   add(id, web, deadline)
+  told[web] = told[web] and told[web] .. ' ' .. id or id
 end
 
 local wanted = tonumber(ARGV[2])
@@ -69,6 +73,11 @@ for queue = 5, #KEYS do
     for _, id in ipairs(ids) do start(id) end
   end
   left = left + redis.call('LLEN', KEYS[queue])
+end
+for web, ids in pairs(told) do
+  local inbox = 'gw:inbox:' .. web
+  redis.call('XADD', inbox, 'MAXLEN', '~', ARGV[10], '*', 's', ARGV[4] .. ' ' .. ARGV[1] .. '\n' .. ids)
+  redis.call('EXPIRE', inbox, ARGV[11])
 end
 if left == 0 then
   redis.call('DEL', KEYS[1], KEYS[2])

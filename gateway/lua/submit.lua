@@ -5,17 +5,22 @@
 -- ARGV  1 call id  2 body and plan  3 HMAC of the key's secret  4 web process  5 milliseconds to live
 --       6 most calls queued  7 most bytes queued  8 created (RQ's time format)  9 RQ's job data
 --       10 seconds kept past the deadline  11 origin (queue name)
--- Returns 'ok' or the reason of the refusal: 'key', 'cancelled', 'calls', 'bytes', 'memory'.
+--       12 seconds that what all calls share lives on  13 milliseconds since 1970, by this clock,
+--       after which nobody waits for the reply (0: somebody always does)
+-- Returns 'ok' or the reason of the refusal: 'key', 'late', 'cancelled', 'calls', 'bytes', 'memory'.
 
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'ok' end
 
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+if tonumber(ARGV[13]) > 0 and now_ms > tonumber(ARGV[13]) then return 'late' end
 local secret, revoked = unpack(redis.call('HMGET', KEYS[3], 'hmac', 'revoked'))
 if not secret or secret ~= ARGV[3] or revoked then return 'key' end
 if redis.call('EXISTS', KEYS[4]) == 1 then return 'cancelled' end
 
 local waiting = redis.call('LLEN', KEYS[5])
 if waiting >= tonumber(ARGV[6]) then return 'calls' end
-local queued = waiting > 0 and tonumber(redis.call('GET', KEYS[7])) or 0
+local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[7]) or 0) or 0, 0) or 0
 if queued + #ARGV[2] > tonumber(ARGV[7]) and waiting > 0 then return 'bytes' end
 local memory = redis.call('INFO', 'memory')
 local limit = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or 0)
@@ -23,22 +28,20 @@ if limit > 0 and tonumber(string.match(memory, '\nused_memory:(%d+)')) > limit *
   return 'memory'
 end
 
-local time = redis.call('TIME')
 local budget = tonumber(ARGV[5])
-local deadline = time[1] * 1000 + math.floor(time[2] / 1000) + budget
 local life = budget + ARGV[10] * 1000
 redis.call('SET', KEYS[2], ARGV[2], 'PX', life)
 redis.call('HSET', KEYS[1],
   'status', 'queued', 'origin', ARGV[11], 'data', ARGV[9], 'description', 'chat completion',
   'created_at', ARGV[8], 'enqueued_at', ARGV[8],
   'timeout', math.ceil(budget / 1000), 'result_ttl', 10, 'failure_ttl', 10,
-  'web', ARGV[4], 'deadline_ms', string.format('%d', deadline), 'bytes', #ARGV[2])
+  'web', ARGV[4], 'deadline_ms', string.format('%d', now_ms + budget), 'bytes', #ARGV[2])
 redis.call('PEXPIRE', KEYS[1], life)
 redis.call('HSET', KEYS[3], 'last_used', time[1])
 redis.call('SADD', KEYS[8], KEYS[5])
 redis.call('RPUSH', KEYS[5], ARGV[1])
-redis.call('SET', KEYS[7], queued + #ARGV[2], 'PX', life)
+redis.call('SET', KEYS[7], queued + #ARGV[2], 'EX', ARGV[12])
 -- A bell nobody answers must not grow: this many tokens wake every worker there is.
 if redis.call('LLEN', KEYS[6]) < 64 then redis.call('RPUSH', KEYS[6], 1) end
-redis.call('PEXPIRE', KEYS[6], life)
+redis.call('EXPIRE', KEYS[6], ARGV[12])
 return 'ok'

@@ -35,6 +35,7 @@ outcomes = st.builds(
 events = st.builds(
     Event,
     call_id=word,
+    claim=word,
     number=whole,
     kind=st.sampled_from([PARTS, OUTCOME]),
     payload=st.binary(),

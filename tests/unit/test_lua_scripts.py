@@ -14,8 +14,14 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from gateway import dispatch, keyspace, scripts
-from gateway.channel import Event, Outcome, Plan
-from gateway.errors import AuthenticationFailed, CallCancelled, Overloaded, WorkerLost
+from gateway.channel import Event, Outcome, Plan, Started
+from gateway.errors import (
+    AuthenticationFailed,
+    CallCancelled,
+    Overloaded,
+    QueueUnavailable,
+    WorkerLost,
+)
 from gateway.keys import KeyRecord, KeyStore
 from gateway.settings import Settings
 
@@ -42,7 +48,11 @@ def submit(
 ) -> str:
     the_plan = the_plan or plan()
     body = options.pop("body", b'{"messages":[]}')
-    dispatch.submit(redis, settings, the_plan, body, key, options.pop("budget", 600))
+    budget, expiry = options.pop("budget", 600), options.pop("expiry", 0)
+    command = dispatch.submit_command(settings, the_plan, body, key, budget, expiry)
+    refusal = dispatch.refusal(scripts.run(redis, command), key)
+    if refusal is not None:
+        raise refusal
     return the_plan.call_id
 
 
@@ -56,7 +66,19 @@ def claim(
         keyspace.claim(claim_id),
         keyspace.RQ_QUEUE,
     ]
-    args = [claim_id, slots, int(again), WORKER, dispatch.now_text(), int(judge), 120, 60, 10]
+    args = [
+        claim_id,
+        slots,
+        int(again),
+        WORKER,
+        dispatch.now_text(),
+        int(judge),
+        120,
+        60,
+        10,
+        20_000,
+        120,
+    ]
     reply = scripts.CLAIM(redis, keys, args)
     return [tuple(reply[i : i + 4]) for i in range(0, len(reply), 4)]
 
@@ -81,7 +103,7 @@ def test_a_submitted_call_is_a_job_that_rq_can_read(
     fetched = job(redis, call_id)
     assert fetched.get_status() == JobStatus.QUEUED
     assert fetched.origin == "infer"
-    assert (fetched.func_name, fetched.args, fetched.kwargs) == (dispatch.TASK, [call_id], {})
+    assert (fetched.func_name, fetched.args, fetched.kwargs) == ("workers.tasks.run", [call_id], {})
     assert fetched.timeout == 600
     assert fetched.enqueued_at is not None
     assert redis.lrange(keyspace.RQ_QUEUE, 0, -1) == [call_id.encode()]
@@ -147,6 +169,37 @@ def test_a_call_given_up_before_it_came_is_refused(
     with pytest.raises(CallCancelled):
         submit(redis, settings, key, the_plan)
     assert not redis.exists(keyspace.job(the_plan.call_id))
+
+
+def test_a_submit_that_nobody_waits_for_any_more_is_refused(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    seconds, _ = redis.time()
+    with pytest.raises(QueueUnavailable):
+        submit(redis, settings, key, expiry=seconds - 1)
+    assert redis.llen(keyspace.RQ_QUEUE) == 0
+    submit(redis, settings, key, expiry=seconds + 10)
+    assert redis.llen(keyspace.RQ_QUEUE) == 1
+
+
+def test_a_short_lived_call_does_not_shorten_what_all_share(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key, budget=600)
+    submit(redis, settings, key, budget=0.001)
+    assert redis.ttl(keyspace.BELL) > 3600
+    assert redis.ttl(keyspace.QUEUED_BYTES) > 3600
+
+
+def test_a_lost_counter_never_goes_below_nothing(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    submit(redis, settings, key)
+    redis.delete(keyspace.QUEUED_BYTES)
+    dispatch.cancel(redis, call_id)
+    claim(redis, slots=1)
+    assert not redis.exists(keyspace.QUEUED_BYTES)
 
 
 def test_a_full_queue_refuses_with_the_time_to_wait(
@@ -227,6 +280,19 @@ def test_a_claim_starts_the_oldest_calls_first(
     assert fetched.worker_name == WORKER
     assert fetched.started_at is not None
     assert redis.exists(keyspace.BELL), "somebody has to come back for the third"
+
+
+def test_a_claim_tells_each_web_process_what_has_started(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    redis.set(keyspace.lease("web-2"), 1)
+    ours = [submit(redis, settings, key) for _ in range(2)]
+    theirs = submit(redis, settings, key, replace(plan(), web="web-2"))
+    claim(redis)
+    for web, ids in ((WEB, ours), ("web-2", [theirs])):
+        ((_, fields),) = redis.xrange(keyspace.inbox(web))
+        assert Started.decode(fields[b"s"]) == Started(WORKER, "c1", ids)
+        assert 0 < redis.ttl(keyspace.inbox(web)) <= 120
 
 
 def test_the_bell_is_silent_when_nothing_is_left(
@@ -320,7 +386,7 @@ def test_a_started_call_stays_in_rqs_registry_until_a_minute_past_its_deadline(
 
 
 def test_events_arrive_in_order_and_the_inbox_has_an_end(redis: Redis) -> None:
-    events = [Event("a" * 32, number, b"p", b"{}").encode() for number in (1, 2, 3)]
+    events = [Event("a" * 32, "c1", number, b"p", b"{}").encode() for number in (1, 2, 3)]
     scripts.run(redis, dispatch.emit_command(WEB, events))
     scripts.run(redis, dispatch.emit_command(WEB, events))  # a repetition: the numbers tell
     entries = redis.xrange(keyspace.inbox(WEB))
@@ -355,7 +421,7 @@ def test_a_finished_call_leaves_outcome_event_and_truthful_records(
     (outcome,) = dispatch.outcomes(redis, [call_id])
     assert outcome is not None
     assert outcome.answer == b'{"choices":[]}'
-    ((_, fields),) = redis.xrange(keyspace.inbox(WEB))
+    (_, (_, fields)) = redis.xrange(keyspace.inbox(WEB))
     event = Event.decode(fields[b"e"])
     assert (event.call_id, event.number) == (call_id, 1)
     assert Outcome.decode(event.payload).answer == outcome.answer
@@ -375,7 +441,7 @@ def test_finishing_twice_counts_once(redis: Redis, settings: Settings, key: KeyR
     assert finish(redis, call_id, Outcome())
     assert not finish(redis, call_id, Outcome())
     assert redis.hget(keyspace.rq_worker(WORKER), "successful_job_count") == b"1"
-    assert redis.xlen(keyspace.inbox(WEB)) == 1
+    assert redis.xlen(keyspace.inbox(WEB)) == 2  # started, ended
 
 
 def test_a_late_result_is_fenced_off_by_the_loss_that_came_first(

@@ -35,11 +35,11 @@ def events(redis: Redis) -> list[Event]:
 def test_events_of_a_call_are_numbered_and_end_with_its_outcome(
     redis: Redis, outbox: Outbox
 ) -> None:
-    sender = Sender(outbox, "a" * 32, WEB)
+    sender = Sender(outbox, "a" * 32, "claim", WEB)
     sender.send(b'{"n":1}')
     assert outbox.settled(5)
     sender.send(b'{"n":2}')
-    sender.finish("claim", "worker", Outcome(last=sender.number), 5)
+    sender.finish("worker", Outcome(last=sender.number), 5)
     assert outbox.settled(5)
     seen = events(redis)
     assert [(event.number, event.kind) for event in seen] == [(1, PARTS), (2, PARTS), (3, OUTCOME)]
@@ -47,7 +47,7 @@ def test_events_of_a_call_are_numbered_and_end_with_its_outcome(
 
 
 def test_what_is_not_sent_yet_is_joined(redis: Redis, outbox: Outbox) -> None:
-    sender = Sender(outbox, "a" * 32, WEB)
+    sender = Sender(outbox, "a" * 32, "claim", WEB)
     for number in range(100):
         sender.send(b'{"n":%d}' % number)
     assert outbox.settled(5)
@@ -59,7 +59,7 @@ def test_what_is_not_sent_yet_is_joined(redis: Redis, outbox: Outbox) -> None:
 def test_many_calls_share_a_batch(redis: Redis, outbox: Outbox) -> None:
     before = redis.info("stats")["total_commands_processed"]
     for number in range(50):
-        Sender(outbox, f"{number:032d}", WEB).send(b"{}")
+        Sender(outbox, f"{number:032d}", "claim", WEB).send(b"{}")
     assert outbox.settled(5)
     assert len(events(redis)) == 50
     # One EVALSHA, the script's 50 XADD and EXPIRE; where the script was unknown, a second round.
@@ -67,10 +67,10 @@ def test_many_calls_share_a_batch(redis: Redis, outbox: Outbox) -> None:
 
 
 def test_a_forgotten_script_is_loaded_and_the_order_kept(redis: Redis, outbox: Outbox) -> None:
-    sender = Sender(outbox, "a" * 32, WEB)
+    sender = Sender(outbox, "a" * 32, "claim", WEB)
     redis.script_flush()
     sender.send(b"{}")
-    sender.finish("claim", "worker", Outcome(last=sender.number), 5)
+    sender.finish("worker", Outcome(last=sender.number), 5)
     assert outbox.settled(5)
     assert [event.number for event in events(redis)] == [1, 2]
 
@@ -79,8 +79,8 @@ def test_a_write_that_redis_refuses_for_good_does_not_hold_up_the_next(
     redis: Redis, outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     redis.set(keyspace.inbox("web-2"), "not a stream")
-    Sender(outbox, "a" * 32, "web-2").send(b'{"secret":"CANARY"}')
-    Sender(outbox, "b" * 32, WEB).send(b"{}")
+    Sender(outbox, "a" * 32, "claim", "web-2").send(b'{"secret":"CANARY"}')
+    Sender(outbox, "b" * 32, "claim", WEB).send(b"{}")
     assert outbox.settled(5)
     assert [event.call_id for event in events(redis)] == ["b" * 32]
     assert "refused" in caplog.text
@@ -92,12 +92,12 @@ def test_answers_are_kept_while_redis_is_away(tmp_path: Path, settings: Settings
         theirs = replace(settings, redis_url=server.url)
         outbox = Outbox(connections.blocking(theirs))
         outbox.start()
-        sender = Sender(outbox, "a" * 32, WEB)
+        sender = Sender(outbox, "a" * 32, "claim", WEB)
         sender.send(b'{"n":1}')
         assert outbox.settled(5)
         server.stop()
         sender.send(b'{"n":2}')
-        sender.finish("claim", "worker", Outcome(last=sender.number), 5)
+        sender.finish("worker", Outcome(last=sender.number), 5)
         assert not outbox.settled(0.5)
         server.start()
         assert outbox.settled(10)
@@ -109,7 +109,7 @@ def test_answers_are_kept_while_redis_is_away(tmp_path: Path, settings: Settings
 
 
 def test_a_call_waits_when_too_much_of_it_is_unsent(redis: Redis, outbox: Outbox) -> None:
-    sender = Sender(outbox, "a" * 32, WEB)
+    sender = Sender(outbox, "a" * 32, "claim", WEB)
     chunk = b'"%s"' % (b"x" * 1_000_000)
 
     def produce() -> None:

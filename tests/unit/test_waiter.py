@@ -20,11 +20,11 @@ def waiter(overflown):
 
 
 def parts(number, payload=b"x"):
-    return Event("call", number, PARTS, payload)
+    return Event("call", "claim", number, PARTS, payload)
 
 
 def ending(number, outcome):
-    return Event("call", number, OUTCOME, outcome.encode())
+    return Event("call", "claim", number, OUTCOME, outcome.encode())
 
 
 def test_events_come_out_in_order_and_once(waiter):
@@ -85,7 +85,7 @@ def test_an_outcome_that_counts_otherwise_is_a_lost_reply(waiter):
 
 
 def test_an_outcome_that_cannot_be_read_is_a_lost_reply(waiter):
-    waiter.offer(Event("call", 1, OUTCOME, b"\xff"))
+    waiter.offer(Event("call", "claim", 1, OUTCOME, b"\xff"))
     assert type(waiter.outcome.error) is ReplyLost
 
 
@@ -144,3 +144,29 @@ def test_a_reader_that_keeps_up_may_read_any_amount(waiter, overflown):
 def test_a_call_knows_how_long_it_may_live(overflown):
     waiter = Waiter("call", 60, overflown.append)
     assert waiter.deadline == waiter.since + 60
+
+
+def test_one_payload_of_any_size_fits(overflown):
+    waiter = Waiter("call", 60, overflown.append)
+    waiter.offer(Event("call", "claim", 1, PARTS, b"x" * 5_000_000))
+    assert waiter.outcome is None and overflown == []
+    waiter.offer(Event("call", "claim", 2, PARTS, b"y"))
+    assert isinstance(waiter.outcome.error, SlowReader) and overflown == [waiter]
+
+
+def test_events_of_a_second_claim_are_no_part_of_the_answer(overflown):
+    waiter = Waiter("call", 60, overflown.append)
+    waiter.started("worker-1", "first")
+    waiter.offer(Event("call", "first", 1, PARTS, b"a"))
+    waiter.offer(Event("call", "second", 2, PARTS, b"b"))
+    assert waiter.parts() == [b"a"]
+    assert isinstance(waiter.outcome.error, ReplyLost) and overflown == [waiter]
+
+
+def test_a_call_started_a_second_time_is_given_up(overflown):
+    waiter = Waiter("call", 60, overflown.append)
+    waiter.started("worker-1", "first")
+    waiter.started("worker-1", "first")
+    assert waiter.outcome is None
+    waiter.started("worker-2", "second")
+    assert isinstance(waiter.outcome.error, ReplyLost)

@@ -1,0 +1,192 @@
+"""The worker's own rules, without its loop: registration, cancels, deadlines, repeated claims."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from redis import Redis
+
+from gateway import dispatch, keyspace
+from gateway.channel import Outcome, Plan
+from gateway.settings import Settings
+from workers.outbox import Sender
+from workers.runtime import CANCEL_LOOKS, CallWorker, Running
+from workers.tasks import Claimed
+
+
+class FakeRunner:
+    """Answers every call, or runs until it is stopped."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.hang = False
+
+    def run(self, claimed: Claimed, plan: Plan, body: bytes, sender: Sender) -> Outcome:
+        self.ran.append(claimed.call_id)
+        if self.hang:
+            gevent.get_hub().switch()
+        return Outcome(answer=b'{"choices":[]}')
+
+
+@pytest.fixture
+def runner() -> FakeRunner:
+    return FakeRunner()
+
+
+@pytest.fixture
+def worker(redis: Redis, settings: Settings, runner: FakeRunner) -> Iterator[CallWorker]:
+    made = CallWorker(settings, runner)  # type: ignore[arg-type]
+    made.outbox.start()
+    yield made
+    made.pool.kill()
+    made.outbox.close(0)
+    made.outbox.disconnect()
+    made.claims._bell.connection_pool.disconnect()
+    made.connection.connection_pool.disconnect()
+
+
+def claimed(budget: float = 60) -> Claimed:
+    call_id = uuid.uuid4().hex
+    plan = Plan(call_id, "web-1", False, "demo/echo", "demo", "echo")
+    return Claimed(call_id, "web-1", "claim", budget, plan.encode(b"{}"))
+
+
+def run(worker: CallWorker, call: Claimed) -> Outcome:
+    running = worker.running[call.call_id] = Running(call)
+    running.greenlet = worker.pool.spawn(worker._run, running)
+    return outcome(worker, call)
+
+
+def outcome(worker: CallWorker, call: Claimed) -> Outcome:
+    with gevent.Timeout(10):
+        worker.pool.join()
+        assert worker.outbox.settled(10)
+    (found,) = dispatch.outcomes(worker.connection, [call.call_id])
+    assert found is not None
+    return found
+
+
+def test_a_second_try_to_register_finds_its_own_record_and_goes_on(
+    redis: Redis, worker: CallWorker
+) -> None:
+    worker.register_birth()  # and the reply was lost
+    worker._register()
+    assert redis.smembers(keyspace.RQ_WORKERS) == {worker.key.encode()}
+    assert redis.hget(worker.key, "state") == b"idle"
+
+
+def test_a_call_is_run_and_its_outcome_written(worker: CallWorker, runner: FakeRunner) -> None:
+    call = claimed()
+    assert run(worker, call).answer == b'{"choices":[]}'
+    assert runner.ran == [call.call_id]
+    assert worker.running == {}
+
+
+def test_a_call_past_its_deadline_is_not_begun(worker: CallWorker, runner: FakeRunner) -> None:
+    error = run(worker, claimed(budget=-1)).error
+    assert error is not None
+    assert error.code == "deadline_exceeded"
+    assert runner.ran == []
+
+
+def test_a_call_is_ended_at_its_deadline(worker: CallWorker, runner: FakeRunner) -> None:
+    runner.hang = True
+    error = run(worker, claimed(budget=0.05)).error
+    assert error is not None
+    assert error.code == "deadline_exceeded"
+
+
+def test_a_call_without_a_body_is_lost(worker: CallWorker, runner: FakeRunner) -> None:
+    call = Claimed(uuid.uuid4().hex, "web-1", "claim", 60, None)
+    error = run(worker, call).error
+    assert error is not None
+    assert error.code == "job_lost"
+    assert runner.ran == []
+
+
+def test_a_running_call_is_stopped_and_forgotten(
+    redis: Redis, worker: CallWorker, runner: FakeRunner
+) -> None:
+    runner.hang = True
+    call = claimed()
+    running = worker.running[call.call_id] = Running(call)
+    running.greenlet = worker.pool.spawn(worker._run, running)
+    gevent.sleep(0)
+    redis.sadd(keyspace.cancel(worker.name), call.call_id)
+    worker._obey_cancels()
+    error = outcome(worker, call).error
+    assert error is not None
+    assert error.code == "client_closed_request"
+    assert redis.smembers(keyspace.cancel(worker.name)) == set()
+
+
+def test_a_call_cancelled_before_its_claim_was_read_is_not_begun(
+    redis: Redis, worker: CallWorker, runner: FakeRunner
+) -> None:
+    call = claimed()
+    redis.sadd(keyspace.cancel(worker.name), call.call_id)
+    worker._obey_cancels()
+    error = run(worker, call).error
+    assert error is not None
+    assert error.code == "client_closed_request"
+    assert runner.ran == []
+
+
+def test_a_cancel_of_a_call_that_never_comes_is_dropped_after_a_while(
+    redis: Redis, worker: CallWorker
+) -> None:
+    redis.sadd(keyspace.cancel(worker.name), "nobody")
+    for _ in range(CANCEL_LOOKS):
+        worker._obey_cancels()
+    assert redis.scard(keyspace.cancel(worker.name)) == 1
+    worker._obey_cancels()
+    assert worker.outbox.settled(10)
+    assert redis.scard(keyspace.cancel(worker.name)) == 0
+
+
+def test_a_call_that_runs_is_not_begun_a_second_time(
+    worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.hang = True
+    call = claimed()
+    monkeypatch.setattr(worker.claims, "wait_bell", lambda: None)
+    monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: [call])
+    worker._take_calls()
+    worker._take_calls()
+    gevent.sleep(0)
+    assert runner.ran == [call.call_id]
+
+
+def test_the_calls_of_a_web_process_without_a_lease_are_stopped_at_the_second_look(
+    redis: Redis, worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.hang = True
+    call = claimed()
+    running = worker.running[call.call_id] = Running(call)
+    running.greenlet = worker.pool.spawn(worker._run, running)
+    gevent.sleep(0)
+    monkeypatch.setattr(worker.lease, "steady", lambda: False)
+    for _ in range(3):
+        worker._cancel_for_dead_webs()
+    gevent.sleep(0)
+    assert call.call_id in worker.running, "Redis may have been away: nobody is judged"
+    monkeypatch.setattr(worker.lease, "steady", lambda: True)
+    worker._cancel_for_dead_webs()
+    error = outcome(worker, call).error
+    assert error is not None
+    assert error.code == "client_closed_request"
+
+
+def test_records_are_renewed_and_registries_trimmed(redis: Redis, worker: CallWorker) -> None:
+    worker._register()
+    redis.zadd(keyspace.RQ_FINISHED, {"old": 1, "new": 9_999_999_999})
+    redis.zadd(keyspace.RQ_STARTED, {"old:claim": 1})
+    redis.delete(worker.key)  # Redis was emptied
+    worker._renew_records()
+    assert redis.zrange(keyspace.RQ_FINISHED, 0, -1) == [b"new"]
+    assert redis.zcard(keyspace.RQ_STARTED) == 0
+    assert redis.hget(worker.key, "state") == b"idle"
+    assert 0 < redis.ttl(worker.key) <= 80
