@@ -24,6 +24,7 @@ class DisconnectWatcher:
 
     def stop(self) -> None:
         """End the watch; to be done before the connection is used for another request."""
+        self._on_gone = _nothing  # the kill takes a turn of the loop, in which it may just notice
         if self._greenlet is not None:
             self._greenlet.kill(block=False)
 
@@ -48,3 +49,7 @@ class DisconnectWatcher:
             if any(events & GONE for _, events in poll.poll(0)):
                 return True
             gevent.sleep(LOOK_SECONDS)
+
+
+def _nothing() -> None:
+    return

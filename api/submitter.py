@@ -19,6 +19,7 @@ from api.waiter import Waiter
 from gateway import connections, dispatch, scripts
 from gateway.errors import QueueUnavailable
 from gateway.keys import KeyRecord
+from gateway.logs import where
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,13 @@ class Submitter:
             # A client that has left in the meantime needs no call.
             batch = [submission for submission in waiting if submission.waiter.outcome is None]
             if batch:
-                self._send(batch)
+                try:
+                    self._send(batch)
+                except Exception as error:
+                    # Without this greenlet every later call would wait for its deadline.
+                    log.error("submit: %s at %s", type(error).__name__, where(error))
+                    self._disconnect(broken=True)
+                    self._give_up(batch)
 
     def _send(self, batch: list[Submission]) -> None:
         commands = [submission.command for submission in batch]

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from gateway import keyspace
 
-RENEW_SECONDS = 0.5
+RENEW_SECONDS = 0.3  # less than between two looks: a lease lost with the rest of Redis is back
 LOOP_SECONDS = 10.0  # without a turn of the event loop: no longer alive
 STEADY_SECONDS = 4.0  # of own renewals, before the absence of others means anything
 

@@ -106,7 +106,8 @@ class CallRunner:
         usage = None
         for parts in attempts.stream(provider, call):
             sender.send(lines(parts))
-            usage = parts[-1].get("usage") or usage
+            for part in parts:
+                usage = part.get("usage") or usage
         return b"", usage
 
 

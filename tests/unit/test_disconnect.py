@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import gevent
 import pytest
@@ -172,3 +173,26 @@ def test_without_a_connection_there_is_nothing_to_watch() -> None:
     turn()
     watched.watcher.stop()
     assert watched.calls == 0
+
+
+def test_a_watcher_stopped_in_the_moment_of_its_look_never_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looking, look = Signal(), Signal()
+    calls: list[int] = []
+
+    def sleep(seconds: float) -> None:
+        looking.set()
+        look.wait()
+
+    monkeypatch.setattr(disconnect, "gevent", SimpleNamespace(spawn=gevent.spawn, sleep=sleep))
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"next")
+    watcher = disconnect.DisconnectWatcher(ours, lambda: calls.append(1))
+    assert looking.wait(PATIENCE)
+    theirs.close()
+    look.set()
+    watcher.stop()
+    watcher._greenlet.join(PATIENCE)
+    ours.close()
+    assert calls == []

@@ -175,3 +175,19 @@ def silent_redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
     thread.join(5)
+
+
+def test_a_fault_of_ours_costs_its_batch_and_no_other(
+    redis: Redis, sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(reply: object, key: KeyRecord) -> None:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(dispatch, "refusal", faulty)
+    first = sending.put()
+    settled(first)
+    assert error(first).should_retry is False
+    second = sending.put()
+    settled(second)
+    assert second.submitted
