@@ -13,7 +13,8 @@ try:
 except ConfigurationError as error:
     sys.exit(f"configuration: {error}")
 
-worker_class = "gevent"  # `bind` and `workers` come from PORT and WEB_CONCURRENCY by themselves
+# `bind` and `workers` come from PORT and WEB_CONCURRENCY by themselves.
+worker_class = "api.gunicorn_worker.Worker"
 worker_connections = 2_000  # above WEB_MAX_IN_FLIGHT: health is answered when the app is full
 backlog = 512
 timeout = 30  # of a blocked event loop, not of a request

@@ -11,7 +11,7 @@ Bodies and answers travel as bytes, so that nobody parses what only the next one
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -41,7 +41,8 @@ class Plan:
 
     def encode(self, body: bytes) -> bytes:
         """The value of `gw:call:{id}`."""
-        return b"%b\n%b" % (orjson.dumps({"v": PROTOCOL, **asdict(self)}), body)
+        # orjson writes dataclasses faster than asdict() copies them.
+        return b'{"v":%d,%b\n%b' % (PROTOCOL, orjson.dumps(self)[1:], body)
 
     @staticmethod
     def decode(value: bytes) -> tuple[Plan, bytes]:

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "app.py": "api gateway flask",
     # The HTTP face: neither workers nor providers, whose tasks are enqueued by dotted name
     "api/*": "api gateway flask werkzeug click gevent redis orjson",
+    "api/gunicorn_worker.py": "gunicorn",
     # The worker process: no Flask, api or app
     "workers/*": "workers providers gateway gevent redis rq orjson",
     # Upstream dialects: they see two modules of the gateway, and one of them speaks HTTP

@@ -25,7 +25,7 @@ from providers.anthropic import AnthropicWire
 from providers.http_provider import HttpProvider
 from providers.openai import OpenAIWire
 from providers.transport import Transport
-from tests.raw_upstream import BOTH_WAYS, KEY, call, content, openai
+from tests.raw_upstream import BOTH_WAYS, KEY, call, complete, content, openai, serving
 from tests.upstream import Upstream
 
 
@@ -160,6 +160,28 @@ def test_an_unreachable_proxy_is_unreachable(ask):
     with pytest.raises(UpstreamUnreachable):
         ask(openai("https://provider.example", transport), "echo")
     transport.close()
+
+
+def test_a_proxy_that_refuses_the_tunnel_is_unreachable(ask):
+    with serving(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") as proxy:
+        transport = Transport(proxy=proxy, read_timeout=5)
+        with pytest.raises(UpstreamUnreachable):
+            ask(openai("https://provider.example", transport), "echo")
+        transport.close()
+
+
+def test_head_and_body_of_a_request_are_sent_in_one_write(upstream, transport, monkeypatch):
+    writes = []
+
+    def sendall(self, data, *flags):
+        writes.append(bytes(data))
+        return plain(self, data, *flags)
+
+    plain = socket.socket.sendall
+    monkeypatch.setattr(socket.socket, "sendall", sendall)
+    complete(openai(upstream.url, transport), "echo")
+    assert len(writes) == 1
+    assert writes[0].startswith(b"POST /v1/chat/completions") and writes[0].endswith(b"}")
 
 
 @pytest.mark.parametrize("model", ["hang", "hang-mid"])
