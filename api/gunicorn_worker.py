@@ -25,8 +25,12 @@ class ReplySocket:
         if not self._begun and data.endswith(b"\r\n\r\n"):
             self._begun, self._head = True, data
             return
-        head, self._head = self._head, b""
-        self._connection.sendall(head + data if head else data)
+        if self._head:
+            data, self._head = self._head + data, b""
+        # gevent's sendall() asks for the size of the buffer each time; most events fit into it.
+        sent = self._connection.send(data)
+        if sent < len(data):
+            self._connection.sendall(data[sent:])
 
     def flush(self) -> None:
         """Send the head of a reply that has no body."""

@@ -86,12 +86,16 @@ class Outbox:
     def ready(self, sender: Sender) -> None:
         """Send this call's unsent parts with the next batch."""
         self._senders.append(sender)
-        self._wake()
+        self.wake()
 
     def put(self, command: Command) -> None:
         """Send a command with the next batch, after its events."""
         self._commands.append(command)
-        self._wake()
+        self.wake()
+
+    def put_by(self, command: Command) -> None:
+        """Send a command along with the next batch, whenever something else makes one."""
+        self._commands.append(command)
 
     def wait_sent(self) -> None:
         """Wait until the next batch has been taken."""
@@ -114,7 +118,8 @@ class Outbox:
         self._drop_connection()
         self._redis.connection_pool.disconnect()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Send what there is."""
         self._idle.clear()
         self._ready.set()
 

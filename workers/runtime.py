@@ -135,7 +135,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             return
         claimed = self.claims.take(slots, self.stopping.is_set)
         if claimed:
-            self.outbox.put(("UNLINK", *(keyspace.call(each.call_id) for each in claimed)))
+            self.outbox.put_by(("UNLINK", *(keyspace.call(each.call_id) for each in claimed)))
         for each in claimed:
             if each.call_id in self.running:
                 # A Redis that lost the claim handed the call out again: once is all it gets.
@@ -209,6 +209,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self._missing_webs = missing
 
     def _renew_records(self) -> None:
+        self.outbox.wake()
         if not self.connection.exists(self.key):  # Redis was emptied
             self.register_birth()
         score = int(now().timestamp())

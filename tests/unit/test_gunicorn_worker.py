@@ -12,6 +12,11 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 class FakeSocket:
     def __init__(self) -> None:
         self.written: list[bytes] = []
+        self.room = 1_000_000
+
+    def send(self, data: bytes) -> int:
+        self.written.append(data[: self.room])
+        return len(data[: self.room])
 
     def sendall(self, data: bytes) -> None:
         self.written.append(data)
@@ -52,6 +57,14 @@ def test_only_the_head_is_held(connection: FakeSocket, reply: ReplySocket) -> No
     for chunk in (b"5\r\na\r\n\r\n\r\n", b"0\r\n\r\n"):
         reply.sendall(chunk)
     assert connection.written == [HEAD + b"5\r\na\r\n\r\n\r\n", b"0\r\n\r\n"]
+
+
+def test_what_does_not_fit_at_once_follows(connection: FakeSocket, reply: ReplySocket) -> None:
+    connection.room = 10
+    reply.sendall(HEAD)
+    reply.sendall(b"body")
+    assert len(connection.written) == 2
+    assert b"".join(connection.written) == HEAD + b"body"
 
 
 def test_all_else_is_the_sockets(reply: ReplySocket) -> None:
