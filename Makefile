@@ -7,7 +7,7 @@ LOCK := --quiet --generate-hashes --strip-extras --no-config \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types lock
+.PHONY: help run test check lint types lock bench guard
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
@@ -29,8 +29,14 @@ types: $(VENV)/.dev ## Check types
 
 lock: $(BIN)/python ## Write requirements*.txt anew from requirements*.in
 	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet --upgrade pip pip-tools
-	@for name in requirements requirements-local requirements-dev; do CUSTOM_COMPILE_COMMAND="make lock" \
+	@for name in requirements requirements-local requirements-dev requirements-bench; do CUSTOM_COMPILE_COMMAND="make lock" \
 	$(VENV)/lock/bin/pip-compile $(LOCK) $(ARGS) --output-file $$name.txt $$name.in || exit 1; done
+
+bench: $(VENV)/.bench ## Measure beside other gateways; ARGS="--quick" tries it out
+	@$(BIN)/python -m bench $(ARGS)
+
+guard: $(VENV)/.local ## Compare the work a call takes with what is committed
+	@$(BIN)/python -m bench guard $(ARGS)
 
 # From here on: what the targets above need, made once and again when a requirements file changes.
 
@@ -49,4 +55,9 @@ $(VENV)/.local: $(BIN)/python requirements.txt requirements-local.txt requiremen
 $(VENV)/.dev: $(VENV)/.local requirements-dev.txt
 	@echo "Installing into $(VENV): tests and linters"
 	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.local requirements-bench.txt
+	@echo "Installing into $(VENV): what draws the picture of a bench run"
+	@$(PIP) -r requirements-bench.txt
 	@touch $@
