@@ -31,11 +31,6 @@ class ChatCall:
     max_output_tokens: int | None = None
 
 
-def without_identity(body: Mapping[str, Any]) -> Part:
-    """A provider's whole answer or chunk as a Part: all that it says except who it is."""
-    return {key: value for key, value in body.items() if key not in IDENTITY}
-
-
 def fold(parts: Iterable[Part]) -> Part:
     """The whole answer that a stream of parts adds up to.
 

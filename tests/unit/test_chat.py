@@ -1,6 +1,6 @@
 """A stream of parts adds up to one answer."""
 
-from gateway.chat import fold, without_identity
+from gateway.chat import fold
 
 
 def part(delta, index=0, **choice):
@@ -90,8 +90,3 @@ def test_parts_are_not_changed():
     parts = [part({"content": ["a"]}), part({"content": ["b"]})]
     fold(parts)
     assert parts == [part({"content": ["a"]}), part({"content": ["b"]})]
-
-
-def test_identity_is_dropped_and_the_rest_kept():
-    body = {"id": 1, "object": 2, "created": 3, "model": 4, "service_tier": "default"}
-    assert without_identity(body) == {"service_tier": "default"}
