@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from api.chat import WATCH_SECONDS
+from api.reply import WATCH_SECONDS
 from api.waiter import Waiter
 from gateway.channel import PARTS, Event, Outcome, Plan
 from gateway.errors import CallCancelled, GatewayError

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 
 import orjson
 import pytest
 
-from api.completion import COMMENT, DONE, Frames, Identity, whole
+from api.completion import DONE, Completion
+from api.reply import COMMENT
 from gateway.errors import UpstreamFailed
 from tests.fakes import ANSWER, CHOICE, LAST_PART, USAGE, USAGE_PART, part
 
-IDENTITY = Identity("abc", "gpt-4o-mini", created=1_700_000_000)
 OWN = {"id": "chatcmpl-abc", "created": 1_700_000_000, "model": "gpt-4o-mini"}
 
 
@@ -23,13 +24,17 @@ def objects(stream):
     return [json.loads(event[6:]) for event in events if event != "data: [DONE]"]
 
 
+def completion(include_usage=False):
+    return Completion("abc", "gpt-4o-mini", include_usage, created=1_700_000_000)
+
+
 def streamed(*payloads, include_usage=False):
-    frames = Frames(IDENTITY, include_usage)
+    frames = completion(include_usage)
     return b"".join(map(frames.events, payloads)) + frames.end()
 
 
 def test_a_whole_answer_is_openai_s_object_with_identity_first():
-    answer = whole(IDENTITY, ANSWER.answer)
+    answer = completion().whole(ANSWER.answer)
     value = json.loads(answer)
     assert value == {**OWN, "object": "chat.completion", "choices": [CHOICE], "usage": USAGE}
     assert list(value) == ["id", "object", "created", "model", "choices", "usage"]
@@ -43,13 +48,14 @@ def test_every_chunk_has_one_id_and_one_time_of_creation():
         assert chunk == {**OWN, "object": "chat.completion.chunk", "choices": chunk["choices"]}
 
 
-def test_an_identity_made_now_is_as_old_as_its_call():
-    identity = Identity("abc", "m")
-    assert identity.head("x") == identity.head("x")
+def test_a_completion_made_now_is_as_old_as_its_call():
+    before = int(time.time())
+    created = json.loads(Completion("abc", "m").whole(ANSWER.answer))["created"]
+    assert before <= created <= time.time()
 
 
 def test_a_payload_of_several_lines_makes_as_many_events():
-    stream = Frames(IDENTITY, False).events(b"\n".join([part("a"), part("b"), LAST_PART]))
+    stream = completion().events(b"\n".join([part("a"), part("b"), LAST_PART]))
     assert stream.count(b"data: ") == stream.count(b"\n\n") == 3
     assert [chunk["choices"][0]["delta"].get("content") for chunk in objects(stream)] == [
         "a", "b", None,
@@ -111,7 +117,7 @@ def test_what_a_provider_adds_goes_through():
 
 @pytest.mark.parametrize("include_usage", [False, True])
 def test_a_failure_is_an_event_with_the_envelope_and_the_end_marker(include_usage):
-    frames = Frames(IDENTITY, include_usage)
+    frames = completion(include_usage)
     frames.events(part("a"))
     stream = frames.error(UpstreamFailed())
     assert objects(stream) == [UpstreamFailed().envelope()]

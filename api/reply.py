@@ -1,0 +1,140 @@
+"""One call's answer on its way to the client, in whatever dialect: whole, or as events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from flask import Response
+
+from api.disconnect import DisconnectWatcher
+from api.exchange import Exchange
+from api.waiter import Waiter
+from gateway.errors import GatewayError
+
+WATCH_SECONDS = 0.2  # before a waiting client's connection is watched: most answers are faster
+HEADERS_SECONDS = 5.0  # of silence before a stream's headers go out
+COMMENT_SECONDS = 15.0  # of silence between two comments: Heroku's router allows 55
+BLANK_SECONDS = 15.0  # of silence between two blanks before an unstreamed reply
+
+COMMENT = b": keep-alive\n\n"
+
+
+class Renderer(Protocol):
+    """What one answer looks like to the client: made for one call, used once.
+
+    A worker sends parts as JSON (see gateway/chat.py): one for a whole answer, lines of them for a
+    stream.
+    """
+
+    def whole(self, answer: bytes) -> bytes:
+        """The body of an unstreamed answer."""
+        ...
+
+    def whole_error(self, error: GatewayError) -> bytes:
+        """The body of an error, where the status is spent."""
+        ...
+
+    def events(self, payload: bytes) -> bytes:
+        """The events of one payload of a stream: none, one or many."""
+        ...
+
+    def end(self) -> bytes:
+        """The last events of a stream that ended well."""
+        ...
+
+    def error(self, error: GatewayError) -> bytes:
+        """The last events of a stream that failed after it began."""
+        ...
+
+
+class Reply:
+    """Waits for one call's answer and gives it to the client, who may leave at any moment."""
+
+    def __init__(
+        self, exchange: Exchange, waiter: Waiter, renderer: Renderer, environ: Mapping[str, Any]
+    ) -> None:
+        self._exchange, self._waiter, self._renderer = exchange, waiter, renderer
+        self._connection = environ.get("gunicorn.socket")
+        self._watcher: DisconnectWatcher | None = None
+
+    def whole(self, heartbeat: float) -> Response:
+        """The unstreamed answer; after `heartbeat` seconds (0: never) it begins with blanks."""
+        try:
+            arrived = self._wait(heartbeat or None)
+        except BaseException:
+            self._close()
+            raise
+        if not arrived:
+            response = Response(self._blanks_then_answer(), content_type="application/json")
+            response.call_on_close(self._close)
+            return response
+        self._close()
+        outcome = self._waiter.outcome
+        assert outcome is not None
+        if outcome.error is not None:
+            raise outcome.error
+        return Response(self._renderer.whole(outcome.answer), content_type="application/json")
+
+    def streamed(self) -> Response:
+        """Server-sent events. A failure before the first one keeps its HTTP status."""
+        try:
+            self._wait(HEADERS_SECONDS)
+            payloads = self._waiter.parts()
+            outcome = self._waiter.outcome
+            if outcome is not None and outcome.error is not None and not payloads:
+                raise outcome.error
+        except BaseException:
+            self._close()
+            raise
+        self._watch()
+        response = Response(self._events(payloads), content_type="text/event-stream")
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+        # Not a `finally` in the generator: one that was never begun would not run it.
+        response.call_on_close(self._close)
+        return response
+
+    def _wait(self, seconds: float | None) -> bool:
+        """Wait for something to send; a client is watched for only once it has to wait itself."""
+        if self._waiter.wait(WATCH_SECONDS):
+            return True
+        self._watch()
+        return self._waiter.wait(seconds and seconds - WATCH_SECONDS)
+
+    def _watch(self) -> None:
+        if self._watcher is None:
+            exchange, waiter = self._exchange, self._waiter
+            self._watcher = DisconnectWatcher(self._connection, lambda: exchange.abandon(waiter))
+
+    def _blanks_then_answer(self) -> Iterator[bytes]:
+        # Blanks are legal before JSON. The status is spent: a failure is an error object under 200,
+        # since breaking the reply off would make clients send the call again.
+        yield b" "
+        while not self._waiter.wait(BLANK_SECONDS):
+            yield b" "
+        outcome = self._waiter.outcome
+        assert outcome is not None
+        error = outcome.error
+        renderer = self._renderer
+        yield renderer.whole_error(error) if error else renderer.whole(outcome.answer)
+
+    def _events(self, payloads: list[bytes]) -> Iterator[bytes]:
+        renderer = self._renderer
+        if not payloads and self._waiter.outcome is None:
+            yield COMMENT
+        while True:
+            if payloads:
+                yield b"".join(map(renderer.events, payloads))
+            elif self._waiter.outcome is not None:
+                break
+            elif not self._waiter.wait(COMMENT_SECONDS):
+                yield COMMENT
+            payloads = self._waiter.parts()
+        error = self._waiter.outcome.error
+        yield renderer.error(error) if error is not None else renderer.end()
+
+    def _close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+        self._exchange.leave(self._waiter)
