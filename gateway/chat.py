@@ -3,6 +3,15 @@
 A `Part` is what goes inside a `chat.completion` (whole) or a `chat.completion.chunk` (streamed):
 `{"choices": [...]}` and, once known, `"usage"`. `id`, `object`, `created` and `model` are not in
 it: they are minted once per call, by the web process.
+
+Beyond OpenAI's fields:
+
+* Asked: `cache_control` on parts of content, tools and tool messages; `is_error` on tool messages;
+  `reasoning_content` and `thinking_blocks` on assistant messages, to be replayed.
+* Answered: `reasoning_content`, the text of the model's thinking, and `thinking_blocks`: each block
+  whole, once, when it ends, as Anthropic wants it back. A choice may tell the provider's own
+  `native_finish_reason`, the `stop_sequence` that ended it and Anthropic's `stop_details`; usage
+  may tell `prompt_tokens_details.cache_write_tokens`, and their lives in `cache_creation` there.
 """
 
 from __future__ import annotations
@@ -22,13 +31,15 @@ class ChatCall:
 
     `model` is the provider's own name for it; `parameters` are OpenAI's chat parameters after
     validation and policy, `messages` among them, without `model`, `stream` and `stream_options`.
-    `max_output_tokens` is the model's output limit, where known.
+    `max_output_tokens` is the model's output limit, where known. `thinking` names how an Anthropic
+    model is told to think, where known: see `providers.anthropic_thinking.STYLES`.
     """
 
     model: str
     parameters: Mapping[str, Any]
     stream: bool = False
     max_output_tokens: int | None = None
+    thinking: str | None = None
 
 
 def fold(parts: Iterable[Part]) -> Part:
@@ -85,8 +96,20 @@ def _fold_field(message: Part, key: str, value: Any) -> None:
         message[key] = (message.get(key) or "") + value
     elif isinstance(value, list):
         message[key] = (message.get(key) or []) + value
+    elif isinstance(value, dict):
+        message[key] = _fold_object(message.get(key) or {}, value)
     else:
         message[key] = value
+
+
+def _fold_object(folded: Part, more: Part) -> Part:
+    """Audio and the old `function_call` come in pieces: their texts are joined, the rest is not."""
+    joined = {
+        key: folded[key] + text
+        for key, text in more.items()
+        if key != "id" and isinstance(text, str) and isinstance(folded.get(key), str)
+    }
+    return {**folded, **more, **joined}
 
 
 def _fold_tool_call(folded: Part, call: Part) -> None:

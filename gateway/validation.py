@@ -24,7 +24,14 @@ CHAT = TypeAdapter(ChatBody)
 OWN_FIELDS = frozenset({"model", "stream", "stream_options"})
 PARAMETERS = frozenset(ChatBody.__annotations__) - OWN_FIELDS
 # An assistant's message may lack content when it says something in one of these.
-INSTEAD_OF_CONTENT = ("tool_calls", "refusal", "function_call", "audio")
+INSTEAD_OF_CONTENT = (
+    "tool_calls",
+    "refusal",
+    "function_call",
+    "audio",
+    "reasoning_content",
+    "thinking_blocks",
+)
 
 
 @dataclass(frozen=True, slots=True)

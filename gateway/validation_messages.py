@@ -1,4 +1,9 @@
-"""The shape of chat messages, as OpenAI documents them."""
+"""The shape of chat messages, as OpenAI documents them.
+
+Beyond OpenAI: `cache_control`, `reasoning_content`, `thinking_blocks` and `is_error`, for models of
+Anthropic (platform.claude.com/docs, "Prompt caching" and "Extended thinking", read in November
+2026); an OpenAI-compatible provider gets those of them that it takes.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,17 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 from gateway.validation_rules import ImageAddress, SpeakerName, either, one_of
 
 
+class CacheControl(TypedDict):
+    """Where Anthropic may end what it remembers of a prompt, and for how long."""
+
+    type: Literal["ephemeral"]
+    ttl: NotRequired[Literal["5m", "1h"] | None]
+
+
 class TextPart(TypedDict):
     type: Literal["text"]
     text: str
+    cache_control: NotRequired[CacheControl | None]
 
 
 class RefusalPart(TypedDict):
@@ -28,6 +41,7 @@ class ImageUrl(TypedDict):
 class ImagePart(TypedDict):
     type: Literal["image_url"]
     image_url: ImageUrl
+    cache_control: NotRequired[CacheControl | None]
 
 
 class InputAudio(TypedDict):
@@ -49,6 +63,7 @@ class File(TypedDict, total=False):
 class FilePart(TypedDict):
     type: Literal["file"]
     file: File
+    cache_control: NotRequired[CacheControl | None]
 
 
 UserPart = Annotated[
@@ -115,6 +130,23 @@ class SpokenAudio(TypedDict):
     id: str
 
 
+class Thought(TypedDict):
+    type: Literal["thinking"]
+    thinking: str
+    signature: NotRequired[str | None]
+
+
+class RedactedThought(TypedDict):
+    type: Literal["redacted_thinking"]
+    data: str
+
+
+ThinkingBlock = Annotated[
+    Annotated[Thought, Tag("=thinking")] | Annotated[RedactedThought, Tag("=redacted_thinking")],
+    one_of("type", "thinking", "redacted_thinking"),
+]
+
+
 class AssistantMessage(TypedDict):
     role: Literal["assistant"]
     content: NotRequired[AssistantContent | None]
@@ -123,12 +155,16 @@ class AssistantMessage(TypedDict):
     audio: NotRequired[SpokenAudio | None]
     tool_calls: NotRequired[Annotated[list[ToolCall], Field(max_length=128, fail_fast=True)] | None]
     function_call: NotRequired[CalledFunction | None]
+    reasoning_content: NotRequired[str | None]
+    thinking_blocks: NotRequired[list[ThinkingBlock] | None]
 
 
 class ToolMessage(TypedDict):
     role: Literal["tool"]
     content: TextContent
     tool_call_id: str
+    is_error: NotRequired[bool | None]
+    cache_control: NotRequired[CacheControl | None]
 
 
 class FunctionMessage(TypedDict):

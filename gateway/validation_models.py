@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired, Required
 from pydantic import Field, Tag
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-from gateway.validation_messages import Items, Message, Text, TextContent
+from gateway.validation_messages import CacheControl, Items, Message, Text, TextContent
 from gateway.validation_rules import (
     Choices,
     FunctionName,
@@ -46,6 +46,7 @@ class Function(TypedDict):
 class FunctionTool(TypedDict):
     type: Literal["function"]
     function: Function
+    cache_control: NotRequired[CacheControl | None]
 
 
 class Custom(TypedDict):
@@ -57,6 +58,7 @@ class Custom(TypedDict):
 class CustomTool(TypedDict):
     type: Literal["custom"]
     custom: Custom
+    cache_control: NotRequired[CacheControl | None]
 
 
 Tool = Annotated[

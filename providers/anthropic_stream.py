@@ -23,6 +23,16 @@ FINISH_REASONS = {
 PROMPT_PARTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
+TIERS = {"standard": "default", "priority": "priority"}
+# Anthropic's count -> where it stands in OpenAI's usage; left out where Anthropic does not tell it.
+DETAILS = (
+    ("cache_read_input_tokens", "prompt_tokens_details", "cached_tokens"),
+    ("cache_creation_input_tokens", "prompt_tokens_details", "cache_write_tokens"),
+    ("cache_creation", "prompt_tokens_details", "cache_creation"),
+    ("thinking_tokens", "completion_tokens_details", "reasoning_tokens"),
+)
+
+
 class AnthropicDecoder:
     """Turns one message's events into parts. Tool calls are counted; blocks of text are not."""
 
@@ -32,8 +42,9 @@ class AnthropicDecoder:
         self._secrets = tuple(secrets)
         self._role: Part = {"role": "assistant"}  # until the first delta has carried it
         self._tools: dict[int, _ToolCall] = {}  # by index of content block
-        self._usage: dict[str, int] = {}
-        self._stop_reason: str | None = None
+        self._thinking: dict[int, Part] = {}  # blocks of thinking that have not ended, by index
+        self._usage: dict[str, Any] = {}
+        self._end: Part = {}  # what the last delta of the message has told about its end
 
     def feed(self, event: str, data: str) -> Iterable[Part]:
         """The parts of one event; raises the UpstreamError that an error event stands for."""
@@ -53,6 +64,12 @@ class AnthropicDecoder:
             } if piece and index in self._tools:
                 return self._delta(self._tools[index].more(piece))
             case {
+                "type": "content_block_delta",
+                "index": int(index),
+                "delta": {"type": "thinking_delta" | "signature_delta"} as delta,
+            } if index in self._thinking:
+                return self._think(index, delta)
+            case {
                 "type": "content_block_start",
                 "index": int(index),
                 "content_block": {"type": "tool_use", "id": ident, "name": name} as block,
@@ -65,8 +82,17 @@ class AnthropicDecoder:
                 "content_block": {"type": "text", "text": str(text)},
             } if text:
                 return self._delta({"content": text})
+            case {
+                "type": "content_block_start",
+                "index": int(index),
+                "content_block": {"type": "thinking" | "redacted_thinking"} as block,
+            }:
+                self._thinking[index] = {}
+                return self._think(index, block)
             case {"type": "content_block_stop", "index": int(index)} if index in self._tools:
                 return self._delta(self._tools[index].rest())
+            case {"type": "content_block_stop", "index": int(index)} if index in self._thinking:
+                return self._delta({"thinking_blocks": [self._thinking.pop(index)]})
             case {"type": "message_start", "message": {"usage": dict(usage)}}:
                 self._count(usage)
             case {"type": "message_delta"}:
@@ -75,7 +101,7 @@ class AnthropicDecoder:
                 return self._stop()
             case {"type": "error"}:
                 raise rejection_inside(body.get("error"), self._secrets)
-        return ()  # pings, thinking, and whatever Anthropic adds
+        return ()  # pings, citations, and whatever Anthropic adds
 
     def _delta(self, delta: Part | None) -> Iterable[Part]:
         if delta is None:
@@ -84,37 +110,65 @@ class AnthropicDecoder:
         self._role = {}
         return ({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]},)
 
+    def _think(self, index: int, said: dict[str, Any]) -> Iterable[Part]:
+        """Adds what a start or a delta says to a block of thinking; its text is shown at once."""
+        block = self._thinking[index]
+        if said["type"] == "redacted_thinking":
+            block.update(type="redacted_thinking", data=said.get("data", ""))
+            return ()
+        text, signature = said.get("thinking") or "", said.get("signature") or ""
+        block["type"] = "thinking"
+        block["thinking"] = block.get("thinking", "") + text
+        block["signature"] = block.get("signature", "") + signature
+        return self._delta({"reasoning_content": text}) if text else ()
+
     def _message_delta(self, body: dict[str, Any]) -> None:
         if isinstance(body.get("usage"), dict):
             self._count(body["usage"])
         if isinstance(body.get("delta"), dict):
-            self._stop_reason = body["delta"].get("stop_reason") or self._stop_reason
+            self._end.update((k, v) for k, v in body["delta"].items() if v is not None)
 
     def _count(self, usage: dict[str, Any]) -> None:
         # Cumulative: a later count replaces an earlier one, and adds nothing to it.
-        self._usage.update((key, n) for key, n in usage.items() if isinstance(n, int))
+        self._usage.update((key, value) for key, value in usage.items() if value is not None)
 
     def _stop(self) -> Iterable[Part]:
         self.finished = self.ended = True
         default = "tool_calls" if self._tools else "stop"
-        reason = FINISH_REASONS.get(self._stop_reason or "", default)
-        last = {"index": 0, "delta": self._role, "finish_reason": reason}
-        parts: list[Part] = [{"choices": [last]}]
-        if "input_tokens" in self._usage and "output_tokens" in self._usage:
+        said = self._end.get("stop_reason")
+        reason = FINISH_REASONS.get(str(said), default)
+        last: Part = {"index": 0, "delta": self._role, "finish_reason": reason}
+        if isinstance(said, str):
+            last["native_finish_reason"] = said
+        for name in ("stop_sequence", "stop_details"):
+            if name in self._end:
+                last[name] = self._end[name]
+        part: Part = {"choices": [last]}
+        if tier := TIERS.get(str(self._usage.get("service_tier"))):
+            part["service_tier"] = tier
+        parts = [part]
+        if self._number("input_tokens", "output_tokens"):
             parts.append({"choices": [], "usage": self._openai_usage()})
         return parts
 
+    def _number(self, *names: str) -> bool:
+        return all(isinstance(self._usage.get(name), int) for name in names)
+
     def _openai_usage(self) -> Part:
-        prompt = sum(self._usage.get(part, 0) for part in PROMPT_PARTS)
+        prompt = sum(self._usage[part] for part in PROMPT_PARTS if self._number(part))
         completion = self._usage["output_tokens"]
-        return {
+        usage: Part = {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
-            "prompt_tokens_details": {
-                "cached_tokens": self._usage.get("cache_read_input_tokens", 0)
-            },
+            "prompt_tokens_details": {"cached_tokens": 0},
         }
+        spent = self._usage.get("output_tokens_details")
+        counts = {**self._usage, **(spent if isinstance(spent, dict) else {})}
+        for ours, group, name in DETAILS:
+            if isinstance(counts.get(ours), (int, dict)):
+                usage.setdefault(group, {})[name] = counts[ours]
+        return usage
 
 
 class _ToolCall:

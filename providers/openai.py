@@ -10,6 +10,7 @@ import orjson
 
 from gateway.chat import IDENTITY, ChatCall, Part
 from gateway.errors import GatewayError, UpstreamBadResponse, UpstreamFailed
+from providers.openai_request import request_body, unwanted
 from providers.rejections import rejection, rejection_inside
 from providers.wire import Request
 
@@ -53,14 +54,12 @@ class OpenAIWire:
         }
         if api_key := api_key.strip():  # files and variables end in newlines
             self._headers["Authorization"] = f"Bearer {api_key}"
+        self._unwanted = unwanted(base_url)
         self._secrets = (api_key, base_url, *(headers or {}).values())
 
     def request(self, call: ChatCall) -> Request:
-        """The call as it is, plus what asks for a stream and for its usage."""
-        body = {**call.parameters, "model": call.model}
-        if call.stream:
-            body["stream"] = True
-            body["stream_options"] = {"include_usage": True}
+        """The call as it is, without what this upstream would refuse."""
+        body = request_body(call, self._unwanted)
         return Request(self._url, self._headers, orjson.dumps(body))
 
     def answer(self, body: Mapping[str, Any]) -> Part:
@@ -112,13 +111,17 @@ class OpenAIDecoder:
         return (part,) if choices or len(part) > 1 else ()
 
     def _delta(self, choice: Part, position: int) -> Part | None:
-        reason = _reason(choice, self._secrets)
+        reason = choice.get("finish_reason")
+        if reason is not None or "error" in choice:
+            reason = _reason(choice, self._secrets)
         index = _index(choice, position)
         state = self._choices.get(index)
         delta = choice.pop("delta", None) or choice.pop("message", None) or {}
         if not isinstance(delta, dict):
             delta = {}
         delta.pop("role", None)
+        if "reasoning" in delta:
+            _name_reasoning(delta)
         if state is None:
             state = self._choices[index] = _Choice()
             self._open += 1
@@ -197,6 +200,8 @@ def _whole(choice: Any, position: int, secrets: Iterable[str]) -> Part:
     reason = _reason(choice, secrets)
     message = {"content": None, "refusal": None, **choice["message"]}
     message["role"] = message.get("role") or "assistant"
+    if "reasoning" in message:
+        _name_reasoning(message)
     calls = message.get("tool_calls")
     if isinstance(calls, list):
         message["tool_calls"] = [_whole_call(call) for call in calls if isinstance(call, dict)]
@@ -207,6 +212,15 @@ def _whole(choice: Any, position: int, secrets: Iterable[str]) -> Part:
         "message": message,
         "finish_reason": reason or ("tool_calls" if calls else "stop"),
     }
+
+
+def _name_reasoning(said: Part) -> None:
+    """Thinking has two names among the upstreams (OpenRouter, Groq and vLLM use the shorter)."""
+    text = said["reasoning"]
+    if text is None or isinstance(text, str):
+        del said["reasoning"]
+        if text and not said.get("reasoning_content"):
+            said["reasoning_content"] = text
 
 
 def _whole_call(call: Part) -> Part:

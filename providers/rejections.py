@@ -82,7 +82,11 @@ KINDS: dict[str, int] = {
 QUOTA = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
 
 # Where a provider gives no code, but always the same words.
-CODES_BY_OPENING = {"prompt is too long": "context_length_exceeded"}
+CODES_BY_OPENING = {
+    "prompt is too long": "context_length_exceeded",
+    "input length and `max_tokens` exceed": "context_length_exceeded",
+    "your credit balance is too low": "insufficient_quota",
+}
 
 _SECRETS = re.compile(
     r"\b(?:sk|pk|rk|gsk|xai)-[\w*.-]{4,}"
@@ -190,6 +194,8 @@ def _make(
         # Its words are for the operator, who owns the key and the address they speak of.
         return kind()
     message = mask(str(said.get("message") or ""), secrets).strip()[:MAX_MESSAGE]
+    if _code(code, message) in QUOTA:  # Anthropic says so with 400
+        return UpstreamQuotaExceeded()
     param = said.get("param")
     return kind(
         message or None,

@@ -28,10 +28,33 @@ WIRES = {
 
 # No provider may lack these.
 REQUIRED = set(
-    "text system system_only multi_turn stop_sequence length line_separator bad_request wrong_key"
-    " unknown_model throttled server_error overloaded error_in_stream cut_stream".split()
+    # conversations
+    "text system system_only multi_turn"
+    # tools
+    " tool_call tool_calls tool_results forced_tool tool_without_arguments thinking_tool_use"
+    # what is shown, and how the answer is to look
+    " image_data image_url json_schema"
+    # ends
+    " stop_sequence length refusal cached_prompt"
+    # streams
+    " line_separator ping_and_unknown_events error_in_stream throttled_in_stream cut_stream"
+    # refusals: a case for each status that a provider documents
+    " bad_request context_length wrong_key not_permitted unknown_model too_large throttled"
+    " server_error overloaded timeout".split()
 )
-REQUIRED_OF = {"anthropic": {"ping_and_unknown_events", "refusal"}}
+REQUIRED_OF = {
+    "openai": set(
+        "content_filter two_choices logprobs quota no_country bad_gateway slow_down audio"
+        " audio_and_file_parts annotations reasoning_by_its_other_name no_choices no_end_marker"
+        " no_finish_reason extensions_of_others tool_result_with_image".split()
+    ),
+    "anthropic": set(
+        "two_choices no_credit pause output_limit file_pdf file_text cache_control"
+        " cached_prompt_by_ttl citations thinking_redacted thinking_replayed thinking_adaptive"
+        " timeout_in_stream server_error_in_stream tool_result_with_image temperature_and_top_p"
+        " assistant_first".split()
+    ),
+}
 
 
 def having(*patterns):
@@ -109,5 +132,5 @@ def test_what_goes_wrong_becomes_the_callers_error(case, wire):
 @pytest.mark.parametrize("provider", WIRES)
 def test_no_provider_lacks_a_case(provider):
     there = {folder.name for folder in (CASES / provider).iterdir()}
-    assert REQUIRED | REQUIRED_OF.get(provider, set()) <= there
+    assert REQUIRED | REQUIRED_OF[provider] <= there
     assert all((CASES / provider / name / "source.txt").exists() for name in there)

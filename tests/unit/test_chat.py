@@ -90,3 +90,23 @@ def test_parts_are_not_changed():
     parts = [part({"content": ["a"]}), part({"content": ["b"]})]
     fold(parts)
     assert parts == [part({"content": ["a"]}), part({"content": ["b"]})]
+
+
+def test_what_comes_in_objects_is_joined_but_for_its_id():
+    said = message(
+        part({"audio": {"id": "audio_1", "transcript": "Hel"}}),
+        part({"audio": {"id": "audio_1", "transcript": "lo", "data": "AAAA"}}),
+        part({"audio": {"id": "audio_1", "data": "BBBB", "expires_at": 7}}),
+    )
+    assert said["audio"] == {
+        "id": "audio_1",
+        "transcript": "Hello",
+        "data": "AAAABBBB",
+        "expires_at": 7,
+    }
+
+
+def test_blocks_of_thinking_are_listed():
+    blocks = [{"type": "thinking", "thinking": "a"}, {"type": "redacted_thinking", "data": "b"}]
+    said = message(*(part({"thinking_blocks": [block]}) for block in blocks))
+    assert said["thinking_blocks"] == blocks

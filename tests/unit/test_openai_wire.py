@@ -131,6 +131,25 @@ def test_tool_calls_without_an_index_are_counted():
     ]
 
 
+@pytest.mark.parametrize(
+    ("delta", "shown"),
+    [
+        ({"reasoning": "Hm."}, {"reasoning_content": "Hm."}),
+        ({"reasoning": None, "content": "a"}, {"content": "a"}),
+        ({"reasoning": "Hm.", "reasoning_content": None}, {"reasoning_content": "Hm."}),
+        ({"reasoning": "Hm.", "reasoning_content": "Hm."}, {"reasoning_content": "Hm."}),
+        ({"reasoning": {"text": "Hm."}}, {"reasoning": {"text": "Hm."}}),
+    ],
+)
+def test_thinking_has_one_name(delta, shown):
+    parts, _ = decode(chunk(dict(delta)))
+    assert parts[0]["choices"][0]["delta"] == {"role": "assistant", **shown}
+    answer = OpenAIWire("http://x").answer({"choices": [{"message": dict(delta)}]})
+    said = answer["choices"][0]["message"]
+    assert {key: said.get(key) for key in shown} == shown
+    assert ("reasoning" in said) is ("reasoning" in shown)
+
+
 def test_half_an_emoji_loses_nothing_else():
     decoder = OpenAIWire("http://x").decoder()
     (part,) = decoder.feed("message", r'{"choices":[{"delta":{"content":"a\ud83d"}}]}')

@@ -20,6 +20,7 @@ PIXEL = "data:image/png;base64,iVBORw0KGgo="
 USER = {"role": "user", "content": "hi"}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+RESULT = {"role": "tool", "content": "1", "tool_call_id": "call_1"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 
@@ -228,6 +229,53 @@ BAD = {
     "62 string": (body(metadata="a"), TYPE, "metadata"),
     "63 user of 10 KB": (body(user="u" * 10_240), "string_above_max_length", "user"),
     "63 user integer": (body(user=1), TYPE, "user"),
+    "cache type": (
+        part(type="text", text="x", cache_control={"type": "eternal"}),
+        VALUE,
+        f"{PART}.cache_control.type",
+    ),
+    "cache ttl": (
+        part(
+            type="image_url",
+            image_url={"url": PIXEL},
+            cache_control={"type": "ephemeral", "ttl": "2h"},
+        ),
+        VALUE,
+        f"{PART}.cache_control.ttl",
+    ),
+    "cache of a file": (part(type="file", file={}, cache_control=1), TYPE, f"{PART}.cache_control"),
+    "cache of a tool": (
+        body(tools=[{**TOOL, "cache_control": {}}]),
+        MISSING,
+        "tools[0].cache_control.type",
+    ),
+    "cache of a result": (
+        body(CALLING, {**RESULT, "cache_control": []}),
+        TYPE,
+        "messages[1].cache_control",
+    ),
+    "result's error": (body(CALLING, {**RESULT, "is_error": "no"}), TYPE, "messages[1].is_error"),
+    "reasoning": (body({**CALLING, "reasoning_content": 1}), TYPE, "messages[0].reasoning_content"),
+    "thought of no kind": (
+        body({**CALLING, "thinking_blocks": [{"type": "dream"}]}),
+        VALUE,
+        "messages[0].thinking_blocks[0].type",
+    ),
+    "thought without text": (
+        body({**CALLING, "thinking_blocks": [{"type": "thinking", "signature": "x"}]}),
+        MISSING,
+        "messages[0].thinking_blocks[0].thinking",
+    ),
+    "hidden thought without data": (
+        body({**CALLING, "thinking_blocks": [{"type": "redacted_thinking"}]}),
+        MISSING,
+        "messages[0].thinking_blocks[0].data",
+    ),
+    "image for a tool": (
+        body(CALLING, {**RESULT, "content": [{"type": "image_url", "image_url": {"url": PIXEL}}]}),
+        VALUE,
+        "messages[1].content[0].type",
+    ),
     "effort": (body(reasoning_effort="huge"), VALUE, "reasoning_effort"),
     "verbosity": (body(verbosity=1), TYPE, "verbosity"),
     "service tier": (body(service_tier="gold"), VALUE, "service_tier"),
@@ -345,7 +393,7 @@ FULL = {
         {
             "role": "user",
             "content": [
-                {"type": "text", "text": "\0 é 😀 ‮ \u2028", "cache_control": {"type": "x"}},
+                {"type": "text", "text": "\0 é 😀 ‮ \u2028", "cache_control": {"type": "ephemeral"}},
                 {"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}},
                 {"type": "image_url", "image_url": {"url": "https://a.example/b.png?c=d"}},
                 {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
@@ -364,12 +412,21 @@ FULL = {
                 {"id": "call_2", "type": "custom", "custom": {"name": "g", "input": "x"}},
             ],
         },
-        {"role": "tool", "content": "", "tool_call_id": "call_1"},
+        {"role": "tool", "content": "", "tool_call_id": "call_1", "is_error": True},
         {"role": "tool", "content": [{"type": "text", "text": "2"}], "tool_call_id": "call_2"},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
         {"role": "assistant", "content": ""},
         {"role": "assistant", "refusal": "no"},
         {"role": "assistant", "audio": {"id": "audio_1"}},
+        {
+            "role": "assistant",
+            "reasoning_content": "Hm.",
+            "thinking_blocks": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"},
+                {"type": "thinking", "thinking": "Of another provider.", "signature": None},
+                {"type": "redacted_thinking", "data": "ZGF0YQ=="},
+            ],
+        },
         {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}},
         {"role": "function", "name": "f", "content": None},
     ],
@@ -390,7 +447,7 @@ FULL = {
     "user": "u" * 512,
     "metadata": {"k" * 64: "v" * 512},
     "tools": [
-        TOOL,
+        {**TOOL, "cache_control": {"type": "ephemeral", "ttl": "1h"}},
         {"type": "function", "function": {"name": "a-Z_9", "strict": None, "description": "d"}},
         {"type": "custom", "custom": {"name": "g", "format": {"type": "text"}}},
     ],

@@ -1,0 +1,90 @@
+"""A chat call as the body that OpenAI, and what is compatible with it, takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.chat import ChatCall, Part
+
+# Fields of messages, parts and tools that are none of OpenAI's: most upstreams refuse them.
+EXTENSIONS = frozenset({"cache_control", "is_error", "reasoning_content", "thinking_blocks"})
+
+# Which of them an upstream takes all the same, by its host. Told by their own documentation: what
+# comes from OpenRouter may be Anthropic's; DeepSeek wants its thinking back while it uses tools.
+TAKEN = {
+    "api.deepseek.com": frozenset({"reasoning_content"}),
+    "openrouter.ai": frozenset({"cache_control", "reasoning_content"}),
+}
+# These refuse every field that they do not know; servers of one's own, and others, ignore it.
+STRICT = frozenset(
+    {"api.openai.com", "api.groq.com", "api.mistral.ai", "generativelanguage.googleapis.com"}
+)
+
+IMAGE_ONLY = "(an image, which follows)"
+
+
+def unwanted(base_url: str) -> frozenset[str]:
+    """The extensions that the upstream at this address does not take."""
+    host = urlsplit(base_url).hostname or ""
+    if host in STRICT:
+        return EXTENSIONS
+    return EXTENSIONS - TAKEN.get(host, frozenset({"reasoning_content"}))
+
+
+def request_body(call: ChatCall, without: frozenset[str] = EXTENSIONS) -> Part:
+    """The call as it is, without these extensions, plus what asks for a stream and its usage."""
+    body = {**call.parameters, "model": call.model}
+    if "messages" in body:
+        body["messages"] = _messages(body["messages"], without)
+    if body.get("tools"):
+        body["tools"] = [_plain(tool, without) for tool in body["tools"]]
+    if call.stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    return body
+
+
+def _messages(messages: Iterable[Mapping[str, Any]], without: frozenset[str]) -> list[Part]:
+    """OpenAI's tools answer in text only: a user shows the images of their results afterwards."""
+    made: list[Part] = []
+    shown: list[Part] = []
+    for message in messages:
+        if shown and message["role"] != "tool":
+            made.append({"role": "user", "content": shown})
+            shown = []
+        plain = _message(message, without)
+        if message["role"] == "tool" and not isinstance(message.get("content"), str):
+            plain["content"], images = _result(plain.get("content") or ())
+            if images:
+                name = f"Images of the result of {message['tool_call_id']}:"
+                shown += [{"type": "text", "text": name}, *images]
+        made.append(plain)
+    if shown:
+        made.append({"role": "user", "content": shown})
+    return made
+
+
+def _message(message: Mapping[str, Any], without: frozenset[str]) -> Part:
+    plain: Part = _plain(message, without)
+    if isinstance(plain.get("content"), list):
+        plain["content"] = [_plain(part, without) for part in plain["content"]]
+    if plain.keys() == {"role"} or plain == {"role": "assistant", "content": None}:
+        plain["content"] = ""  # all that it said was thinking
+    return plain
+
+
+def _result(parts: Iterable[Part]) -> tuple[list[Part] | str, list[Part]]:
+    """The text of a tool's result, and what of it is none."""
+    told: list[Part] = []
+    images: list[Part] = []
+    for part in parts:
+        (told if part.get("type") == "text" else images).append(part)
+    return told or (IMAGE_ONLY if images else ""), images
+
+
+def _plain(said: Mapping[str, Any], without: frozenset[str]) -> Any:
+    if without.isdisjoint(said):
+        return dict(said)
+    return {key: value for key, value in said.items() if key not in without}
