@@ -7,7 +7,7 @@ LOCK := --quiet --generate-hashes --strip-extras --no-config \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types lock bench guard
+.PHONY: help run test check lint types lock prices bench guard
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ lock: $(BIN)/python ## Write requirements*.txt anew from requirements*.in
 	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet --upgrade pip pip-tools
 	@for name in requirements requirements-local requirements-dev requirements-bench; do CUSTOM_COMPILE_COMMAND="make lock" \
 	$(VENV)/lock/bin/pip-compile $(LOCK) $(ARGS) --output-file $$name.txt $$name.in || exit 1; done
+
+prices: $(VENV)/.dev ## Write gateway/prices.json anew from the package of prices
+	@$(BIN)/python -m tools.prices
 
 bench: $(VENV)/.bench ## Measure beside other gateways; ARGS="--quick" tries it out
 	@$(BIN)/python -m bench $(ARGS)

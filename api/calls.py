@@ -6,18 +6,19 @@ import math
 import re
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
-from flask import Response, current_app, request
+from flask import Response, after_this_request, current_app, request
 from werkzeug.datastructures import Headers
 
 from api.body import read_json
 from api.exchange import Exchange
 from api.reply import Renderer, Reply
-from gateway import policy
+from gateway import lifecycle, strict_json
 from gateway.catalogue import Catalogue, Route
-from gateway.channel import Plan
+from gateway.channel import Plan, Target
 from gateway.keys import KeyRecord
 from gateway.settings import Settings
 from gateway.validation import ChatRequest
@@ -27,45 +28,71 @@ IGNORED_NAMES = 20
 IGNORED_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
-def read() -> Any:
+def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
     """The JSON of the request's body; raises what `read_json` does."""
     settings: Settings = current_app.extensions["settings"]
-    return read_json(request.environ, settings.max_body_bytes, settings.body_timeout)
+    return read_json(request.environ, settings.max_body_bytes, settings.body_timeout, max_elements)
 
 
 def route_to(model: str) -> Route:
-    """Where calls for this model go; raises ModelNotFound and ProviderNotConfigured."""
+    """Where calls for this model go; raises ModelNotFound and ProviderNotConfigured.
+
+    Whatever the answer to this request will be, it warns of the model's end where that is near.
+    """
     catalogue: Catalogue = current_app.extensions["catalogue"]
-    return catalogue.route(model)
+    route = catalogue.route(model)
+    today: lifecycle.Today = current_app.extensions["today"]
+    notice = route.model.shutdown and lifecycle.notice(route.name, route.model, today())
+    if notice:
+        after_this_request(partial(_warn, notice))
+    return route
 
 
 def answer(
-    key: KeyRecord, route: Route, asked: ChatRequest, make: Callable[[str, str], Renderer]
+    key: KeyRecord,
+    route: Route,
+    asked: ChatRequest,
+    make: Callable[[str, str], Renderer],
+    kind: str = "chat",
 ) -> Response:
-    """Queue a chat call, wait for it and answer as the renderer says.
+    """Queue a call of this kind (see Plan), wait for it and answer as the renderer says.
 
     `make(call_id, model)` makes the renderer. Raises a GatewayError where the call fails before
     anything of its answer was sent.
     """
     settings: Settings = current_app.extensions["settings"]
     exchange: Exchange = current_app.extensions["exchange"]
-    parameters, dropped = policy.apply(route.model.parameters, asked.parameters)
-    plan = Plan(
-        call_id=uuid.uuid4().hex,
-        web=exchange.web,
-        stream=asked.stream,
-        model=asked.model,
-        provider=route.provider.name,
-        upstream_model=route.upstream_model,
-        max_output_tokens=route.model.output,
-    )
+    catalogue: Catalogue = current_app.extensions["catalogue"]
+    route.require(kind)
+    # For its refusals and the names; the worker does it again, for the target that it asks.
+    _, dropped = catalogue.fit(route.name, asked.parameters, route.name)
+    routes = (route, *catalogue.successors(route))
+    plan = Plan(uuid.uuid4().hex, exchange.web, asked.stream, tuple(map(_target, routes)), kind)
     budget = _budget(request.headers, settings.total_deadline, asked.stream)
-    waiter = exchange.submit(plan, orjson.dumps(parameters), key, budget)
-    reply = Reply(exchange, waiter, make(plan.call_id, plan.upstream_model), request.environ)
+    waiter = exchange.submit(plan, orjson.dumps(asked.parameters), key, budget)
+    reply = Reply(exchange, waiter, partial(make, plan.call_id), plan.targets[0], request.environ)
     response = reply.streamed() if asked.stream else reply.whole(settings.sync_heartbeat)
+    answered = _substitute(plan, reply.route)
+    if answered is not None:
+        _warn(lifecycle.substitution(route.name, answered.model), response)
+        _, dropped = catalogue.fit(answered.model, asked.parameters, route.name)
     ignored = [name for name in (*asked.ignored, *dropped) if IGNORED_NAME.fullmatch(name)]
     if ignored:
         response.headers["X-Ignored-Parameters"] = ", ".join(ignored[:IGNORED_NAMES])
+    return response
+
+
+def _target(route: Route) -> Target:
+    return Target(route.name, route.provider.name, route.upstream_model, route.model.output)
+
+
+def _substitute(plan: Plan, route: str) -> Target | None:
+    """The target that has answered, where it is not the first one."""
+    return next((target for target in plan.targets[1:] if target.route == route), None)
+
+
+def _warn(text: str, response: Response) -> Response:
+    response.headers.add("Warning", lifecycle.warning(text))
     return response
 
 

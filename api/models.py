@@ -1,4 +1,4 @@
-"""GET /models and /models/{id}, in OpenAI's list shape."""
+"""GET /models and /models/{id}: OpenAI's list, and what OpenRouter tells of a model beside it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ import orjson
 from flask import Blueprint, Response, current_app
 
 from api.auth import keyed
-from gateway.catalogue import Catalogue, ModelRow
+from gateway import policy, prices, validation, validation_embeddings
+from gateway.catalogue import Catalogue
+from gateway.catalogue_file import ModelRow
 from gateway.keys import KeyRecord
 
 models = Blueprint("models", __name__)
+
+# Kind of a model -> what may be sent to it besides what it is asked.
+PARAMETERS = {
+    "chat": validation.PARAMETERS - {"messages"},
+    "embeddings": validation_embeddings.PARAMETERS - {"input"},
+}
 
 
 @models.get("/models")
@@ -32,13 +40,17 @@ def get_model(key: KeyRecord, model_id: str) -> Response:
 
 
 def shown(model_id: str, row: ModelRow, catalogue: Catalogue) -> dict[str, Any]:
-    """OpenAI's model object. `available` tells whether its provider is configured here."""
+    """OpenAI's model object. `available` tells whether its provider is configured here.
+
+    `pricing` is in USD for one token, as strings. What is not known is absent.
+    """
     facts: dict[str, Any] = {
         "id": model_id,
         "object": "model",
         "created": 0,
         "owned_by": row.provider,
         "available": catalogue.available(row),
+        "kind": row.kind,
     }
     if row.context is not None:
         facts["context_length"] = row.context
@@ -47,7 +59,20 @@ def shown(model_id: str, row: ModelRow, catalogue: Catalogue) -> dict[str, Any]:
     if row.shutdown is not None:
         facts["shutdown_date"] = row.shutdown.isoformat()
         facts["successor"] = row.successor
+    if pricing := prices.prices(row, model_id):
+        facts["pricing"] = {name: prices.shown(price) for name, price in pricing.items()}
+    if supported := _supported(row, catalogue):
+        facts["supported_parameters"] = supported
     return facts
+
+
+def _supported(row: ModelRow, catalogue: Catalogue) -> list[str]:
+    """The parameters that mean something to this model, by name."""
+    provider = catalogue.providers[row.provider]
+    if provider.wire == "demo":  # it reads none
+        return []
+    known = PARAMETERS[row.kind].union(provider.extra_parameters)
+    return sorted(name for name in known if policy.taken(row.parameters, name))
 
 
 def _json(value: Any) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from flask import Response
@@ -10,6 +10,7 @@ from flask import Response
 from api.disconnect import DisconnectWatcher
 from api.exchange import Exchange
 from api.waiter import Waiter
+from gateway.channel import Target, answerer
 from gateway.errors import GatewayError
 
 WATCH_SECONDS = 0.2  # before a waiting client's connection is watched: most answers are faster
@@ -49,12 +50,23 @@ class Renderer(Protocol):
 
 
 class Reply:
-    """Waits for one call's answer and gives it to the client, who may leave at any moment."""
+    """Waits for one call's answer and gives it to the client, who may leave at any moment.
+
+    `make(model)` makes the renderer, once it is known which model answers: `target` is the one
+    that was asked first, and `route` who has answered ("": not known yet, or that one).
+    """
 
     def __init__(
-        self, exchange: Exchange, waiter: Waiter, renderer: Renderer, environ: Mapping[str, Any]
+        self,
+        exchange: Exchange,
+        waiter: Waiter,
+        make: Callable[[str], Renderer],
+        target: Target,
+        environ: Mapping[str, Any],
     ) -> None:
-        self._exchange, self._waiter, self._renderer = exchange, waiter, renderer
+        self.route = ""
+        self._exchange, self._waiter, self._make, self._target = exchange, waiter, make, target
+        self._rendering: Renderer | None = None
         self._connection = environ.get("gunicorn.socket")
         self._watcher: DisconnectWatcher | None = None
 
@@ -74,13 +86,14 @@ class Reply:
         assert outcome is not None
         if outcome.error is not None:
             raise outcome.error
-        return Response(self._renderer.whole(outcome.answer), content_type="application/json")
+        self.route = outcome.route
+        return Response(self._renderer().whole(outcome.answer), content_type="application/json")
 
     def streamed(self) -> Response:
         """Server-sent events. A failure before the first one keeps its HTTP status."""
         try:
             self._wait(HEADERS_SECONDS)
-            payloads = self._waiter.parts()
+            payloads = self._parts()
             outcome = self._waiter.outcome
             if outcome is not None and outcome.error is not None and not payloads:
                 raise outcome.error
@@ -94,6 +107,19 @@ class Reply:
         # Not a `finally` in the generator: one that was never begun would not run it.
         response.call_on_close(self._close)
         return response
+
+    def _renderer(self) -> Renderer:
+        if self._rendering is None:
+            model = self.route.partition("/")[2] or self._target.upstream_model
+            self._rendering = self._make(model)
+        return self._rendering
+
+    def _parts(self) -> list[bytes]:
+        payloads = self._waiter.parts()
+        if payloads and self._rendering is None:
+            self.route, payloads[0] = answerer(payloads[0])
+            self._renderer()
+        return payloads
 
     def _wait(self, seconds: float | None) -> bool:
         """Wait for something to send; a client is watched for only once it has to wait itself."""
@@ -116,22 +142,23 @@ class Reply:
         outcome = self._waiter.outcome
         assert outcome is not None
         error = outcome.error
-        renderer = self._renderer
+        self.route = outcome.route
+        renderer = self._renderer()
         yield renderer.whole_error(error) if error else renderer.whole(outcome.answer)
 
     def _events(self, payloads: list[bytes]) -> Iterator[bytes]:
-        renderer = self._renderer
         if not payloads and self._waiter.outcome is None:
             yield COMMENT
         while True:
             if payloads:
-                yield b"".join(map(renderer.events, payloads))
+                yield b"".join(map(self._renderer().events, payloads))
             elif self._waiter.outcome is not None:
                 break
             elif not self._waiter.wait(COMMENT_SECONDS):
                 yield COMMENT
-            payloads = self._waiter.parts()
+            payloads = self._parts()
         error = self._waiter.outcome.error
+        renderer = self._renderer()
         yield renderer.error(error) if error is not None else renderer.end()
 
     def _close(self) -> None:

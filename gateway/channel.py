@@ -5,6 +5,8 @@
 * `Event`: worker to web, an entry `e` of it. A head, then bytes: parts as lines of JSON, or the
   outcome.
 * `Outcome`: the call's end. One line of JSON, then the whole answer's bytes (none for a stream).
+* A line `#provider/model` before the first part of a stream: another than the plan's first target
+  answers. Parts begin with a brace.
 
 Bodies and answers travel as bytes, so that nobody parses what only the next one needs.
 """
@@ -28,16 +30,33 @@ class ProtocolError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """A model that may answer a call, and who serves it."""
+
+    model: str  # what callers call it
+    provider: str
+    upstream_model: str
+    max_output_tokens: int | None = None
+
+    @property
+    def route(self) -> str:
+        """What an outcome says of who answered."""
+        return f"{self.provider}/{self.upstream_model}"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What the worker needs to know of a call besides its body."""
+    """What the worker needs to know of a call besides its body: the caller's parameters.
+
+    `targets` are asked in this order, each after the one before it: see `workers.tasks`. What each
+    makes of the parameters is the worker's to apply.
+    """
 
     call_id: str
     web: str
     stream: bool
-    model: str  # the catalogue's id
-    provider: str
-    upstream_model: str
-    max_output_tokens: int | None = None
+    targets: tuple[Target, ...]
+    kind: str = "chat"  # or "embeddings": what is asked of the provider
 
     def encode(self, body: bytes) -> bytes:
         """The value of `gw:call:{id}`."""
@@ -49,9 +68,13 @@ class Plan:
         """The plan and the body; raises ProtocolError."""
         head, body = _split(value)
         try:
-            return Plan(**head), body
-        except TypeError as error:
+            targets = tuple(Target(**each) for each in head.pop("targets"))
+            plan = Plan(targets=targets, **head)
+        except (TypeError, KeyError) as error:
             raise ProtocolError(f"not a plan: {error}") from None
+        if not targets:
+            raise ProtocolError("a plan without targets")
+        return plan, body
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +84,7 @@ class Outcome:
     last: int = 0
     error: GatewayError | None = None
     answer: bytes = b""
-    route: str = ""  # provider/model that answered
+    route: str = ""  # provider/model that answered, or was asked last
     attempts: int = 0
     usage: dict[str, Any] | None = None
     timings: dict[str, int] = field(default_factory=dict)  # milliseconds
@@ -137,6 +160,19 @@ class Event:
             return Event(call_id.decode(), claim.decode(), int(number), kind, payload)
         except ValueError:
             raise ProtocolError("not an event") from None
+
+
+def name_answerer(route: str, lines: bytes) -> bytes:
+    """The first lines of a stream that another than the plan's first target answers."""
+    return b"#%b\n%b" % (route.encode(), lines)
+
+
+def answerer(payload: bytes) -> tuple[str, bytes]:
+    """Who answers, by a stream's first payload ("": the plan's first target), and its parts."""
+    if not payload.startswith(b"#"):
+        return "", payload
+    route, _, lines = payload[1:].partition(b"\n")
+    return route.decode("utf-8", "replace"), lines
 
 
 def _split(value: bytes) -> tuple[dict[str, Any], bytes]:

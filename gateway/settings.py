@@ -48,6 +48,11 @@ class Settings:
     models_file: str = setting(
         "MODELS_FILE", "", "TOML file that extends or replaces the catalogue"
     )
+    retired_models: str = setting(
+        "RETIRED_MODELS",
+        "refuse",
+        "`successor`: let the successor answer for a model that its provider has shut down",
+    )
     demo_models: bool = setting("DEMO_MODELS", False, "serve `demo/*` models, which call nobody")
     cors_allow_origins: tuple[str, ...] = setting(
         "CORS_ALLOW_ORIGINS", (), "origins, comma-separated, whose pages may call; empty: none"
@@ -130,6 +135,8 @@ class Settings:
             )
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
+        if self.retired_models not in ("refuse", "successor"):
+            raise ConfigurationError("RETIRED_MODELS must be refuse or successor")
         if self.redis_connections < 4:
             raise ConfigurationError("REDIS_CONNECTIONS must be 4 or more")
         if self.worker_concurrency < 1:

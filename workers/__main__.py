@@ -29,7 +29,7 @@ def main() -> int:
         sys.stderr.write(f"configuration: {error}\n")
         return 2
     configure(settings)
-    runner = CallRunner(connect(catalogue, settings), settings.upstream_retries)
+    runner = CallRunner(connect(catalogue, settings), settings.upstream_retries, catalogue)
     _start(settings, runner).work()
     return 0
 

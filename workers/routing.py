@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 
@@ -33,10 +34,17 @@ class Attempts:
 
     def complete(self, provider: Provider, call: ChatCall) -> Part:
         """The whole answer; raises the last attempt's GatewayError."""
+        return self._first_answer(partial(provider.complete, call))
+
+    def embed(self, provider: Provider, call: ChatCall) -> Part:
+        """The embeddings; raises the last attempt's GatewayError."""
+        return self._first_answer(partial(provider.embed, call.model, call.parameters))
+
+    def _first_answer(self, ask: Callable[[], Part]) -> Part:
         while True:
             self.made += 1
             try:
-                return provider.complete(call)
+                return ask()
             except GatewayError as error:
                 self._wait_or_raise(error)
 

@@ -10,9 +10,17 @@ from typing import Any, NoReturn
 
 import orjson
 
-from gateway.channel import Outcome, Plan, ProtocolError
+from gateway import lifecycle
+from gateway.catalogue import Catalogue
+from gateway.channel import Outcome, Plan, ProtocolError, Target, name_answerer
 from gateway.chat import ChatCall
-from gateway.errors import GatewayError, JobLost, ProviderNotConfigured, UpstreamAuth
+from gateway.errors import (
+    GatewayError,
+    JobLost,
+    ModelNotFound,
+    ProviderNotConfigured,
+    UpstreamAuth,
+)
 from gateway.logs import where
 from providers.wire import Provider
 from workers.outbox import Sender
@@ -51,27 +59,40 @@ class Claimed:
     claimed_at: float = field(default_factory=time.monotonic)
 
 
+@dataclass(slots=True)
+class Asking:
+    """A call and the target that is being asked."""
+
+    plan: Plan
+    body: bytes
+    target: Target
+
+
 class CallRunner:
     """Runs claimed calls against the providers; never raises for one."""
 
-    def __init__(self, providers: Mapping[str, Provider], retries: int) -> None:
+    def __init__(
+        self, providers: Mapping[str, Provider], retries: int, catalogue: Catalogue
+    ) -> None:
         self._providers = providers
         self._retries = retries
+        self._catalogue = catalogue
 
     def run(self, claimed: Claimed, plan: Plan, body: bytes, sender: Sender) -> Outcome:
-        """Ask the provider, send the parts of a stream, and say how the call ended.
+        """Ask the targets in turn, send the parts of a stream, and say how the call ended.
 
         Everything but a StopCall or a timeout thrown into it becomes part of the outcome.
         """
         attempts = Attempts(1 + self._retries, claimed.claimed_at + claimed.budget)
         answer, error, usage = b"", None, None
+        asking = Asking(plan, body, plan.targets[0])
         try:
-            answer, usage = self._answer(plan, body, sender, attempts)
+            answer, usage = self._answer(asking, sender, attempts)
         except GatewayError as failure:
             error = failure
             # The operator's to mend, and the caller is told nothing of it.
             level = logging.ERROR if isinstance(error, UpstreamAuth) else logging.INFO
-            log.log(level, "call %s: %s by %s", plan.call_id, error.code, plan.provider)
+            log.log(level, "call %s: %s by %s", plan.call_id, error.code, asking.target.provider)
         except StopCall as stop:
             error = stop.error
         except Exception as fault:
@@ -82,33 +103,64 @@ class CallRunner:
             last=sender.number,
             error=error,
             answer=answer,
-            route=f"{plan.provider}/{plan.upstream_model}",
+            route=asking.target.route,
             attempts=attempts.made,
             usage=usage,
             timings={"work": int((time.monotonic() - claimed.claimed_at) * 1000)},
         )
 
     def _answer(
-        self, plan: Plan, body: bytes, sender: Sender, attempts: Attempts
+        self, asking: Asking, sender: Sender, attempts: Attempts
     ) -> tuple[bytes, dict[str, Any] | None]:
-        provider = self._providers.get(plan.provider)
+        """The answer of the first target whose provider still has the model."""
+        for target in asking.plan.targets:
+            asking.target = target
+            try:
+                return self._ask(asking, sender, attempts)
+            except ModelNotFound as error:
+                refusal = lifecycle.gone(error, self._catalogue.find(target.model))
+                if sender.number:  # the caller has part of this one's answer
+                    break
+                log.info("call %s: %s is gone", asking.plan.call_id, target.route)
+        raise refusal
+
+    def _ask(
+        self, asking: Asking, sender: Sender, attempts: Attempts
+    ) -> tuple[bytes, dict[str, Any] | None]:
+        plan, target = asking.plan, asking.target
+        provider = self._providers.get(target.provider)
         if provider is None:
             raise ProviderNotConfigured(
-                f"This worker has no provider '{plan.provider}': its configuration is not that of "
-                "the web process."
+                f"This worker has no provider '{target.provider}': its configuration is not that "
+                "of the web process."
             )
-        call = ChatCall(
-            plan.upstream_model, orjson.loads(body), plan.stream, plan.max_output_tokens
-        )
+        call = self._call(asking)
         if not plan.stream:
-            part = attempts.complete(provider, call)
+            ask = attempts.embed if plan.kind == "embeddings" else attempts.complete
+            part = ask(provider, call)
             return orjson.dumps(part), part.get("usage")
         usage = None
+        naming = target is not plan.targets[0]
         for parts in attempts.stream(provider, call):
-            sender.send(lines(parts))
+            sent = lines(parts)
+            sender.send(name_answerer(target.route, sent) if naming else sent)
+            naming = False
             for part in parts:
                 usage = part.get("usage") or usage
         return b"", usage
+
+    def _call(self, asking: Asking) -> ChatCall:
+        """The call as its target takes it; raises InvalidRequest for what that refuses."""
+        plan, target = asking.plan, asking.target
+        asked = plan.targets[0].model
+        parameters, _ = self._catalogue.fit(target.model, orjson.loads(asking.body), asked)
+        return ChatCall(
+            target.upstream_model,
+            parameters,
+            plan.stream,
+            target.max_output_tokens,
+            self._catalogue.find(target.model).thinking,
+        )
 
 
 def opened(payload: bytes | None, call_id: str) -> tuple[Plan, bytes]:

@@ -318,7 +318,7 @@ def test_45_an_unknown_model_is_not_found(client, exchange, auth, model):
 def test_42_of_two_models_the_last_one_counts(client, exchange, auth):
     sent = b'{"model": "nobody/x", ' + orjson.dumps(body())[1:]
     assert client.post(CHAT, data=sent, headers=auth, content_type=JSON).status_code == 200
-    assert exchange.calls[0].plan.model == "openai/gpt-4o-mini"
+    assert exchange.calls[0].plan.targets[0].model == "openai/gpt-4o-mini"
 
 
 def test_56_stream_null_is_false(client, exchange, auth):

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import date
+from decimal import Decimal
 
 import pytest
 
 from gateway.catalogue import Catalogue
-from gateway.errors import ModelNotFound, ProviderNotConfigured
+from gateway.errors import InvalidRequest, ModelNotFound, ProviderNotConfigured
+from gateway.policy import Rule
 from gateway.settings import ConfigurationError, Settings
 
-DEMO = ["demo/echo", "demo/slow", "demo/error", "demo/throttled", "demo/cut", "demo/tool"]
+DEMO = [
+    "demo/echo", "demo/slow", "demo/error", "demo/throttled", "demo/cut", "demo/tool", "demo/embed",
+]  # fmt: skip
 WILD = [
     "groq", "mistral", "deepseek", "together", "openrouter", "xai", "fireworks", "gemini",
     "ollama", "vllm", "llamacpp", "local",
@@ -191,6 +195,153 @@ def test_a_model_s_rules_are_read(with_file):
     assert rules["seed"].drop
 
 
+RULES = """
+[providers.house]
+wire = "openai"
+base_url = "http://127.0.0.1:8000/v1/"
+[providers.house.parameters]
+seed = { drop = true }
+stop = { drop = true }
+n = { refuse = true }
+
+[policies.old]
+models = ["house/old-*", "house/ancient"]
+[policies.old.parameters]
+stop = { pass = true }
+n = { only = 1 }
+
+[policies.others]
+models = ["elsewhere/*"]
+[policies.others.parameters]
+user = { drop = true }
+
+[models."house/*"]
+provider = "house"
+[models."house/old-1"]
+provider = "house"
+parameters = { n = { drop = true }, top_p = { clamp = [0, 1] } }
+[models."house/alias"]
+provider = "house"
+upstream = "ancient"
+"""
+DROP = Rule(drop=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "rules"),
+    [
+        ("house/new", {"seed": DROP, "stop": DROP, "n": Rule(refuse=True)}),
+        ("house/old-2", {"seed": DROP, "n": Rule(only=1)}),
+        ("house/old-1", {"seed": DROP, "n": DROP, "top_p": Rule(clamp=(0, 1))}),
+        ("house/alias", {"seed": DROP, "n": Rule(only=1)}),
+    ],
+)
+def test_rules_of_provider_family_and_model_stand_one_over_the_other(with_file, model, rules):
+    assert with_file(RULES).find(model).parameters == rules
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("openai/o3-mini", "max_tokens"),
+        ("openai/gpt-5-nano", "temperature"),
+        ("openai/gpt-6-sol", "reasoning_effort"),
+        ("anthropic/claude-sonnet-5", "temperature"),
+    ],
+)
+def test_models_that_an_operator_adds_have_the_rules_of_their_family(with_file, model, name):
+    provider = model.partition("/")[0]
+    known = with_file(f'[models."{provider}/*"]\nprovider = "{provider}"')
+    other = known.find(f"{provider}/gpt-4.1")
+    assert name in known.find(model).parameters
+    assert other.parameters.get(name) == known.providers[provider].parameters.get(name)
+
+
+def test_a_model_of_another_kind_is_refused_in_openai_s_words():
+    known = catalogue(variables=KEYS, demo_models=True)
+    known.route("openai/gpt-4o").require("chat")
+    known.route("openai/text-embedding-3-small").require("embeddings")
+    known.route("mistral/mistral-embed").require("embeddings")  # nothing is known of it
+    with pytest.raises(InvalidRequest, match="^This is not a chat model") as caught:
+        known.route("demo/embed").require("chat")
+    assert (caught.value.status, caught.value.param, caught.value.code) == (404, "model", None)
+    with pytest.raises(InvalidRequest, match="embeddings") as caught:
+        known.route("openai/gpt-4o").require("embeddings")
+    assert (caught.value.status, caught.value.param) == (400, "model")
+
+
+CHAIN = """
+[models."openai/a"]
+provider = "openai"
+successor = "openai/b"
+[models."openai/b"]
+provider = "openai"
+successor = "groq/c"
+[models."openai/x"]
+provider = "openai"
+successor = "openai/y"
+[models."openai/y"]
+provider = "openai"
+successor = "openai/x"
+[models."openai/lost"]
+provider = "openai"
+successor = "local/d"
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("openai/a", ["openai/b", "groq/c"]),
+        ("openai/x", ["openai/y"]),
+        ("openai/lost", []),
+        ("groq/c", []),
+    ],
+)
+def test_successors_follow_each_other_as_far_as_they_are_configured(tmp_path, model, names):
+    file = tmp_path / "models.toml"
+    file.write_text(CHAIN, "utf-8")
+    keys = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
+    known = catalogue(models_file=str(file), variables=keys, retired_models="successor")
+    assert [route.name for route in known.successors(known.route(model))] == names
+    refusing = catalogue(models_file=str(file), variables=keys)
+    assert refusing.successors(refusing.route(model)) == []
+
+
+@pytest.mark.parametrize(
+    "old", ["openai/gpt-4o-mini", "openai/gpt-4o", "anthropic/claude-sonnet-4-5"]
+)
+def test_the_successors_take_what_was_sent_to_the_seed_models(old):
+    known = catalogue(variables=KEYS)
+    sent = {
+        "messages": [], "temperature": 0.2, "top_p": 0.9, "max_tokens": 50, "seed": 1, "stop": "a",
+        "presence_penalty": 0.5, "frequency_penalty": 0.5, "logprobs": True, "top_logprobs": 2,
+        "logit_bias": {"1": 1}, "user": "u",
+    }  # fmt: skip
+    new = known.find(old).successor
+    kept, dropped = known.fit(new, sent, old)
+    assert {"temperature", "top_p", "logprobs", "logit_bias"} <= set(dropped)
+    assert not set(dropped) & kept.keys()
+    assert kept["stop"] == "a"
+    limits = {"max_tokens", "max_completion_tokens"} & kept.keys()
+    assert limits == {"max_completion_tokens" if new.startswith("openai/") else "max_tokens"}
+
+
+def test_a_substitute_of_another_provider_gets_nothing_that_only_the_first_one_takes():
+    known = catalogue(variables=KEYS)
+    sent = {"messages": [], "top_k": 4, "min_p": 0.1, "stop": "a"}
+    assert known.fit("openai/gpt-4o", sent, "together/m") == (
+        {"messages": [], "stop": "a"},
+        ["top_k", "min_p"],
+    )
+    assert known.fit("together/m", sent, "together/m") == (sent, [])
+
+
+def test_prices_are_read_as_they_are_written(with_file):
+    known = with_file(PRIVATE + 'prices = { prompt = "0.10", completion = "2" }')
+    assert known.find("house/small").prices == {"prompt": Decimal("0.10"), "completion": Decimal(2)}
+
+
 WRONG = {
     "unknown field of a model": ('[models."a/b"]\nprovider = "openai"\ncolour = "red"', "a/b"),
     "unknown field of a provider": (
@@ -228,6 +379,28 @@ WRONG = {
     "limit as a string": ('[models."a/b"]\nprovider = "openai"\ncontext = "128k"', "a/b"),
     "model that is no table": ('[models]\n"a/b" = 5', "a/b"),
     "models that are no table": ("models = 5", "models"),
+    "price as a number": ('[models."a/b"]\nprovider = "openai"\nprices = { prompt = 0.1 }', "a/b"),
+    "price of nothing known": (
+        '[models."a/b"]\nprovider = "openai"\nprices = { image = "0.1" }',
+        "a/b",
+    ),
+    "price that is no number": (
+        '[models."a/b"]\nprovider = "openai"\nprices = { prompt = "cheap" }',
+        "a/b",
+    ),
+    "price below nothing": (
+        '[models."a/b"]\nprovider = "openai"\nprices = { prompt = "-1" }',
+        "a/b",
+    ),
+    "unknown kind": ('[models."a/b"]\nprovider = "openai"\nkind = "images"', "a/b"),
+    "control character in a name": ('[models."a/\\n"]\nprovider = "openai"', "a/\n"),
+    "provider with a slash": ('[providers."a/b"]\nwire = "openai"\nbase_url = "http://a"', "a/b"),
+    "policy without models": ("[policies.a]\nparameters = { n = { drop = true } }", "a"),
+    "unknown field of a policy": ('[policies.a]\nmodels = ["a/*"]\nwire = "openai"', "a"),
+    "condition without a rule": (
+        '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = { when = "n" }',
+        "a/b",
+    ),
     "unknown wire": ('[providers.a]\nwire = "gopher"\nbase_url = "http://a"', "a"),
     "no base URL": ('[providers.a]\nwire = "openai"', "a"),
     "base URL that is none": ('[providers.a]\nwire = "openai"\nbase_url = "a:1"', "a"),

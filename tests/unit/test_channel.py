@@ -7,21 +7,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.channel import OUTCOME, PARTS, PROTOCOL, Event, Outcome, Plan, ProtocolError
+from gateway.channel import (
+    OUTCOME,
+    PARTS,
+    PROTOCOL,
+    Event,
+    Outcome,
+    Plan,
+    ProtocolError,
+    Target,
+    answerer,
+    name_answerer,
+)
 from gateway.errors import KINDS, GatewayError, UpstreamThrottled
 
-text = st.text(st.characters(exclude_categories=["Cs"]))
+text = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]))
 word = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1)
 whole = st.integers(0, 2**53)
+targets = st.builds(
+    Target,
+    model=text,
+    provider=word,
+    upstream_model=text,
+    max_output_tokens=st.none() | whole,
+)
 plans = st.builds(
     Plan,
     call_id=word,
     web=word,
     stream=st.booleans(),
-    model=text,
-    provider=word,
-    upstream_model=text,
-    max_output_tokens=st.none() | whole,
+    targets=st.lists(targets, min_size=1, max_size=3).map(tuple),
+    kind=st.sampled_from(["chat", "embeddings"]),
 )
 outcomes = st.builds(
     Outcome,
@@ -40,7 +56,8 @@ events = st.builds(
     kind=st.sampled_from([PARTS, OUTCOME]),
     payload=st.binary(),
 )
-PLAN = Plan("call", "web-1", True, "openai/gpt-4o", "openai", "gpt-4o", 16_384)
+TARGET = Target("openai/gpt-4o", "openai", "gpt-4o", 16_384)
+PLAN = Plan("call", "web-1", True, (TARGET,))
 OUTCOME_WITH_ALL = Outcome(
     last=7,
     error=UpstreamThrottled("slow down", retry_after=2.5),
@@ -66,6 +83,13 @@ def test_an_outcome_comes_out_as_it_went_in(outcome):
 def test_an_event_comes_out_as_it_went_in(event):
     assert Event.decode(event.encode()) == event
     assert event.encode() == event.head() + event.payload
+
+
+@given(targets, st.binary())
+def test_a_stream_may_say_first_that_another_target_answers(target, lines):
+    parts = b"{" + lines
+    assert answerer(name_answerer(target.route, parts)) == (target.route, parts)
+    assert answerer(parts) == ("", parts)
 
 
 @given(events, outcomes)
@@ -117,8 +141,12 @@ def test_foreign_bytes_are_a_protocol_error(decode, value):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"v": 2}, {"v": "absent"}, {"call_id": "absent"}, {"colour": "red"}],
-)
+    [
+        {"v": 2}, {"v": "absent"}, {"call_id": "absent"}, {"colour": "red"}, {"targets": "absent"},
+        {"targets": []}, {"targets": 5}, {"targets": [5]}, {"targets": [{"model": "m"}]},
+        {"targets": None}, {"targets": [{"colour": "red"}]},
+    ],
+)  # fmt: skip
 def test_a_plan_of_another_version_is_a_protocol_error(changes):
     with pytest.raises(ProtocolError):
         Plan.decode(head(PLAN.encode(b""), **changes) + b"\n{}")

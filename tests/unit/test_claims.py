@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError, TimeoutError
 
 from gateway import connections, dispatch, keyspace, scripts
-from gateway.channel import Plan
+from gateway.channel import Plan, Target
 from gateway.keys import KeyRecord, KeyStore
 from gateway.settings import Settings
 from workers import claims
@@ -53,7 +53,7 @@ def submit(redis: Redis, settings: Settings) -> Iterator[Callable[[], str]]:
     key: KeyRecord = store.verify(store.create("tests"))
 
     def submit() -> str:
-        plan = Plan(uuid.uuid4().hex, WEB, False, "demo/echo", "demo", "echo")
+        plan = Plan(uuid.uuid4().hex, WEB, False, (Target("demo/echo", "demo", "echo"),))
         command = dispatch.submit_command(settings, plan, BODY, key, 600)
         assert scripts.run(redis, command) == b"ok"
         return plan.call_id

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError, OutOfMemoryError, ReadOnlyError, R
 from rq.utils import utcparse
 
 from gateway import connections, dispatch, keyspace, scripts
-from gateway.channel import OUTCOME, Event, Outcome, Plan
+from gateway.channel import OUTCOME, Event, Outcome, Plan, Target
 from gateway.dispatch import JobState
 from gateway.errors import (
     AuthenticationFailed,
@@ -43,7 +43,7 @@ def key(redis: Redis, settings: Settings) -> KeyRecord:
 
 
 def plan() -> Plan:
-    return Plan(uuid.uuid4().hex, WEB, False, "demo/echo", "demo", "echo")
+    return Plan(uuid.uuid4().hex, WEB, False, (Target("demo/echo", "demo", "echo"),))
 
 
 def submit(redis: Redis, settings: Settings, key: KeyRecord) -> str:

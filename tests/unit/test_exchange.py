@@ -17,7 +17,7 @@ from redis import Redis
 from api import exchange as module
 from api.exchange import Exchange
 from gateway import connections, dispatch, keyspace, scripts
-from gateway.channel import PARTS, Event, Outcome, Plan, Started
+from gateway.channel import PARTS, Event, Outcome, Plan, Started, Target
 from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
@@ -73,7 +73,7 @@ def key(redis: Redis, settings: Settings) -> KeyRecord:
 
 
 def plan(exchange: Exchange) -> Plan:
-    return Plan(uuid.uuid4().hex, exchange.web, False, "demo/echo", "demo", "echo")
+    return Plan(uuid.uuid4().hex, exchange.web, False, (Target("demo/echo", "demo", "echo"),))
 
 
 def submit(exchange: Exchange, key: KeyRecord) -> Any:

@@ -14,7 +14,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from gateway import dispatch, keyspace, scripts
-from gateway.channel import Event, Outcome, Plan, Started
+from gateway.channel import Event, Outcome, Plan, Started, Target
 from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
@@ -40,7 +40,7 @@ def live_web(redis: Redis) -> None:
 
 
 def plan(call_id: str | None = None) -> Plan:
-    return Plan(call_id or uuid.uuid4().hex, WEB, False, "demo/echo", "demo", "echo")
+    return Plan(call_id or uuid.uuid4().hex, WEB, False, (Target("demo/echo", "demo", "echo"),))
 
 
 def submit(

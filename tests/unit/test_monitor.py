@@ -18,7 +18,7 @@ from api.inbox import BEGINNING
 from api.monitor import NO_WORKERS_RETRY_SECONDS, OVERDUE_SECONDS, Monitor
 from api.waiter import Waiter
 from gateway import connections, dispatch, keyspace, scripts
-from gateway.channel import PARTS, Event, Outcome, Plan
+from gateway.channel import PARTS, Event, Outcome, Plan, Target
 from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -74,7 +74,7 @@ class World:
 
     def queued(self) -> Waiter:
         made = self.waiter()
-        plan = Plan(made.call_id, WEB, False, "demo/echo", "demo", "echo")
+        plan = Plan(made.call_id, WEB, False, (Target("demo/echo", "demo", "echo"),))
         command = dispatch.submit_command(self.settings, plan, b"{}", self.key, 600)
         assert scripts.run(self.redis, command) == b"ok"
         return made

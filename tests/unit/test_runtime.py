@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from gateway import dispatch, keyspace
-from gateway.channel import Outcome, Plan
+from gateway.channel import Outcome, Plan, Target
 from gateway.settings import Settings
 from workers.outbox import Sender
 from workers.runtime import CANCEL_LOOKS, CallWorker, Running
@@ -50,7 +50,7 @@ def worker(redis: Redis, settings: Settings, runner: FakeRunner) -> Iterator[Cal
 
 def claimed(budget: float = 60) -> Claimed:
     call_id = uuid.uuid4().hex
-    plan = Plan(call_id, "web-1", False, "demo/echo", "demo", "echo")
+    plan = Plan(call_id, "web-1", False, (Target("demo/echo", "demo", "echo"),))
     return Claimed(call_id, "web-1", "claim", budget, plan.encode(b"{}"))
 
 

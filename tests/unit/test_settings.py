@@ -55,6 +55,7 @@ def test_a_short_or_missing_pepper_is_refused_with_a_way_to_make_one(pepper):
         ("REDIS_VERIFY_TLS", " true ", "redis_verify_tls", True),
         ("CORS_ALLOW_ORIGINS", "https://a, https://b,", "cors_allow_origins", ("https://a", "https://b")),
         ("LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
+        ("RETIRED_MODELS", "successor", "retired_models", "successor"),
     ],
 )  # fmt: skip
 def test_a_variable_fills_its_setting(variable, text, name, value):
@@ -81,6 +82,7 @@ def test_a_bad_number_names_its_variable_and_itself(variable, text):
         ("REDIS_VERIFY_TLS", "2"),
         ("QUEUE_LIMIT", "1.5"),
         ("LOG_LEVEL", "loud"),
+        ("RETIRED_MODELS", "yes"),
         ("REDIS_CONNECTIONS", "3"),
         ("WORKER_CONCURRENCY", "0"),
     ],

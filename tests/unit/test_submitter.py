@@ -15,7 +15,7 @@ from redis import Redis
 from api.submitter import Submission, Submitter
 from api.waiter import Waiter
 from gateway import connections, dispatch, keyspace
-from gateway.channel import Plan
+from gateway.channel import Plan, Target
 from gateway.errors import AuthenticationFailed, GatewayError, QueueUnavailable
 from gateway.keys import KeyRecord, KeyStore
 from gateway.settings import Settings
@@ -35,7 +35,7 @@ class Sending:
         self.greenlet = gevent.spawn(self.submitter.run)
 
     def put(self, expiry: float = 0, key: KeyRecord | None = None) -> Waiter:
-        plan = Plan(uuid.uuid4().hex, "web-1", False, "demo/echo", "demo", "echo")
+        plan = Plan(uuid.uuid4().hex, "web-1", False, (Target("demo/echo", "demo", "echo"),))
         waiter = Waiter(plan.call_id, 60, lambda waiter: None)
         record = key or self.key
         command = dispatch.submit_command(self.settings, plan, b"{}", record, 60, expiry)

@@ -4,30 +4,68 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 import gevent
 import orjson
 import pytest
 
-from gateway.channel import Outcome, Plan
+from gateway.catalogue import Catalogue
+from gateway.catalogue_file import ModelRow, ProviderRow, Rows
+from gateway.channel import Outcome, Plan, Target, answerer
 from gateway.chat import ChatCall, Part
 from gateway.errors import (
     CallCancelled,
     DeadlineExceeded,
     GatewayError,
+    InvalidRequest,
     JobLost,
+    ModelNotFound,
     ProviderNotConfigured,
     UpstreamAuth,
     UpstreamFailed,
     UpstreamTruncated,
 )
+from gateway.policy import Rule
+from gateway.settings import Settings
 from tests.fakes import USAGE
 from workers import routing, tasks
 from workers.tasks import CallRunner, Claimed, StopCall, opened
 
 CALL_ID = "a" * 32
 BODY = b'{"messages":[{"role":"user","content":"Hi"}],"temperature":0.5}'
+URL = "http://127.0.0.1:9/v1"
+CATALOGUE = Catalogue(
+    Rows(
+        {
+            "acme": ProviderRow("acme", "openai", URL, extra_parameters=("top_k",)),
+            "heir": ProviderRow("heir", "openai", URL),
+        },
+        {},
+        {
+            "acme/model": ModelRow(
+                "acme/model", "acme", shutdown=date(2026, 12, 31), successor="heir/model"
+            ),
+            "heir/model": ModelRow(
+                "heir/model",
+                "heir",
+                thinking="adaptive",
+                parameters={
+                    "max_tokens": Rule(rename="max_completion_tokens"),
+                    "temperature": Rule(only=1),
+                    "tools": Rule(refuse=True),
+                },
+            ),
+        },
+    ),
+    Settings(),
+)
+FIRST, HEIR = (
+    Target("acme/model", "acme", "model-2", 10),
+    Target("heir/model", "heir", "model-3", 20),
+)
+GONE = ModelNotFound("The model `model-2` does not exist.", param="model")
 
 
 class Provider:
@@ -84,7 +122,7 @@ def every_log(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def plan(stream: bool = False, provider: str = "acme", limit: int | None = None) -> Plan:
-    return Plan(CALL_ID, "web-1", stream, "acme/model", provider, "model-2", limit)
+    return Plan(CALL_ID, "web-1", stream, (Target("acme/model", provider, "model-2", limit),))
 
 
 def claimed(budget: float = 600, payload: bytes | None = b"") -> Claimed:
@@ -98,7 +136,7 @@ def run(
     retries: int = 2,
     body: bytes = BODY,
 ) -> Outcome:
-    runner = CallRunner({"acme": provider}, retries)
+    runner = CallRunner({"acme": provider}, retries, CATALOGUE)
     return runner.run(claimed(), plan(stream), body, sender or Sender())  # type: ignore[arg-type]
 
 
@@ -123,7 +161,7 @@ def test_an_answer_without_usage_is_an_answer() -> None:
 
 def test_the_provider_is_asked_with_what_the_plan_and_the_body_say() -> None:
     provider = Provider({"choices": []})
-    CallRunner({"acme": provider}, 0).run(claimed(), plan(limit=4096), BODY, Sender())  # type: ignore[arg-type]
+    CallRunner({"acme": provider}, 0, CATALOGUE).run(claimed(), plan(limit=4096), BODY, Sender())  # type: ignore[arg-type]
     assert provider.calls == [ChatCall("model-2", orjson.loads(BODY), False, 4096)]
 
 
@@ -170,7 +208,7 @@ def test_a_failed_attempt_is_tried_again_as_often_as_configured() -> None:
 def test_no_attempt_is_made_past_the_deadline() -> None:
     provider = Provider(UpstreamFailed(retry_after=1), {"choices": []})
     late = Claimed(CALL_ID, "web-1", "claim-1", 0.5, b"")
-    outcome = CallRunner({"acme": provider}, 2).run(late, plan(), BODY, Sender())  # type: ignore[arg-type]
+    outcome = CallRunner({"acme": provider}, 2, CATALOGUE).run(late, plan(), BODY, Sender())  # type: ignore[arg-type]
     assert isinstance(outcome.error, UpstreamFailed)
     assert len(provider.calls) == 1
 
@@ -262,10 +300,88 @@ def test_the_deadlines_timeout_is_left_to_the_worker(stream: bool) -> None:
 
 @both_ways
 def test_a_provider_that_this_worker_does_not_have_is_named(stream: bool) -> None:
-    outcome = CallRunner({}, 2).run(claimed(), plan(stream, "other"), BODY, Sender())  # type: ignore[arg-type]
+    runner = CallRunner({}, 2, CATALOGUE)
+    outcome = runner.run(claimed(), plan(stream, "other"), BODY, Sender())  # type: ignore[arg-type]
     assert isinstance(outcome.error, ProviderNotConfigured)
     assert "'other'" in outcome.error.message
     assert outcome.attempts == 0
+
+
+# A model that is gone
+
+
+def run_both(
+    first: Provider, heir: Provider, stream: bool, body: bytes = BODY, sender: Sender | None = None
+) -> Outcome:
+    both = Plan(CALL_ID, "web-1", stream, (FIRST, HEIR))
+    runner = CallRunner({"acme": first, "heir": heir}, 2, CATALOGUE)
+    return runner.run(claimed(), both, body, sender or Sender())  # type: ignore[arg-type]
+
+
+@both_ways
+def test_a_model_that_is_gone_names_its_successor(stream: bool) -> None:
+    outcome = run(Provider(GONE), stream)
+    assert isinstance(outcome.error, ModelNotFound)
+    assert outcome.error.message == (
+        "The model `model-2` does not exist. Use the model 'heir/model' instead "
+        "(shut down on 2026-12-31)."
+    )
+    assert (outcome.error.status, outcome.error.code) == (404, "model_not_found")
+    assert (outcome.error.param, outcome.attempts) == ("model", 1)
+
+
+def test_its_successor_answers_where_the_plan_says_so() -> None:
+    heir = Provider({"choices": [], "usage": USAGE})
+    outcome = run_both(Provider(GONE), heir, stream=False)
+    assert (outcome.error, outcome.usage) == (None, USAGE)
+    assert (outcome.route, outcome.attempts) == ("heir/model-3", 2)
+
+
+def test_a_stream_of_the_successor_says_first_who_answers() -> None:
+    sender = Sender()
+    parts = [[{"choices": [1]}], [{"choices": [2]}]]
+    outcome = run_both(Provider(GONE), Provider(*parts), stream=True, sender=sender)
+    assert (outcome.error, outcome.route, outcome.last) == (None, "heir/model-3", 2)
+    assert answerer(sender.sent[0]) == ("heir/model-3", b'{"choices":[1]}')
+    assert sender.sent[1] == b'{"choices":[2]}'
+
+
+@both_ways
+def test_the_successor_gets_what_it_takes_of_the_caller_s_parameters(stream: bool) -> None:
+    heir = Provider([{"choices": []}] if stream else {"choices": []})
+    body = {"messages": [], "temperature": 0.5, "max_tokens": 9, "top_k": 3, "stop": "a"}
+    run_both(Provider(GONE), heir, stream, orjson.dumps(body))
+    fit = {"messages": [], "max_completion_tokens": 9, "stop": "a"}
+    assert heir.calls == [ChatCall("model-3", fit, stream, 20, "adaptive")]
+
+
+@both_ways
+def test_what_the_successor_cannot_do_is_not_left_out(stream: bool) -> None:
+    outcome = run_both(Provider(GONE), Provider(), stream, b'{"messages":[],"tools":[1]}')
+    assert isinstance(outcome.error, InvalidRequest)
+    assert outcome.error.param == "tools"
+
+
+@both_ways
+def test_a_successor_that_is_gone_too_ends_the_call(stream: bool) -> None:
+    outcome = run_both(Provider(GONE), Provider(ModelNotFound("Neither.")), stream)
+    assert isinstance(outcome.error, ModelNotFound)
+    assert (outcome.error.message, outcome.route) == ("Neither.", "heir/model-3")
+
+
+@both_ways
+def test_no_other_failure_moves_a_call_to_the_successor(stream: bool) -> None:
+    heir = Provider({"choices": []})
+    outcome = run_both(Provider(*[UpstreamFailed()] * 3), heir, stream)
+    assert isinstance(outcome.error, UpstreamFailed)
+    assert heir.calls == []
+
+
+def test_an_answer_that_has_begun_is_not_begun_again_by_another() -> None:
+    heir = Provider([{"choices": []}])
+    outcome = run_both(Provider([{"choices": []}], GONE), heir, stream=True)
+    assert isinstance(outcome.error, ModelNotFound)
+    assert (heir.calls, outcome.last, outcome.route) == ([], 1, "acme/model-2")
 
 
 def test_every_outcome_can_cross_redis() -> None:
