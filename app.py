@@ -6,10 +6,11 @@ from flask import Flask
 
 from api import commands, envelope, errors
 from api.chat import chat
+from api.embeddings import embeddings
 from api.exchange import Exchange
 from api.health import health
 from api.models import models
-from gateway import connections
+from gateway import connections, lifecycle
 from gateway.catalogue import Catalogue
 from gateway.keys import KeyStore
 from gateway.settings import Settings
@@ -27,11 +28,12 @@ def create_app(settings: Settings) -> Flask:
     redis = connections.commands(settings, settings.redis_connections - 3)
     app.extensions["settings"] = settings
     app.extensions["catalogue"] = Catalogue.load(settings)
+    app.extensions["today"] = lifecycle.today
     app.extensions["keys"] = KeyStore(redis, settings.key_pepper)
     app.extensions["exchange"] = Exchange(settings, redis)
     errors.register(app)
     envelope.register(app, settings.cors_allow_origins)
-    for blueprint in (chat, models, health):
+    for blueprint in (chat, embeddings, models, health):
         app.register_blueprint(blueprint, url_prefix=PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.check_config)

@@ -11,14 +11,19 @@ from gateway import strict_json
 from gateway.errors import BodyTimeout, InvalidRequest, PayloadTooLarge, UnsupportedMedia
 
 
-def read_json(environ: dict[str, Any], limit: int, timeout: float) -> Any:
+def read_json(
+    environ: dict[str, Any],
+    limit: int,
+    timeout: float,
+    max_elements: int = strict_json.MAX_ELEMENTS,
+) -> Any:
     """The body's JSON value.
 
-    `limit` is in bytes, `timeout` in seconds. Raises UnsupportedMedia, PayloadTooLarge, BodyTimeout
-    and InvalidRequest.
+    `limit` is in bytes, `timeout` in seconds, `max_elements` as strict_json counts them. Raises
+    UnsupportedMedia, PayloadTooLarge, BodyTimeout and InvalidRequest.
     """
     _check_type(environ)
-    return strict_json.loads(_read(environ, limit, timeout))
+    return strict_json.loads(_read(environ, limit, timeout), max_elements)
 
 
 def _check_type(environ: dict[str, Any]) -> None:

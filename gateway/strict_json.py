@@ -9,11 +9,11 @@ import orjson
 from gateway.errors import InvalidRequest
 
 MAX_DEPTH = 64  # containers within each other
-MAX_ELEMENTS = 50_000  # keys of objects and elements of arrays, in the whole body
+MAX_ELEMENTS = 50_000  # keys of objects and elements of arrays, in the whole body: the usual limit
 CONTAINERS = frozenset({dict, list})
 
 
-def loads(body: bytes) -> Any:
+def loads(body: bytes, max_elements: int = MAX_ELEMENTS) -> Any:
     """The value of a JSON document; of duplicate keys the last one wins.
 
     Integers outside -2^63 to 2^64-1 arrive as floats: whoever wants an integer must look.
@@ -26,7 +26,7 @@ def loads(body: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         refusal = _invalid(error.msg, error.lineno, error.colno)
     else:
-        _check_limits(value)
+        _check_limits(value, max_elements)
         return value
     # Not inside `except`: the decoder's error holds the whole body, which must not reach a log.
     raise refusal
@@ -37,7 +37,7 @@ def _invalid(reason: str, line: int, column: int) -> InvalidRequest:
     return InvalidRequest(f"{message} (line {line}, column {column}).", code="invalid_json")
 
 
-def _check_limits(value: Any) -> None:
+def _check_limits(value: Any, max_elements: int) -> None:
     """Walk the containers level by level, never by recursion: callers choose the depth.
 
     Cheaper than counting brackets first: that costs time by the byte, and images have many.
@@ -52,9 +52,9 @@ def _check_limits(value: Any) -> None:
                 f"The JSON body is nested too deeply: at most {MAX_DEPTH} levels are allowed.",
                 code="json_too_deep",
             )
-        if elements > MAX_ELEMENTS:
+        if elements > max_elements:
             raise InvalidRequest(
-                f"The JSON body has too many keys and array elements: at most {MAX_ELEMENTS:,}"
+                f"The JSON body has too many keys and array elements: at most {max_elements:,}"
                 " are allowed.",
                 code="json_too_large",
             )

@@ -8,12 +8,13 @@ from providers.anthropic import AnthropicWire
 from providers.demo import DemoProvider
 from providers.http_provider import HttpProvider
 from providers.openai import OpenAIWire
+from providers.openai_embeddings import OpenAIEmbeddings
 from providers.transport import Transport
 from providers.wire import Provider
 
 WIRES: dict[str, Callable[[str, str, Mapping[str, str], Transport], Provider]] = {
     "openai": lambda url, key, headers, transport: HttpProvider(
-        OpenAIWire(url, key, headers), transport
+        OpenAIWire(url, key, headers), transport, OpenAIEmbeddings(url, key, headers)
     ),
     "anthropic": lambda url, key, headers, transport: HttpProvider(
         AnthropicWire(url, key, headers), transport

@@ -11,6 +11,8 @@ from typing import Any
 
 from gateway.chat import ChatCall, Part, fold
 from gateway.errors import ModelNotFound, UpstreamFailed, UpstreamThrottled, UpstreamTruncated
+from providers.demo_embeddings import embeddings
+from providers.wire import without_embeddings
 
 SLOW_WORD = 0.5  # seconds
 
@@ -35,6 +37,12 @@ class DemoProvider:
     def complete(self, call: ChatCall) -> Part:
         """The whole answer; raises what the model is there to raise."""
         return fold(chain.from_iterable(self.stream(call)))
+
+    def embed(self, model: str, parameters: Mapping[str, Any]) -> Part:
+        """The embeddings of an input; raises InvalidRequest for a model that makes none."""
+        if model != "embed":
+            raise without_embeddings(model)
+        return embeddings(parameters)
 
     def stream(self, call: ChatCall) -> Iterator[list[Part]]:
         """The answer word by word; raises what the model is there to raise."""

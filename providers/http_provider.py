@@ -6,15 +6,21 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import orjson
 
 from gateway.chat import ChatCall, Part, fold
-from gateway.errors import UpstreamBadResponse, UpstreamError, UpstreamTruncated
+from gateway.errors import (
+    UpstreamBadResponse,
+    UpstreamError,
+    UpstreamRejected,
+    UpstreamTruncated,
+)
 from providers.rejections import seconds_until
 from providers.sse import EventSplitter
 from providers.transport import Answer, Transport
-from providers.wire import Wire
+from providers.wire import EmbeddingsWire, Request, Wire, without_embeddings
 
 MAX_ERROR_BODY = 1 << 16  # bytes
 
@@ -23,11 +29,14 @@ JSON = "application/json"
 
 
 class HttpProvider:
-    """Any provider that is reached over HTTP: its dialect is the wire's, the rest is here."""
+    """Any provider that is reached over HTTP: its dialects are the wires', the rest is here."""
 
-    def __init__(self, wire: Wire, transport: Transport) -> None:
+    def __init__(
+        self, wire: Wire, transport: Transport, embeddings: EmbeddingsWire | None = None
+    ) -> None:
         self._wire = wire
         self._transport = transport
+        self._embeddings = embeddings
 
     def complete(self, call: ChatCall) -> Part:
         """The whole answer; raises a GatewayError."""
@@ -48,6 +57,26 @@ class HttpProvider:
             else:
                 yield [unfold(self._whole(answer))]
 
+    def embed(self, model: str, parameters: Mapping[str, Any]) -> Part:
+        """The embeddings of an input; raises a GatewayError."""
+        wire = self._embeddings
+        if wire is None:
+            raise without_embeddings(model)
+        try:
+            return self._embedded(wire, wire.request(model, parameters), parameters)
+        except UpstreamRejected as refusal:
+            if not wire.wants_plain(refusal, parameters):
+                raise
+        return self._embedded(wire, wire.request(model, parameters, plain=True), parameters)
+
+    def _embedded(
+        self, wire: EmbeddingsWire, request: Request, parameters: Mapping[str, Any]
+    ) -> Part:
+        with self._transport.post(request) as answer:
+            if self._kind_of(answer) != JSON:
+                raise UpstreamBadResponse()
+            return wire.answer(_json(answer), parameters)
+
     def _kind_of(self, answer: Answer) -> str:
         """EVENTS or JSON; raises a GatewayError for every other answer."""
         # Never decoded: a few compressed bytes can hold gigabytes.
@@ -63,13 +92,7 @@ class HttpProvider:
         return kind
 
     def _whole(self, answer: Answer) -> Part:
-        try:
-            body = orjson.loads(answer.read_all())
-        except orjson.JSONDecodeError as error:
-            raise UpstreamBadResponse() from error
-        if not isinstance(body, dict):
-            raise UpstreamBadResponse()
-        return self._wire.answer(body)
+        return self._wire.answer(_json(answer))
 
     def _parts(self, answer: Answer) -> Iterator[list[Part]]:
         splitter, decoder = EventSplitter(), self._wire.decoder()
@@ -107,6 +130,16 @@ def unfold(answer: Part) -> Part:
         rest = {key: value for key, value in choice.items() if key != "message"}
         choices.append({**rest, "delta": delta})
     return {**answer, "choices": choices}
+
+
+def _json(answer: Answer) -> Mapping[str, Any]:
+    try:
+        body = orjson.loads(answer.read_all())
+    except orjson.JSONDecodeError as error:
+        raise UpstreamBadResponse() from error
+    if not isinstance(body, dict):
+        raise UpstreamBadResponse()
+    return body
 
 
 def _error_body(answer: Answer) -> bytes:

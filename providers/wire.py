@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.chat import ChatCall, Part
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, InvalidRequest, UpstreamRejected
 
 
 class Provider(Protocol):
-    """Something that answers chat calls."""
+    """Something that answers chat calls, and calls for embeddings."""
 
     def complete(self, call: ChatCall) -> Part:
         """The whole answer (`message` in its choices); raises a GatewayError."""
@@ -21,6 +21,15 @@ class Provider(Protocol):
         """The answer as it arrives: each item the parts (with `delta`s) that came together.
 
         Raises a GatewayError; closing the iterator closes the upstream connection.
+        """
+        ...
+
+    def embed(self, model: str, parameters: Mapping[str, Any]) -> Part:
+        """The embeddings of `input`, which is among OpenAI's parameters for embeddings.
+
+        `{"data": [...]}` and, where it was counted, `"usage"`. Each embedding is base64 of
+        little-endian float32, or a list of numbers where that was asked for (`encoding_format`, by
+        default "float") and the provider answers so. Raises a GatewayError.
         """
         ...
 
@@ -54,6 +63,29 @@ class Wire(Protocol):
     def error(self, status: int, body: bytes, headers: Mapping[str, str]) -> GatewayError:
         """What an HTTP answer that is not 200 means to our caller."""
         ...
+
+
+class EmbeddingsWire(Protocol):
+    """One upstream's dialect of embeddings as pure functions."""
+
+    def request(self, model: str, parameters: Mapping[str, Any], plain: bool = False) -> Request:
+        """What to send; `plain` leaves the encoding to the upstream."""
+        ...
+
+    def wants_plain(self, refusal: UpstreamRejected, parameters: Mapping[str, Any]) -> bool:
+        """Whether the upstream might answer the `plain` request where it refused the other."""
+        ...
+
+    def answer(self, body: Mapping[str, Any], parameters: Mapping[str, Any]) -> Part:
+        """The answer's JSON as Provider.embed promises it; raises UpstreamError."""
+        ...
+
+
+def without_embeddings(model: str) -> InvalidRequest:
+    """The refusal of a provider, or a model, that makes no embeddings."""
+    return InvalidRequest(
+        f"The model `{model}` does not make embeddings.", param="model", code="invalid_value"
+    )
 
 
 class Decoder(Protocol):

@@ -1,0 +1,137 @@
+"""Embeddings with real processes: by the same queue and workers as everything else."""
+
+from __future__ import annotations
+
+import base64
+import math
+import queue
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+import requests
+from openai import OpenAI
+
+from tests.stack import Stack, until
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[OpenAI]:
+    with OpenAI(api_key=stack.key, base_url=stack.url, max_retries=0) as made:
+        yield made
+
+
+def ask(stack: Stack, model: str, given: Any = "hi", **fields: Any) -> requests.Response:
+    body = {"model": model, "input": given, **fields}
+    return requests.post(f"{stack.url}/embeddings", json=body, headers=stack.headers(), timeout=60)
+
+
+def test_the_client_gets_numbers_out_of_the_base64_that_it_asks_for(
+    stack: Stack, client: OpenAI
+) -> None:
+    stack.upstream.clear()
+    answer = client.embeddings.create(model="openai/text-embedding-3-small", input=["hi", "you"])
+    assert [item.embedding for item in answer.data] == [[2.0] * 3, [3.0] * 3]
+    assert [item.index for item in answer.data] == [0, 1]
+    assert (answer.model, answer.usage.total_tokens) == ("text-embedding-3-small", 2)
+    (call,) = stack.upstream.log()
+    assert (call["path"], call["headers"]["authorization"]) == ("/v1/embeddings", "***")
+    assert call["body"] == {
+        "model": "text-embedding-3-small",
+        "input": ["hi", "you"],
+        "encoding_format": "base64",
+    }
+
+
+@pytest.mark.parametrize("model", ["fake/echo", "fake/numbers", "fake/picky"])
+@pytest.mark.parametrize("encoding", [None, "float", "base64"])
+def test_the_encoding_is_the_callers_whatever_the_provider_can_do(
+    stack: Stack, model: str, encoding: str | None
+) -> None:
+    fields = {"encoding_format": encoding} if encoding else {}
+    (item,) = ask(stack, model, "four", dimensions=2, **fields).json()["data"]
+    in_base64 = base64.b64encode(struct.pack("<2f", 4, 4)).decode()
+    assert item["embedding"] == (in_base64 if encoding == "base64" else [4.0, 4.0])
+
+
+def test_the_demo_model_needs_no_provider(client: OpenAI) -> None:
+    one = client.embeddings.create(model="demo/embed", input="hello", dimensions=64)
+    two = client.embeddings.create(model="demo/embed", input=["x", "hello"], dimensions=64)
+    assert one.data[0].embedding == two.data[1].embedding != two.data[0].embedding
+    assert len(one.data[0].embedding) == 64
+    assert math.hypot(*one.data[0].embedding) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_large_batch_arrives_whole(client: OpenAI) -> None:
+    texts = [f"text {number}" for number in range(2048)]
+    answer = client.embeddings.create(
+        model="demo/embed", input=texts, dimensions=512, encoding_format="float"
+    )
+    assert [item.index for item in answer.data] == list(range(2048))
+    (alone,) = client.embeddings.create(model="demo/embed", input=texts[7], dimensions=512).data
+    assert answer.data[7].embedding == pytest.approx(alone.embedding)
+
+
+def test_a_batch_that_is_too_long_is_a_bad_request_that_says_how_long(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="2048") as failure:
+        client.embeddings.create(model="demo/embed", input=["a"] * 2049)
+    assert (failure.value.param, failure.value.code) == ("input", "array_above_max_length")
+
+
+@pytest.mark.parametrize("model", ["anthropic/claude-sonnet-4-5", "claude/any", "demo/echo"])
+def test_a_model_that_makes_no_embeddings_is_a_bad_request(client: OpenAI, model: str) -> None:
+    with pytest.raises(openai.BadRequestError) as failure:
+        client.embeddings.create(model=model, input="hi")
+    assert failure.value.param == "model"
+
+
+def test_a_failed_attempt_is_tried_again(stack: Stack) -> None:
+    stack.upstream.clear()
+    assert ask(stack, "fake/once-500").status_code == 200
+    assert len(stack.upstream.log()) == 2
+
+
+def test_a_call_ends_at_its_deadline(stack: Stack) -> None:
+    headers = stack.headers(**{"X-Request-Timeout": "1"})
+    body = {"model": "fake/hang", "input": "hi"}
+    response = requests.post(f"{stack.url}/embeddings", json=body, headers=headers, timeout=60)
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
+
+
+def test_the_provider_connection_is_closed_when_the_client_leaves(stack: Stack) -> None:
+    stack.upstream.clear()
+    request = requests.Request(
+        "POST",
+        f"{stack.url}/embeddings",
+        json={"model": "fake/hang", "input": "hi"},
+        headers=stack.headers(),
+    ).prepare()
+    head = "\r\n".join(
+        [
+            f"POST {request.path_url} HTTP/1.1",
+            "Host: 127.0.0.1",
+            *(f"{name}: {value}" for name, value in request.headers.items()),
+        ]
+    )
+    with socket.create_connection(("127.0.0.1", stack.port)) as client:
+        client.sendall(f"{head}\r\n\r\n".encode() + request.body)
+        stack.until_called()
+    left = time.time()
+    call = until(lambda: next((c for c in stack.upstream.log() if c["closed_early"]), None), 10)
+    assert call["ended"] - left < 2.0
+
+
+def test_a_killed_worker_is_a_502_that_is_not_to_be_repeated(own_stack: Stack) -> None:
+    result: queue.Queue[requests.Response] = queue.Queue()
+    threading.Thread(target=lambda: result.put(ask(own_stack, "fake/hang")), daemon=True).start()
+    own_stack.until_called()
+    own_stack.workers[0].kill()
+    response = result.get(timeout=40)
+    assert (response.status_code, response.headers["x-should-retry"]) == (502, "false")
+    assert response.json()["error"]["code"] == "worker_lost"
+    assert len(own_stack.upstream.log()) == 1

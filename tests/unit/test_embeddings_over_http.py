@@ -1,0 +1,109 @@
+"""Embeddings between us and a provider: encodings that it refuses, and failures on the way."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gateway.errors import (
+    InvalidRequest,
+    UpstreamBadResponse,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamRejected,
+    UpstreamThrottled,
+    UpstreamTruncated,
+)
+from providers.anthropic import AnthropicWire
+from providers.http_provider import HttpProvider
+from providers.openai import OpenAIWire
+from providers.openai_embeddings import OpenAIEmbeddings
+from providers.transport import Transport
+from tests.upstream import Upstream
+
+TWO = "AAAAQAAAAEAAAABA"  # base64 of three times 2.0, as float32
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture
+def provider(upstream: Upstream) -> Iterator[HttpProvider]:
+    upstream.clear()
+    transport = Transport(connect_timeout=5, read_timeout=5, max_response_bytes=1 << 20)
+    url = f"{upstream.url}/v1"
+    yield HttpProvider(OpenAIWire(url, "key"), transport, OpenAIEmbeddings(url, "key"))
+    transport.close()
+    gc.collect()  # a socket left open warns here, in the test that left it
+
+
+def vectors(part: dict[str, Any]) -> list[Any]:
+    return [item["embedding"] for item in part["data"]]
+
+
+def sent(upstream: Upstream) -> list[str | None]:
+    """The encodings that the provider was asked for, call by call."""
+    return [call["body"].get("encoding_format") for call in upstream.log()]
+
+
+@pytest.mark.parametrize("encoding", [None, "float", "base64"])
+def test_the_provider_is_asked_once_and_for_base64(
+    provider: HttpProvider, upstream: Upstream, encoding: str | None
+) -> None:
+    part = provider.embed("echo", {"input": ["hi", "ho"], "encoding_format": encoding})
+    assert vectors(part) == [TWO, TWO]
+    assert part["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
+    assert sent(upstream) == ["base64"]
+
+
+@pytest.mark.parametrize(("encoding", "vector"), [(None, [2.0] * 3), ("base64", TWO)])
+def test_a_provider_that_refuses_to_hear_of_encodings_is_asked_again(
+    provider: HttpProvider, upstream: Upstream, encoding: str | None, vector: Any
+) -> None:
+    asked = {"input": "hi"} | ({"encoding_format": encoding} if encoding else {})
+    assert vectors(provider.embed("picky", asked)) == [vector]
+    assert sent(upstream) == ["base64", None]
+
+
+def test_a_refusal_of_something_else_is_the_callers(
+    provider: HttpProvider, upstream: Upstream
+) -> None:
+    with pytest.raises(UpstreamRejected):
+        provider.embed("status-400", {"input": "hi", "encoding_format": "base64"})
+    assert sent(upstream) == ["base64"]
+
+
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [
+        ("status-429", UpstreamThrottled),
+        ("status-500", UpstreamFailed),
+        ("reset", UpstreamError),
+        ("cut", UpstreamTruncated),
+        ("html", UpstreamBadResponse),
+        ("malformed", UpstreamBadResponse),
+        ("gzip", UpstreamBadResponse),
+        ("huge-2", UpstreamBadResponse),
+    ],
+)
+def test_each_failure_has_its_error_and_is_asked_for_once(
+    provider: HttpProvider, upstream: Upstream, model: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        provider.embed(model, {"input": "hi"})
+    assert sent(upstream) == ["base64"]
+
+
+def test_a_provider_without_embeddings_names_the_model() -> None:
+    transport = Transport()
+    provider = HttpProvider(AnthropicWire("http://127.0.0.1:1", "key"), transport)
+    with pytest.raises(InvalidRequest, match="`claude`") as caught:
+        provider.embed("claude", {"input": "hi"})
+    assert (caught.value.status, caught.value.param) == (400, "model")
+    transport.close()
