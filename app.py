@@ -9,6 +9,7 @@ from api.chat import chat
 from api.embeddings import embeddings
 from api.exchange import Exchange
 from api.health import health
+from api.messages import messages
 from api.models import models
 from gateway import connections, lifecycle
 from gateway.catalogue import Catalogue
@@ -33,7 +34,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["exchange"] = Exchange(settings, redis)
     errors.register(app)
     envelope.register(app, settings.cors_allow_origins)
-    for blueprint in (chat, embeddings, models, health):
+    for blueprint in (chat, messages, embeddings, models, health):
         app.register_blueprint(blueprint, url_prefix=PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.check_config)

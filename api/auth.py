@@ -1,4 +1,4 @@
-"""Who is calling: the API key of the Authorization header."""
+"""Who is calling: the API key of the Authorization or the x-api-key header."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ class MissingKey(AuthenticationFailed):
     message = MISSING
 
 
-def authenticate(keys: KeyStore, header: str | None) -> KeyRecord:
-    """The record of the key in an Authorization header.
+def authenticate(keys: KeyStore, header: str | None, plain: str | None = None) -> KeyRecord:
+    """The record of the key in an Authorization header or, where there is none, of a plain key.
 
     Raises AuthenticationFailed, and QueueUnavailable where Redis cannot be asked.
     """
-    if not header:
+    if not header and not plain:
         raise MissingKey
-    scheme, _, key = header.partition(" ")
-    if scheme.lower() != "bearer" or len(header) > LONGEST_HEADER:
+    # A key is looked up once, however often it is given: the second header is not a second guess.
+    scheme, _, key = header.partition(" ") if header else ("bearer", "", plain or "")
+    if scheme.lower() != "bearer" or len(header or key) > LONGEST_HEADER:
         raise AuthenticationFailed("Incorrect API key provided: ***.")
     try:
         return keys.verify(key)
@@ -48,7 +49,8 @@ def keyed(view: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(view)
     def checked(*args: Any, **kwargs: Any) -> Any:
         keys: KeyStore = current_app.extensions["keys"]
-        return view(authenticate(keys, request.headers.get("Authorization")), *args, **kwargs)
+        bearer, plain = request.headers.get("Authorization"), request.headers.get("x-api-key")
+        return view(authenticate(keys, bearer, plain), *args, **kwargs)
 
     checked.access = "key"  # type: ignore[attr-defined]
     return checked

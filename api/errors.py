@@ -1,15 +1,17 @@
-"""Every error as HTTP: OpenAI's envelope, whatever raised it. The only place that renders them."""
+"""The only place that renders errors as HTTP, in the words of the API that was called."""
 
 from __future__ import annotations
 
 import logging
 import math
+import re
 
 import orjson
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from api.dialects import messages_errors
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.logs import where
@@ -17,6 +19,8 @@ from gateway.logs import where
 log = logging.getLogger(__name__)
 
 LONGEST_RETRY_AFTER = 120  # seconds; OpenAI's clients give up at once above it
+# By address and not by view: a wrong method or an unknown address below it reaches no view.
+ANTHROPIC = re.compile(r"/v1/messages(/|$)")
 
 
 def register(app: Flask) -> None:
@@ -29,15 +33,27 @@ def register(app: Flask) -> None:
 
 def render(error: GatewayError) -> Response:
     """The error's HTTP response."""
-    response = Response(body(error), error.status, content_type="application/json")
+    response = _anthropic(error) if ANTHROPIC.search(request.path) else _openai(error)
     response.headers.update(headers(error))
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 
+def _openai(error: GatewayError) -> Response:
+    return Response(body(error), error.status, content_type="application/json")
+
+
+def _anthropic(error: GatewayError) -> Response:
+    request_id = g.get("request_id", "")
+    told = messages_errors.body(error, request_id)
+    response = Response(told, messages_errors.status(error), content_type="application/json")
+    response.headers["request-id"] = request_id
+    return response
+
+
 def body(error: GatewayError) -> bytes:
-    """The error's envelope as JSON."""
+    """The error in OpenAI's envelope, as JSON."""
     return orjson.dumps(error.envelope())
 
 

@@ -1,0 +1,171 @@
+"""The turns of an Anthropic Messages request as chat messages."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import orjson
+
+Data: TypeAlias = Mapping[str, Any]
+Part: TypeAlias = dict[str, Any]
+Message: TypeAlias = dict[str, Any]
+
+THINKING = frozenset({"thinking", "redacted_thinking"})
+CACHED = frozenset({"text", "image_url", "file"})  # parts on which a cache breakpoint may stand
+
+
+def chat_messages(body: Data, native: bool) -> list[Message]:
+    """The system prompt and all turns of a checked request, as chat messages.
+
+    `native` tells that they go to a provider that speaks Anthropic's API itself: then a document of
+    plain text stays a document, which others do not know.
+    """
+    messages: list[Message] = []
+    if system := body.get("system"):
+        messages.append({"role": "system", "content": _content(system, native)})
+    for turn in body["messages"]:
+        messages += TURNS[turn["role"]](turn["content"], native)
+    if control := body.get("cache_control"):
+        _mark_last(messages[-1], control)
+    return messages
+
+
+def _system(content: Any, native: bool) -> list[Message]:
+    return [{"role": "system", "content": _content(content, native)}] if content else []
+
+
+def _user(content: Any, native: bool) -> list[Message]:
+    """A tool message for each result, then what else is said: in chat, results come first."""
+    if isinstance(content, str):
+        return [{"role": "user", "content": content}]
+    results = [block for block in content if block["type"] == "tool_result"]
+    said = [block for block in content if block["type"] != "tool_result"]
+    messages = [_result(block, native) for block in results]
+    if said or not results:
+        messages.append({"role": "user", "content": _content(said, native)})
+    return messages
+
+
+def _result(block: Data, native: bool) -> Message:
+    message: Message = {
+        "role": "tool",
+        "tool_call_id": block["tool_use_id"],
+        "content": _content(block.get("content") or "", native),
+    }
+    if block.get("is_error"):
+        message["is_error"] = True
+    return _marked(message, block)
+
+
+def _assistant(content: Any, native: bool) -> list[Message]:
+    if isinstance(content, str):
+        return [{"role": "assistant", "content": content}]
+    thoughts = [block for block in content if block["type"] in THINKING]
+    calls = [_call(block) for block in content if block["type"] == "tool_use"]
+    said = [block for block in content if block["type"] == "text"]
+    message: Message = {"role": "assistant"}
+    if said or not calls:
+        message["content"] = _content(said, native)
+    # What no Anthropic model has signed comes from another one, which may want its own text back.
+    if signed := [thought for thought in thoughts if thought.get("signature", "redacted")]:
+        message["thinking_blocks"] = signed
+    elif thoughts:
+        message["reasoning_content"] = "".join(thought["thinking"] for thought in thoughts)
+    if calls:
+        message["tool_calls"] = calls
+    return [message]
+
+
+def _call(block: Data) -> Part:
+    arguments = orjson.dumps(block["input"]).decode()
+    function = {"name": block["name"], "arguments": arguments}
+    return {"id": block["id"], "type": "function", "function": function}
+
+
+TURNS: dict[str, Callable[[Any, bool], list[Message]]] = {
+    "user": _user,
+    "assistant": _assistant,
+    "system": _system,
+}
+
+
+def _content(content: Any, native: bool) -> str | list[Part]:
+    """Text, or parts; no parts at all are an empty text, since chat has no empty array."""
+    if isinstance(content, str):
+        return content
+    return [part for block in content for part in _parts(block, native)] or ""
+
+
+def _parts(block: Data, native: bool) -> list[Part]:
+    parts = list(PARTS[block["type"]](block, native))
+    if parts and parts[-1]["type"] in CACHED:
+        _marked(parts[-1], block)
+    return parts
+
+
+def _text(block: Data, native: bool) -> Iterator[Part]:
+    yield {"type": "text", "text": block["text"]}
+
+
+def _image(block: Data, native: bool) -> Iterator[Part]:
+    source = block["source"]
+    url = source["url"] if source["type"] == "url" else _data_url(source)
+    yield {"type": "image_url", "image_url": {"url": url}}
+
+
+def _document(block: Data, native: bool) -> Iterator[Part]:
+    """A file, or its text; the model is told title and context as Anthropic tells its own."""
+    source, title = block["source"], block.get("title")
+    if context := block.get("context"):
+        yield {"type": "text", "text": context}
+    if source["type"] == "base64":
+        yield _file(title or "document.pdf", _data_url(source))
+    elif native and source["type"] == "text" and source["data"].strip():
+        data = base64.b64encode(source["data"].encode()).decode()
+        yield _file(title or "", _data_url({"media_type": "text/plain", "data": data}))
+    else:
+        if title:
+            yield {"type": "text", "text": title}
+        yield from _written(source, native)
+
+
+def _written(source: Data, native: bool) -> Iterable[Part]:
+    content = source["data"] if source["type"] == "text" else source["content"]
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [part for block in content for part in _parts(block, native)]
+
+
+PARTS: dict[str, Callable[[Data, bool], Iterator[Part]]] = {
+    "text": _text,
+    "image": _image,
+    "document": _document,
+}
+
+
+def _file(name: str, data: str) -> Part:
+    return {"type": "file", "file": {"filename": name, "file_data": data}}
+
+
+def _data_url(source: Data) -> str:
+    return f"data:{source['media_type']};base64,{source['data']}"
+
+
+def _marked(said: Part, block: Data) -> Part:
+    if control := block.get("cache_control"):
+        said["cache_control"] = control
+    return said
+
+
+def _mark_last(message: Message, control: Data) -> None:
+    """Set a cache breakpoint at the end of the conversation, where chat has a place for one."""
+    if message["role"] == "tool":
+        message["cache_control"] = control
+        return
+    content = message.get("content")
+    if isinstance(content, str) and content:
+        message["content"] = content = [{"type": "text", "text": content}]
+    if content:
+        content[-1]["cache_control"] = control

@@ -1,0 +1,277 @@
+"""Anthropic's Messages API over HTTP, with a fake exchange in place of queue and workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import orjson
+import pytest
+
+from gateway import errors
+from gateway.channel import Outcome
+from gateway.keys import KeyStore
+from tests.fakes import ANSWER, SILENCE, FakeExchange, part
+from tests.messages_events import events, message
+
+BASE = "/inference/v1"
+MESSAGES = f"{BASE}/messages"
+BODY = {
+    "model": "openai/gpt-4o-mini",
+    "max_tokens": 50,
+    "messages": [{"role": "user", "content": "hi"}],
+}
+VERSIONS = {"anthropic-version": "2023-06-01", "anthropic-beta": "a-2025-01-01,b-2026-01-01"}
+NO_KEY = "x-api-key header is required"
+
+
+def post(client, headers, body=None, **fields):
+    return client.post(
+        MESSAGES,
+        data=orjson.dumps(body or {**BODY, **fields}),
+        content_type="application/json",
+        headers={**VERSIONS, **headers},
+        buffered=True,
+    )
+
+
+@pytest.fixture
+def plain(key):
+    return {"x-api-key": key}
+
+
+@pytest.fixture
+def ask(client, plain):
+    """A function that posts a Messages request with these further fields."""
+    return lambda **fields: post(client, plain, **fields)
+
+
+@pytest.fixture
+def ask_scripted(make_client, settings, plain):
+    """A function that posts a Messages request to which this script is played."""
+
+    def ask(*script, **fields):
+        fake = FakeExchange(*script)
+        return post(make_client(settings, fake), plain, **fields)
+
+    return ask
+
+
+def refused(response, status, kind):
+    """Checks all that a refusal has to be; returns its message."""
+    told = response.get_json()
+    assert told.keys() == {"type", "error", "request_id"}
+    assert (response.status_code, told["type"], told["error"]["type"]) == (status, "error", kind)
+    assert told["error"].keys() == {"type", "message"}
+    assert response.content_type == "application/json"
+    request_id = response.headers["X-Request-Id"]
+    assert told["request_id"] == response.headers["request-id"] == request_id
+    return told["error"]["message"]
+
+
+# Answers
+
+
+def test_a_whole_answer_is_a_message(ask, exchange):
+    response = ask()
+    (call,) = exchange.calls
+    assert (response.status_code, response.content_type) == (200, "application/json")
+    assert response.get_json() == {
+        "id": f"msg_{call.plan.call_id}",
+        "type": "message",
+        "role": "assistant",
+        "model": "gpt-4o-mini",
+        "content": [{"type": "text", "text": "Hello!"}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 9,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "output_tokens": 2,
+        },
+    }
+    assert response.headers["request-id"] == response.headers["X-Request-Id"]
+    assert "X-Ignored-Parameters" not in response.headers
+
+
+def test_a_stream_is_the_same_message(ask, exchange):
+    response = ask(stream=True)
+    assert response.content_type.startswith("text/event-stream")
+    assert response.headers["request-id"] == response.headers["X-Request-Id"]
+    streamed = message(events(response.get_data()))
+    whole = ask().get_json()
+    assert streamed == whole | {"id": streamed["id"]}
+    assert [call.plan.stream for call in exchange.calls] == [True, False]
+
+
+def test_the_exchange_gets_a_chat_call(ask, exchange):
+    ask(system="Be kind.", stop_sequences=["END"], metadata={"user_id": "u"})
+    assert exchange.calls[0].body == {
+        "messages": [{"role": "system", "content": "Be kind."}, *BODY["messages"]],
+        "max_tokens": 50,
+        "stop": ["END"],
+        "user": "u",
+    }
+
+
+def test_what_the_provider_does_not_take_is_left_out_and_named(ask, exchange):
+    response = ask(
+        model="openai/gpt-6-luna",
+        temperature=0.3,
+        top_k=5,
+        thinking={"type": "adaptive"},
+        context_management={},
+        service_tier="auto",
+    )
+    assert response.status_code == 200
+    assert exchange.calls[0].body.keys() == {"messages", "max_tokens"}
+    named = response.headers["X-Ignored-Parameters"].split(", ")
+    assert sorted(named) == [
+        "context_management",
+        "service_tier",
+        "temperature",
+        "thinking",
+        "top_k",
+    ]
+
+
+def test_the_betas_of_an_sdk_change_the_address_and_nothing_else(client, plain):
+    response = client.post(f"{MESSAGES}?beta=true", json=BODY, headers=plain)
+    assert response.get_json()["type"] == "message"
+
+
+def test_an_answer_after_blanks_is_a_message_or_anthropic_s_error(ask_scripted):
+    good = ask_scripted(SILENCE, ANSWER).get_data()
+    assert good.startswith(b" ")
+    assert json.loads(good)["type"] == "message"
+    response = ask_scripted(SILENCE, errors.UpstreamOverloaded())
+    assert response.status_code == 200
+    told = response.get_json()
+    assert (told["type"], told["error"]["type"]) == ("error", "overloaded_error")
+    assert told["request_id"] == response.headers["request-id"]
+
+
+# Keys
+
+
+def test_the_key_may_stand_in_either_header(client, auth, plain):
+    assert post(client, auth).status_code == 200
+    assert post(client, plain).status_code == 200
+    for path in (f"{BASE}/models", f"{BASE}/models/demo/echo"):
+        assert client.get(path, headers=plain).status_code == 200
+
+
+def test_no_key_is_told_so(client, exchange):
+    assert refused(post(client, {}), 401, "authentication_error") == NO_KEY
+    assert refused(post(client, {"x-api-key": ""}), 401, "authentication_error") == NO_KEY
+    assert exchange.calls == []
+
+
+def test_wrong_keys_are_told_alike_in_either_header(client, exchange, redis, settings, key):
+    store = KeyStore(redis, settings.key_pepper)
+    store.revoke(key[13:25])
+    for wrong in (key, "mk_inference_x", "sk-ant-abc", "x" * 300, "Bearer x"):
+        in_bearer = post(client, {"Authorization": f"Bearer {wrong}"})
+        alone = post(client, {"x-api-key": wrong})
+        told = refused(alone, 401, "authentication_error")
+        assert wrong[-30:] not in told
+        assert refused(in_bearer, 401, "authentication_error") == told
+    assert exchange.calls == []
+
+
+def test_the_authorization_header_is_the_only_guess(client, key, auth):
+    wrong = {"Authorization": "Bearer mk_inference_x", "x-api-key": key}
+    refused(post(client, wrong), 401, "authentication_error")
+    assert post(client, {**auth, "x-api-key": "mk_inference_x"}).status_code == 200
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "kind", "told"),
+    [
+        ({"max_tokens": None}, 400, "invalid_request_error", "max_tokens: Input should be"),
+        ({"model": 5}, 400, "invalid_request_error", "model: Input should be a valid string"),
+        ({"model": "nobody/x"}, 404, "not_found_error", "The model `nobody/x` does not exist"),
+        ({"model": "groq/llama"}, 503, "api_error", "The model 'groq/llama' is served by"),
+        (
+            {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+            400,
+            "invalid_request_error",
+            "tools.0.type: 'web_search_20250305' tools are not run by this service",
+        ),
+    ],
+)
+def test_a_bad_request_is_refused_before_anything_is_spent(
+    ask, exchange, fields, status, kind, told
+):
+    assert refused(ask(**fields), status, kind).startswith(told)
+    assert exchange.calls == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (errors.Overloaded(retry_after=5), 529, "overloaded_error"),
+        (errors.UpstreamThrottled(retry_after=5), 429, "rate_limit_error"),
+        (errors.UpstreamTimeout(retry_after=5), 504, "timeout_error"),
+    ],
+)
+def test_a_failed_call_keeps_its_status_and_advice(ask, exchange, stream, error, status, kind):
+    exchange.refusal = error
+    response = ask(stream=stream)
+    refused(response, status, kind)
+    assert response.headers["Retry-After"] == "5"
+    wanted = None if error.should_retry is None else str(error.should_retry).lower()
+    assert response.headers.get("x-should-retry") == wanted
+
+
+def test_an_error_in_a_stream_is_an_event(ask_scripted):
+    response = ask_scripted(part("Hel"), errors.UpstreamTruncated(), stream=True)
+    last = events(response.get_data())[-1]
+    assert (last["type"], last["error"]["type"]) == ("error", "api_error")
+    assert last["request_id"] == response.headers["request-id"]
+
+
+def test_a_stream_without_a_word_is_a_message_all_the_same(ask_scripted):
+    response = ask_scripted(SILENCE, Outcome(last=0), stream=True)
+    assert response.get_data().startswith(b": ")
+    assert message(events(response.get_data()))["content"] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [
+        ("GET", MESSAGES, 405, "invalid_request_error"),
+        ("POST", f"{MESSAGES}/count_tokens", 404, "not_found_error"),
+        ("GET", f"{MESSAGES}/batches", 404, "not_found_error"),
+    ],
+)
+def test_what_is_not_there_is_told_in_anthropic_s_envelope(
+    client, plain, method, path, status, kind
+):
+    refused(client.open(path, method=method, headers=plain), status, kind)
+
+
+def test_a_body_that_is_none_is_refused(client, settings, make_client, exchange, plain):
+    told = refused(client.post(MESSAGES, data=b"{", headers=plain), 415, "invalid_request_error")
+    assert "application/json" in told
+    broken = client.post(MESSAGES, data=b"{", headers=plain, content_type="application/json")
+    refused(broken, 400, "invalid_request_error")
+    small = make_client(dataclasses.replace(settings, max_body_bytes=10), exchange)
+    refused(post(small, plain), 413, "request_too_large")
+
+
+def test_an_unforeseen_fault_is_an_api_error_that_says_nothing(ask, exchange, caplog):
+    exchange.refusal = RuntimeError("the prompt was: my secret prompt")
+    told = refused(ask(), 500, "api_error")
+    assert "secret" not in told + caplog.text
+
+
+@pytest.mark.parametrize("path", ["nothing", "models/nobody/messages", "messages2"])
+def test_other_addresses_keep_openai_s_envelope(client, plain, path):
+    told = client.get(f"{BASE}/{path}", headers=plain).get_json()
+    assert told["error"].keys() == {"message", "type", "param", "code"}
