@@ -11,6 +11,7 @@ from api.exchange import Exchange
 from api.health import health
 from api.messages import messages
 from api.models import models
+from api.responses import responses
 from gateway import connections, lifecycle
 from gateway.catalogue import Catalogue
 from gateway.keys import KeyStore
@@ -34,7 +35,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["exchange"] = Exchange(settings, redis)
     errors.register(app)
     envelope.register(app, settings.cors_allow_origins)
-    for blueprint in (chat, messages, embeddings, models, health):
+    for blueprint in (chat, messages, embeddings, models, responses, health):
         app.register_blueprint(blueprint, url_prefix=PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.check_config)

@@ -1,0 +1,204 @@
+"""The Responses API through the app, with a fake exchange in place of queue and workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import orjson
+import pytest
+
+from gateway.channel import Outcome
+from gateway.errors import UpstreamFailed, UpstreamRejected
+from tests.fakes import SILENCE, USAGE, FakeExchange, part
+
+URL = "/inference/v1/responses"
+MODEL = "openai/gpt-4o-mini"
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
+
+
+def answer(finish_reason="stop", **message):
+    """The outcome of an unstreamed call."""
+    message = {"role": "assistant", "content": None, "refusal": None, **message}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+    return Outcome(answer=orjson.dumps({"choices": [choice], "usage": USAGE}), usage=USAGE)
+
+
+@pytest.fixture
+def ask(make_client, settings, auth):
+    """A function that posts a request to which this script is played; gives the exchange too."""
+
+    def post(*script, headers=(), configured=(), **fields):
+        fake = FakeExchange(*script)
+        client = make_client(dataclasses.replace(settings, **dict(configured)), fake)
+        data = orjson.dumps({"model": MODEL, "input": "hi", **fields})
+        response = client.post(
+            URL,
+            data=data,
+            content_type="application/json",
+            headers={**auth, **dict(headers)},
+            buffered=True,
+        )
+        return response, fake
+
+    return post
+
+
+def events(response):
+    """The data of a stream's events, each of which must have its name in front."""
+    blocks = response.get_data(as_text=True).split("\n\n")
+    assert blocks.pop() == ""
+    told = []
+    for block in blocks:
+        if not block.startswith(": "):
+            name, data = block.split("\n")
+            told.append(json.loads(data.removeprefix("data: ")))
+            assert name == f"event: {told[-1]['type']}"
+    return told
+
+
+def test_an_answer_is_a_response(ask):
+    response, exchange = ask(instructions="Be brief.", max_output_tokens=9)
+    assert response.status_code == 200
+    told = response.get_json()
+    assert (told["object"], told["status"], told["model"]) == (
+        "response", "completed", "gpt-4o-mini",
+    )  # fmt: skip
+    assert told["id"] == f"resp_{exchange.calls[0].plan.call_id}"
+    assert told["output"][0]["content"][0]["text"] == "Hello!"
+    assert told["usage"]["input_tokens"] == USAGE["prompt_tokens"]
+    assert told["store"] is False
+    assert exchange.calls[0].body == {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "hi"},
+        ],
+        "max_completion_tokens": 9,
+    }
+
+
+def test_a_stream_tells_the_same_response_event_by_event(ask):
+    response, exchange = ask(stream=True)
+    assert response.content_type.startswith("text/event-stream")
+    told = events(response)
+    assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    assert told[0]["type"] == "response.created"
+    assert told[-1]["type"] == "response.completed"
+    assert exchange.calls[0].plan.stream
+    whole = ask()[0].get_json()
+    own = {"id": 0, "created_at": 0, "completed_at": 0}
+    last = told[-1]["response"]
+    text = whole["output"][0]["content"]
+    assert last["output"][0]["content"] == text
+    assert {**last, **own, "output": 0} == {**whole, **own, "output": 0}
+
+
+def test_reasoning_and_calls_go_back_as_they_came(ask):
+    blocks = {"reasoning_content": "Hm.", "thinking_blocks": [THOUGHT]}
+    first, _ = ask(answer("tool_calls", content="Wait.", tool_calls=[CALL], **blocks), tools=[TOOL])
+    output = first.get_json()["output"]
+    assert [item["type"] for item in output] == ["reasoning", "message", "function_call"]
+    result = {"type": "function_call_output", "call_id": "call_1", "output": "42"}
+    items = [{"role": "user", "content": "hi"}, *output, result]
+    second, exchange = ask(answer(content="Done."), input=items, tools=[TOOL])
+    assert second.get_json()["output"][0]["content"][0]["text"] == "Done."
+    assert exchange.calls[0].body["messages"] == [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "Wait.", "tool_calls": [CALL], **blocks},
+        {"role": "tool", "tool_call_id": "call_1", "content": "42"},
+    ]
+
+
+def test_what_is_ignored_is_named_as_the_caller_wrote_it(ask):
+    response, exchange = ask(max_tool_calls=2, verbosity="low")
+    assert response.headers["X-Ignored-Parameters"] == "max_tool_calls, verbosity"
+    assert exchange.calls[0].body.keys() == {"messages"}
+
+
+def test_a_model_s_rules_are_told_in_the_caller_s_words(ask, tmp_path):
+    models = tmp_path / "models.toml"
+    models.write_text(
+        '[models."demo/strict"]\nprovider = "demo"\n[models."demo/strict".parameters]\n'
+        "max_completion_tokens = { refuse = true }\nreasoning_effort = { drop = true }\n"
+    )
+    strict = {"model": "demo/strict", "configured": {"models_file": str(models)}}
+    refused, _ = ask(**strict, max_output_tokens=9)
+    assert refused.status_code == 400
+    assert refused.get_json()["error"]["param"] == "max_output_tokens"
+    assert "'max_output_tokens'" in refused.get_json()["error"]["message"]
+    taken, _ = ask(**strict, reasoning={"effort": "low"})
+    assert taken.headers["X-Ignored-Parameters"] == "reasoning.effort"
+
+
+REJECTED = UpstreamRejected(
+    "Unsupported value: 'messages[0].content[1]' is too much.", param="messages[0].content[1]"
+)
+
+
+def test_a_provider_s_refusal_is_told_in_the_caller_s_words(ask):
+    response, _ = ask(REJECTED)
+    assert response.status_code == 400
+    error = response.get_json()["error"]
+    assert (error["param"], error["type"]) == ("input", "invalid_request_error")
+    assert error["message"] == "Unsupported value: 'input' is too much."
+
+
+def test_a_failure_before_the_first_part_has_a_status(ask):
+    for stream in (False, True):
+        response, _ = ask(UpstreamFailed(), stream=stream)
+        assert response.status_code == 502
+        assert response.headers["x-should-retry"] == "false"
+        assert response.get_json() == UpstreamFailed().envelope()
+
+
+def test_a_failure_within_a_stream_is_an_error_and_a_failed_response(ask):
+    response, _ = ask(part("Hel"), UpstreamFailed(), stream=True)
+    assert response.status_code == 200
+    *_, error, failed = events(response)
+    assert error["error"] == UpstreamFailed().envelope()["error"]
+    assert failed["type"] == "response.failed"
+    assert failed["response"]["output"][0]["content"][0]["text"] == "Hel"
+
+
+def test_a_stream_that_fails_before_any_part_begins_all_the_same(ask):
+    response, _ = ask(SILENCE, UpstreamFailed(), stream=True)
+    kinds = [event["type"] for event in events(response)]
+    assert kinds == ["response.created", "response.in_progress", "error", "response.failed"]
+
+
+def test_a_failure_after_the_blanks_of_a_late_answer_is_the_envelope(ask):
+    response, _ = ask(SILENCE, REJECTED)
+    assert response.status_code == 200
+    assert response.get_json()["error"]["param"] == "input"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_wrong_request_never_reaches_the_queue(ask, stream):
+    response, exchange = ask(stream=stream, previous_response_id="resp_1")
+    assert response.status_code == 400
+    error = response.get_json()["error"]
+    assert (error["param"], error["code"]) == ("previous_response_id", "unsupported_parameter")
+    assert exchange.calls == []
+
+
+@pytest.mark.parametrize(
+    ("model", "status"), [("openai/gpt-9", 404), (7, 400), ("groq/llama", 503)]
+)
+def test_a_model_that_cannot_be_had_is_told_as_for_chat(ask, model, status):
+    response, _ = ask(model=model)
+    assert response.status_code == status
+
+
+def test_no_response_is_ever_found(client, auth):
+    response = client.get(f"{URL}/resp_1", headers=auth)
+    assert response.status_code == 404
+    error = response.get_json()["error"]
+    assert error["code"] == "response_not_found"
+    assert "stateless" in error["message"]
+
+
+def test_a_key_is_wanted(client):
+    assert client.post(URL, json={"model": MODEL, "input": "hi"}).status_code == 401
+    assert client.get(f"{URL}/resp_1").status_code == 401
