@@ -6,11 +6,13 @@ from flask import Flask
 
 from api import commands, envelope, errors
 from api.chat import chat
+from api.docs import docs
 from api.embeddings import embeddings
 from api.exchange import Exchange
 from api.health import health
 from api.messages import messages
 from api.models import models
+from api.openapi import openapi
 from api.responses import responses
 from gateway import connections, lifecycle
 from gateway.catalogue import Catalogue
@@ -35,7 +37,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions["exchange"] = Exchange(settings, redis)
     errors.register(app)
     envelope.register(app, settings.cors_allow_origins)
-    for blueprint in (chat, messages, embeddings, models, responses, health):
+    for blueprint in (chat, messages, embeddings, models, responses, health, openapi, docs):
         app.register_blueprint(blueprint, url_prefix=PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.check_config)

@@ -1,7 +1,7 @@
 """A provider to test against: what it does is written in the model's name.
 
-`python -m tests.upstream --port 0` prints its port, then speaks OpenAI's chat completions at
-/v1/chat/completions and Anthropic's messages (streamed) at /v1/messages. The model's name is a
+`python -m tests.upstream --port 0` prints its port, then speaks OpenAI's chat completions and
+embeddings at /v1 and Anthropic's messages (streamed) at /v1/messages. The model's name is a
 list of words joined by dashes, each with the numbers that follow it: see upstream_answers.WORDS.
 Words that are not there do nothing, so that any real model's name echoes the last user message.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import struct
 from typing import Any
 
 WORDS = {
@@ -26,6 +28,11 @@ WORDS = {
     "huge": "huge-N: an answer of N megabytes",
     "json": "JSON, even to a call that wants a stream",
     "sse": "a stream, even to a call that wants JSON",
+    "think": "thinking before the text, signed (Anthropic's dialect alone)",
+    "tool": "a call of the first tool that it is given; after a result, that result",
+    "schema": "an object that fits the JSON schema that it is given",
+    "numbers": "embeddings as numbers, even to a call that wants base64",
+    "picky": "no embeddings for a call that names an encoding",
 }
 
 
@@ -47,8 +54,17 @@ class Answer:
         self.connection = connection
         self.asked = asked
         self.words = behaviour(asked["model"])
-        self.dialect = Anthropic() if path.endswith("/messages") else OpenAI(asked["model"])
-        self.text = last_user_text(asked["messages"])
+        self.dialect: Any = OpenAI(asked["model"])
+        if path.endswith("/messages"):
+            self.dialect = Anthropic(thinks="think" in self.words)
+        elif path.endswith("/embeddings"):
+            self.dialect = Embeddings(asked, self.words)
+        self.text = last_user_text(asked["messages"]) if "messages" in asked else "none"
+        if "tool" in self.words:
+            self.use_tool()
+        if "schema" in self.words:
+            wanted = asked["response_format"]["json_schema"]["schema"]
+            self.text = json.dumps(example_of(wanted))
         self.pause = 0.0
         self.deltas = [word + " " for word in self.text.split(" ")]
         self.deltas[-1] = self.deltas[-1][:-1]
@@ -62,6 +78,16 @@ class Answer:
     def number(self, word: str, default: int) -> int:
         return (self.words.get(word) or [default])[0]
 
+    def use_tool(self) -> None:
+        """Call the first tool, and once it has answered, say what it said."""
+        last = self.asked["messages"][-1]
+        if last["role"] == "tool":
+            self.text = last["content"]
+        else:
+            function = self.asked["tools"][0]["function"]
+            self.dialect = ToolCall(self.asked["model"], function["name"])
+            self.text = json.dumps(example_of(function["parameters"]))
+
     async def give(self) -> None:
         words, connection = self.words, self.connection
         early = "mid" not in words
@@ -72,7 +98,7 @@ class Answer:
         if "reset" in words and early:
             connection.reset()
             return
-        status = self.number("status", 200)
+        status = self.dialect.status(self.number("status", 200))
         if "once" in words and connection.records.first_time(self.asked["model"], self.text):
             status = self.number("once", 500)
         connection.stale = "stale" in words
@@ -145,7 +171,12 @@ class Answer:
             self.connection.transport.close()
 
 
-class OpenAI:
+class Dialect:
+    def status(self, status: int) -> int:
+        return status
+
+
+class OpenAI(Dialect):
     def __init__(self, model: str) -> None:
         self.identity = {"id": "chatcmpl-upstream", "created": 1, "model": model}
 
@@ -180,23 +211,109 @@ class OpenAI:
         return event({"error": {"message": "broken", "type": "server_error", "code": None}})
 
 
-class Anthropic:
+class ToolCall(OpenAI):
+    """One call of a tool; its arguments come where others' text does."""
+
+    def __init__(self, model: str, name: str) -> None:
+        super().__init__(model)
+        self.name = name
+
+    def call(self, arguments: str) -> dict:
+        return {
+            "id": "call_1",
+            "type": "function",
+            "function": {"name": self.name, "arguments": arguments},
+        }
+
+    def opening(self) -> bytes:
+        return self.choice({"role": "assistant", "tool_calls": [{"index": 0, **self.call("")}]})
+
+    def delta(self, text: str) -> bytes:
+        return self.choice({"tool_calls": [{"index": 0, "function": {"arguments": text}}]})
+
+    def ending(self, tokens: int) -> bytes:
+        return super().ending(tokens).replace(b'"stop"', b'"tool_calls"')
+
+    def whole(self, text: str) -> bytes:
+        answer = json.loads(super().whole(text))
+        message = {"role": "assistant", "content": None, "tool_calls": [self.call(text)]}
+        answer["choices"][0] |= {"message": message, "finish_reason": "tool_calls"}
+        return json.dumps(answer).encode()
+
+
+class Embeddings(OpenAI):
+    """A vector for each input: the length of the text in each of its (by default three) numbers."""
+
+    def __init__(self, asked: dict, words: dict[str, list[int]]) -> None:
+        super().__init__(asked["model"])
+        self.asked, self.words = asked, words
+
+    def status(self, status: int) -> int:
+        """The status of the answer: `picky` upstreams refuse what they do not know."""
+        return 400 if "picky" in self.words and "encoding_format" in self.asked else status
+
+    def whole(self, text: str) -> bytes:
+        given = self.asked["input"]
+        inputs = [given] if isinstance(given, str) or isinstance(given[0], int) else given
+        data = [
+            {"object": "embedding", "index": i, "embedding": self.encoded(float(len(each)))}
+            for i, each in enumerate(inputs)
+        ]
+        tokens = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
+        body = {"object": "list", "data": data, "model": self.asked["model"], "usage": tokens}
+        return json.dumps(body).encode()
+
+    def error(self, status: int) -> bytes:
+        if "picky" not in self.words:
+            return super().error(status)
+        message = "encoding_format: Extra inputs are not permitted"
+        return json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode()
+
+    def encoded(self, number: float) -> object:
+        numbers = [number] * self.asked.get("dimensions", 3)
+        if self.asked.get("encoding_format") != "base64" or "numbers" in self.words:
+            return numbers
+        return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+
+
+class Anthropic(Dialect):
+    def __init__(self, thinks: bool = False) -> None:
+        self.index = int(thinks)  # of the block of text
+
     def opening(self) -> bytes:
         counts = {"input_tokens": 3, "output_tokens": 1}
         block = {"type": "text", "text": ""}
         start = {"type": "message_start", "message": {"role": "assistant", "usage": counts}}
-        return named(start) + named(
-            {"type": "content_block_start", "index": 0, "content_block": block}
+        return (
+            named(start)
+            + (self.thinking() if self.index else b"")
+            + named({"type": "content_block_start", "index": self.index, "content_block": block})
+        )
+
+    def thinking(self) -> bytes:
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+        deltas = [
+            {"type": "thinking_delta", "thinking": "Let me "},
+            {"type": "thinking_delta", "thinking": "think."},
+            {"type": "signature_delta", "signature": "c2lnbmF0dXJl"},
+        ]
+        return (
+            named({"type": "content_block_start", "index": 0, "content_block": block})
+            + b"".join(
+                named({"type": "content_block_delta", "index": 0, "delta": delta})
+                for delta in deltas
+            )
+            + named({"type": "content_block_stop", "index": 0})
         )
 
     def delta(self, text: str) -> bytes:
         delta = {"type": "text_delta", "text": text}
-        return named({"type": "content_block_delta", "index": 0, "delta": delta})
+        return named({"type": "content_block_delta", "index": self.index, "delta": delta})
 
     def ending(self, tokens: int) -> bytes:
         delta = {"stop_reason": "end_turn", "stop_sequence": None}
         last = {"type": "message_delta", "delta": delta, "usage": {"output_tokens": tokens}}
-        stop = {"type": "content_block_stop", "index": 0}
+        stop = {"type": "content_block_stop", "index": self.index}
         return named(stop) + named(last) + named({"type": "message_stop"})
 
     def whole(self, text: str) -> bytes:
@@ -225,6 +342,13 @@ def chunk(data: bytes) -> bytes:
 
 def usage(tokens: int) -> dict[str, int]:
     return {"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 3 + tokens}
+
+
+def example_of(schema: dict) -> object:
+    """A value that fits a simple JSON schema; an object has all of its properties."""
+    if schema["type"] == "object":
+        return {name: example_of(inner) for name, inner in schema["properties"].items()}
+    return {"string": "Paris", "integer": 21, "number": 0.5, "boolean": True}[schema["type"]]
 
 
 def last_user_text(messages: list[dict]) -> str:

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from gateway import SERVICE, VERSION, errors, keyspace
+from gateway.channel import Target
 from tests.fakes import ANSWER, CHOICE, SILENCE, STREAM, USAGE, FakeExchange, part
 
 BASE = "/inference/v1"
@@ -78,11 +79,12 @@ def test_every_route_says_who_may_use_it(client):
     assert [name for name, mark in access.items() if mark not in ("key", "public")] == []
 
 
-def test_only_health_is_public(client):
+def test_only_health_and_the_documentation_are_public(client):
     views = client.application.view_functions
     rules = client.application.url_map.iter_rules()
     public = {rule.rule for rule in rules if views[rule.endpoint].access == "public"}
-    assert public == {f"{BASE}/health", f"{BASE}/health/ready"}
+    open_to_all = ("health", "health/ready", "openapi.json", "docs")
+    assert public == {f"{BASE}/{name}" for name in open_to_all}
 
 
 # Health and models
@@ -133,16 +135,25 @@ def test_the_list_of_models_is_openai_s(client, auth):
     rows = {row["id"]: row for row in listed["data"]}
     assert {"openai/gpt-4o", "anthropic/claude-sonnet-4-5", "demo/echo"} <= rows.keys()
     assert not any("*" in name for name in rows)
+    parameters = rows["openai/gpt-4o-mini"].pop("supported_parameters")
+    assert {"max_tokens", "temperature", "tools", "seed"} <= set(parameters)
+    assert not {"model", "messages", "stream", "top_k"} & set(parameters)
     assert rows["openai/gpt-4o-mini"] == {
         "id": "openai/gpt-4o-mini",
         "object": "model",
         "created": 0,
         "owned_by": "openai",
         "available": True,
+        "kind": "chat",
         "context_length": 128_000,
         "max_output_tokens": 16_384,
         "shutdown_date": "2027-01-14",
         "successor": "openai/gpt-6-luna",
+        "pricing": {
+            "prompt": "0.00000015",
+            "completion": "0.0000006",
+            "input_cache_read": "0.000000075",
+        },
     }
 
 
@@ -151,12 +162,15 @@ def test_the_list_of_models_is_openai_s(client, auth):
 )
 def test_one_model_is_told_alike(client, auth, model, available):
     shown = client.get(f"{BASE}/models/{model}", headers=auth).get_json()
+    assert ("supported_parameters" in shown) is (model != "demo/echo")  # which reads none
+    shown.pop("supported_parameters", None)
     assert shown == {
         "id": model,
         "object": "model",
         "created": 0,
         "owned_by": model.partition("/")[0],
         "available": available,
+        "kind": "chat",
     }
 
 
@@ -188,8 +202,7 @@ def test_the_exchange_gets_plan_body_and_key(ask, exchange, key):
     ask(max_tokens=5, user="zoë")
     (call,) = exchange.calls
     assert call.plan.web == exchange.web
-    assert (call.plan.model, call.plan.provider) == ("openai/gpt-4o-mini", "openai")
-    assert (call.plan.upstream_model, call.plan.max_output_tokens) == ("gpt-4o-mini", 16_384)
+    assert call.plan.targets == (Target("openai/gpt-4o-mini", "openai", "gpt-4o-mini", 16_384),)
     assert not call.plan.stream
     assert call.body == {"messages": BODY["messages"], "max_tokens": 5, "user": "zoë"}
     assert call.key.public_id == key[13:25]
@@ -200,9 +213,10 @@ def test_every_call_has_an_id_of_its_own(ask):
     assert ask().get_json()["id"] != ask().get_json()["id"]
 
 
-def test_parameters_are_made_fit_for_the_model(ask, exchange):
+def test_parameters_that_the_model_does_not_take_are_named(ask, exchange):
     response = ask(model="anthropic/claude-sonnet-4-5", temperature=1.7, seed=1, magic=2)
-    assert exchange.calls[0].body == {"messages": BODY["messages"], "temperature": 1}
+    # The worker makes them fit, for the model that it asks.
+    assert exchange.calls[0].body == {"messages": BODY["messages"], "temperature": 1.7, "seed": 1}
     assert response.headers["X-Ignored-Parameters"] == "magic, seed"
 
 

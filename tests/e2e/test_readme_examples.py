@@ -55,6 +55,7 @@ def test_there_are_examples_of_every_kind() -> None:
         "python",
         "javascript",
         "python",
+        "python",
     ]
 
 

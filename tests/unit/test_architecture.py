@@ -32,6 +32,8 @@ MAY_IMPORT = {
     "gateway/*": "gateway gevent redis orjson",
     "gateway/dispatch.py": "rq",
     "gateway/validation*.py": "pydantic pydantic_core typing_extensions",
+    # `make prices`
+    "tools/*": "gateway genai_prices",
     # `make run`
     "local/*": "local gateway redis",
     "local/model_server.py": "xllamacpp",

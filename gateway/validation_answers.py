@@ -1,0 +1,227 @@
+"""The shape of what is answered, for the OpenAPI document alone: nothing is checked with it here.
+
+Clients must bear further keys, since a provider's own are passed on. Imported when the document is
+first asked for, so that a process which nobody asks does not hold it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
+
+Count = Annotated[int, Field(ge=0)]
+Created = Annotated[int, Field(description="Unix time, in seconds.")]
+
+
+class ErrorDetails(TypedDict):
+    """OpenAI's error object: all four keys are always there."""
+
+    message: str
+    type: Annotated[str, Field(examples=["invalid_request_error"])]
+    param: Annotated[str | None, Field(description="Path of the wrong value in the request.")]
+    code: Annotated[str | None, Field(examples=["model_not_found"])]
+
+
+class Error(TypedDict):
+    """Why a call failed."""
+
+    error: ErrorDetails
+
+
+class PromptTokensDetails(TypedDict):
+    cached_tokens: NotRequired[Annotated[Count | None, Field(description="Read from a cache.")]]
+    cache_write_tokens: NotRequired[
+        Annotated[Count | None, Field(description="Written to a cache.")]
+    ]
+    audio_tokens: NotRequired[Count | None]
+
+
+class CompletionTokensDetails(TypedDict):
+    reasoning_tokens: NotRequired[Count | None]
+    audio_tokens: NotRequired[Count | None]
+    accepted_prediction_tokens: NotRequired[Count | None]
+    rejected_prediction_tokens: NotRequired[Count | None]
+
+
+class Usage(TypedDict):
+    """Tokens of one call, as the provider counted them."""
+
+    prompt_tokens: Annotated[Count, Field(description="Those of the cache included.")]
+    completion_tokens: Count
+    total_tokens: Count
+    prompt_tokens_details: NotRequired[PromptTokensDetails | None]
+    completion_tokens_details: NotRequired[CompletionTokensDetails | None]
+
+
+class AnsweredFunction(TypedDict):
+    name: str
+    arguments: Annotated[str, Field(description="JSON, as the model wrote it.")]
+
+
+class AnsweredCustom(TypedDict):
+    name: str
+    input: str
+
+
+class AnsweredToolCall(TypedDict):
+    """A tool that the model wants called: `function` or `custom` says which, as `type` does."""
+
+    id: str
+    type: Annotated[str, Field(examples=["function"])]
+    function: NotRequired[AnsweredFunction]
+    custom: NotRequired[AnsweredCustom]
+
+
+class ThinkingBlock(TypedDict):
+    """Reasoning of an Anthropic model, signed, to be sent back as it is with a tool's result."""
+
+    type: Literal["thinking", "redacted_thinking"]
+    thinking: NotRequired[str]
+    signature: NotRequired[str]
+    data: NotRequired[str]
+
+
+class AnsweredMessage(TypedDict):
+    role: Annotated[str, Field(examples=["assistant"])]
+    content: str | None
+    refusal: str | None
+    tool_calls: NotRequired[list[AnsweredToolCall] | None]
+    reasoning_content: NotRequired[
+        Annotated[str | None, Field(description="What the model thought, where it tells.")]
+    ]
+    thinking_blocks: NotRequired[list[ThinkingBlock] | None]
+
+
+FinishReason = Annotated[
+    str, Field(examples=["stop", "length", "tool_calls", "content_filter", "function_call"])
+]
+
+
+class TokenLogprob(TypedDict):
+    token: str
+    logprob: float
+    bytes: NotRequired[list[int] | None]
+    top_logprobs: NotRequired[list[dict[str, Any]]]
+
+
+class Logprobs(TypedDict):
+    content: NotRequired[list[TokenLogprob] | None]
+    refusal: NotRequired[list[TokenLogprob] | None]
+
+
+class CompletionChoice(TypedDict):
+    index: Count
+    message: AnsweredMessage
+    logprobs: Logprobs | None
+    finish_reason: FinishReason
+    native_finish_reason: NotRequired[
+        Annotated[str | None, Field(description="The provider's own word for the end.")]
+    ]
+    stop_sequence: NotRequired[str | None]
+
+
+class ChatCompletion(TypedDict):
+    """A whole answer."""
+
+    id: Annotated[str, Field(examples=["chatcmpl-0123456789abcdef0123456789abcdef"])]
+    object: Literal["chat.completion"]
+    created: Created
+    model: Annotated[str, Field(description="The name of the model at its provider.")]
+    choices: list[CompletionChoice]
+    usage: NotRequired[Usage]
+    service_tier: NotRequired[str | None]
+    system_fingerprint: NotRequired[str | None]
+
+
+class FunctionDelta(TypedDict, total=False):
+    name: str | None
+    arguments: str | None
+
+
+class ToolCallDelta(TypedDict):
+    """A piece of a tool call; `id`, `type` and the function's name come with its first one."""
+
+    index: Count
+    id: NotRequired[str | None]
+    type: NotRequired[str | None]
+    function: NotRequired[FunctionDelta | None]
+
+
+class Delta(TypedDict, total=False):
+    """What a chunk adds to the message; its first chunk says `role`."""
+
+    role: str | None
+    content: str | None
+    refusal: str | None
+    tool_calls: list[ToolCallDelta] | None
+    reasoning_content: str | None
+    thinking_blocks: list[ThinkingBlock] | None
+
+
+class ChunkChoice(TypedDict):
+    index: Count
+    delta: Delta
+    logprobs: NotRequired[Logprobs | None]
+    finish_reason: Annotated[FinishReason | None, Field(description="Null until the end.")]
+    native_finish_reason: NotRequired[str | None]
+    stop_sequence: NotRequired[str | None]
+
+
+class ChatCompletionChunk(TypedDict):
+    """The data of one event of a stream; after the last one comes `data: [DONE]`."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: Created
+    model: str
+    choices: list[ChunkChoice]
+    usage: NotRequired[
+        Annotated[
+            Usage | None,
+            Field(description="Only where `stream_options` asks; null in all chunks but the last."),
+        ]
+    ]
+    service_tier: NotRequired[str | None]
+    system_fingerprint: NotRequired[str | None]
+
+
+class EmbeddingVector(TypedDict):
+    object: Literal["embedding"]
+    index: Count
+    embedding: Annotated[
+        list[float] | str,
+        Field(description="Numbers, or base64 of little-endian float32 where that was asked for."),
+    ]
+
+
+class EmbeddingUsage(TypedDict):
+    prompt_tokens: Count
+    total_tokens: Count
+
+
+class EmbeddingList(TypedDict):
+    """One vector for each input, in the order of the inputs."""
+
+    object: Literal["list"]
+    data: list[EmbeddingVector]
+    model: str
+    usage: NotRequired[EmbeddingUsage]
+
+
+class Health(TypedDict):
+    """The web process is up."""
+
+    status: Literal["ok"]
+    service: Annotated[str, Field(examples=["inference-service"])]
+    version: Annotated[str, Field(examples=["1.0.0"])]
+
+
+class Readiness(TypedDict):
+    """Whether calls can be answered: Redis answers, workers live, nothing is shutting down."""
+
+    status: Literal["ok", "unavailable"]
+    redis: Literal["ok", "unavailable"]
+    workers: Count
+    draining: bool
