@@ -1,10 +1,8 @@
-"""HTTP to providers: the only importer of requests and urllib3."""
+"""HTTP to providers: the only importer of requests."""
 
 from __future__ import annotations
 
 import http.client
-import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -14,8 +12,6 @@ from requests import PreparedRequest, Response
 from requests import exceptions as failures
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from requests.structures import CaseInsensitiveDict
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
 
 from gateway.errors import (
@@ -27,6 +23,7 @@ from gateway.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
+from providers.connection import POOLS, progress
 from providers.wire import Request
 
 READ = 1 << 16  # bytes: at most this much of what has arrived
@@ -55,87 +52,8 @@ CAUSES: tuple[tuple[type[BaseException], type[GatewayError]], ...] = (
 )
 
 
-class _Progress(threading.local):
-    """How far this greenlet's request has come, which no exception tells."""
-
-    connected = True  # False while a connection is being made
-    reused = True  # was the connection there before the request?
-    answered = False  # has a byte of the answer arrived?
-
-    def begin(self) -> None:
-        self.connected, self.reused, self.answered = True, True, False
-
-
-_progress = _Progress()
-
-
-class _Answer(http.client.HTTPResponse):
-    def begin(self) -> None:
-        if self.fp.peek(1):
-            _progress.answered = True
-        super().begin()
-
-
-class _OneWrite:
-    """Sends head and body of a request in one write: half the system calls, one TLS record."""
-
-    _head: bytes | None = None
-
-    def send(self, data: bytes) -> None:
-        # While connecting, what is sent is a proxy's CONNECT; a request's head has its body follow.
-        if _progress.connected and self._head is None and data.endswith(b"\r\n\r\n"):
-            self._head = data
-            return
-        head, self._head = self._head, None
-        super().send(head + data if head is not None else data)  # type: ignore[misc]
-
-    def connect(self) -> None:
-        _progress.connected = _progress.reused = False
-        super().connect()  # type: ignore[misc]
-        _progress.connected = True
-
-
-class _Connection(_OneWrite, HTTPConnection):  # type: ignore[misc]
-    response_class = _Answer
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the peer has kept the idle connection open.
-
-        urllib3 asks poll(), which costs a turn of gevent's loop; a peek costs one system call.
-        """
-        if self.sock is None:
-            return False
-        timeout = self.sock.gettimeout()
-        self.sock.settimeout(0)
-        try:
-            self.sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        finally:
-            self.sock.settimeout(timeout)
-        return False  # closed, or saying something that nobody asked for
-
-
-class _SecureConnection(_OneWrite, HTTPSConnection):  # type: ignore[misc]
-    response_class = _Answer
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
-_POOLS = {"http": _Pool, "https": _SecurePool}
-
-
 class _Adapter(HTTPAdapter):
-    """requests' adapter, with pools that report progress and certificates that are read once."""
+    """requests' adapter, with connections of our own and certificates that are read once."""
 
     def __init__(self, ca_bundle: str, pool_size: int) -> None:
         self._hosts: dict[str, Any] = {}
@@ -145,11 +63,11 @@ class _Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._tls, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        self.poolmanager.pool_classes_by_scheme = POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, ssl_context=self._tls, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
+        manager.pool_classes_by_scheme = POOLS
         return manager
 
     def get_connection_with_tls_context(
@@ -207,7 +125,7 @@ class Transport:
         prepared.headers = CaseInsensitiveDict(request.headers)
         prepared.headers["Content-Length"] = str(len(request.body))
         prepared.headers.setdefault("User-Agent", USER_AGENT)
-        _progress.begin()
+        progress.begin()
         try:
             response = self._adapter.send(
                 prepared, stream=True, timeout=self._timeouts, proxies=self._proxies
@@ -268,10 +186,10 @@ def _unsent(error: Exception) -> GatewayError | None:
     """The error for a request that the provider cannot have acted on; None where it may have."""
     if isinstance(error, failures.SSLError):
         return None
-    if not _progress.connected:
+    if not progress.connected:
         return UpstreamUnreachable()
     reset = any(isinstance(cause, ConnectionError) for cause in _causes(error))
-    if reset and _progress.reused and not _progress.answered:
+    if reset and progress.reused and not progress.answered:
         # The provider closed an idle connection just as we sent.
         unseen = UpstreamError(code="upstream_connect")
         unseen.retryable = True

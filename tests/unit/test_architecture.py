@@ -28,6 +28,7 @@ MAY_IMPORT = {
     # Upstream dialects: they see two modules of the gateway, and one of them speaks HTTP
     "providers/*": "providers gateway.chat gateway.errors orjson",
     "providers/transport.py": "requests urllib3",
+    "providers/connection.py": "urllib3",
     # What both processes share: no Flask, no HTTP client
     "gateway/*": "gateway gevent redis orjson",
     "gateway/dispatch.py": "rq",
