@@ -10,6 +10,7 @@ import sys  # noqa: E402
 import gevent  # noqa: E402
 from redis.exceptions import RedisError  # noqa: E402
 
+from gateway import garbage  # noqa: E402
 from gateway.catalogue import Catalogue  # noqa: E402
 from gateway.logs import configure  # noqa: E402
 from gateway.settings import ConfigurationError, Settings  # noqa: E402
@@ -30,7 +31,9 @@ def main() -> int:
         return 2
     configure(settings)
     runner = CallRunner(connect(catalogue, settings), settings.upstream_retries, catalogue)
-    _start(settings, runner).work()
+    worker = _start(settings, runner)
+    garbage.settle()
+    worker.work()
     return 0
 
 

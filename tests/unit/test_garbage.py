@@ -1,0 +1,62 @@
+"""gateway/garbage.py: full collections when there is time for them."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gateway import garbage
+from gateway.garbage import Collector
+
+
+class Knot:
+    """Garbage that only a collection finds."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.fixture
+def old_garbage() -> Iterator[Callable[[], bool]]:
+    """A settled process with garbage that small collections have passed over: is it still there?"""
+    before = gc.get_threshold()
+    garbage.settle()
+    knot = Knot()
+    gc.collect(1)
+    gc.collect(1)
+    alive = weakref.ref(knot)
+    del knot
+    yield lambda: alive() is not None
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
+def test_a_process_without_calls_collects(old_garbage):
+    Collector().tick(busy=False)
+    assert not old_garbage()
+
+
+def test_a_busy_process_does_not(old_garbage):
+    Collector().tick(busy=True)
+    assert old_garbage()
+
+
+def test_a_busy_process_does_when_it_is_overdue(old_garbage, monkeypatch):
+    collector = Collector()
+    monkeypatch.setattr(garbage, "OVERDUE_SECONDS", -1)
+    collector.tick(busy=True)
+    assert not old_garbage()
+
+
+def test_python_makes_none_by_itself_in_a_process_that_serves(old_garbage):
+    made = [Knot() for _ in range(20 * garbage.YOUNG_OBJECTS * garbage.MIDDLE)]
+    assert len(made) and old_garbage()
+
+
+def test_a_process_that_has_not_settled_is_left_to_python(old_garbage):
+    gc.set_threshold(700, 10, 10)
+    Collector().tick(busy=False)
+    assert old_garbage()
