@@ -15,7 +15,7 @@ from api.monitor import Monitor
 from api.submitter import Submission, Submitter
 from api.waiter import Waiter
 from gateway import connections, dispatch, keyspace
-from gateway.channel import Event, Plan, Started
+from gateway.channel import Event, Plan
 from gateway.errors import (
     CallCancelled,
     Overloaded,
@@ -44,9 +44,7 @@ class Exchange:
         self._started = False
         self._lease = Lease(lambda: connections.commands(settings, 1), self.web)
         self._submitter = Submitter(connections.commands(settings, 1), self._cancel)
-        self._reader = InboxReader(
-            connections.blocking(settings), self.web, self._on_event, self._on_started
-        )
+        self._reader = InboxReader(connections.blocking(settings), self.web, self._on_event)
         self._monitor = Monitor(redis, self.web, self._lease, self.waiters, self._reader, settings)
 
     def start(self) -> None:
@@ -111,12 +109,6 @@ class Exchange:
         waiter = self.waiters.get(event.call_id)
         if waiter is not None:
             waiter.offer(event)
-
-    def _on_started(self, started: Started) -> None:
-        for call_id in started.call_ids:
-            waiter = self.waiters.get(call_id)
-            if waiter is not None:
-                waiter.started(started.worker, started.claim)
 
     def _cancel(self, waiter: Waiter) -> None:
         gevent.spawn(self._cancel_until_done, waiter.call_id)

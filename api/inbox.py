@@ -11,7 +11,7 @@ from redis import Connection, Redis
 from redis.exceptions import RedisError, ResponseError
 
 from gateway import connections, keyspace
-from gateway.channel import Event, ProtocolError, Started
+from gateway.channel import Event, ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +24,10 @@ BEGINNING = b"0-0"
 class InboxReader:
     """Reads entries, many at a time, and passes each on; survives every loss of Redis."""
 
-    def __init__(
-        self,
-        redis: Redis,
-        web: str,
-        on_event: Callable[[Event], None],
-        on_started: Callable[[Started], None],
-    ) -> None:
+    def __init__(self, redis: Redis, web: str, on_event: Callable[[Event], None]) -> None:
         self._redis = redis
         self._key = keyspace.inbox(web)
-        self._on_event, self._on_started = on_event, on_started
+        self._on_event = on_event
         self.last = BEGINNING  # id of the last entry read: what may be trimmed
 
     def run(self) -> None:
@@ -77,13 +71,12 @@ class InboxReader:
             self._deliver(fields)
             if count % TURN_EVENTS == 0:
                 gevent.sleep(0)  # let requests take what they got, before they get more
+        gevent.sleep(0)
+        gevent.sleep(0)  # and send it on, before Redis is asked for the next
 
     def _deliver(self, fields: list[bytes]) -> None:
         try:
-            if fields[0] == b"s":
-                self._on_started(Started.decode(fields[1]))
-            else:
-                self._on_event(Event.decode(fields[1]))
+            self._on_event(Event.decode(fields[1]))
         except ProtocolError:
             log.error("inbox: an entry is not one of ours")
 

@@ -20,12 +20,13 @@ from gateway import dispatch, keyspace
 from gateway.channel import Outcome
 from gateway.dispatch import JobState
 from gateway.errors import DeadlineExceeded, GatewayError, JobLost, NoWorkers, ReplyLost, WorkerLost
+from gateway.garbage import Collector
 from gateway.lease import Lease
 from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.5  # between two looks at the workers' leases
+TICK_SECONDS = 0.5  # between two looks at the waiters and the workers' leases
 TRIM_EVERY = 2  # ticks
 SWEEP_EVERY = 4  # ticks
 SWEEP_BATCH = 200  # calls asked about in one round trip: keeps the event loop turning
@@ -52,12 +53,15 @@ class Monitor:
 
     def run(self) -> None:
         """Watch for ever."""
+        collector = Collector()
         tick = 0
         while True:
             gevent.sleep(TICK_SECONDS)
             tick += 1
-            self._end_overdue()
+            self._look_at_clock()
+            collector.tick(busy=bool(self._waiters))
             try:
+                self._find_workers()
                 self._watch_workers()
                 if tick % TRIM_EVERY == 0:
                     self._tidy()
@@ -69,12 +73,28 @@ class Monitor:
                 # Without this greenlet a lost worker would hang its callers: it must go on.
                 log.error("monitor: %s", type(error).__name__, exc_info=True)
 
-    def _end_overdue(self) -> None:
+    def _look_at_clock(self) -> None:
         now = time.monotonic()
         for waiter in list(self._waiters.values()):
+            if waiter.nudge_at is not None and now >= waiter.nudge_at:
+                waiter.nudge()
             if now > waiter.deadline + OVERDUE_SECONDS and waiter.outcome is None:
                 waiter.fail(DeadlineExceeded())
                 gevent.spawn(_cancel_quietly, self._redis, waiter.call_id)
+
+    def _find_workers(self) -> None:
+        """Ask once where a call runs that takes longer than a tick."""
+        since = time.monotonic() - TICK_SECONDS
+        waiting = [w for w in self._waiting() if not w.worker and w.since < since]
+        for start in range(0, len(waiting), SWEEP_BATCH):
+            batch = waiting[start : start + SWEEP_BATCH]
+            states = dispatch.states(self._redis, [waiter.call_id for waiter in batch])
+            for waiter, state in zip(batch, states, strict=True):
+                if state.status == "started":
+                    waiter.started(state.worker, state.claim)
+
+    def _waiting(self) -> list[Waiter]:
+        return [w for w in self._waiters.values() if w.submitted and w.outcome is None]
 
     def _watch_workers(self) -> None:
         """Twice running without a lease, while this process' own is steady: a worker is lost."""
@@ -105,7 +125,7 @@ class Monitor:
             raise
 
     def _sweep(self) -> None:
-        waiting = [w for w in self._waiters.values() if w.submitted and w.outcome is None]
+        waiting = self._waiting()
         for start in range(0, len(waiting), SWEEP_BATCH):
             self._sweep_batch(waiting[start : start + SWEEP_BATCH])
 

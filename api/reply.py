@@ -154,7 +154,7 @@ class Reply:
                 yield b"".join(map(self._renderer().events, payloads))
             elif self._waiter.outcome is not None:
                 break
-            elif not self._waiter.wait(COMMENT_SECONDS):
+            elif not self._waiter.wait_nudged(COMMENT_SECONDS):
                 yield COMMENT
             payloads = self._parts()
         error = self._waiter.outcome.error

@@ -31,6 +31,7 @@ class Waiter:
         self.claim = ""
         self.received = 0  # number of the last event
         self.outcome: Outcome | None = None
+        self.nudge_at: float | None = None  # when `wait_nudged` is to end, by the monotonic clock
         self.suspect: int | None = None  # `received` when its outcome was seen and events missing
         self._parts: deque[bytes] = deque()
         self._bytes = 0
@@ -75,6 +76,24 @@ class Waiter:
     def wait(self, timeout: float | None) -> bool:
         """Wait for parts or the outcome, at most `timeout` seconds; whether there is any."""
         return bool(self._signal.wait(timeout))
+
+    def wait_nudged(self, seconds: float) -> bool:
+        """The same for at least `seconds`, and at most one look of the monitor longer.
+
+        Its nudge costs nothing until it comes; a timer for each token took 7 % of the web process'
+        time at 256 streams.
+        """
+        self.nudge_at = time.monotonic() + seconds
+        self._signal.wait()
+        self.nudge_at = None
+        if self._parts or self.outcome is not None:
+            return True
+        self._signal.clear()
+        return False
+
+    def nudge(self) -> None:
+        """End `wait_nudged`."""
+        self._signal.set()
 
     def parts(self) -> list[bytes]:
         """The payloads that have arrived since the last time."""

@@ -1,9 +1,8 @@
 """What a call looks like on its way through Redis: both ends of every protocol, as pure functions.
 
 * `Plan` and body: web to worker, under `gw:call:{id}`. One line of JSON, then the body's bytes.
-* `Started`: the claim script to web, an entry `s` of the inbox stream: worker, claim and calls.
-* `Event`: worker to web, an entry `e` of it. A head, then bytes: parts as lines of JSON, or the
-  outcome.
+* `Event`: worker to web, an entry `e` of the inbox stream. A head, then bytes: parts as lines of
+  JSON, or the outcome.
 * `Outcome`: the call's end. One line of JSON, then the whole answer's bytes (none for a stream).
 * A line `#provider/model` before the first part of a stream: another than the plan's first target
   answers. Parts begin with a brace.
@@ -113,25 +112,6 @@ class Outcome:
             )
         except (TypeError, ValueError) as problem:
             raise ProtocolError(f"not an outcome: {problem}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """Calls that one worker has taken with one claim."""
-
-    worker: str
-    claim: str
-    call_ids: list[str]
-
-    @staticmethod
-    def decode(value: bytes) -> Started:
-        """Raises ProtocolError. (The claim script encodes it.)"""
-        try:
-            head, calls = value.decode().split("\n")
-            worker, claim = head.split(" ")
-        except ValueError:
-            raise ProtocolError("no started calls") from None
-        return Started(worker, claim, calls.split(" "))
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,9 @@ class ScriptedWaiter(Waiter):
             self.offer(Event(self.call_id, "claim", self.received + 1, PARTS, step))
         return True
 
+    def wait_nudged(self, seconds: float) -> bool:
+        return self.wait(seconds)
+
 
 @dataclass
 class Submitted:

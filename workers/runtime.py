@@ -26,6 +26,7 @@ from rq.worker_registration import clean_worker_registry
 from gateway import connections, dispatch, keyspace
 from gateway.channel import Outcome
 from gateway.errors import CallCancelled, DeadlineExceeded, GatewayError, WorkerStopped
+from gateway.garbage import Collector
 from gateway.lease import Lease
 from gateway.logs import where
 from gateway.settings import Settings
@@ -42,6 +43,9 @@ LEASES_EVERY = 2  # ticks between two looks at the leases of web processes
 WORKER_TTL = 20  # seconds RQ's record outlives its last renewal, besides RQ's own 60
 STOP_SECONDS = 1.0  # for stopped calls to write their outcome
 FLUSH_SECONDS = 1.0  # for the last writes
+# A claim judges by what was known when it was sent. It may have waited for the bell, but not for a
+# Redis that stood still as long as a lease lives.
+JUDGE_SECONDS = connections.BLOCK_SECONDS + 1.0
 
 
 @dataclass(slots=True)
@@ -71,7 +75,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self.lease = Lease(lambda: connections.commands(settings, 1), name)
         self.outbox = Outbox(connections.blocking(settings))
         self.claims = Claims(
-            self.connection, connections.blocking(settings), name, self.lease.steady
+            self.connection, connections.blocking(settings), name, self._judge_until
         )
         self.runner = runner
         self.pool = Pool(settings.worker_concurrency)
@@ -105,6 +109,10 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         if not self.stopping.is_set():
             log.info("worker %s: stopping, %d calls running", self.name, len(self.running))
         self.stopping.set()
+        self.claims.interrupt()
+
+    def _judge_until(self) -> float:
+        return self.lease.redis_time(JUDGE_SECONDS) if self.lease.steady() else 0.0
 
     def _install_signal_handlers(self) -> None:
         # RQ's raise in whatever frame runs, and kill at the second signal; Heroku may send several.
@@ -130,9 +138,6 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         if not slots or self.suspended:
             self.stopping.wait(TICK_SECONDS if self.suspended else 0)
             return
-        self.claims.wait_bell()
-        if self.stopping.is_set():
-            return
         claimed = self.claims.take(slots, self.stopping.is_set)
         if claimed:
             self.outbox.put_by(("UNLINK", *(keyspace.call(each.call_id) for each in claimed)))
@@ -142,6 +147,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 continue
             running = self.running[each.call_id] = Running(each)
             running.greenlet = self.pool.spawn(self._run, running)
+        gevent.sleep(0)
+        gevent.sleep(0)  # they are on their way before the bell is waited for again
 
     def _run(self, running: Running) -> None:
         running.started, claimed = True, running.claimed
@@ -168,6 +175,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         sender.finish(self.name, outcome, worked)
 
     def _tick(self) -> None:
+        collector = Collector()
         count = 0
         while True:
             try:
@@ -182,6 +190,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             except Exception as error:
                 # Without this greenlet no call could be cancelled any more: it must go on.
                 log.error("worker %s: %s at %s", self.name, type(error).__name__, where(error))
+            collector.tick(busy=bool(self.running))
             gevent.sleep(TICK_SECONDS)
 
     def _obey_cancels(self) -> None:

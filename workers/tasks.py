@@ -24,6 +24,7 @@ from gateway.errors import (
 from gateway.logs import where
 from providers.wire import Provider
 from workers.outbox import Sender
+from workers.pace import Pace
 from workers.routing import Attempts, lines
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class CallRunner:
         self._providers = providers
         self._retries = retries
         self._catalogue = catalogue
+        self._pace = Pace()
 
     def run(self, claimed: Claimed, plan: Plan, body: bytes, sender: Sender) -> Outcome:
         """Ask the targets in turn, send the parts of a stream, and say how the call ended.
@@ -141,12 +143,14 @@ class CallRunner:
             return orjson.dumps(part), part.get("usage")
         usage = None
         naming = target is not plan.targets[0]
-        for parts in attempts.stream(provider, call):
-            sent = lines(parts)
-            sender.send(name_answerer(target.route, sent) if naming else sent)
-            naming = False
-            for part in parts:
-                usage = part.get("usage") or usage
+        with self._pace as pace:
+            for parts in attempts.stream(provider, call):
+                sent = lines(parts)
+                sender.send(name_answerer(target.route, sent) if naming else sent)
+                naming = False
+                for part in parts:
+                    usage = part.get("usage") or usage
+                pace.pause()
         return b"", usage
 
     def _call(self, asking: Asking) -> ChatCall:

@@ -7,16 +7,16 @@
 --
 -- KEYS  1 bell  2 bytes queued  3 started registry  4 claim mark  5... queues
 -- ARGV  1 claim id  2 how many  3 1 if asked again  4 worker  5 now (RQ's time format)
---       6 1 if web processes without a lease may be taken for dead  7 seconds of the claim mark
---       8 seconds kept past the deadline  9 seconds an ended job is kept
---       10 most events kept in an inbox  11 seconds an inbox lives on
--- Tells each web process which of its calls have started, and returns
--- a flat list: call id, web process, milliseconds left, body (false: lost), ...
+--       6 milliseconds since 1970 until when web processes without a lease may be taken for dead
+--       7 seconds of the claim mark  8 seconds kept past the deadline  9 seconds an ended job is kept
+-- Returns a flat list: call id, web process, milliseconds left, body (false: lost), ...
+--
+-- It may have waited behind a BLPOP: what its sender knew of the time is up to a second old.
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local judge = now_ms <= tonumber(ARGV[6])
 local out = {}
-local told = {}  -- ids by web process
 
 local function add(id, web, deadline)
   out[#out + 1] = id
@@ -42,26 +42,26 @@ if redis.call('EXISTS', KEYS[4]) == 1 then return out end
 local function start(id)
   local job = 'rq:job:' .. id
   -- An error would lose all ids that are popped by now: what is not ours is put aside instead.
-  local fields = redis.pcall('HMGET', job, 'status', 'web', 'deadline_ms', 'bytes')
+  local fields = redis.pcall('HMGET', job, 'status', 'web', 'deadline_ms', 'bytes', 'created_at')
   if fields.err then return end
-  local status, web, deadline, bytes = unpack(fields)
+  local status, web, deadline, bytes, created = unpack(fields)
   if bytes and redis.call('EXISTS', KEYS[2]) == 1 then redis.call('DECRBY', KEYS[2], bytes) end
   if status ~= 'queued' then return end
   if not web or not tonumber(deadline) then
     redis.call('HSET', job, 'status', 'failed')
     return
   end
-  if ARGV[6] == '1' and redis.call('EXISTS', 'gw:lease:' .. web) == 0 then
+  if judge and redis.call('EXISTS', 'gw:lease:' .. web) == 0 then
     redis.call('HSET', job, 'status', 'canceled')
     redis.call('EXPIRE', job, ARGV[9])
     redis.call('UNLINK', 'gw:call:' .. id)
     return
   end
-  redis.call('HSET', job, 'status', 'started', 'started_at', ARGV[5], 'last_heartbeat', ARGV[5],
+  local now = created and created > ARGV[5] and created or ARGV[5]
+  redis.call('HSET', job, 'status', 'started', 'started_at', now, 'last_heartbeat', now,
     'worker_name', ARGV[4], 'claim', ARGV[1])
   redis.call('ZADD', KEYS[3], math.floor(deadline / 1000) + ARGV[8], id .. ':' .. ARGV[1])
   add(id, web, deadline)
-  told[web] = told[web] and told[web] .. ' ' .. id or id
 end
 
 local wanted = tonumber(ARGV[2])
@@ -73,11 +73,6 @@ for queue = 5, #KEYS do
     for _, id in ipairs(ids) do start(id) end
   end
   left = left + redis.call('LLEN', KEYS[queue])
-end
-for web, ids in pairs(told) do
-  local inbox = 'gw:inbox:' .. web
-  redis.call('XADD', inbox, 'MAXLEN', '~', ARGV[10], '*', 's', ARGV[4] .. ' ' .. ARGV[1] .. '\n' .. ids)
-  redis.call('EXPIRE', inbox, ARGV[11])
 end
 if left == 0 then
   redis.call('DEL', KEYS[1], KEYS[2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +25,8 @@ BODY = b'{"messages":[]}'
 
 
 class Lossy:
-    """A client that loses the replies of its first script calls: before Redis gets them, or after
-    it has run them."""
+    """A Redis that loses the replies to the first askings: before it gets them, or after it has run
+    them. The first of all stands behind a BLPOP."""
 
     def __init__(self, redis: Redis, *errors: Exception, after: bool) -> None:
         self.asked: list[tuple[Any, ...]] = []
@@ -34,16 +35,31 @@ class Lossy:
     def execute_command(self, *command: Any) -> Any:
         if command[0] != "EVALSHA":
             return self._redis.execute_command(*command)
-        reply = self._redis.execute_command(*command) if self._after or not self._errors else None
+        return self.lose(command, lambda: self._redis.execute_command(*command))
+
+    def lose(self, command: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+        reply = run() if self._after or not self._errors else None
         self.asked.append(command)
         if self._errors:
             raise self._errors.pop(0)
         return reply
 
+    def claims(self, judge_until: Callable[[], float]) -> Claims:
+        made = Claims(self, self._redis, WORKER, judge_until)  # type: ignore[arg-type]
+        ask = made._wait_and_claim
+
+        def lose_first(claim_id: str, slots: int) -> Any:
+            command = made._command(claim_id, slots, again=False)
+            return self.lose(command, lambda: ask(claim_id, slots))
+
+        made._wait_and_claim = lose_first  # type: ignore[method-assign]
+        return made
+
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RETRY_SECONDS", 0)
+    monkeypatch.setattr(connections, "BLOCK_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -62,7 +78,12 @@ def submit(redis: Redis, settings: Settings) -> Iterator[Callable[[], str]]:
 
 
 def claims_of(redis: Any, judge: bool = False) -> Claims:
-    return Claims(redis, redis, WORKER, lambda: judge)
+    def judge_until() -> float:
+        return time.time() + 60 if judge else 0.0
+
+    if isinstance(redis, Lossy):
+        return redis.claims(judge_until)
+    return Claims(redis, redis, WORKER, judge_until)
 
 
 def never() -> bool:
@@ -131,6 +152,27 @@ def test_calls_of_a_web_process_without_a_lease_are_dropped_only_by_who_may_judg
     assert [claimed.call_id for claimed in taken] == ([] if judge else [call_id])
 
 
+def test_a_claim_that_redis_runs_late_drops_nobodys_calls(
+    redis: Redis, submit: Callable[[], str]
+) -> None:
+    call_id = submit()
+    late = Claims(redis, redis, WORKER, lambda: time.time() - 0.1)
+    assert [claimed.call_id for claimed in late.take(10, never)] == [call_id]
+
+
+def test_a_call_has_not_started_before_it_was_made(
+    redis: Redis, submit: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims.dispatch, "now_text", lambda: "2000-01-01T00:00:00.000000Z")
+    early = claims_of(redis)
+    command = early._command("c1", 10, again=False)
+    monkeypatch.undo()
+    call_id = submit()
+    scripts.run(redis, command)
+    created, started = redis.hmget(keyspace.job(call_id), "created_at", "started_at")
+    assert started == created
+
+
 losses = pytest.mark.parametrize(
     "errors",
     [
@@ -186,13 +228,13 @@ def test_a_claim_that_arrives_after_it_was_given_up_for_lost_takes_nothing(
     assert take(redis) == [call_id]
 
 
-def test_a_worker_that_stops_does_not_wait_for_redis(
+def test_a_worker_that_stops_asks_once_what_it_took(
     redis: Redis, submit: Callable[[], str]
 ) -> None:
     submit()
     lossy = Lossy(redis, *(ConnectionError() for _ in range(5)), after=False)
     assert claims_of(lossy).take(10, always) == []
-    assert len(lossy.asked) == 1
+    assert len(lossy.asked) == 2
 
 
 def test_a_worker_that_does_not_stop_asks_until_redis_is_back(redis: Redis) -> None:
@@ -253,31 +295,66 @@ def test_scripts_that_redis_forgot_are_loaded(redis: Redis, submit: Callable[[],
 # the bell
 
 
+def wait_for_a_waiting_client(redis: Redis) -> None:
+    while not redis.info("clients")["blocked_clients"]:
+        pass
+
+
 def test_a_bell_that_rang_before_is_heard_at_once(
+    redis: Redis, submit: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "BLOCK_SECONDS", 60)  # the test's client gives up before
+    call_id = submit()
+    assert take(redis) == [call_id]
+    assert not redis.exists(keyspace.BELL)
+
+
+def test_a_call_that_comes_while_a_worker_waits_is_taken_without_asking_again(
     settings: Settings, redis: Redis, submit: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "BLOCK_SECONDS", 3)
-    submit()
     bell = connections.blocking(settings)
-    begun = time.monotonic()
-    Claims(redis, bell, WORKER, never).wait_bell()
-    assert time.monotonic() - begun < 3
-    assert not redis.exists(keyspace.BELL)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(Claims(redis, bell, WORKER, lambda: 0.0).take, 10, never)
+        wait_for_a_waiting_client(redis)
+        reads = redis.info("stats")["total_reads_processed"]
+        call_id = submit()
+        (claimed,) = waiting.result(timeout=10)
+    assert claimed.call_id == call_id
+    # The test's own: two INFOs, and a submit.
+    assert redis.info("stats")["total_reads_processed"] - reads <= 2
     bell.connection_pool.disconnect()
 
 
 def test_a_bell_that_does_not_ring_is_not_waited_for_for_ever(
-    settings: Settings, redis: Redis, caplog: pytest.LogCaptureFixture
+    redis: Redis, submit: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    bell = connections.blocking(settings)
-    Claims(redis, bell, WORKER, never).wait_bell()
+    call_id = submit()
+    redis.delete(keyspace.BELL)
+    assert take(redis) == [call_id], "a lost bell delays a call, no more"
     assert caplog.records == []
+
+
+def test_a_worker_that_is_told_to_stop_does_not_wait_for_the_bell(
+    settings: Settings, redis: Redis, submit: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "BLOCK_SECONDS", 60)
+    bell = connections.blocking(settings)
+    claim = Claims(redis, bell, WORKER, lambda: 0.0)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(claim.take, 10, always)
+        wait_for_a_waiting_client(redis)
+        claim.interrupt()
+        assert waiting.result(timeout=10) == []
+    call_id = submit()
+    assert take(redis) == [call_id], "the claim that was broken off takes nothing later"
     bell.connection_pool.disconnect()
 
 
-def test_a_bell_whose_redis_is_away_is_waited_out(
-    settings: Settings, redis: Redis, caplog: pytest.LogCaptureFixture
+def test_a_bell_whose_redis_is_away_is_told_and_asked_again_elsewhere(
+    settings: Settings, redis: Redis, submit: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    submit()
     bell = connections.blocking(replace(settings, redis_url="unix:///nowhere/redis.sock"))
-    Claims(redis, bell, WORKER, never).wait_bell()
+    assert Claims(redis, bell, WORKER, lambda: 0.0).take(10, never) == []
     assert "Redis is away" in caplog.text

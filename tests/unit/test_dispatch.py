@@ -57,7 +57,7 @@ def submit(redis: Redis, settings: Settings, key: KeyRecord) -> str:
 
 def start(redis: Redis) -> str:
     """A worker takes one call; its claim."""
-    (claimed,) = Claims(redis, redis, WORKER, lambda: False).take(1, lambda: True)
+    (claimed,) = Claims(redis, redis, WORKER, lambda: 0.0).take(1, lambda: True)
     return claimed.claim
 
 

@@ -17,7 +17,7 @@ from redis import Redis
 from api import exchange as module
 from api.exchange import Exchange
 from gateway import connections, dispatch, keyspace, scripts
-from gateway.channel import PARTS, Event, Outcome, Plan, Started, Target
+from gateway.channel import PARTS, Event, Outcome, Plan, Target
 from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
@@ -85,7 +85,7 @@ def submit(exchange: Exchange, key: KeyRecord) -> Any:
 
 def start(redis: Redis) -> None:
     """A worker takes one call."""
-    assert len(Claims(redis, redis, WORKER, lambda: False).take(1, lambda: True)) == 1
+    assert len(Claims(redis, redis, WORKER, lambda: 0.0).take(1, lambda: True)) == 1
 
 
 def status(redis: Redis, call_id: str) -> str:
@@ -281,16 +281,6 @@ def test_events_reach_the_call_that_they_are_of(exchange: Exchange, key: KeyReco
     exchange._on_event(Event("unknown", "c", 1, PARTS, b"nobody's"))
     exchange._on_event(Event(second.call_id, "c", 1, PARTS, b"two"))
     assert (first.parts(), second.parts()) == ([b"one"], [b"two"])
-
-
-def test_calls_learn_from_a_claim_who_runs_them(exchange: Exchange, key: KeyRecord) -> None:
-    first, second, queued = (submit(exchange, key) for _ in range(3))
-    exchange._on_started(Started(WORKER, "c1", [first.call_id, "unknown", second.call_id]))
-    assert [(each.worker, each.claim) for each in (first, second, queued)] == [
-        (WORKER, "c1"),
-        (WORKER, "c1"),
-        ("", ""),
-    ]
 
 
 def test_a_call_with_a_hole_in_its_answer_is_stopped(

@@ -18,7 +18,7 @@ from redis import Redis
 from api import inbox
 from api.inbox import BEGINNING, InboxReader
 from gateway import connections, dispatch, keyspace, scripts
-from gateway.channel import PARTS, Event, Started
+from gateway.channel import PARTS, Event
 from gateway.settings import Settings
 
 WEB = "web-1"
@@ -62,11 +62,11 @@ def drop_others(redis: Redis) -> None:
 
 def read(
     settings: Settings, wanted: int, between: dict[int, Callable[[], Any]] | None = None
-) -> tuple[InboxReader, list[Event | Started]]:
+) -> tuple[InboxReader, list[Event]]:
     """Run a reader until it has delivered `wanted` entries; after the nth, `between[n]` happens."""
-    seen: list[Event | Started] = []
+    seen: list[Event] = []
 
-    def deliver(entry: Event | Started) -> None:
+    def deliver(entry: Event) -> None:
         seen.append(entry)
         if len(seen) == wanted:
             raise Enough
@@ -74,7 +74,7 @@ def read(
             between[len(seen)]()
 
     client = connections.blocking(settings)
-    reader = InboxReader(client, WEB, deliver, deliver)  # type: ignore[arg-type]
+    reader = InboxReader(client, WEB, deliver)
     with pytest.raises(Enough):
         reader.run()
     connections.give_back(client, connections.take(client))  # the only one: it was given back
@@ -102,14 +102,6 @@ def test_more_events_than_one_reading_takes_are_delivered(
         add(redis, number)
     _, seen = read(settings, 7)
     assert seen == [event(number) for number in range(1, 8)]
-
-
-def test_starts_are_told_in_order_with_events(redis: Redis, settings: Settings) -> None:
-    add(redis, 1)
-    redis.xadd(KEY, {"s": "worker-1 claim-1\nfirst second"})
-    add(redis, 2)
-    _, seen = read(settings, 3)
-    assert seen == [event(1), Started("worker-1", "claim-1", ["first", "second"]), event(2)]
 
 
 def test_the_event_loop_turns_while_many_events_are_read(
@@ -256,5 +248,5 @@ def test_a_key_that_is_no_stream_is_waited_out(redis: Redis, settings: Settings)
     redis.set(KEY, "no stream")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Enough):
         patch.setattr(inbox.gevent, "sleep", pause)
-        InboxReader(client, WEB, deliver, deliver).run()  # type: ignore[arg-type]
+        InboxReader(client, WEB, deliver).run()
     client.connection_pool.disconnect()

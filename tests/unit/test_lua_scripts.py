@@ -14,7 +14,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from gateway import dispatch, keyspace, scripts
-from gateway.channel import Event, Outcome, Plan, Started, Target
+from gateway.channel import Event, Outcome, Plan, Target
 from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
@@ -72,12 +72,10 @@ def claim(
         int(again),
         WORKER,
         dispatch.now_text(),
-        int(judge),
+        int((time.time() + 60) * 1000) if judge else 0,
         120,
         60,
         10,
-        20_000,
-        120,
     ]
     reply = scripts.CLAIM(redis, keys, args)
     return [tuple(reply[i : i + 4]) for i in range(0, len(reply), 4)]
@@ -282,19 +280,6 @@ def test_a_claim_starts_the_oldest_calls_first(
     assert redis.exists(keyspace.BELL), "somebody has to come back for the third"
 
 
-def test_a_claim_tells_each_web_process_what_has_started(
-    redis: Redis, settings: Settings, key: KeyRecord
-) -> None:
-    redis.set(keyspace.lease("web-2"), 1)
-    ours = [submit(redis, settings, key) for _ in range(2)]
-    theirs = submit(redis, settings, key, replace(plan(), web="web-2"))
-    claim(redis)
-    for web, ids in ((WEB, ours), ("web-2", [theirs])):
-        ((_, fields),) = redis.xrange(keyspace.inbox(web))
-        assert Started.decode(fields[b"s"]) == Started(WORKER, "c1", ids)
-        assert 0 < redis.ttl(keyspace.inbox(web)) <= 120
-
-
 def test_the_bell_is_silent_when_nothing_is_left(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
@@ -421,7 +406,7 @@ def test_a_finished_call_leaves_outcome_event_and_truthful_records(
     (outcome,) = dispatch.outcomes(redis, [call_id])
     assert outcome is not None
     assert outcome.answer == b'{"choices":[]}'
-    (_, (_, fields)) = redis.xrange(keyspace.inbox(WEB))
+    ((_, fields),) = redis.xrange(keyspace.inbox(WEB))
     event = Event.decode(fields[b"e"])
     assert (event.call_id, event.number) == (call_id, 1)
     assert Outcome.decode(event.payload).answer == outcome.answer
@@ -441,7 +426,7 @@ def test_finishing_twice_counts_once(redis: Redis, settings: Settings, key: KeyR
     assert finish(redis, call_id, Outcome())
     assert not finish(redis, call_id, Outcome())
     assert redis.hget(keyspace.rq_worker(WORKER), "successful_job_count") == b"1"
-    assert redis.xlen(keyspace.inbox(WEB)) == 2  # started, ended
+    assert redis.xlen(keyspace.inbox(WEB)) == 1
 
 
 def test_a_late_result_is_fenced_off_by_the_loss_that_came_first(

@@ -82,9 +82,7 @@ class World:
     def started(self, worker: str = WORKER) -> Waiter:
         """One whose call a worker runs, which only Redis knows."""
         made = self.queued()
-        (self.claimed,) = Claims(self.redis, self.redis, worker, lambda: False).take(
-            1, lambda: True
-        )
+        (self.claimed,) = Claims(self.redis, self.redis, worker, lambda: 0.0).take(1, lambda: True)
         assert self.claimed.call_id == made.call_id
         return made
 
@@ -123,6 +121,55 @@ def parts(world: World, waiter: Waiter, count: int) -> None:
     """The first `count` events of the call that was claimed last."""
     for number in range(1, count + 1):
         waiter.offer(Event(waiter.call_id, world.claimed.claim, number, PARTS, b"{}"))
+
+
+# who runs a call, and who waits for a nudge
+
+
+def older(waiter: Waiter) -> Waiter:
+    """The same call, submitted a tick ago."""
+    waiter.since -= monitor.TICK_SECONDS
+    return waiter
+
+
+def test_a_call_that_takes_longer_than_a_tick_is_asked_about(world: World) -> None:
+    waiter = older(world.started())
+    world.monitor()._find_workers()
+    assert (waiter.worker, waiter.claim) == (WORKER, world.claimed.claim)
+
+
+def test_a_call_that_waits_in_the_queue_is_asked_about_again(world: World) -> None:
+    waiter = older(world.queued())
+    watching = world.monitor()
+    watching._find_workers()
+    assert (waiter.worker, waiter.outcome) == ("", None)
+    Claims(world.redis, world.redis, WORKER, lambda: 0.0).take(1, lambda: True)
+    watching._find_workers()
+    assert waiter.worker == WORKER
+
+
+def test_redis_is_not_asked_about_quick_calls_and_known_ones(world: World) -> None:
+    world.started()
+    older(world.running())
+    older(world.started()).fail(JobLost())
+    away = connections.commands(replace(world.settings, redis_url="unix:///nowhere/redis.sock"), 1)
+    world.monitor(redis=away)._find_workers()
+
+
+def test_a_call_that_nobody_knows_is_left_to_the_sweep(world: World) -> None:
+    waiter = older(world.waiter())
+    world.monitor()._find_workers()
+    assert waiter.outcome is None
+
+
+def test_a_silent_stream_is_nudged_when_it_asked_to_be(world: World) -> None:
+    due, later = world.waiter(), world.waiter()
+    waits = [gevent.spawn(due.wait_nudged, 0), gevent.spawn(later.wait_nudged, 60)]
+    gevent.sleep(0)
+    world.monitor()._look_at_clock()
+    assert waits[0].get(timeout=10) is False
+    assert not waits[1].ready()
+    waits[1].kill()
 
 
 # the sweep: what Redis says of the calls
@@ -286,7 +333,10 @@ def test_a_call_whose_worker_died_after_redis_was_emptied_ends(world: World) -> 
 def test_a_call_that_was_dropped_from_the_queue_may_be_sent_again(world: World) -> None:
     waiter = world.queued()
     world.redis.delete(keyspace.lease(WEB))
-    assert Claims(world.redis, world.redis, WORKER, lambda: True).take(1, lambda: True) == []
+    assert (
+        Claims(world.redis, world.redis, WORKER, lambda: time.time() + 60).take(1, lambda: True)
+        == []
+    )
     world.monitor()._sweep()
     assert error_of(waiter) is JobLost
     assert waiter.outcome is not None
@@ -444,7 +494,7 @@ def test_a_call_that_was_taken_in_the_last_moment_runs(
     wait_longer(waiter, 31)
 
     def take(redis: Redis) -> int:
-        Claims(redis, redis, WORKER, lambda: False).take(1, lambda: True)
+        Claims(redis, redis, WORKER, lambda: 0.0).take(1, lambda: True)
         return 0
 
     monkeypatch.setattr(dispatch, "live_workers", take)
@@ -464,7 +514,7 @@ def eventually(condition: Any) -> None:
 def test_an_overdue_call_ends_and_its_worker_is_told(world: World) -> None:
     waiter, other = world.running(), world.running()
     waiter.deadline = time.monotonic() - OVERDUE_SECONDS - 0.1
-    world.monitor()._end_overdue()
+    world.monitor()._look_at_clock()
     assert error_of(waiter) is DeadlineExceeded
     told = keyspace.cancel(WORKER)
     eventually(lambda: world.redis.smembers(told) == {waiter.call_id.encode()})
@@ -474,7 +524,7 @@ def test_an_overdue_call_ends_and_its_worker_is_told(world: World) -> None:
 def test_the_worker_has_the_first_word_on_a_deadline(world: World) -> None:
     waiter = world.running()
     waiter.deadline = time.monotonic() - OVERDUE_SECONDS / 2
-    world.monitor()._end_overdue()
+    world.monitor()._look_at_clock()
     assert waiter.outcome is None
 
 
@@ -482,7 +532,7 @@ def test_an_overdue_call_that_has_its_answer_keeps_it(world: World) -> None:
     waiter = world.running()
     waiter.end(Outcome(answer=b"{}"))
     waiter.deadline = time.monotonic() - 100
-    world.monitor()._end_overdue()
+    world.monitor()._look_at_clock()
     assert waiter.outcome == Outcome(answer=b"{}")
 
 

@@ -152,7 +152,6 @@ def test_a_call_that_runs_is_not_begun_a_second_time(
 ) -> None:
     runner.hang = True
     call = claimed()
-    monkeypatch.setattr(worker.claims, "wait_bell", lambda: None)
     monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: [call])
     worker._take_calls()
     worker._take_calls()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import gevent
 import pytest
 
 from api.waiter import BUFFER_BYTES, BUFFER_EVENTS, Waiter
@@ -170,3 +173,27 @@ def test_a_call_started_a_second_time_is_given_up(overflown):
     assert waiter.outcome is None
     waiter.started("worker-2", "second")
     assert isinstance(waiter.outcome.error, ReplyLost)
+
+
+def test_a_nudge_ends_a_wait_that_brought_nothing(waiter):
+    waiting = gevent.spawn(waiter.wait_nudged, 60)
+    gevent.sleep(0)
+    assert waiter.nudge_at > time.monotonic() + 59
+    waiter.nudge()
+    assert waiting.get(timeout=10) is False
+    assert waiter.nudge_at is None
+    assert not waiter.wait(0), "a nudge is nothing to send"
+
+
+@pytest.mark.parametrize("event", [parts(1), ending(1, Outcome())], ids=["parts", "outcome"])
+def test_what_comes_ends_a_wait_before_its_nudge(waiter, event):
+    waiting = gevent.spawn(waiter.wait_nudged, 60)
+    gevent.sleep(0)
+    waiter.offer(event)
+    assert waiting.get(timeout=10) is True
+    assert waiter.nudge_at is None
+
+
+def test_what_has_come_before_is_not_waited_for(waiter):
+    waiter.offer(parts(1))
+    assert waiter.wait_nudged(60) is True
