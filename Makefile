@@ -18,7 +18,7 @@ run: $(VENV)/.local ## Start everything here: Redis, web, worker and a local mod
 test: $(VENV)/.dev ## Run the tests, all or those that ARGS chooses
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: lint types test ## Everything CI runs
+check: lint types guard test ## Everything CI runs
 
 lint: $(VENV)/.dev ## Check style
 	@$(BIN)/ruff check .
