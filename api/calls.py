@@ -66,7 +66,9 @@ def answer(
     route.require(kind)
     # For its refusals and the names; the worker does it again, for the target that it asks.
     _, dropped = catalogue.fit(route.name, asked.parameters, route.name)
-    routes = (route, *catalogue.successors(route))
+    # Vectors of two models are not in one space: only a chat goes on to another model.
+    others = catalogue.successors(route, asked.parameters) if kind == "chat" else ()
+    routes = (route, *others)
     plan = Plan(uuid.uuid4().hex, exchange.web, asked.stream, tuple(map(_target, routes)), kind)
     budget = _budget(request.headers, settings.total_deadline, asked.stream)
     waiter = exchange.submit(plan, orjson.dumps(asked.parameters), key, budget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -12,6 +13,9 @@ from api.exchange import Exchange
 from api.waiter import Waiter
 from gateway.channel import Target, answerer
 from gateway.errors import GatewayError
+from gateway.logs import where
+
+log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 0.2  # before a waiting client's connection is watched: most answers are faster
 HEADERS_SECONDS = 5.0  # of silence before a stream's headers go out
@@ -144,24 +148,47 @@ class Reply:
         error = outcome.error
         self.route = outcome.route
         renderer = self._renderer()
-        yield renderer.whole_error(error) if error else renderer.whole(outcome.answer)
+        if error is None:
+            try:
+                yield renderer.whole(outcome.answer)
+                return
+            except Exception as fault:
+                error = _told(fault)
+        yield renderer.whole_error(error)
 
     def _events(self, payloads: list[bytes]) -> Iterator[bytes]:
         if not payloads and self._waiter.outcome is None:
             yield COMMENT
         while True:
             if payloads:
-                yield b"".join(map(self._renderer().events, payloads))
+                try:
+                    events = b"".join(map(self._renderer().events, payloads))
+                except Exception as fault:
+                    # A stream that just breaks off would look like a whole answer.
+                    yield self._renderer().error(_told(fault))
+                    return
+                yield events
             elif self._waiter.outcome is not None:
                 break
             elif not self._waiter.wait_nudged(COMMENT_SECONDS):
                 yield COMMENT
             payloads = self._parts()
-        error = self._waiter.outcome.error
+        yield self._last_events(self._waiter.outcome.error)
+
+    def _last_events(self, error: GatewayError | None) -> bytes:
         renderer = self._renderer()
-        yield renderer.error(error) if error is not None else renderer.end()
+        try:
+            return renderer.end() if error is None else renderer.error(error)
+        except Exception as fault:
+            return renderer.error(_told(fault))
 
     def _close(self) -> None:
         if self._watcher is not None:
             self._watcher.stop()
         self._exchange.leave(self._waiter)
+
+
+def _told(fault: Exception) -> GatewayError:
+    """The error for a fault of a renderer. Its text may quote the answer, which no log may have."""
+    log.error("reply: %s at %s", type(fault).__name__, where(fault))
+    return GatewayError(should_retry=False)

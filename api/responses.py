@@ -26,7 +26,9 @@ def create(key: KeyRecord) -> Response:
     """Answer a response, whole or as server-sent events."""
     data = calls.read()
     route = calls.route_to(validation.model_name(data))
-    asked = responses_request.chat_request(data, route.provider.extra_parameters)
+    asked = responses_request.chat_request(
+        data, route.provider.extra_parameters, route.provider.keeps
+    )
     try:
         response = calls.answer(key, route, asked, partial(ResponseRenderer, asked=data))
     except GatewayError as error:

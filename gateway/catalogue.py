@@ -73,8 +73,12 @@ class Catalogue:
             )
         return Route(row, provider, row.name_there(model), model)
 
-    def successors(self, route: Route) -> list[Route]:
-        """Where a call may go next should its model be gone, as RETIRED_MODELS allows."""
+    def successors(self, route: Route, parameters: dict[str, Any]) -> list[Route]:
+        """Where a call with these parameters may go next should its model be gone.
+
+        That is as RETIRED_MODELS allows, and no model that lacks what the call asks for.
+        """
+        asked = route.name
         found: list[Route] = []
         if self._settings.retired_models != "successor":
             return found
@@ -85,8 +89,16 @@ class Catalogue:
                 route = self.route(route.model.successor)
             except (ModelNotFound, ProviderNotConfigured):
                 break
-            found.append(route)
+            if self._can(route.name, parameters, asked):
+                found.append(route)
         return found
+
+    def _can(self, model: str, parameters: dict[str, Any], asked: str) -> bool:
+        try:
+            self.fit(model, parameters, asked)
+        except InvalidRequest:
+            return False
+        return True
 
     def find(self, model: str) -> ModelRow:
         """The row that serves `model`, with all rules that hold for it; raises ModelNotFound."""
@@ -109,6 +121,7 @@ class Catalogue:
             return policy.apply(row.parameters, parameters)
         # They were checked for another provider's model, which may know more of them.
         unknown = set(self._extra(self.find(asked))).difference(self._extra(row))
+        policy.check_knobs(name for name in parameters if name in unknown)
         known = {name: value for name, value in parameters.items() if name not in unknown}
         kept, dropped = policy.apply(row.parameters, known, lenient=True)
         return kept, [*(name for name in parameters if name in unknown), *dropped]

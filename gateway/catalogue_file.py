@@ -11,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from gateway.chat import EXTENSIONS
 from gateway.policy import Rule, rules
 from gateway.settings import ConfigurationError, Settings
 
@@ -30,6 +31,8 @@ WANTED: dict[str, type] = {
 WIRES = ("openai", "anthropic", "demo")
 KINDS = ("chat", "embeddings")
 PRICES = ("prompt", "completion", "input_cache_read", "input_cache_write")
+FILE_URL = "file_url"  # a provider that keeps it takes files by their address
+KEEPS = EXTENSIONS | {FILE_URL}
 PROVIDER_NAME = re.compile(r"[\w.-]+", re.ASCII)  # the first half of "provider/model"
 
 
@@ -44,6 +47,7 @@ class ProviderRow:
     key_variable: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     extra_parameters: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
     parameters: Mapping[str, Rule] = field(default_factory=dict)
 
     def missing(self, settings: Settings) -> str | None:
@@ -184,6 +188,8 @@ def _check_provider(provider: ProviderRow) -> None:
         raise _wrong(provider.name, "base_url is missing")
     if provider.base_url and not provider.base_url.startswith(("http://", "https://")):
         raise _wrong(provider.name, "base_url is no URL")
+    if not KEEPS.issuperset(provider.keeps):
+        raise _wrong(provider.name, f"keeps may name {', '.join(sorted(KEEPS))}")
 
 
 def _check_model(model: ModelRow, rows: Rows) -> None:

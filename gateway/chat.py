@@ -6,7 +6,8 @@ it: they are minted once per call, by the web process.
 
 Beyond OpenAI's fields:
 
-* Asked: `cache_control` on parts of content, tools and tool messages; `is_error` on tool messages;
+* Asked: a web address as the `file_data` of a file, for providers whose row keeps "file_url";
+  `cache_control` on parts of content, tools and tool messages; `is_error` on tool messages;
   `reasoning_content` and `thinking_blocks` on assistant messages, to be replayed.
 * Answered: `reasoning_content`, the text of the model's thinking, and `thinking_blocks`: each block
   whole, once, when it ends, as Anthropic wants it back. A choice may tell the provider's own
@@ -23,6 +24,8 @@ from typing import Any, TypeAlias
 Part: TypeAlias = dict[str, Any]
 
 IDENTITY = frozenset({"id", "object", "created", "model"})
+# Fields of messages, parts and tools beyond OpenAI's: most of its kind refuse them.
+EXTENSIONS = frozenset({"cache_control", "is_error", "reasoning_content", "thinking_blocks"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,10 @@ class ChatCall:
     stream: bool = False
     max_output_tokens: int | None = None
     thinking: str | None = None
+
+
+# Kind of tool call -> where it holds what it calls its tool with.
+CALLED = {"function": "arguments", "custom": "input"}
 
 
 def fold(parts: Iterable[Part]) -> Part:
@@ -116,10 +123,10 @@ def _fold_tool_call(folded: Part, call: Part) -> None:
     for key, value in call.items():
         if key == "index" or value is None:
             continue
-        if key == "function":
-            function = folded.setdefault("function", {"name": "", "arguments": ""})
-            function["name"] += value.get("name") or ""
-            function["arguments"] += value.get("arguments") or ""
+        if key in CALLED:
+            called = folded.setdefault(key, {"name": "", CALLED[key]: ""})
+            for piece in called:
+                called[piece] += value.get(piece) or ""
         else:
             folded[key] = value
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,13 @@ class Rule:
 
 
 PASS = Rule()
+
+# What tunes an answer and asks for none: a substitute may do without.
+KNOBS = frozenset(
+    "temperature top_p top_k top_a min_p presence_penalty frequency_penalty repetition_penalty"
+    " repeat_penalty logit_bias seed random_seed reasoning_effort verbosity thinking output_config"
+    " reasoning cache_prompt".split()
+)
 
 ACTIONS: dict[str, Callable[[Any], bool]] = {
     "pass": lambda value: value is True,
@@ -86,7 +93,7 @@ def apply(
     """The parameters as the model takes them, and the names of those left out.
 
     `lenient` is for a model that answers in another's place, whose caller could not know its
-    rules: what `only` would refuse is left out instead.
+    rules: a knob (see KNOBS) that `only` would refuse is left out instead.
 
     Raises InvalidRequest with OpenAI's codes `unsupported_parameter` and `unsupported_value`.
     """
@@ -111,10 +118,17 @@ def apply(
         elif rule.only is None:  # a default that the caller has overridden
             kept[name] = value
         elif value != rule.only:
-            if not lenient:
+            if not lenient or name not in KNOBS:
                 raise _unsupported_value(name, value, rule.only)
             dropped.append(name)
     return kept, dropped
+
+
+def check_knobs(unknown: Iterable[str]) -> None:
+    """Raises InvalidRequest where one of these parameters is more than a knob."""
+    for name in unknown:
+        if name not in KNOBS:
+            raise _unsupported(name)
 
 
 def taken(rules: Mapping[str, Rule], name: str) -> bool:

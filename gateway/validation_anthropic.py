@@ -115,7 +115,9 @@ class Metadata(TypedDict, total=False):
 
 
 class MessagesBody(TypedDict, total=False):
-    """What `POST /v1/messages` takes. Errors are looked for in the order of these keys."""
+    """A request for a message."""
+
+    # Errors are looked for in the order of these keys.
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
     max_tokens: Required[TokenLimit]

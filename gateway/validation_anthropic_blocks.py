@@ -8,7 +8,7 @@ from pydantic import Field, Tag
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
 from gateway.validation_messages import Text
-from gateway.validation_rules import ImageAddress, either, one_of
+from gateway.validation_rules import ImageAddress, WebAddress, either, one_of
 
 Items = Field(min_length=1, fail_fast=True)
 Several = Field(fail_fast=True)
@@ -59,6 +59,11 @@ class PlainText(TypedDict):
     data: str
 
 
+class WebDocument(TypedDict):
+    type: Literal["url"]
+    url: WebAddress
+
+
 PART_OF_DOCUMENT = one_of("type", "text", "image")
 
 
@@ -89,8 +94,9 @@ class DocumentBlock(TypedDict):
     source: Annotated[
         Annotated[Base64Pdf, Tag("=base64")]
         | Annotated[PlainText, Tag("=text")]
-        | Annotated[Custom, Tag("=content")],
-        one_of("type", "base64", "text", "content"),
+        | Annotated[Custom, Tag("=content")]
+        | Annotated[WebDocument, Tag("=url")],
+        one_of("type", "base64", "text", "content", "url"),
     ]
     title: NotRequired[str | None]
     context: NotRequired[str | None]

@@ -53,7 +53,9 @@ Input = Annotated[
 
 
 class EmbeddingsBody(TypedDict, total=False):
-    """What `POST /v1/embeddings` takes. Errors are looked for in the order of these keys."""
+    """A request for embeddings."""
+
+    # Errors are looked for in the order of these keys.
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
     input: Required[Input]

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field, Tag
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-from gateway.validation_rules import ImageAddress, SpeakerName, either, one_of
+from gateway.validation_rules import FileData, ImageAddress, SpeakerName, either, one_of
 
 
 class CacheControl(TypedDict):
@@ -55,7 +55,7 @@ class AudioPart(TypedDict):
 
 
 class File(TypedDict, total=False):
-    file_data: str | None
+    file_data: FileData | None
     file_id: str | None
     filename: str | None
 

@@ -175,7 +175,9 @@ Stop = Annotated[
 
 
 class ChatBody(TypedDict, total=False):
-    """What `POST /v1/chat/completions` takes. Errors are looked for in the order of these keys."""
+    """A request for a chat completion."""
+
+    # Errors are looked for in the order of these keys.
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
     messages: Required[Annotated[list[Message], Items, Field(max_length=MAX_MESSAGES)]]

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 
 from gateway.validation_errors import invalid_request
 from gateway.validation_messages import Items, Text
-from gateway.validation_models import MAX_MODEL, MAX_TOOLS, Named, TextFormat
+from gateway.validation_models import MAX_MODEL, MAX_TOOLS, TextFormat
 from gateway.validation_responses_items import Item
 from gateway.validation_rules import (
     FunctionName,
@@ -65,13 +65,26 @@ FlatTool = Annotated[
     Annotated[FlatFunctionTool, Tag("=function")] | Annotated[FlatCustomTool, Tag("=custom")],
     one_of("type", "function", "custom"),
 ]
+
+
+class NamedFunction(TypedDict):
+    type: Literal["function"]
+    name: FunctionName
+
+
+class NamedCustom(TypedDict):
+    type: Literal["custom"]
+    name: FunctionName
+
+
 NamedTool = Annotated[
-    Annotated[Named, Tag("=function")] | Annotated[Named, Tag("=custom")],
+    Annotated[NamedFunction, Tag("=function")] | Annotated[NamedCustom, Tag("=custom")],
     one_of("type", "function", "custom"),
 ]
 
 
 class AllowedFlatTools(TypedDict):
+    type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: Annotated[list[NamedTool], Items]
 
@@ -79,8 +92,8 @@ class AllowedFlatTools(TypedDict):
 FlatToolChoice = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag("=text")]
     | Annotated[
-        Annotated[Named, Tag("=function")]
-        | Annotated[Named, Tag("=custom")]
+        Annotated[NamedFunction, Tag("=function")]
+        | Annotated[NamedCustom, Tag("=custom")]
         | Annotated[AllowedFlatTools, Tag("=allowed_tools")],
         one_of("type", "function", "custom", "allowed_tools"),
         Tag("=object"),
@@ -120,7 +133,9 @@ class ObfuscationOptions(TypedDict, total=False):
 
 
 class ResponsesBody(TypedDict, total=False):
-    """What `POST /v1/responses` takes. Errors are looked for in the order of these keys."""
+    """A request for a response."""
+
+    # Errors are looked for in the order of these keys.
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
     input: Required[

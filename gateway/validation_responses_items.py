@@ -13,7 +13,7 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 
 from gateway.validation_errors import TAG
 from gateway.validation_messages import PARTS, Items, RefusalPart, Text
-from gateway.validation_rules import Choice, ImageAddress, one_of
+from gateway.validation_rules import Choice, FileData, ImageAddress, WebAddress, one_of
 
 
 class InputText(TypedDict):
@@ -30,9 +30,9 @@ class InputImage(TypedDict):
 
 class InputFile(TypedDict):
     type: Literal["input_file"]
-    file_data: NotRequired[str | None]
+    file_data: NotRequired[FileData | None]
     file_id: NotRequired[str | None]
-    file_url: NotRequired[str | None]
+    file_url: NotRequired[WebAddress | None]
     filename: NotRequired[str | None]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, LiteralString, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from gateway.validation_errors import TAG
-from gateway.validation_urls import is_image_url
+from gateway.validation_urls import is_file_data, is_image_url, is_web_url
 
 MAX_TOKENS = 2**31 - 1
 INT64 = 2**63
@@ -56,7 +56,8 @@ def _checked(kind: LiteralString, reason: str, holds: Callable[[Any], bool]) -> 
 def _whole_again(value: Any) -> Any:
     """The JSON parser makes floats of integers beyond 64 bits: those are too large, not decimal."""
     huge = type(value) is float and abs(value) >= INT64 and value.is_integer()
-    return int(value) if huge else value
+    # The first of them below the range are rounded onto its end.
+    return min(int(value), -INT64 - 1) if huge and value < 0 else int(value) if huge else value
 
 
 def _is_metadata(metadata: dict[str, Any]) -> bool:
@@ -91,6 +92,14 @@ Metadata = Annotated[
         "expected at most 16 keys of at most 64 characters, with strings of at most 512 characters",
         _is_metadata,
     ),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": 16,
+            "propertyNames": {"maxLength": 64},
+            "additionalProperties": {"type": "string", "maxLength": 512},
+        }
+    ),
 ]
 LogitBias = Annotated[
     dict[str, Any],
@@ -98,6 +107,13 @@ LogitBias = Annotated[
         "wrong.value",
         "expected at most 300 tokens, each with a number from -100 to 100",
         _is_logit_bias,
+    ),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": 300,
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        }
     ),
 ]
 ImageAddress = Annotated[
@@ -107,4 +123,9 @@ ImageAddress = Annotated[
         "expected an http or https URL of a public host, or a base64 data URL of an image",
         is_image_url,
     ),
+]
+PUBLIC = "expected an http or https URL of a public host"
+WebAddress = Annotated[str, _checked("wrong.value", PUBLIC, is_web_url)]
+FileData = Annotated[
+    str, _checked("wrong.value", "expected base64 data or a URL of a public host", is_file_data)
 ]

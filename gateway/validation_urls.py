@@ -1,4 +1,4 @@
-"""Decides which image addresses may be handed to a provider. Nothing here is ever fetched."""
+"""Decides which addresses may be handed to a provider. Nothing here is ever fetched."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ MAX_WEB_URL = 8192  # characters
 DATA_IMAGE = re.compile(
     r"data:image/[a-z0-9.+-]{1,64}(;[a-z0-9=._-]{1,64}){0,4};base64,[a-z0-9+/_-]", re.I
 )
+WEB = re.compile(r"\s*https?:", re.I)
 # What resolvers take for an IPv4 address, in any base and number of parts: `2130706433`, `0x7f.1`.
 NUMERIC_HOST = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$")
 # Networks whose addresses end in an IPv4 address: compatible, mapped, and NAT64.
@@ -26,10 +27,16 @@ def is_image_url(url: str) -> bool:
     """
     if url[:5].lower() == "data:":
         return len(url) <= MAX_DATA_URL and url.isascii() and DATA_IMAGE.match(url) is not None
-    return _is_web_url(url)
+    return is_web_url(url)
 
 
-def _is_web_url(url: str) -> bool:
+def is_file_data(data: str) -> bool:
+    """Whether this is data in any form, or the address of a file as `is_web_url` has it."""
+    return not WEB.match(data) or is_web_url(data)
+
+
+def is_web_url(url: str) -> bool:
+    """Whether this is an http(s) URL whose host may be public."""
     # Two parsers may disagree on what a backslash, a blank or a control character means.
     if len(url) > MAX_WEB_URL or not url.isprintable() or "\\" in url or " " in url:
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from providers.anthropic import AnthropicWire
 from providers.demo import DemoProvider
@@ -12,14 +12,16 @@ from providers.openai_embeddings import OpenAIEmbeddings
 from providers.transport import Transport
 from providers.wire import Provider
 
-WIRES: dict[str, Callable[[str, str, Mapping[str, str], Transport], Provider]] = {
-    "openai": lambda url, key, headers, transport: HttpProvider(
-        OpenAIWire(url, key, headers), transport, OpenAIEmbeddings(url, key, headers)
+# A wire is made of its row's address, key, headers and what it keeps of messages.
+Maker = Callable[[str, str, Mapping[str, str], Collection[str], Transport], Provider]
+WIRES: dict[str, Maker] = {
+    "openai": lambda url, key, headers, keeps, transport: HttpProvider(
+        OpenAIWire(url, key, headers, keeps), transport, OpenAIEmbeddings(url, key, headers)
     ),
-    "anthropic": lambda url, key, headers, transport: HttpProvider(
+    "anthropic": lambda url, key, headers, keeps, transport: HttpProvider(
         AnthropicWire(url, key, headers), transport
     ),
-    "demo": lambda url, key, headers, transport: DemoProvider(),
+    "demo": lambda url, key, headers, keeps, transport: DemoProvider(),
 }
 
 
@@ -30,8 +32,12 @@ def create(
     api_key: str,
     headers: Mapping[str, str],
     transport: Transport,
+    keeps: Collection[str] = (),
 ) -> Provider:
-    """The provider that speaks this dialect at this address; ValueError for an unknown dialect."""
+    """The provider that speaks this dialect at this address; ValueError for an unknown dialect.
+
+    `keeps` names what of messages it takes beyond OpenAI's: see gateway/models.toml.
+    """
     if wire not in WIRES:
         raise ValueError(f"Unknown wire {wire!r}: expected one of {', '.join(WIRES)}")
-    return WIRES[wire](base_url, api_key, headers, transport)
+    return WIRES[wire](base_url, api_key, headers, keeps, transport)

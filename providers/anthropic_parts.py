@@ -77,19 +77,24 @@ def _document(part: Mapping[str, Any], path: str) -> Block:
     encoded = file.get("file_data")
     if not encoded:
         raise unsupported(f"{path}.file", "must hold 'file_data'")
+    block: Block = {"type": "document", "source": _source(encoded, path)}
+    if title := (file.get("filename") or "").strip()[:MAX_TITLE]:
+        block["title"] = title
+    return block
+
+
+def _source(encoded: str, path: str) -> Block:
+    if encoded[:6].lower() == "https:":
+        return {"type": "url", "url": encoded}
     kind, data = _data_url(encoded)
     if not kind and encoded.startswith(PDF_OPENING):
         kind, data = PDF, encoded
     if kind == PDF:
-        source = {"type": "base64", "media_type": PDF, "data": data}
-    elif kind == TEXT:
-        source = {"type": "text", "media_type": TEXT, "data": _decoded(data, path)}
-    else:
-        raise unsupported(f"{path}.file.file_data", f"must be a base64 data URL of {PDF} or {TEXT}")
-    block: Block = {"type": "document", "source": source}
-    if title := (file.get("filename") or "").strip()[:MAX_TITLE]:
-        block["title"] = title
-    return block
+        return {"type": "base64", "media_type": PDF, "data": data}
+    if kind == TEXT:
+        return {"type": "text", "media_type": TEXT, "data": _decoded(data, path)}
+    what = f"must be an https URL, or a base64 data URL of {PDF} or {TEXT}"
+    raise unsupported(f"{path}.file.file_data", what)
 
 
 def _data_url(url: str) -> tuple[str, str]:

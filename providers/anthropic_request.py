@@ -41,11 +41,12 @@ def request_body(call: ChatCall) -> Body:
     _refuse_unsupported(asked)
     talk = conversation(asked["messages"])
     limit = call.max_output_tokens
-    room = _max_tokens(asked, limit, wanted_budget(asked, how))
+    wanted = wanted_budget(asked, how)
+    room = _max_tokens(asked, limit, wanted)
     thought = thinking(asked, how, room, talk.may_think)
     body: Body = {
         "model": call.model,
-        "max_tokens": _max_tokens(asked, limit, thought.budget),
+        "max_tokens": _max_tokens(asked, limit, thought.budget) if how.budget else room,
         "messages": talk.turns,
         "stream": True,
     }

@@ -55,7 +55,10 @@ class AnthropicDecoder:
         except orjson.JSONDecodeError:
             body = {"type": "error"} if event == "error" else None
         match body:
-            case {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}:
+            case {
+                "type": "content_block_delta",
+                "delta": {"type": "text_delta", "text": str(text)},
+            }:
                 return self._delta({"content": text}) if text else ()
             case {
                 "type": "content_block_delta",
@@ -72,7 +75,7 @@ class AnthropicDecoder:
             case {
                 "type": "content_block_start",
                 "index": int(index),
-                "content_block": {"type": "tool_use", "id": ident, "name": name} as block,
+                "content_block": {"type": "tool_use", "id": str(ident), "name": str(name)} as block,
             }:
                 call = _ToolCall(len(self._tools), block.get("input"))
                 self._tools[index] = call
@@ -114,9 +117,9 @@ class AnthropicDecoder:
         """Adds what a start or a delta says to a block of thinking; its text is shown at once."""
         block = self._thinking[index]
         if said["type"] == "redacted_thinking":
-            block.update(type="redacted_thinking", data=said.get("data", ""))
+            block.update(type="redacted_thinking", data=_text(said.get("data")))
             return ()
-        text, signature = said.get("thinking") or "", said.get("signature") or ""
+        text, signature = (_text(said.get(name)) for name in ("thinking", "signature"))
         block["type"] = "thinking"
         block["thinking"] = block.get("thinking", "") + text
         block["signature"] = block.get("signature", "") + signature
@@ -166,9 +169,13 @@ class AnthropicDecoder:
         spent = self._usage.get("output_tokens_details")
         counts = {**self._usage, **(spent if isinstance(spent, dict) else {})}
         for ours, group, name in DETAILS:
-            if isinstance(counts.get(ours), (int, dict)):
+            if isinstance(counts.get(ours), dict if ours == "cache_creation" else int):
                 usage.setdefault(group, {})[name] = counts[ours]
         return usage
+
+
+def _text(said: Any) -> str:
+    return said if isinstance(said, str) else ""
 
 
 class _ToolCall:

@@ -7,10 +7,10 @@ migration guide of Claude Sonnet 5.5, read in November 2026.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from providers.anthropic_refusals import invalid, unsupported
+from providers.anthropic_refusals import invalid, unsupported, unsupported_parameter
 
 MIN_BUDGET = 1024  # tokens
 
@@ -32,6 +32,7 @@ EFFORTS = {
     "xhigh": "xhigh",
     "max": "max",
 }
+OWN_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 TYPES = ("enabled", "adaptive", "disabled", "between_tools")
 DISPLAYS = ("summarized", "omitted")
 # While a model thinks, temperature and top_k stay as they are, and top_p can only be so low.
@@ -93,6 +94,12 @@ def thinking(asked: Mapping[str, Any], how: Style, room: int, able: bool) -> Thi
     whether the conversation lets a model with a budget think: one that has used a tool goes on
     only from the thinking that made it do so.
     """
+    chosen = _chosen(asked, how, room, able)
+    own = _own_effort(asked.get("output_config") or {})
+    return replace(chosen, effort=own) if own else chosen
+
+
+def _chosen(asked: Mapping[str, Any], how: Style, room: int, able: bool) -> Thinking:
     said = asked.get("thinking")
     effort = asked.get("reasoning_effort")
     level = EFFORTS.get(effort or "")
@@ -107,7 +114,8 @@ def thinking(asked: Mapping[str, Any], how: Style, room: int, able: bool) -> Thi
     if effort == "none":
         return _off(how)
     if not how.budget:
-        return Thinking({"type": "adaptive"}, level)
+        # The newer of these show nothing of their thinking unless told to.
+        return Thinking({"type": "adaptive", "display": "summarized"}, level)
     # An effort is a hint: where there is no room for the least of budgets, it is not followed.
     budget = min(BUDGETS.get(effort, MIN_BUDGET), max(room * 4 // 5, MIN_BUDGET))
     if not able or budget >= room:
@@ -115,13 +123,30 @@ def thinking(asked: Mapping[str, Any], how: Style, room: int, able: bool) -> Thi
     return Thinking({"type": "enabled", "budget_tokens": budget})
 
 
+def _own_effort(said: Any) -> str | None:
+    """Anthropic's own effort, which turns no thinking on; no schema has seen it."""
+    if not isinstance(said, Mapping):
+        raise invalid("output_config", "expected an object")
+    for name in said:
+        if name != "effort":
+            raise unsupported_parameter(f"output_config.{name[:64]}")
+    effort = said.get("effort")
+    if effort is not None and effort not in OWN_EFFORTS:
+        raise invalid("output_config.effort", f"expected one of {', '.join(OWN_EFFORTS)}")
+    return str(effort) if effort else None
+
+
 def wanted_budget(asked: Mapping[str, Any], how: Style) -> int:
     """Tokens of thinking to add to the limit of an answer for which the caller named none."""
-    said = asked.get("thinking")
-    if isinstance(said, Mapping):
+    said, effort = asked.get("thinking"), asked.get("reasoning_effort")
+    kind = said.get("type") if isinstance(said, Mapping) else None
+    if isinstance(said, Mapping) and kind == "enabled":
         budget = said.get("budget_tokens")
         return budget if type(budget) is int else 0
-    return BUDGETS.get(asked.get("reasoning_effort") or "", 0) if how.budget else 0
+    if effort == "none" or kind in ("disabled", "between_tools"):
+        return 0
+    # Without a budget its thinking still counts as output; its effort is high by default.
+    return BUDGETS.get(effort or ("" if how.budget else "high"), 0)
 
 
 def check_beside(asked: Mapping[str, Any], chosen: Thinking) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import orjson
 
-from gateway.chat import IDENTITY, ChatCall, Part
+from gateway.chat import EXTENSIONS, IDENTITY, ChatCall, Part
 from gateway.errors import GatewayError, UpstreamBadResponse, UpstreamFailed
-from providers.openai_request import request_body, unwanted
+from providers.openai_request import request_body
+from providers.openai_shapes import shape_choice, shape_said, shape_usage
 from providers.rejections import rejection, rejection_inside
 from providers.wire import Request
 
@@ -44,7 +45,11 @@ class OpenAIWire:
     streams_only = False
 
     def __init__(
-        self, base_url: str, api_key: str = "", headers: Mapping[str, str] | None = None
+        self,
+        base_url: str,
+        api_key: str = "",
+        headers: Mapping[str, str] | None = None,
+        keeps: Iterable[str] = (),
     ) -> None:
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._headers = {
@@ -54,7 +59,7 @@ class OpenAIWire:
         }
         if api_key := api_key.strip():  # files and variables end in newlines
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._unwanted = unwanted(base_url)
+        self._unwanted = EXTENSIONS.difference(keeps)
         self._secrets = (api_key, base_url, *(headers or {}).values())
 
     def request(self, call: ChatCall) -> Request:
@@ -122,6 +127,8 @@ class OpenAIDecoder:
         delta.pop("role", None)
         if "reasoning" in delta:
             _name_reasoning(delta)
+        shape_said(delta)
+        shape_choice(choice)
         if state is None:
             state = self._choices[index] = _Choice()
             self._open += 1
@@ -160,9 +167,7 @@ class _Choice:
 
     def number(self, calls: Any) -> None:
         """Gives each tool call's delta the index that some upstreams leave out."""
-        for call in calls if isinstance(calls, list) else ():
-            if not isinstance(call, dict):
-                continue
+        for call in calls:
             index = call.get("index")
             if not isinstance(index, int):
                 # Only the first delta of a call has an id.
@@ -191,6 +196,7 @@ def _usage(usage: Any) -> Part | None:
     if not isinstance(prompt, int) or not isinstance(completion, int):
         return None
     total = usage.get("total_tokens")
+    shape_usage(usage)
     return {**usage, "total_tokens": total if isinstance(total, int) else prompt + completion}
 
 
@@ -198,13 +204,14 @@ def _whole(choice: Any, position: int, secrets: Iterable[str]) -> Part:
     if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
         raise UpstreamBadResponse()
     reason = _reason(choice, secrets)
+    shape_choice(choice)
     message = {"content": None, "refusal": None, **choice["message"]}
     message["role"] = message.get("role") or "assistant"
     if "reasoning" in message:
         _name_reasoning(message)
-    calls = message.get("tool_calls")
-    if isinstance(calls, list):
-        message["tool_calls"] = [_whole_call(call) for call in calls if isinstance(call, dict)]
+    shape_said(message)
+    if calls := message.get("tool_calls"):
+        message["tool_calls"] = [_whole_call(call) for call in calls]
     return {
         "logprobs": None,
         **choice,

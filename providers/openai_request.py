@@ -4,33 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-from gateway.chat import ChatCall, Part
-
-# Fields of messages, parts and tools that are none of OpenAI's: most upstreams refuse them.
-EXTENSIONS = frozenset({"cache_control", "is_error", "reasoning_content", "thinking_blocks"})
-
-# Which of them an upstream takes all the same, by its host. Told by their own documentation: what
-# comes from OpenRouter may be Anthropic's; DeepSeek wants its thinking back while it uses tools.
-TAKEN = {
-    "api.deepseek.com": frozenset({"reasoning_content"}),
-    "openrouter.ai": frozenset({"cache_control", "reasoning_content"}),
-}
-# These refuse every field that they do not know; servers of one's own, and others, ignore it.
-STRICT = frozenset(
-    {"api.openai.com", "api.groq.com", "api.mistral.ai", "generativelanguage.googleapis.com"}
-)
+from gateway.chat import EXTENSIONS, ChatCall, Part
 
 IMAGE_ONLY = "(an image, which follows)"
-
-
-def unwanted(base_url: str) -> frozenset[str]:
-    """The extensions that the upstream at this address does not take."""
-    host = urlsplit(base_url).hostname or ""
-    if host in STRICT:
-        return EXTENSIONS
-    return EXTENSIONS - TAKEN.get(host, frozenset({"reasoning_content"}))
 
 
 def request_body(call: ChatCall, without: frozenset[str] = EXTENSIONS) -> Part:

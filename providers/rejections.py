@@ -38,6 +38,7 @@ STATUSES: dict[int, type[GatewayError]] = {
     407: UpstreamAuth,  # the operator's proxy wants a password
     408: UpstreamTimeout,
     409: UpstreamRejected,
+    410: ModelNotFound,
     413: UpstreamRejected,
     415: UpstreamRejected,
     422: UpstreamRejected,
@@ -60,7 +61,6 @@ KINDS: dict[str, int] = {
     "authentication_error": 401,
     "billing_error": 402,
     "permission_error": 403,
-    "model_not_found": 404,
     "not_found_error": 404,
     "request_too_large": 413,
     "rate_limit_exceeded": 429,
@@ -78,6 +78,13 @@ KINDS: dict[str, int] = {
     "timeout_error": 504,
     "timeout": 504,
 }
+
+# What is said of a model that is gone, with 400 by some: Groq, Together and Mistral among them.
+GONE = frozenset(
+    "model_not_found model_decommissioned model_not_available model_deprecated"
+    " invalid_model".split()
+)
+KINDS.update(dict.fromkeys(GONE, 404))
 
 QUOTA = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
 
@@ -105,6 +112,8 @@ def rejection(
     """The error that an HTTP answer other than 200 stands for."""
     said = error_in(body)
     kind = STATUSES.get(status) or CLASSES.get(status // 100, UpstreamBadResponse)
+    if kind is UpstreamRejected and _says(said, GONE):
+        kind = ModelNotFound
     if kind is ModelNotFound and not said:
         # A bare 404 page is a wrong base URL, not a model that does not exist.
         return UpstreamBadResponse()
@@ -126,6 +135,8 @@ def error_in(body: bytes) -> Mapping[str, Any]:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
+    if isinstance(data, list) and len(data) == 1:
+        data = data[0]  # Google's way
     if not isinstance(data, Mapping):
         return {}
     said = data.get("error") or data.get("detail") or data
@@ -185,7 +196,7 @@ def _make(
 ) -> GatewayError:
     code = said.get("code")
     if kind is UpstreamThrottled:
-        if any(isinstance(word, str) and word in QUOTA for word in (code, said.get("type"))):
+        if _says(said, QUOTA):
             return UpstreamQuotaExceeded()
         return UpstreamThrottled(retry_after=wait)
     if kind is UpstreamOverloaded:
@@ -197,12 +208,19 @@ def _make(
     if _code(code, message) in QUOTA:  # Anthropic says so with 400
         return UpstreamQuotaExceeded()
     param = said.get("param")
+    if kind is ModelNotFound:  # one status and one code, whatever the provider's
+        return ModelNotFound(message or None, param="model" if param == "model" else None)
     return kind(
         message or None,
         param=mask(param, secrets)[:200] if isinstance(param, str) else None,
         code=_code(code, message),
         status=status if status in STATUSES else None,
     )
+
+
+def _says(said: Mapping[str, Any], words: frozenset[str]) -> bool:
+    told = (said.get("code"), said.get("type"))
+    return any(isinstance(word, str) and word in words for word in told)
 
 
 def _code(code: Any, message: str) -> str | None:

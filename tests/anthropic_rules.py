@@ -75,7 +75,8 @@ def check_block(block, where, rule):
         source = block["source"]
         pdf = source["type"] == "base64" and source["media_type"] == "application/pdf"
         text = source["type"] == "text" and source["media_type"] == "text/plain"
-        rule((pdf or text) and source["data"], f"{where}: source")
+        web = source["type"] == "url" and source["url"].startswith("https://")
+        rule(web or ((pdf or text) and source["data"]), f"{where}: source")
         rule(1 <= len(block.get("title", "x")) <= 500, f"{where}: title")
     elif kind == "thinking":
         rule(isinstance(block["thinking"], str) and block["signature"], f"{where}: unsigned")

@@ -13,6 +13,7 @@ FILES = st.sampled_from(
     [
         {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0="},
         {"file_data": "JVBERi0=", "filename": None},
+        {"file_data": "https://example.com/a.pdf"},
         {"filename": "a.txt", "file_data": "data:text/plain;base64,SGVsbG8="},
         {"file_id": "file-1"},
     ]

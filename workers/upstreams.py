@@ -24,6 +24,7 @@ def connect(catalogue: Catalogue, settings: Settings) -> dict[str, Provider]:
             base_url=row.address(settings),
             api_key=settings.variable(row.key_variable) if row.key_variable else "",
             headers=row.headers,
+            keeps=row.keeps,
             transport=transport,
         )
         for row in catalogue.providers.values()

@@ -23,7 +23,7 @@ SAME = {
     "stop_sequences": "stop",
 }
 # Chat parameters that OpenAI does not have: for the providers whose row names them.
-EXTRA = frozenset({"thinking", "top_k"})
+EXTRA = frozenset({"thinking", "output_config", "top_k"})
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 PLAIN_USER = re.compile(r"[\w-]{1,64}", re.ASCII)  # what OpenAI and DeepSeek take of a user's name
 SERVICE_TIERS = {"auto": "auto", "standard_only": "default"}
@@ -34,6 +34,7 @@ KNOBS = {
     "top_k": "top_k",
     "thinking": "thinking",
     "reasoning_effort": "output_config.effort",
+    "output_config": "output_config.effort",
     "user": "metadata.user_id",
     "service_tier": "service_tier",
 }
@@ -46,15 +47,20 @@ KNOWN_OF_TOOLS = frozenset(
 )
 
 
-def chat_request(body: Data, extra: Collection[str] = (), native: bool = False) -> ChatRequest:
+def chat_request(
+    body: Data, extra: Collection[str] = (), native: bool = False, keeps: Collection[str] = ()
+) -> ChatRequest:
     """The chat request that a checked Messages request stands for.
 
-    `extra` names the parameters beyond OpenAI's that the provider takes; `native` tells that it
-    speaks Anthropic's API itself. What the provider has no parameter for is among `ignored`, by
-    Anthropic's name.
+    `extra` names the parameters beyond OpenAI's that the provider takes, `keeps` what it takes of
+    messages; `native` tells that it speaks Anthropic's API itself. What the provider has no
+    parameter for is among `ignored`, by Anthropic's name. Raises InvalidRequest for documents by
+    their address where the provider takes none.
     """
+    if "file_url" not in keeps:
+        _refuse_addresses(body)
     asked = {ours: body[name] for name, ours in SAME.items() if name in body}
-    asked |= _tools(body) | _thinking(body, native) | _output(body) | _account(body, native)
+    asked |= _tools(body) | _thinking(body, native) | _output(body, native) | _account(body, native)
     unknown = EXTRA.difference(extra) & asked.keys()
     parameters = {name: value for name, value in asked.items() if name not in unknown}
     ignored = [*_ignored(body), *(KNOBS[name] for name in sorted(unknown))]
@@ -92,6 +98,33 @@ def without_refused(
             return kept, dropped
 
 
+def own_name(name: str) -> str:
+    """What Anthropic calls this chat parameter."""
+    return KNOBS.get(name, name)
+
+
+def _refuse_addresses(body: Data) -> None:
+    for path, block in _all_blocks(body):
+        if block["type"] == "document" and block["source"]["type"] == "url":
+            path = f"{path}.source.url"
+            reason = "this model takes no documents by URL; send the document itself"
+            raise InvalidRequest(f"{path}: {reason}", param=path)
+
+
+def _all_blocks(body: Data) -> Iterator[tuple[str, Data]]:
+    """Every block of the turns with its path, those inside of tool results too."""
+    for i, message in enumerate(body["messages"]):
+        for j, block in enumerate(_listed(message["content"])):
+            yield f"messages.{i}.content.{j}", block
+            if block["type"] == "tool_result":
+                for k, inner in enumerate(_listed(block.get("content"))):
+                    yield f"messages.{i}.content.{j}.content.{k}", inner
+
+
+def _listed(content: Any) -> list[Data]:
+    return content if isinstance(content, list) else []
+
+
 def _tools(body: Data) -> dict[str, Any]:
     tools = body.get("tools")
     if not tools:
@@ -127,11 +160,12 @@ def _thinking(body: Data, native: bool) -> dict[str, Any]:
     return {"thinking": {"type": "disabled" if thinking["type"] == "disabled" else "enabled"}}
 
 
-def _output(body: Data) -> dict[str, Any]:
+def _output(body: Data, native: bool) -> dict[str, Any]:
     config = body.get("output_config") or {}
     asked: dict[str, Any] = {}
     if effort := config.get("effort"):
-        asked["reasoning_effort"] = effort
+        # OpenAI's word would also make Anthropic's models think, which this does not ask for.
+        asked |= {"output_config": {"effort": effort}} if native else {"reasoning_effort": effort}
     if wanted := config.get("format") or body.get("output_format"):
         schema = wanted["schema"]
         answer = {"name": "answer", "schema": schema, "strict": is_strict(schema)}

@@ -118,10 +118,13 @@ def _image(block: Data, native: bool) -> Iterator[Part]:
 def _document(block: Data, native: bool) -> Iterator[Part]:
     """A file, or its text; the model is told title and context as Anthropic tells its own."""
     source, title = block["source"], block.get("title")
+    unnamed = "" if native else "document.pdf"  # which OpenAI's kind wants, and Anthropic shows
     if context := block.get("context"):
         yield {"type": "text", "text": context}
     if source["type"] == "base64":
-        yield _file(title or "document.pdf", _data_url(source))
+        yield _file(title or unnamed, _data_url(source))
+    elif source["type"] == "url":
+        yield _file(title or unnamed, source["url"])
     elif native and source["type"] == "text" and source["data"].strip():
         data = base64.b64encode(source["data"].encode()).decode()
         yield _file(title or "", _data_url({"media_type": "text/plain", "data": data}))

@@ -16,6 +16,7 @@ from gateway.validation_errors import invalid
 Data = Mapping[str, Any]
 Message = dict[str, Any]
 
+INSTEAD = "send the file itself in 'file_data'"
 DETAILS = {"original": "high"}  # the most that chat knows
 CALL_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
@@ -151,13 +152,24 @@ def _image(part: Data, path: str) -> dict[str, Any]:
 
 
 def _file(part: Data, path: str) -> dict[str, Any]:
-    for name in ("file_id", "file_url"):
-        if part.get(name) is not None:
-            raise _unsupported(f"{path}.{name}", "send the file itself in 'file_data'")
-    if part.get("file_data") is None:
+    if part.get("file_id") is not None:
+        raise _unsupported(f"{path}.file_id", INSTEAD)
+    data = part.get("file_data") or part.get("file_url")
+    if data is None:
         raise invalid("missing", f"{path}.file_data")
-    names = ("filename", "file_data")
-    return {"type": "file", "file": {n: part[n] for n in names if part.get(n) is not None}}
+    name = {"filename": part["filename"]} if part.get("filename") is not None else {}
+    return {"type": "file", "file": {**name, "file_data": data}}
+
+
+def refuse_addresses(asked: Data) -> None:
+    """Raises InvalidRequest for files by their address, for a provider that takes none."""
+    items = asked["input"] if isinstance(asked["input"], list) else []
+    for i, item in enumerate(items):
+        for name in ("content", "output"):
+            parts = item.get(name) if isinstance(item.get(name), list) else []
+            for j, part in enumerate(parts):
+                if part.get("file_url") is not None:
+                    raise _unsupported(f"input[{i}].{name}[{j}].file_url", INSTEAD)
 
 
 def _unsupported(path: str, instead: str) -> InvalidRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from api.dialects.responses_input import messages
+from api.dialects.responses_input import messages, refuse_addresses
 from gateway import validation_responses
 from gateway.errors import InvalidRequest
 from gateway.validation import ChatRequest
@@ -38,14 +38,20 @@ KNOWN = validation_responses.KNOWN
 Data = Mapping[str, Any]
 
 
-def chat_request(data: Any, extra: Collection[str] = ()) -> ChatRequest:
-    """The checked request in chat's terms; `extra` names the provider's own parameters.
+def chat_request(
+    data: Any, extra: Collection[str] = (), keeps: Collection[str] = ()
+) -> ChatRequest:
+    """The checked request in chat's terms.
+
+    `extra` names the provider's own parameters, `keeps` what it takes of messages beyond OpenAI's.
 
     `store` changes nothing: no response is ever stored. Raises InvalidRequest in OpenAI's words,
     with a path into the caller's own request as `param`.
     """
     validation_responses.check(data)
     _refuse_stored(data)
+    if "file_url" not in keeps:
+        refuse_addresses(data)
     asked = {name: value for name, value in data.items() if value is not None}
     stream = bool(asked.get("stream"))
     if "stream_options" in asked and not stream:

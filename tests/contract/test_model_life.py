@@ -206,3 +206,19 @@ def test_the_list_says_which_parameters_mean_something(client, auth, model, take
     assert supported == sorted(supported)
     assert taken <= set(supported)
     assert not not_taken & set(supported)
+
+
+def test_embeddings_of_one_model_are_never_made_by_another(make_client, settings, auth, tmp_path):
+    file = tmp_path / "models.toml"
+    file.write_text(
+        '[models."demo/embed"]\nprovider = "demo"\nkind = "embeddings"\nsuccessor = "demo/other"\n'
+        '[models."demo/other"]\nprovider = "demo"\nkind = "embeddings"\n'
+    )
+    configured = dataclasses.replace(
+        settings, retired_models="successor", models_file=str(file), demo_models=True
+    )
+    fake = FakeExchange(Outcome(answer=b'{"data":[]}'))
+    body = {"model": "demo/embed", "input": "hi"}
+    answer = make_client(configured, fake).post(f"{BASE}/embeddings", json=body, headers=auth)
+    assert answer.status_code == 200
+    assert [target.model for target in fake.calls[0].plan.targets] == ["demo/embed"]

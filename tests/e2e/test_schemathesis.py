@@ -41,8 +41,6 @@ def narrowed(document: dict[str, Any]) -> dict[str, Any]:
                 name = content["schema"]["$ref"].rpartition("/")[2]
                 fields = schemas[name]["properties"]
                 fields["model"]["enum"] = VECTORS if name == "EmbeddingsRequest" else MODELS
-                # JSON's parser rounds an integer beyond 64 bits, and so the first ones into range.
-                fields.pop("seed", None)
                 for example in content["examples"].values():
                     example["value"]["model"] = fields["model"]["enum"][0]
     return document

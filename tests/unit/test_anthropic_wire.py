@@ -191,7 +191,7 @@ def test_two_tools_of_one_name_are_refused():
         "data:text/plain;base64,IA==",
         "data:text/html;base64,SGk=",
         "SGk=",
-        "https://a.example/b.pdf",
+        "http://a.example/b.pdf",
     ],
 )
 def test_files_that_are_neither_text_nor_pdf_are_refused(data):
@@ -308,3 +308,47 @@ def test_an_answer_without_words_still_has_a_role_and_an_end():
 def test_an_error_event_is_raised_whatever_is_in_it(data, error):
     with pytest.raises(error):
         list(AnthropicWire().decoder().feed("error", data))
+
+
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ("high", "output_config"),
+        ({"effort": "minimal"}, "output_config.effort"),
+        ({"effort": []}, "output_config.effort"),
+        ({"format": {}}, "output_config.format"),
+    ],
+)
+def test_an_effort_that_no_schema_has_seen_is_checked(said, param):
+    with pytest.raises(InvalidRequest) as refusal:
+        body({"output_config": said})
+    assert refusal.value.param == param
+
+
+ODD = [
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": 5}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 5}},
+    {
+        "type": "content_block_start",
+        "index": 1,
+        "content_block": {"type": "tool_use", "id": "a", "name": 5, "input": {}},
+    },
+]
+
+
+@pytest.mark.parametrize("event", ODD)
+def test_what_is_not_of_its_form_says_nothing(event):
+    assert list(AnthropicWire().decoder().feed("", json.dumps(event))) == []
+
+
+def test_thinking_of_another_form_is_told_empty():
+    decoder = AnthropicWire().decoder()
+    block = {"type": "thinking", "thinking": 5, "signature": []}
+    for event in (
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta"}},
+    ):
+        assert list(decoder.feed("", json.dumps(event))) == []
+    (part,) = decoder.feed("", json.dumps({"type": "content_block_stop", "index": 0}))
+    told = {"type": "thinking", "thinking": "", "signature": ""}
+    assert part["choices"][0]["delta"]["thinking_blocks"] == [told]

@@ -252,7 +252,7 @@ def test_rules_of_provider_family_and_model_stand_one_over_the_other(with_file, 
 def test_models_that_an_operator_adds_have_the_rules_of_their_family(with_file, model, name):
     provider = model.partition("/")[0]
     known = with_file(f'[models."{provider}/*"]\nprovider = "{provider}"')
-    other = known.find(f"{provider}/gpt-4.1")
+    other = known.find(f"{provider}/another")
     assert name in known.find(model).parameters
     assert other.parameters.get(name) == known.providers[provider].parameters.get(name)
 
@@ -303,9 +303,63 @@ def test_successors_follow_each_other_as_far_as_they_are_configured(tmp_path, mo
     file.write_text(CHAIN, "utf-8")
     keys = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
     known = catalogue(models_file=str(file), variables=keys, retired_models="successor")
-    assert [route.name for route in known.successors(known.route(model))] == names
+    assert [route.name for route in known.successors(known.route(model), {})] == names
     refusing = catalogue(models_file=str(file), variables=keys)
-    assert refusing.successors(refusing.route(model)) == []
+    assert refusing.successors(refusing.route(model), {}) == []
+
+
+SUBSTITUTES = """
+[models."openai/a"]
+provider = "openai"
+successor = "anthropic/b"
+[models."anthropic/b"]
+provider = "anthropic"
+successor = "openai/gpt-6-luna"
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ({"temperature": 2, "seed": 1}, ["anthropic/b", "openai/gpt-6-luna"]),
+        ({"n": 1}, ["anthropic/b", "openai/gpt-6-luna"]),
+        ({"n": 2}, ["openai/gpt-6-luna"]),
+        ({"web_search_options": {}}, ["openai/gpt-6-luna"]),
+    ],
+)
+def test_no_successor_takes_a_call_that_it_cannot_answer_as_asked(with_file, asked, names):
+    known = with_file(SUBSTITUTES, retired_models="successor")
+    assert [r.name for r in known.successors(known.route("openai/a"), asked)] == names
+
+
+def test_a_substitute_does_without_a_knob_and_not_without_what_is_asked_for():
+    known = catalogue(variables=KEYS)
+    assert known.fit("openai/gpt-4o", {"top_k": 1}, "llamacpp/m") == ({}, ["top_k"])
+    with pytest.raises(InvalidRequest) as refusal:
+        known.fit("openai/gpt-4o", {"grammar": "root ::= [ab]"}, "llamacpp/m")
+    assert refusal.value.param == "grammar"
+
+
+@pytest.mark.parametrize(
+    ("model", "dropped"),
+    [
+        ("openai/gpt-4o", ["reasoning_effort", "verbosity"]),
+        ("openai/gpt-4o-mini", ["reasoning_effort", "verbosity"]),
+        ("openai/gpt-6-luna", []),
+    ],
+)
+def test_a_model_is_told_nothing_of_reasoning_that_it_does_not_do(model, dropped):
+    sent = {"reasoning_effort": "low", "verbosity": "low"}
+    kept, left_out = catalogue(variables=KEYS).fit(model, sent, model)
+    assert left_out == dropped
+    assert kept == {name: value for name, value in sent.items() if name not in dropped}
+
+
+def test_what_a_provider_keeps_of_messages_is_one_of_what_there_is(with_file):
+    row = '[providers.own]\nwire = "openai"\nbase_url = "http://a"\nkeeps = '
+    assert with_file(row + '["reasoning_content"]').providers["own"].keeps
+    with pytest.raises(ConfigurationError, match="keeps may name cache_control, file_url"):
+        with_file(row + '["everything"]')
 
 
 @pytest.mark.parametrize(

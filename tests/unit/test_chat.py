@@ -110,3 +110,16 @@ def test_blocks_of_thinking_are_listed():
     blocks = [{"type": "thinking", "thinking": "a"}, {"type": "redacted_thinking", "data": "b"}]
     said = message(*(part({"thinking_blocks": [block]}) for block in blocks))
     assert said["thinking_blocks"] == blocks
+
+
+def test_the_input_of_a_custom_tool_is_joined():
+    def call(**rest):
+        return part({"tool_calls": [{"index": 0, **rest}]})
+
+    said = message(
+        call(id="a", type="custom", custom={"name": "sql", "input": ""}),
+        call(custom={"input": "SELECT "}),
+        call(custom={"input": "1"}),
+    )
+    custom = {"name": "sql", "input": "SELECT 1"}
+    assert said["tool_calls"] == [{"id": "a", "type": "custom", "custom": custom}]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from api.dialects.messages_request import chat_request, is_strict, without_refused
 from gateway import policy
 from gateway.chat import ChatCall
+from gateway.errors import InvalidRequest
 from gateway.validation_anthropic import checked
 from providers.anthropic_request import request_body
 
@@ -25,7 +26,7 @@ USE = {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": "é"}}
 CALL = {"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"a":"é"}'}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 STRICT = {**SCHEMA, "required": ["a"], "additionalProperties": False}
-ALL = ("thinking", "top_k")
+ALL = ("thinking", "output_config", "top_k")
 
 
 def request(**fields):
@@ -33,7 +34,7 @@ def request(**fields):
 
 
 def asked(extra=(), native=False, **fields):
-    return chat_request(checked(request(**fields)), extra, native)
+    return chat_request(checked(request(**fields)), extra, native, ["file_url"])
 
 
 def document(source, **fields):
@@ -192,6 +193,7 @@ def test_the_system_prompt_is_the_first_message(fields, wanted):
 
 
 # Blocks of a user's turn -> what chat says, to Anthropic and to others where that differs.
+WEB = {"type": "url", "url": "https://a.example/b.pdf"}
 USER_PARTS = [
     ([text("a"), text("b", cache_control=CACHE)], None, None),
     (
@@ -212,7 +214,12 @@ USER_PARTS = [
     ),
     (
         [document(PDF)],
+        [file("", "data:application/pdf;base64,JVBERi0xLjQ=")],
         [file("document.pdf", "data:application/pdf;base64,JVBERi0xLjQ=")],
+    ),
+    (
+        [document(WEB, title="T", cache_control=CACHE)],
+        [{**file("T", "https://a.example/b.pdf"), "cache_control": CACHE}],
         None,
     ),
     (
@@ -432,3 +439,24 @@ def test_parameters_reach_anthropic_as_they_were(fields):
     parameters = asked(ALL, native=True, **body).parameters
     sent = request_body(ChatCall("m", parameters, stream=True))
     assert sent == {**body, "stream": True}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_document_by_its_address_is_refused_where_the_provider_takes_none(inside):
+    block, path = document(WEB), "messages.0.content.0.source.url"
+    turns = [{"role": "user", "content": [block]}]
+    if inside:
+        use = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+        result = {"type": "tool_result", "tool_use_id": "a", "content": [text("Here:"), block]}
+        turns = [{"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+        path = "messages.1.content.0.content.1.source.url"
+    with pytest.raises(InvalidRequest) as refusal:
+        chat_request(checked(request(messages=turns)))
+    assert refusal.value.param == path
+    assert refusal.value.message.startswith(f"{path}: ")
+
+
+def test_an_effort_alone_makes_no_model_of_anthropic_think():
+    made = asked(["output_config"], native=True, output_config={"effort": "low"})
+    assert made.parameters["output_config"] == {"effort": "low"}
+    assert "reasoning_effort" not in made.parameters

@@ -4,11 +4,14 @@ import json
 
 import pytest
 
+from gateway.catalogue import Catalogue
 from gateway.chat import ChatCall
+from gateway.settings import Settings
 from providers.openai import OpenAIWire
 
 CACHE = {"type": "ephemeral"}
 THOUGHT = [{"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}]
+PROVIDERS = Catalogue.load(Settings()).providers
 MESSAGES = [
     {"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": CACHE}]},
     {
@@ -21,24 +24,24 @@ MESSAGES = [
 ]
 
 
-def sent(base_url, messages=MESSAGES, **parameters):
+def sent(provider="openai", messages=MESSAGES, **parameters):
     call = ChatCall("m", {"messages": messages, **parameters})
-    return json.loads(OpenAIWire(base_url).request(call).body)
+    return json.loads(OpenAIWire("http://x", keeps=PROVIDERS[provider].keeps).request(call).body)
 
 
 @pytest.mark.parametrize(
-    ("base_url", "thinking", "cache"),
+    ("provider", "thinking", "cache"),
     [
-        ("https://api.openai.com/v1", False, False),
-        ("https://api.groq.com/openai/v1", False, False),
-        ("https://api.mistral.ai/v1", False, False),
-        ("https://api.deepseek.com/v1", True, False),
-        ("https://openrouter.ai/api/v1", True, True),
-        ("http://127.0.0.1:8000/v1", True, False),
+        ("openai", False, False),
+        ("groq", False, False),
+        ("mistral", False, False),
+        ("deepseek", True, False),
+        ("openrouter", True, True),
+        ("vllm", True, False),
     ],
 )
-def test_an_upstream_gets_the_extensions_that_it_takes(base_url, thinking, cache):
-    user, assistant, _ = sent(base_url)["messages"]
+def test_an_upstream_gets_the_extensions_that_it_keeps(provider, thinking, cache):
+    user, assistant, _ = sent(provider)["messages"]
     assert ("reasoning_content" in assistant) is thinking
     assert ("cache_control" in user["content"][0]) is cache
     assert "thinking_blocks" not in assistant
@@ -57,7 +60,7 @@ def test_the_call_itself_is_not_changed():
     ]
     tools = [{"type": "function", "function": {"name": "f"}, "cache_control": CACHE}]
     before = json.dumps([messages, tools])
-    body = sent("https://api.openai.com/v1", messages, tools=tools)
+    body = sent("openai", messages, tools=tools)
     assert json.dumps([messages, tools]) == before
     assert body["tools"] == [{"type": "function", "function": {"name": "f"}}]
     assert [message["role"] for message in body["messages"][-2:]] == ["tool", "user"]
@@ -65,4 +68,4 @@ def test_the_call_itself_is_not_changed():
 
 def test_a_tool_without_text_still_answers():
     result = {"role": "tool", "tool_call_id": "a", "content": []}
-    assert sent("http://x", [result])["messages"] == [{**result, "content": ""}]
+    assert sent(messages=[result])["messages"] == [{**result, "content": ""}]

@@ -5,7 +5,13 @@ import json
 import pytest
 
 from gateway.chat import ChatCall, fold
-from gateway.errors import UpstreamBadResponse, UpstreamFailed, UpstreamOverloaded, UpstreamRejected
+from gateway.errors import (
+    ModelNotFound,
+    UpstreamBadResponse,
+    UpstreamFailed,
+    UpstreamOverloaded,
+    UpstreamRejected,
+)
 from providers.openai import OpenAIWire
 from providers.rejections import MAX_MESSAGE, mask, retry_after, seconds_until
 
@@ -249,3 +255,89 @@ def test_retry_after_is_a_sensible_number_or_nothing(headers, seconds):
 )
 def test_a_date_is_so_many_seconds_away(date, seconds):
     assert seconds_until(date, 60.0) == seconds
+
+
+GONE = [
+    (400, {"error": {"message": "gone", "code": "model_decommissioned"}}),
+    (400, {"error": {"message": "gone", "code": "model_not_available"}}),
+    (400, {"object": "error", "message": "gone", "type": "invalid_model", "code": "1500"}),
+    (404, {"error": {"message": "gone", "code": "NOT_FOUND"}}),
+    (404, [{"error": {"message": "gone", "code": 404, "status": "NOT_FOUND"}}]),
+    (410, {"error": {"message": "gone"}}),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), GONE, ids=range(len(GONE)))
+def test_a_model_that_is_gone_is_not_found_however_a_provider_says_so(status, body):
+    error = OpenAIWire("http://x").error(status, json.dumps(body).encode(), {})
+    assert (type(error), error.status, error.code) == (ModelNotFound, 404, "model_not_found")
+    assert error.message == "gone"
+
+
+def test_a_model_that_is_gone_inside_of_a_stream_is_not_found():
+    data = json.dumps({"error": {"message": "gone", "code": "model_decommissioned"}})
+    with pytest.raises(ModelNotFound):
+        OpenAIWire("http://x").decoder().feed("message", data)
+
+
+def test_a_page_that_is_gone_is_no_model():
+    assert type(OpenAIWire("http://x").error(410, b"<html>", {})) is UpstreamBadResponse
+
+
+SHAPES = [
+    ({"content": "a", "thinking_blocks": "x"}, {"content": "a"}),
+    ({"content": "a", "thinking_blocks": [{"type": "thinking"}]}, {"content": "a"}),
+    ({"content": "a", "annotations": [None]}, {"content": "a"}),
+    ({"content": "a", "reasoning_content": 5}, {"content": "a"}),
+    ({"content": "a", "tool_calls": [None]}, {"content": "a", "tool_calls": []}),
+    (
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+                {"type": "text", "text": "Yes"},
+                {"type": "text", "text": "."},
+            ]
+        },
+        {"content": "Yes.", "reasoning_content": "Hm."},
+    ),
+]
+
+
+@pytest.mark.parametrize(("said", "told"), SHAPES)
+def test_what_is_not_of_its_form_is_left_out_whole_and_streamed(said, told):
+    body = {"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]}
+    message = OpenAIWire("http://x").answer(json.loads(json.dumps(body)))["choices"][0]["message"]
+    assert message == {"role": "assistant", "refusal": None, **told}
+    chunk = {"choices": [{"index": 0, "delta": said, "finish_reason": None}]}
+    (part,) = OpenAIWire("http://x").decoder().feed("message", json.dumps(chunk))
+    assert part["choices"][0]["delta"] == {"role": "assistant", **told}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": 5},
+        {"tool_calls": "x"},
+        {"tool_calls": [{"function": "f"}]},
+        {"tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+        {"function_call": "f"},
+    ],
+)
+def test_an_answer_that_would_lack_its_text_or_its_tools_is_an_error(said):
+    with pytest.raises(UpstreamBadResponse):
+        OpenAIWire("http://x").answer({"choices": [{"message": dict(said)}]})
+    with pytest.raises(UpstreamBadResponse):
+        data = json.dumps({"choices": [{"index": 0, "delta": said}]})
+        OpenAIWire("http://x").decoder().feed("message", data)
+
+
+def test_details_of_usage_that_count_nothing_are_left_out():
+    usage = {
+        "prompt_tokens": 1,
+        "completion_tokens": 2,
+        "prompt_tokens_details": {"cached_tokens": "x", "audio_tokens": 0},
+        "completion_tokens_details": "none",
+    }
+    told = OpenAIWire("http://x").answer({"choices": [], "usage": usage})["usage"]
+    assert told["prompt_tokens_details"] == {"audio_tokens": 0}
+    assert told["completion_tokens_details"] == {}

@@ -248,6 +248,13 @@ REFUSED = [
     ({"input": [{"role": "user", "content": [
         {"type": "input_file", "file_url": "http://169.254.169.254/"}]}]},
      "input[0].content[0].file_url"),
+    ({"input": [{"role": "user", "content": [
+        {"type": "input_file", "file_url": "https://a.example/b.pdf"}]}]},
+     "input[0].content[0].file_url"),
+    ({"input": [call(), output(said=[
+        {"type": "input_file", "file_url": "https://a.example/b.pdf"}])]},
+     "input[1].output[0].file_url"),
+    ({"tool_choice": {"name": "f"}}, "tool_choice.type"),
     ({"input": [call(), output(said=[{"type": "input_file"}])]}, "input[1].output[0].file_data"),
 ]  # fmt: skip
 
@@ -357,3 +364,12 @@ def test_what_comes_of_a_conversation_keeps_the_rules_of_chat(items):
     assert bool(texts) == bool(spoken)
     calls = [c["id"] for m in messages for c in m.get("tool_calls") or ()]
     assert calls == [i["call_id"] for i in items if i.get("type") == "function_call"]
+
+
+def test_a_file_by_its_address_goes_to_a_provider_that_takes_it():
+    part = {"type": "input_file", "file_url": "https://a.example/b.pdf"}
+    data = {"model": "m", "input": [{"role": "user", "content": [part]}]}
+    (message,) = chat_request(data, keeps=["file_url"]).parameters["messages"]
+    assert message["content"] == [
+        {"type": "file", "file": {"file_data": "https://a.example/b.pdf"}}
+    ]

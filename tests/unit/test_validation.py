@@ -221,6 +221,7 @@ BAD = {
     "60 2^63": (body(seed=2**63), HIGH, "seed"),
     "60 2^64": (body(seed=2.0**64), HIGH, "seed"),
     "60 -2^64": (body(seed=-(2.0**64)), LOW, "seed"),
+    "60 -2^63-1, as the parser has it": (body(seed=-(2.0**63)), LOW, "seed"),
     "60 1e300": (body(seed=1e300), HIGH, "seed"),
     "62 17 keys": (body(metadata={str(key): "" for key in range(17)}), VALUE, "metadata"),
     "62 nested": (body(metadata={"a": {"b": "c"}}), VALUE, "metadata"),

@@ -70,7 +70,8 @@ WRONG = [
     (image(type="base64", media_type="image/png", data=""), "messages.0.content.0.source.data: "),
     (image(type="url", url="http://127.0.0.1/a"), "messages.0.content.0.source.url: expected an"),
     (image(type="url", url="file:///etc/passwd"), "messages.0.content.0.source.url: expected an"),
-    (document(type="url", url="https://a.example"), "messages.0.content.0.source: Input tag 'url'"),
+    (document(type="file", file_id="f"), "messages.0.content.0.source: Input tag 'file'"),
+    (document(type="url", url="http://10.0.0.1/"), "messages.0.content.0.source.url: expected an"),
     (
         said({"type": "thinking", "thinking": "x", "signature": "s"}),
         "messages.0.content.0: `thinking` blocks are not allowed in messages of role 'user'",
