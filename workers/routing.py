@@ -1,6 +1,6 @@
 """Which attempts a call gets: retries of what cannot have been acted on, and nothing else.
 
-Reads two things of an error, `retryable` and `retry_after`, never a status.
+Reads three things of an error, `retryable`, `retry_after` and `should_retry`, never a status.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Attempts:
     deadline: float
     made: int = 0
     sleep: Callable[[float], None] = time.sleep
+    seen: bool = False  # may a provider have seen one of them?
 
     def complete(self, provider: Provider, call: ChatCall) -> Part:
         """The whole answer; raises the last attempt's GatewayError."""
@@ -65,6 +66,10 @@ class Attempts:
 
     def _wait_or_raise(self, error: GatewayError) -> None:
         """Wait before the next attempt, or raise where there is none."""
+        if self.seen and error.should_retry:
+            # True of this attempt, but the caller would repeat them all.
+            error.should_retry = False
+        self.seen = self.seen or not error.should_retry
         backoff = BACKOFF_SECONDS * 2 ** (self.made - 1) * random.uniform(0.5, 1)
         pause = max(backoff, error.retry_after or 0)
         late = time.monotonic() + pause >= self.deadline

@@ -221,3 +221,21 @@ def test_waits_differ_so_that_workers_do_not_come_back_together() -> None:
 def test_parts_travel_as_lines_without_a_line_break_of_their_own() -> None:
     parts: list[Part] = [{"a": "one\ntwo"}, {"b": 1}]
     assert lines(parts) == b'{"a":"one\\ntwo"}\n{"b":1}'
+
+
+@both_ways
+def test_a_caller_is_not_told_to_repeat_what_a_provider_may_have_seen(
+    way: str, slept: list[float]
+) -> None:
+    provider = Scripted(UpstreamFailed(), UpstreamUnreachable(), UpstreamUnreachable())
+    with pytest.raises(UpstreamUnreachable) as caught:
+        ask(way, attempts(slept), provider)
+    assert caught.value.should_retry is False
+
+
+@both_ways
+def test_a_caller_may_repeat_what_no_provider_has_seen(way: str, slept: list[float]) -> None:
+    provider = Scripted(*(UpstreamUnreachable() for _ in range(3)))
+    with pytest.raises(UpstreamUnreachable) as caught:
+        ask(way, attempts(slept), provider)
+    assert caught.value.should_retry is True
