@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ class InboxReader:
         self._key = keyspace.inbox(web)
         self._on_event = on_event
         self.last = BEGINNING  # id of the last entry read: what may be trimmed
+        self._reads_since: float | None = None  # monotonic; None: it does not read
 
     def run(self) -> None:
         """Read for ever."""
@@ -40,13 +42,20 @@ class InboxReader:
                 continue
             try:
                 self._resume(connection)
+                self._reads_since = time.monotonic()
                 while True:
                     self._read(connection)
             except RedisError as error:
                 log.warning("inbox: Redis is away (%s)", type(error).__name__)
                 gevent.sleep(RETRY_SECONDS)
             finally:
+                self._reads_since = None
                 connections.give_back(self._redis, connection, broken=True)
+
+    def reads_for(self, seconds: float) -> bool:
+        """Whether it has read without a failure for so long."""
+        since = self._reads_since
+        return since is not None and time.monotonic() - since >= seconds
 
     def _resume(self, connection: Connection) -> None:
         """Find where to go on: a stream made anew under an older clock would never reach `last`."""

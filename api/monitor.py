@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.5  # between two looks at the waiters and the workers' leases
 TRIM_EVERY = 2  # ticks
 SWEEP_EVERY = 4  # ticks
+SWEEP_SECONDS = SWEEP_EVERY * TICK_SECONDS
 SWEEP_BATCH = 200  # calls asked about in one round trip: keeps the event loop turning
 OVERDUE_SECONDS = 2.0  # past the deadline, when the worker has not said so itself
 NO_WORKERS_RETRY_SECONDS = 5
@@ -160,8 +161,8 @@ class Monitor:
         """Use an outcome that the inbox has not brought; events before it may be on their way."""
         if outcome.last == waiter.received or outcome.error is not None:
             waiter.end(outcome)
-        elif waiter.suspect == waiter.received:  # none has come since the last sweep
-            waiter.fail(ReplyLost())
+        elif waiter.suspect == waiter.received and self._reader.reads_for(SWEEP_SECONDS):
+            waiter.fail(ReplyLost())  # none has come since the last sweep, though one could
         waiter.suspect = waiter.received
 
     def _settle(self, waiter: Waiter, error: GatewayError) -> None:

@@ -25,7 +25,13 @@ from rq.worker_registration import clean_worker_registry
 
 from gateway import connections, dispatch, keyspace
 from gateway.channel import Outcome
-from gateway.errors import CallCancelled, DeadlineExceeded, GatewayError, WorkerStopped
+from gateway.errors import (
+    CallCancelled,
+    DeadlineExceeded,
+    GatewayError,
+    ReplyLost,
+    WorkerStopped,
+)
 from gateway.garbage import Collector
 from gateway.lease import Lease
 from gateway.logs import where
@@ -143,12 +149,25 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             self.outbox.put_by(("UNLINK", *(keyspace.call(each.call_id) for each in claimed)))
         for each in claimed:
             if each.call_id in self.running:
-                # A Redis that lost the claim handed the call out again: once is all it gets.
+                self._end_both(each)
                 continue
             running = self.running[each.call_id] = Running(each)
             running.greenlet = self.pool.spawn(self._run, running)
         gevent.sleep(0)
         gevent.sleep(0)  # they are on their way before the bell is waited for again
+
+    def _end_both(self, again: Claimed) -> None:
+        """A Redis that lost the claim handed a running call out again: once is all it gets.
+
+        The first claim's outcome would be fenced off and the second's would never come, so that
+        the caller waited for the deadline.
+        """
+        if again.claim == self.running[again.call_id].claimed.claim:
+            return
+        log.warning("call %s: was claimed twice", again.call_id)
+        sender = Sender(self.outbox, again.call_id, again.claim, again.web)
+        sender.finish(self.name, Outcome(error=ReplyLost()), 0)
+        self._stop_call(again.call_id, ReplyLost())
 
     def _run(self, running: Running) -> None:
         running.started, claimed = True, running.claimed

@@ -250,3 +250,21 @@ def test_a_key_that_is_no_stream_is_waited_out(redis: Redis, settings: Settings)
         patch.setattr(inbox.gevent, "sleep", pause)
         InboxReader(client, WEB, deliver).run()
     client.connection_pool.disconnect()
+
+
+def test_a_reader_tells_for_how_long_it_has_read(redis: Redis, settings: Settings) -> None:
+    client = connections.blocking(settings)
+    told = []
+
+    def deliver(event: Event) -> None:
+        told.append((reader.reads_for(0), reader.reads_for(60)))
+        raise Enough
+
+    reader = InboxReader(client, WEB, deliver)
+    assert not reader.reads_for(0)
+    add(redis, 1)
+    with pytest.raises(Enough):
+        reader.run()
+    assert told == [(True, False)]
+    assert not reader.reads_for(0)
+    client.connection_pool.disconnect()

@@ -46,6 +46,10 @@ class FakeLease:
 @dataclass
 class FakeReader:
     last: bytes = BEGINNING
+    reads: bool = True
+
+    def reads_for(self, seconds: float) -> bool:
+        return self.reads
 
 
 @dataclass
@@ -243,6 +247,20 @@ def test_events_that_miss_the_outcome_have_until_the_next_sweep_to_come(world: W
     watch = world.monitor()
     watch._sweep()
     assert waiter.outcome is None
+    watch._sweep()
+    assert error_of(waiter) is ReplyLost
+
+
+def test_events_are_not_missed_while_the_inbox_cannot_be_read(world: World) -> None:
+    waiter = world.started()
+    parts(world, waiter, 1)
+    world.finish(waiter, Outcome(last=3))
+    world.reader.reads = False
+    watch = world.monitor()
+    for _ in range(3):
+        watch._sweep()
+    assert waiter.outcome is None
+    world.reader.reads = True
     watch._sweep()
     assert error_of(waiter) is ReplyLost
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 
 import gevent
 import pytest
@@ -157,6 +158,27 @@ def test_a_call_that_runs_is_not_begun_a_second_time(
     worker._take_calls()
     gevent.sleep(0)
     assert runner.ran == [call.call_id]
+
+
+def test_a_running_call_that_is_handed_out_again_ends_at_once(
+    redis: Redis, worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.hang = True
+    call = claimed()
+    again = replace(call, claim="another")
+    batches = iter([[call], [again]])
+    monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: next(batches))
+    job = {"status": "started", "claim": "another"}  # as the second claim leaves it
+    redis.hset(keyspace.job(call.call_id), mapping=job)
+    redis.zadd(keyspace.RQ_STARTED, {f"{call.call_id}:another": 9_999_999_999})
+    worker._take_calls()
+    worker._take_calls()
+    error = outcome(worker, call).error
+    assert error is not None
+    assert error.code == "reply_lost"
+    assert runner.ran == [call.call_id]
+    assert worker.running == {}
+    assert redis.zcard(keyspace.RQ_STARTED) == 0
 
 
 def test_the_calls_of_a_web_process_without_a_lease_are_stopped_at_the_second_look(
