@@ -133,20 +133,21 @@ class Stack:
         self.upstream = self._ending.enter_context(Upstream())
         self._ending.callback(self._kill_all)
         models = self.folder / "models.toml"
-        models.write_text(MODELS.format(url=self.upstream.url))
+        redis_url, provider_url = self.addresses()
+        models.write_text(MODELS.format(url=provider_url))
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/inference/v1"
         self.env = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
             "KEY_PEPPER": PEPPER,
-            "REDIS_URL": self.server.url,
+            "REDIS_URL": redis_url,
             "DEMO_MODELS": "1",
             "MODELS_FILE": str(models),
             "OPENAI_API_KEY": "sk-canary-openai-0123456789",
-            "OPENAI_BASE_URL": f"{self.upstream.url}/v1",
+            "OPENAI_BASE_URL": f"{provider_url}/v1",
             "ANTHROPIC_API_KEY": "sk-ant-canary-0123456789",
-            "ANTHROPIC_BASE_URL": self.upstream.url,
+            "ANTHROPIC_BASE_URL": provider_url,
             "WEB_CONCURRENCY": "1",
             **self._env,
         }
@@ -156,6 +157,10 @@ class Stack:
         for _ in range(self._count):
             self.start_worker()
         self.until_ready()
+
+    def addresses(self) -> tuple[str, str]:
+        """Where the service is told to find Redis and the provider."""
+        return self.server.url, self.upstream.url
 
     def start_web(self, port: int) -> Process:
         command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "wsgi:app"]

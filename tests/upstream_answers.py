@@ -12,6 +12,8 @@ WORDS = {
     "delay": "delay-MS: wait before the answer",
     "stream": "stream-N-MS: N deltas of one word, MS apart",
     "slow": "slow-N: N deltas, a second apart",
+    "nonce": "with `stream`: the last user message comes first, as a delta of its own",
+    "fat": "fat-N: each delta is N kilobytes longer",
     "status": "status-N: this HTTP status, with an error of the dialect",
     "once": "once-N: this status the first time this model and text are asked for, then an answer",
     "after": "after-N: with `Retry-After: N`",
@@ -74,6 +76,10 @@ class Answer:
         if "slow" in self.words:
             self.deltas = [f"t{i} " for i in range(self.number("slow", 10))]
             self.pause = 1.0
+        if "nonce" in self.words:
+            self.deltas.insert(0, self.text + " ")
+        if "fat" in self.words:
+            self.deltas = [each + "x" * 1024 * self.number("fat", 1) for each in self.deltas]
 
     def number(self, word: str, default: int) -> int:
         return (self.words.get(word) or [default])[0]

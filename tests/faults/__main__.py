@@ -1,0 +1,52 @@
+"""`python -m tests.faults [--short] [--seed N] [--jobs N] [ROW...]`: break the service, and look.
+
+Prints a table, one row a fault; the exit code is 1 where a promise was broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+
+from tests.faults.rows import ROWS
+from tests.faults.run import Result, run_rows, table
+
+SHOWN = 10  # defects told of one row
+
+
+def tell(result: Result) -> None:
+    verdict = "FAILED" if result.defects else "ok"
+    sys.stdout.write(f"{result.row.name:10} {verdict:6} {result.seconds:5.1f} s  ")
+    sys.stdout.write(f"{result.answered} of {result.calls} answered, {result.refused} errors\n")
+    for defect in result.defects[:SHOWN]:
+        sys.stdout.write(f"    {defect.kind}: {defect.what}\n")
+    if result.logs:
+        sys.stdout.write(f"    {len(result.defects)} defects; logs in {result.logs}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Exit code: 0 where every promise was held, 1 where not."""
+    options = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    options.add_argument("rows", nargs="*", metavar="ROW", help="names; all where none is given")
+    options.add_argument("--short", action="store_true", help="the rows of the short form")
+    options.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    options.add_argument("--jobs", type=int, default=2, help="services at a time")
+    given = options.parse_args()
+    if unknown := set(given.rows) - set(ROWS):
+        options.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    rows = [
+        each
+        for each in ROWS.values()
+        if (not given.rows or each.name in given.rows) and (each.short or not given.short)
+    ]
+    sys.stdout.write(f"seed {given.seed}, {len(rows)} rows\n")
+    results = run_rows(rows, given.seed, given.jobs, tell)
+    failed = sum(bool(result.defects) for result in results)
+    sys.stdout.write(f"\n{table(results)}\n\n{failed} of {len(results)} rows failed\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

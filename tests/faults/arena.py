@@ -1,0 +1,251 @@
+"""The whole service with fault proxies before Redis and the provider, under a load of clients."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+import requests
+from redis import Redis
+from redis.exceptions import RedisError
+
+from gateway import keyspace
+from gateway.lease import STEADY_SECONDS
+from tests.faults.client import Client, Seen
+from tests.faults.proxy import FaultProxy
+from tests.faults.reconciler import Defect, leaked_keys, sockets_left
+from tests.stack import LOOK_SECONDS, Process, Stack, free_port, until
+
+IN_FLIGHT = 50  # least calls that a fault must meet
+LOAD = 60
+QUIET_SECONDS = 8.0  # for what ended calls leave behind to go
+CONNECTIONS = 8  # to Redis, that a process may have
+# Each takes 3 to 4 s, whole and streamed: a fault in the first two seconds meets them all.
+LONG = ("fake/nonce-stream-35-100", "claude/nonce-stream-60-60", "fake/delay-3500")
+SHORT = ("fake/nonce-stream-10-40", "claude/nonce-stream-5-50", "fake/delay-300")
+
+
+class Arena(Stack):
+    """A stack whose ways can be broken; everything random comes from `seed`."""
+
+    def __init__(
+        self, folder: Path, seed: str, *, workers: int = 1, env: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(folder, workers=workers, env=env)
+        self.rng = random.Random(seed)
+        self.seen: list[Seen] = []
+        self.defects: list[Defect] = []
+        self.dead: set[Process] = set()  # processes that were to end
+        self.met = 0  # calls in flight when the fault came
+        self.since = 0  # calls in `seen` of earlier rows
+        self._threads: list[threading.Thread] = []
+
+    def addresses(self) -> tuple[str, str]:
+        path = unquote(self.server.url.removeprefix("unix://"))
+        self.web_redis = self._ending.enter_context(FaultProxy(path))
+        self.worker_redis = self._ending.enter_context(FaultProxy(path))
+        self.provider = self._ending.enter_context(FaultProxy(("127.0.0.1", self.upstream.port)))
+        return (
+            f"redis://127.0.0.1:{self.web_redis.port}/0",
+            f"http://127.0.0.1:{self.provider.port}",
+        )
+
+    def _process(self, command: list[str], name: str) -> Process:
+        if name != "worker":
+            return super()._process(command, name)
+        usual, self.env = self.env, {**self.env, "REDIS_URL": self._worker_url()}
+        try:
+            return super()._process(command, name)
+        finally:
+            self.env = usual
+
+    def _worker_url(self) -> str:
+        return f"redis://127.0.0.1:{self.worker_redis.port}/0"
+
+    # The load
+
+    def load(
+        self,
+        models: Sequence[str] = LONG,
+        count: int = LOAD,
+        over: float = 0.5,
+        deadline: float = 15.0,
+        leave: tuple[float, float] | None = None,
+        reads: bool = True,
+        streams: bool = False,
+    ) -> list[Seen]:
+        """Begin calls, half of them (or all) streams, at random moments of `over` seconds.
+
+        With `leave` their clients go after a random time between these two.
+        """
+        made = []
+        for number in range(count):
+            nonce = f"n{len(self.seen)}x{self.rng.getrandbits(48):012x}"
+            seen = Seen(nonce, self.rng.choice(models), streams or number % 2 == 0, deadline)
+            client = Client(seen, self.key, self.rng.uniform(*leave) if leave else 0.0, reads)
+            wait = self.rng.uniform(0, over)
+            thread = threading.Thread(target=self._begin, args=(client, wait), daemon=True)
+            self.seen.append(seen)
+            self._threads.append(thread)
+            made.append(seen)
+            thread.start()
+        return made
+
+    def _begin(self, client: Client, wait: float) -> None:
+        time.sleep(wait)
+        client.seen.port = self.port  # the one of now: a deploy may have changed it
+        client.run()
+
+    def in_flight(self) -> int:
+        return sum(1 for seen in self.seen if seen.began and not seen.ended)
+
+    def soon(self, least: float = 0.8, most: float = 2.0) -> None:
+        """Wait until a random moment for the fault, with the load of `load` in flight."""
+        time.sleep(self.rng.uniform(least, most))
+        self.met = max(self.met, self.in_flight())
+
+    def meet(self) -> None:
+        """Wait until the load is in flight; the provider brings the fault."""
+        end = time.monotonic() + 5
+        while self.met < IN_FLIGHT and time.monotonic() < end:
+            self.met = max(self.met, self.in_flight())
+            time.sleep(0.01)
+
+    def finish(self) -> None:
+        """Wait until every client has ended."""
+        for thread in self._threads:
+            thread.join(60)
+        self._threads.clear()
+
+    # What scenarios ask and demand
+
+    def demand(self, condition: object, what: str) -> None:
+        """Note a broken promise unless the condition holds."""
+        if not condition:
+            self.defects.append(Defect("promise", what))
+
+    def only(self, codes: Iterable[str], seen: Iterable[Seen] | None = None) -> None:
+        """Demand that no other error than these came."""
+        known = set(codes)
+        others = sorted({each.code for each in seen or self.here() if each.code} - known)
+        self.demand(not others, f"unexpected errors: {', '.join(others)}")
+
+    def here(self) -> list[Seen]:
+        """The calls of this row."""
+        return self.seen[self.since :]
+
+    def steady(self) -> None:
+        """Wait until the processes have renewed their leases for so long that they judge others."""
+        time.sleep(STEADY_SECONDS + 0.7)
+
+    def until_running(self, count: int = IN_FLIGHT) -> None:
+        """Until so many calls have been claimed."""
+        until(lambda: self.redis.zcard(keyspace.RQ_STARTED) >= count, 10, f"{count} running calls")
+        self.met = max(self.met, self.in_flight())
+
+    def kill(self, process: Process) -> float:
+        """kill -9; when, in seconds since 1970."""
+        self.dead.add(process)
+        process.kill()
+        return time.time()
+
+    def terminate(self, *processes: Process) -> float:
+        """SIGTERM; when, in seconds since 1970."""
+        for process in processes:
+            self.dead.add(process)
+            process.terminate()
+        return time.time()
+
+    def ended_well(self, process: Process, since: float, seconds: float = 29.0) -> None:
+        """Demand that a process that was told to stop has left in time with exit code 0."""
+        code = process.wait(40)
+        self.demand(code == 0, f"exit code {code}")
+        self.demand(time.time() - since < seconds, f"exit after {time.time() - since:.1f} s")
+
+    def saved_keys(self) -> dict[bytes, dict[bytes, bytes]]:
+        """The records of the API keys, to put back into an emptied Redis."""
+        return {name: self.redis.hgetall(name) for name in self.redis.scan_iter("gw:key:*")}
+
+    def empty(self) -> None:
+        """FLUSHALL, the API keys excepted."""
+        saved = self.saved_keys()
+        with self.redis.pipeline(transaction=True) as pipeline:
+            pipeline.flushall()
+            for name, fields in saved.items():
+                pipeline.hset(name, mapping=fields)  # type: ignore[arg-type]
+            pipeline.execute()
+
+    def new_port(self) -> Process:
+        """Another web process; calls from now on go to it once it is ready."""
+        port = free_port()
+        web = self.start_web(port)
+        url = f"http://127.0.0.1:{port}/inference/v1/health/ready"
+        until(lambda: _ok(url), what=self.logs()[-2000:])
+        self.port, self.url = port, f"http://127.0.0.1:{port}/inference/v1"
+        return web
+
+    # The end of a row
+
+    def recovered(self, seconds: float = 5.0) -> None:
+        """Demand that a new call is answered within `seconds`."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self._probe():
+                return
+            time.sleep(LOOK_SECONDS)
+        self.demand(False, f"no call is answered {seconds:g} s after the fault")
+
+    def _probe(self) -> bool:
+        try:
+            return self.ask("fake/echo", "probe").status_code == 200
+        except requests.RequestException:
+            return False
+
+    def check_processes(self) -> None:
+        """Demand that only those processes have ended that were to."""
+        for process in self._processes:
+            if process not in self.dead and process.popen.poll() is not None:
+                self.demand(False, f"{process.log.name} exited with {process.popen.returncode}")
+        self.demand("Traceback" not in self.logs(), "a traceback in the logs")
+        self.demand("WORKER TIMEOUT" not in self.logs(), "gunicorn gave its worker up")
+
+    def check_quiet(self) -> None:
+        """Note the keys and connections that are left a while after the last call."""
+        keys, sockets = self._left()
+        end = time.monotonic() + QUIET_SECONDS
+        while (keys or sockets) and time.monotonic() < end:
+            time.sleep(0.2)
+            keys, sockets = self._left()
+        self.defects += [Defect("keys", leak) for leak in keys]
+        self.defects += [Defect("connections", leak) for leak in sockets]
+
+    def _left(self) -> tuple[list[str], list[str]]:
+        try:
+            keys = leaked_keys(self.redis)
+        except RedisError as error:
+            keys = [f"Redis cannot be asked: {error}"]
+        sockets = []
+        if count := sockets_left(self.port):
+            sockets.append(f"{count} connections of clients at the web process")
+        living = sum(process.popen.poll() is None for process in self._processes)
+        count = self.web_redis.open + self.worker_redis.open
+        if count > living * CONNECTIONS:
+            sockets.append(f"{count} connections to Redis of {living} processes")
+        if count := sum(call["ended"] is None for call in self.upstream.log()):
+            sockets.append(f"{count} provider calls still open")
+        return keys, sockets
+
+    def admin(self) -> Redis:
+        """A connection of its own, for commands that end or stop all others."""
+        return Redis.from_url(self.server.url, protocol=2, single_connection_client=True)
+
+
+def _ok(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.RequestException:
+        return False

@@ -1,0 +1,149 @@
+"""Joins what the clients saw, what the provider saw and what Redis holds: all defects must be 0."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from gateway import keyspace
+from tests.faults.client import PATIENCE_SECONDS, Seen
+
+KINDS = {
+    "lost": "no answer within the deadline + 5 s, or a connection that just ended",
+    "duplicated": "more provider calls than the row allows, or two ends of one answer",
+    "wrong": "text of another request",
+    "truncated": "called a success, and not the whole answer; or a stream without an end",
+    "orphaned": "the provider still at work 3 s after the client left",
+    "misled": "told to try again, although the provider may have been called",
+    "keys": "Redis keys without an end, calls that are neither queued nor running",
+    "connections": "sockets of clients that are gone; more Redis connections than configured",
+    "promise": "anything else the row promises",
+}
+ORPHAN_SECONDS = 3.0
+LONGEST_TTL = 240  # seconds: an outcome lives 120, a job its deadline and 60
+LASTING = (keyspace.RQ_QUEUES, keyspace.RQ_WORKERS, "rq:workers", keyspace.BELL)
+LASTING_PREFIXES = ("gw:key:", "rq:worker:", "gw:lease:")
+ESTABLISHED, CLOSE_WAIT = "01", "08"
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a row permits beyond the ordinary."""
+
+    attempts: int = 1  # provider calls for one request
+    broken: bool = False  # connections may break: the web process that held them is killed
+    orphan_seconds: float = ORPHAN_SECONDS
+    retry: bool = False  # the provider itself says that the call may be tried again
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One broken promise: its kind is one of KINDS."""
+
+    kind: str
+    what: str
+
+
+def reconcile(
+    seen: Iterable[Seen], log: Sequence[Mapping[str, Any]], allowed: Allowed, now: float
+) -> list[Defect]:
+    """The defects of these calls. `log` is the fake provider's; `now` in seconds since 1970."""
+    calls: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for record in log:
+        calls[nonce_of(record)].append(record)
+    defects: list[Defect] = []
+    for each in seen:
+        made = calls[each.nonce]
+        for kind, what in _of_client(each, bool(made), allowed):
+            defects.append(Defect(kind, f"{_name(each)}: {what}"))
+        for kind, what in _of_provider(each, made, allowed, now):
+            defects.append(Defect(kind, f"{_name(each)}: {what}"))
+    return defects
+
+
+def _of_client(each: Seen, called: bool, allowed: Allowed) -> Iterable[tuple[str, str]]:
+    if each.nonce not in each.text and each.text:
+        # The nonce is the first delta, and comes whole or not at all.
+        yield "wrong", f"got {each.text[:60]!r}"
+    elif not each.wanted.startswith(each.text):
+        yield "wrong", f"got {len(each.text)} characters that are not its answer's first"
+    if each.reasons > 1:
+        yield "duplicated", f"{each.reasons} finish reasons"
+    if each.left:
+        return
+    late = each.ended - each.began > each.deadline + PATIENCE_SECONDS
+    if (each.broken and not allowed.broken) or late:
+        yield "lost", f"{each.broken or 'late'} after {each.ended - each.began:.1f} s"
+    elif not each.broken:
+        if each.answered and each.text != each.wanted:
+            yield "truncated", f"{len(each.text)} of {len(each.wanted)} characters"
+        if not each.answered and not each.refused:
+            yield "truncated", f"status {each.status} without a finish reason or an error"
+        if each.stream and each.status == 200 and not each.done:
+            yield "truncated", "a stream without [DONE]"
+    if each.should_retry == "true" and called and not allowed.retry:
+        yield "misled", f"{each.status} {each.code}"
+
+
+def _of_provider(
+    each: Seen, made: Sequence[Mapping[str, Any]], allowed: Allowed, now: float
+) -> Iterable[tuple[str, str]]:
+    if len(made) > allowed.attempts:
+        yield "duplicated", f"{len(made)} provider calls"
+    if not each.left:
+        return
+    for record in made:
+        after = (record["ended"] or now) - each.left
+        if after > allowed.orphan_seconds:
+            yield "orphaned", f"the provider worked on for {after:.1f} s"
+
+
+def _name(each: Seen) -> str:
+    kind = "stream" if each.stream else "whole"
+    return f"{each.nonce} ({kind}, {each.model}, {each.status} {each.code})"
+
+
+def nonce_of(record: Mapping[str, Any]) -> str:
+    """The last user message of a provider call, which the clients make unique."""
+    content = (record["body"] or {"messages": [{"content": ""}]})["messages"][-1]["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+def leaked_keys(redis: Redis) -> list[str]:
+    """What Redis should not hold once nothing runs: see KINDS."""
+    leaks = [f"{name}: {count} calls" for name, count in _unended(redis).items() if count]
+    names = [name.decode() for name in redis.scan_iter(count=1000)]
+    for name in names:
+        if name in LASTING or name.startswith(LASTING_PREFIXES):
+            continue
+        life = redis.ttl(name)
+        registry = name in keyspace.RQ_REGISTRIES  # their members have ends of their own
+        if life > LONGEST_TTL and name != keyspace.QUEUED_BYTES or life == -1 and not registry:
+            leaks.append(f"{name}: lives for {life} s")
+    return leaks
+
+
+def _unended(redis: Redis) -> dict[str, int]:
+    return {
+        keyspace.RQ_STARTED: redis.zcard(keyspace.RQ_STARTED),
+        keyspace.RQ_QUEUE: redis.llen(keyspace.RQ_QUEUE),
+        keyspace.QUEUED_BYTES: int(redis.get(keyspace.QUEUED_BYTES) or 0),
+    }
+
+
+def sockets_left(port: int, table: str = "") -> int:
+    """How many connections a server on this port of 127.0.0.1 still holds (Linux's /proc)."""
+    text = table or Path("/proc/net/tcp").read_text()
+    count = 0
+    for line in text.splitlines()[1:]:
+        _, local, _, state, *_ = line.split()
+        here = int(local.rpartition(":")[2], 16) == port
+        count += here and state in (ESTABLISHED, CLOSE_WAIT)
+    return count

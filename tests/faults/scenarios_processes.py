@@ -1,0 +1,202 @@
+"""Faults of the service's own processes: rows P."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from gateway import keyspace
+from tests.faults.arena import LONG, SHORT, Arena
+from tests.faults.reconciler import Allowed
+from tests.faults.rows import row
+from tests.stack import until
+
+LOSS_SECONDS = 4.5  # 4 s are promised; the client's own end takes some
+
+
+@row("P1-P2", "kill -9 of one of two workers, in the middle of calls", workers=2, short=True)
+def a_worker_is_killed(arena: Arena) -> None:
+    arena.steady()
+    calls = arena.load()
+    arena.until_running()
+    arena.soon(0.0, 1.2)
+    killed = arena.kill(arena.workers[0])
+    arena.finish()
+    arena.only(["worker_lost"])
+    lost = [each for each in calls if each.code]
+    arena.demand(lost, "the killed worker ran no call")
+    for each in lost:
+        took = each.ended - killed
+        arena.demand(took < LOSS_SECONDS, f"{each.nonce}: its loss was told after {took:.1f} s")
+        arena.demand(
+            each.should_retry == "false" or each.status == 200, f"{each.nonce}: to be retried?"
+        )
+
+
+@row("P3", "kill -9 of the only worker as soon as it has claimed calls; another starts")
+def a_worker_is_killed_after_its_claim(arena: Arena) -> None:
+    arena.steady()
+    arena.load(over=0.05)
+    until(lambda: arena.redis.zcard(keyspace.RQ_STARTED), 10)
+    until(lambda: arena.in_flight() >= 50, 5)
+    arena.soon(0.0, 0.1)
+    arena.kill(arena.workers[0])
+    arena.start_worker()
+    arena.finish()
+    arena.only(["worker_lost"])
+
+
+@row("P4", "kill -9 of a worker whose answers Redis has not taken yet")
+def a_worker_dies_with_its_answers(arena: Arena) -> None:
+    arena.steady()
+    arena.load(["fake/delay-1500"], over=0.3)
+    arena.until_running()
+    arena.soon(0.0, 0.2)
+    arena.worker_redis.blackhole()
+    until(lambda: all(call["ended"] for call in arena.upstream.log()), 10)
+    arena.kill(arena.workers[0])
+    arena.worker_redis.heal()
+    arena.start_worker()
+    arena.finish()
+    arena.only(["worker_lost"])
+
+
+@row(
+    "P5",
+    "kill -9 of all workers: nobody takes what is queued",
+    env={"NO_WORKERS_SECONDS": "2"},
+    ends=True,
+)
+def all_workers_are_killed(arena: Arena) -> None:
+    arena.kill(arena.workers[0])
+    calls = arena.load()
+    until(lambda: arena.in_flight() >= 50, 5)
+    arena.soon(0.5, 0.8)
+    arena.finish()
+    arena.only(["no_workers"])
+    arena.demand(all(each.status == 503 for each in calls), "another status than 503")
+    arena.demand(all(each.retry_after for each in calls), "a 503 without Retry-After")
+    arena.demand(all(each.ended - each.began < 8 for each in calls), "told after 8 s")
+
+
+@row(
+    "P6",
+    "kill -9 of the web process: its calls are stopped",
+    allowed=Allowed(broken=True, orphan_seconds=5.0),
+    short=True,
+)
+def the_web_process_is_killed(arena: Arena) -> None:
+    arena.steady()
+    calls = arena.load(["fake/nonce-stream-200-100", "fake/delay-20000"], deadline=30)
+    arena.until_running()
+    arena.soon(0.0, 1.0)
+    killed = arena.kill(arena.web)
+    for each in calls:
+        each.left = killed  # whoever called has lost the connection
+    arena.finish()
+    until(lambda: all(call["ended"] for call in arena.upstream.log()), 15)
+    arena.new_port()
+
+
+@row("P7", "SIGTERM of web and worker; what ends within the drain is answered", ends=True)
+def all_are_stopped(arena: Arena) -> None:
+    calls = arena.load([*LONG, *SHORT], count=120)
+    arena.soon(0.8, 1.5)
+    stopped = arena.terminate(arena.web, arena.workers[0])
+    arena.finish()
+    arena.ended_well(arena.web, stopped)
+    arena.ended_well(arena.workers[0], stopped)
+    arena.demand(all(each.answered for each in calls), "a call that ends in time was lost")
+
+
+@row(
+    "P9",
+    "SIGTERM of everything three times, with calls longer than the drain (3 s)",
+    env={"DRAIN_SECONDS": "3"},
+    ends=True,
+    short=True,
+)
+def the_drain_is_too_short(arena: Arena) -> None:
+    arena.load(["fake/nonce-stream-300-100", "fake/delay-30000"], deadline=40)
+    short = arena.load(SHORT, count=40)
+    arena.soon(0.7, 1.2)
+    arena.terminate(arena.web, arena.workers[0])
+    for _ in range(2):
+        time.sleep(0.5)
+        stopped = arena.terminate(arena.web, arena.workers[0])
+    arena.finish()
+    arena.ended_well(arena.web, stopped, 3 + 4)
+    arena.ended_well(arena.workers[0], stopped, 3 + 4)
+    arena.only(["worker_stopped", "shutting_down"])
+    arena.demand(all(each.answered for each in short), "a call that ends in time was lost")
+
+
+@row("P8", "SIGTERM of one of two workers, three times in three seconds", workers=2)
+def a_worker_is_stopped(arena: Arena) -> None:
+    calls = arena.load()
+    calls += arena.load([*LONG, *SHORT], count=60, over=3.0)
+    arena.soon(0.8, 1.5)
+    for _ in range(3):
+        stopped = arena.terminate(arena.workers[0])
+        time.sleep(1.0)
+    arena.finish()
+    arena.ended_well(arena.workers[0], stopped)
+    arena.demand(all(each.answered for each in calls), "a call was lost")
+
+
+@row("P10", "SIGSTOP of a worker for 6 s: its late results are fenced off", workers=2)
+def a_worker_sleeps(arena: Arena) -> None:
+    arena.steady()
+    arena.load(["fake/nonce-stream-50-100", "fake/delay-5000"])
+    arena.until_running()
+    arena.soon(0.0, 1.0)
+    arena.workers[0].signal(signal.SIGSTOP)
+    time.sleep(6.0)
+    arena.workers[0].signal(signal.SIGCONT)
+    arena.finish()
+    arena.only(["worker_lost"])
+    arena.demand(any(each.code for each in arena.here()), "no call was on the stopped worker")
+
+
+@row("P11", "the only worker dies and is started again, while calls keep coming")
+def a_worker_is_replaced(arena: Arena) -> None:
+    arena.steady()
+    arena.load()
+    arena.until_running()
+    arena.soon(0.0, 1.0)
+    arena.kill(arena.workers[0])
+    late = arena.load(SHORT, count=30, over=3.0)
+    arena.start_worker()
+    arena.finish()
+    arena.only(["worker_lost"])
+    arena.demand(any(each.answered for each in late), "nothing was answered afterwards")
+
+
+@row("P12", "SIGSTOP of web and worker for 2 s: all wait, none is lost", short=True)
+def all_stand_still(arena: Arena) -> None:
+    calls = arena.load()
+    arena.soon()
+    for process in (arena.web, arena.workers[0]):
+        process.signal(signal.SIGSTOP)
+    time.sleep(2.0)
+    for process in (arena.web, arena.workers[0]):
+        process.signal(signal.SIGCONT)
+    arena.finish()
+    arena.demand(all(each.answered for each in calls), "a call was lost")
+
+
+@row("P13", "a deploy under load, old and new processes overlapping", short=True)
+def a_deploy(arena: Arena) -> None:
+    old = [arena.web, arena.workers[0]]
+    calls = arena.load(count=60)
+    arena.soon(0.8, 1.0)
+    calls += arena.load([*LONG, *SHORT], count=120, over=8.0)
+    arena.start_worker()
+    arena.new_port()
+    until(lambda: arena.redis.scard(keyspace.RQ_WORKERS) == 2, 20)
+    time.sleep(0.5)  # a request that was sent to the old address has arrived
+    stopped = arena.terminate(*old)
+    arena.finish()
+    for process in old:
+        arena.ended_well(process, stopped)
+    arena.demand(all(each.answered for each in calls), "a call failed during the deploy")
