@@ -6,6 +6,7 @@ the sequence number.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from api.dialects.responses_reasoning import Block, sealed
@@ -13,23 +14,23 @@ from api.dialects.responses_reasoning import Block, sealed
 Event = dict[str, Any]
 
 
-class Item:
+class Item(ABC):
     """One item of a response's output: what all kinds of it share."""
 
     def __init__(self, item_id: str, index: int) -> None:
         self.id, self.index = item_id, index
 
+    @abstractmethod
     def shown(self, status: str) -> dict[str, Any]:
         """The item as it stands; `status` is "in_progress", "completed" or "incomplete"."""
-        raise NotImplementedError
 
     def added(self) -> Event:
         """Its first event."""
         return self._event_of_all("added", "in_progress")
 
+    @abstractmethod
     def closed(self, status: str) -> list[Event]:
         """The events that end it; the last one holds the whole item."""
-        raise NotImplementedError
 
     def done(self, status: str) -> Event:
         """Its last event."""
