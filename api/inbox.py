@@ -80,8 +80,10 @@ class InboxReader:
             self._deliver(fields)
             if count % TURN_EVENTS == 0:
                 gevent.sleep(0)  # let requests take what they got, before they get more
+        # They send it on before Redis is asked for the next; twice, because what they wake (the
+        # submitter, for a client that asks again at once) is to have its turn too.
         gevent.sleep(0)
-        gevent.sleep(0)  # and send it on, before Redis is asked for the next
+        gevent.sleep(0)
 
     def _deliver(self, fields: list[bytes]) -> None:
         try:

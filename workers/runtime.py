@@ -153,8 +153,10 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 continue
             running = self.running[each.call_id] = Running(each)
             running.greenlet = self.pool.spawn(self._run, running)
+        # Their requests go out before the bell is waited for again; twice, because what these
+        # greenlets wake (the outbox, for an answer that is there at once) is to have its turn too.
         gevent.sleep(0)
-        gevent.sleep(0)  # they are on their way before the bell is waited for again
+        gevent.sleep(0)
 
     def _end_both(self, again: Claimed) -> None:
         """A Redis that lost the claim handed a running call out again: once is all it gets.
