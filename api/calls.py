@@ -35,12 +35,13 @@ def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
 
 
 def route_to(model: str) -> Route:
-    """Where calls for this model go; raises ModelNotFound and ProviderNotConfigured.
+    """Where calls for this model go; raises ModelNotFound.
 
+    Whether its provider is configured is for `answer` to ask, which knows who else may be asked.
     Whatever the answer to this request will be, it warns of the model's end where that is near.
     """
     catalogue: Catalogue = current_app.extensions["catalogue"]
-    route = catalogue.route(model)
+    route = catalogue.place(model)
     today: lifecycle.Today = current_app.extensions["today"]
     notice = route.model.shutdown and lifecycle.notice(route.name, route.model, today())
     if notice:
@@ -58,7 +59,7 @@ def answer(
     """Queue a call of this kind (see Plan), wait for it and answer as the renderer says.
 
     `make(call_id, model)` makes the renderer. Raises a GatewayError where the call fails before
-    anything of its answer was sent.
+    anything of its answer was sent, or can be asked of nobody.
     """
     settings: Settings = current_app.extensions["settings"]
     exchange: Exchange = current_app.extensions["exchange"]
@@ -66,17 +67,17 @@ def answer(
     route.require(kind)
     # For its refusals and the names; the worker does it again, for the target that it asks.
     _, dropped = catalogue.fit(route.name, asked.parameters, route.name)
-    # Vectors of two models are not in one space: only a chat goes on to another model.
-    others = catalogue.successors(route, asked.parameters) if kind == "chat" else ()
-    routes = (route, *others)
-    plan = Plan(uuid.uuid4().hex, exchange.web, asked.stream, tuple(map(_target, routes)), kind)
-    budget = _budget(request.headers, settings.total_deadline, asked.stream)
+    targets = _targets(catalogue, route, asked, kind)
+    plan = Plan(uuid.uuid4().hex, exchange.web, asked.stream, targets, kind)
+    longest = route.model.timeouts.get("total", settings.total_deadline)
+    budget = _budget(request.headers, longest, asked.stream)
     waiter = exchange.submit(plan, orjson.dumps(asked.parameters), key, budget)
     reply = Reply(exchange, waiter, partial(make, plan.call_id), plan.targets[0], request.environ)
     response = reply.streamed() if asked.stream else reply.whole(settings.sync_heartbeat)
     answered = _substitute(plan, reply.route)
     if answered is not None:
-        _warn(lifecycle.substitution(route.name, answered.model), response)
+        text = lifecycle.substitution(route.name, answered.model, answered.only_if_gone)
+        _warn(text, response)
         _, dropped = catalogue.fit(answered.model, asked.parameters, route.name)
     ignored = [name for name in (*asked.ignored, *dropped) if IGNORED_NAME.fullmatch(name)]
     if ignored:
@@ -84,8 +85,30 @@ def answer(
     return response
 
 
-def _target(route: Route) -> Target:
-    return Target(route.name, route.provider.name, route.upstream_model, route.model.output)
+def _targets(
+    catalogue: Catalogue, route: Route, asked: ChatRequest, kind: str
+) -> tuple[Target, ...]:
+    """Who may answer, in order: the model, its successors, its fallbacks.
+
+    Raises ProviderNotConfigured where nobody can, and ModelNotFound for what the caller has named.
+    """
+    fallbacks = catalogue.fallbacks(route, asked.models)
+    if not fallbacks:
+        catalogue.require_configured(route)
+    # Vectors of two models are not in one space: only a chat goes on to a successor.
+    heirs = catalogue.successors(route, asked.parameters) if kind == "chat" else ()
+    successors = (other for other in heirs if other not in fallbacks)
+    return (
+        _target(route),
+        *(_target(other, only_if_gone=True) for other in successors),
+        *map(_target, fallbacks),
+    )
+
+
+def _target(route: Route, only_if_gone: bool = False) -> Target:
+    return Target(
+        route.name, route.provider.name, route.upstream_model, route.model.output, only_if_gone
+    )
 
 
 def _substitute(plan: Plan, route: str) -> Target | None:

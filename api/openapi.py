@@ -34,7 +34,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string"},
     },
     "Warning": {
-        "description": "Says when the model will be shut down, and what to use instead.",
+        "description": "Says when the model will be shut down, and who answers in its place.",
         "schema": {"type": "string"},
     },
     "request-id": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -63,15 +63,23 @@ class Catalogue:
 
         Raises ModelNotFound, and ProviderNotConfigured naming the variable to set.
         """
+        route = self.place(model)
+        self.require_configured(route)
+        return route
+
+    def place(self, model: str) -> Route:
+        """The same whether its provider is configured or not; raises ModelNotFound."""
         row = self.find(model)
-        provider = self.providers[row.provider]
-        missing = provider.missing(self._settings)
+        return Route(row, self.providers[row.provider], row.name_there(model), model)
+
+    def require_configured(self, route: Route) -> None:
+        """Raises ProviderNotConfigured, naming the variable to set."""
+        missing = route.provider.missing(self._settings)
         if missing is not None:
             raise ProviderNotConfigured(
-                f"The model '{model}' is served by '{provider.name}', which is not configured: "
-                f"set {missing}."
+                f"The model '{route.name}' is served by '{route.provider.name}', which is not "
+                f"configured: set {missing}."
             )
-        return Route(row, provider, row.name_there(model), model)
 
     def successors(self, route: Route, parameters: dict[str, Any]) -> list[Route]:
         """Where a call with these parameters may go next should its model be gone.
@@ -99,6 +107,32 @@ class Catalogue:
         except InvalidRequest:
             return False
         return True
+
+    def fallbacks(self, route: Route, named: Sequence[str] | None) -> list[Route]:
+        """Where a call may go next should its model fail: to those that the caller has `named`,
+        or, where it named none, to those of the model's row; a model of another kind is left out.
+
+        Raises ModelNotFound for a name of the caller's that is no model.
+        """
+        found: list[Route] = []
+        seen = {route.name}
+        for name in route.model.fallbacks if named is None else named:
+            if name in seen:
+                continue
+            seen.add(name)
+            try:
+                other = self.place(name)
+            except ModelNotFound as error:
+                if named is None:
+                    continue
+                raise ModelNotFound(error.message, param="models") from None
+            if self.available(other.model) and _of_a_kind(route.model, other.model):
+                found.append(other)
+        return found
+
+    def rows(self) -> Iterator[ModelRow]:
+        """Every row, families among them, in the order of the files."""
+        return iter(self._models.values())
 
     def find(self, model: str) -> ModelRow:
         """The row that serves `model`, with all rules that hold for it; raises ModelNotFound."""
@@ -148,6 +182,11 @@ class Catalogue:
         tables: list[Mapping[str, policy.Rule]] = [self.providers[row.provider].parameters]
         tables += (each.parameters for each in self._policies if _matches(each, name))
         return replace(row, parameters=policy.merge(*tables, row.parameters))
+
+
+def _of_a_kind(one: ModelRow, other: ModelRow) -> bool:
+    """Whether both may answer the same call; of a family's members the kind is not known."""
+    return one.kind == other.kind or one.family or other.family
 
 
 def _matches(row: PolicyRow, name: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,15 @@ WANTED: dict[str, type] = {
     "Mapping[str, str]": dict,
     "Mapping[str, Rule]": dict,
     "Mapping[str, Decimal]": dict,
+    "Mapping[str, float]": dict,
 }
 WIRES = ("openai", "anthropic", "demo")
 KINDS = ("chat", "embeddings")
 PRICES = ("prompt", "completion", "input_cache_read", "input_cache_write")
 FILE_URL = "file_url"  # a provider that keeps it takes files by their address
 KEEPS = EXTENSIONS | {FILE_URL}
+TIMEOUTS = ("connect", "first_byte", "first_token", "between_tokens", "total")
+MOST_RETRIES = 10
 PROVIDER_NAME = re.compile(r"[\w.-]+", re.ASCII)  # the first half of "provider/model"
 
 
@@ -78,7 +82,8 @@ class PolicyRow:
 class ModelRow:
     """One model. An id ending in `/*` stands for any model of its provider.
 
-    `prices` are in USD for a million tokens; what is not among them is not known.
+    `prices` are in USD for a million tokens; what is not among them is not known. `timeouts` (in
+    seconds) and `retries` stand before those of the settings.
     """
 
     id: str
@@ -90,6 +95,8 @@ class ModelRow:
     shutdown: date | None = None
     successor: str | None = None
     fallbacks: tuple[str, ...] = ()
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    retries: int | None = None
     thinking: str | None = None
     prices: Mapping[str, Decimal] = field(default_factory=dict)
     parameters: Mapping[str, Rule] = field(default_factory=dict)
@@ -199,9 +206,20 @@ def _check_model(model: ModelRow, rows: Rows) -> None:
         raise _wrong(model.id, f"kind must be one of {', '.join(KINDS)}")
     if not (model.id + model.upstream).isprintable():
         raise _wrong(model.id, "there is a control character in the model's name")
+    if model.retries is not None and not 0 <= model.retries <= MOST_RETRIES:
+        raise _wrong(model.id, f"retries must be from 0 to {MOST_RETRIES}")
+    for name, seconds in model.timeouts.items():
+        # TOML has an infinity, and knows true and false apart from numbers.
+        if name not in TIMEOUTS or type(seconds) not in (int, float) or not 0 < seconds < inf:
+            known = ", ".join(TIMEOUTS)
+            raise _wrong(model.id, f"timeouts: {known} are wanted, in seconds, above 0")
     for other in (*model.fallbacks, *([model.successor] if model.successor else [])):
         if other not in rows.models and f"{other.partition('/')[0]}/*" not in rows.models:
             raise _wrong(model.id, f'there is no model "{other}"')
+    for other in model.fallbacks:
+        row = rows.models.get(other)
+        if row is not None and not (row.family or model.family) and row.kind != model.kind:
+            raise _wrong(model.id, f'its fallback "{other}" is of another kind')
 
 
 def _wrong(row: str, reason: str) -> ConfigurationError:

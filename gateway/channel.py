@@ -36,6 +36,7 @@ class Target:
     provider: str
     upstream_model: str
     max_output_tokens: int | None = None
+    only_if_gone: bool = False  # a successor: asked where the provider has the model no more
 
     @property
     def route(self) -> str:
@@ -47,7 +48,7 @@ class Target:
 class Plan:
     """What the worker needs to know of a call besides its body: the caller's parameters.
 
-    `targets` are asked in this order, each after the one before it: see `workers.tasks`. What each
+    `targets` are asked in this order, each after the one before it: see `workers.course`. What each
     makes of the parameters is the worker's to apply.
     """
 
@@ -87,10 +88,12 @@ class Outcome:
     attempts: int = 0
     usage: dict[str, Any] | None = None
     timings: dict[str, int] = field(default_factory=dict)  # milliseconds
+    # Attempts that came to nothing, as "route" and "code"; their usage is nobody's to pay.
+    failures: list[dict[str, str]] = field(default_factory=list)
 
     def encode(self) -> bytes:
         """The value of `gw:outcome:{id}` and the rest of the last event."""
-        head = {
+        head: dict[str, Any] = {
             "v": PROTOCOL,
             "last": self.last,
             "error": self.error.to_dict() if self.error else None,
@@ -99,6 +102,8 @@ class Outcome:
             "usage": self.usage,
             "timings": self.timings,
         }
+        if self.failures:
+            head["failures"] = self.failures
         return b"%b\n%b" % (orjson.dumps(head), self.answer)
 
     @staticmethod

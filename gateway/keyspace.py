@@ -15,6 +15,7 @@ RQ_WORKERS = f"rq:workers:{QUEUE}"
 
 BELL = "gw:bell"
 QUEUED_BYTES = "gw:queued:bytes"  # of the bodies waiting in the queue
+BREAKERS = "gw:breakers"  # routes that have failed: see lua/breaker.lua
 
 LEASE_MS = 3_000
 INBOX_SECONDS = 120
@@ -22,6 +23,7 @@ INBOX_EVENTS = 20_000  # a backstop: readers trim what they have read
 OUTCOME_SECONDS = 120
 CANCEL_SECONDS = 60
 CLAIM_SECONDS = 120
+BREAKER_SECONDS = 120  # without a failure of any route
 JOB_SECONDS = 10  # life of an ended job
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
 GRACE_SECONDS = 60  # life of a job and its body past the deadline

@@ -33,8 +33,10 @@ def notice(name: str, row: ModelRow, now: date) -> str | None:
     return f"{name} {verb} shut down by its provider on {row.shutdown.isoformat()}.{successor}"
 
 
-def substitution(asked: str, answered: str) -> str:
-    """What to say where a successor has answered."""
+def substitution(asked: str, answered: str, gone: bool = True) -> str:
+    """What to say where another model has answered: a successor, or else a fallback."""
+    if not gone:
+        return f"{asked} could not answer: {answered} answered in its place."
     return f"{asked} has been shut down by its provider: {answered} answered in its place."
 
 

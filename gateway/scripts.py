@@ -45,7 +45,8 @@ CLAIM = _load("claim")
 EMIT = _load("emit")
 FINISH = _load("finish")
 CANCEL = _load("cancel")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL)
+BREAKER = _load("breaker")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER)
 
 
 def loads() -> list[tuple[Any, ...]]:

@@ -83,11 +83,28 @@ class Settings:
     upstream_connect_timeout: float = setting(
         "UPSTREAM_CONNECT_SECONDS", 5.0, "longest wait for a connection to a provider"
     )
-    upstream_read_timeout: float = setting(
-        "UPSTREAM_READ_SECONDS", 300.0, "longest silence of a provider"
+    upstream_first_byte_timeout: float = setting(
+        "UPSTREAM_FIRST_BYTE_SECONDS", 300.0, "longest wait for a provider's answer to begin"
+    )
+    upstream_first_token_timeout: float = setting(
+        "UPSTREAM_FIRST_TOKEN_SECONDS", 300.0, "longest wait for the first token of a stream"
+    )
+    fallback_first_token_timeout: float = setting(
+        "FALLBACK_FIRST_TOKEN_SECONDS",
+        10.0,
+        "the same where another model can be asked; also the longest pause before a retry there",
+    )
+    upstream_silence_timeout: float = setting(
+        "UPSTREAM_SILENCE_SECONDS", 300.0, "longest silence within a provider's answer"
     )
     upstream_retries: int = setting(
         "UPSTREAM_RETRIES", 2, "further attempts after a failure that cannot have been acted on"
+    )
+    breaker_failures: int = setting(
+        "BREAKER_FAILURES", 5, "failures in a row after which calls go to a fallback at once"
+    )
+    breaker_cooldown: float = setting(
+        "BREAKER_COOLDOWN_SECONDS", 10.0, "until one call tries such a model again"
     )
     upstream_proxy: str = setting(
         "UPSTREAM_PROXY", "", "HTTP proxy for provider calls", secret=True
@@ -139,8 +156,26 @@ class Settings:
             raise ConfigurationError("RETIRED_MODELS must be refuse or successor")
         if self.redis_connections < 4:
             raise ConfigurationError("REDIS_CONNECTIONS must be 4 or more")
-        if self.worker_concurrency < 1:
-            raise ConfigurationError("WORKER_CONCURRENCY must be 1 or more")
+        for variable, count in {
+            "WORKER_CONCURRENCY": self.worker_concurrency,
+            "BREAKER_FAILURES": self.breaker_failures,
+        }.items():
+            if count < 1:
+                raise ConfigurationError(f"{variable} must be 1 or more")
+        for variable, seconds in self._waits().items():
+            if not seconds:
+                raise ConfigurationError(f"{variable} must be more than 0")
+
+    def _waits(self) -> dict[str, float]:
+        """The timeouts that bound a call; none may be left out."""
+        return {
+            "TOTAL_DEADLINE_SECONDS": self.total_deadline,
+            "UPSTREAM_CONNECT_SECONDS": self.upstream_connect_timeout,
+            "UPSTREAM_FIRST_BYTE_SECONDS": self.upstream_first_byte_timeout,
+            "UPSTREAM_FIRST_TOKEN_SECONDS": self.upstream_first_token_timeout,
+            "FALLBACK_FIRST_TOKEN_SECONDS": self.fallback_first_token_timeout,
+            "UPSTREAM_SILENCE_SECONDS": self.upstream_silence_timeout,
+        }
 
 
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")

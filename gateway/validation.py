@@ -21,7 +21,7 @@ from gateway.validation_models import MAX_MODEL, ChatBody
 
 CHAT = TypeAdapter(ChatBody)
 # What becomes an attribute of the ChatRequest instead of a parameter.
-OWN_FIELDS = frozenset({"model", "stream", "stream_options"})
+OWN_FIELDS = frozenset({"model", "models", "stream", "stream_options"})
 PARAMETERS = frozenset(ChatBody.__annotations__) - OWN_FIELDS
 # An assistant's message may lack content when it says something in one of these.
 INSTEAD_OF_CONTENT = (
@@ -39,7 +39,8 @@ class ChatRequest:
     """A chat request that keeps OpenAI's rules.
 
     `parameters` holds what the caller sent, `messages` among it, in the caller's order and without
-    nulls; not `model`, `stream` and `stream_options`, which are said by the other attributes.
+    nulls; not `model`, `models`, `stream` and `stream_options`, which are said by the other
+    attributes. `models` are to be asked should `model` fail; None: the caller says nothing of it.
     `ignored` names the fields nobody knows, as the caller wrote them: clean them before they go
     into a header or a log.
     """
@@ -49,6 +50,7 @@ class ChatRequest:
     include_usage: bool
     parameters: dict[str, Any]
     ignored: list[str]
+    models: tuple[str, ...] | None = None
 
 
 def model_name(data: Any) -> str:
@@ -95,7 +97,9 @@ def _checked_request(model: str, data: dict[str, Any], extra: Collection[str]) -
     options = _stream_options(data, stream)
     _check_conversation(data["messages"])
     parameters, ignored = _sorted_fields(data, extra)
-    return ChatRequest(model, stream, bool(options.get("include_usage")), parameters, ignored)
+    usage, models = bool(options.get("include_usage")), data.get("models")
+    others = None if models is None else tuple(models)
+    return ChatRequest(model, stream, usage, parameters, ignored, others)
 
 
 def _sorted_fields(

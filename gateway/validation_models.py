@@ -20,6 +20,7 @@ from gateway.validation_rules import (
     Label,
     LogitBias,
     Metadata,
+    ModelName,
     Penalty,
     Probability,
     Seed,
@@ -34,6 +35,7 @@ MAX_MODEL = 256  # characters
 MAX_MESSAGES = 2048
 MAX_TOOLS = 128
 MAX_STOPS = 4
+MAX_FALLBACKS = 5
 
 
 class Function(TypedDict):
@@ -181,6 +183,8 @@ class ChatBody(TypedDict, total=False):
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
     messages: Required[Annotated[list[Message], Items, Field(max_length=MAX_MESSAGES)]]
+    # OpenRouter's: asked in this order should `model` fail.
+    models: Annotated[list[ModelName], Field(max_length=MAX_FALLBACKS, fail_fast=True)] | None
     stream: bool | None
     stream_options: StreamOptions | None
     temperature: Temperature | None

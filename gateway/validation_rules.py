@@ -84,6 +84,11 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 FunctionName = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")]
 SpeakerName = Annotated[str, Field(max_length=64)]
 Label = Annotated[str, Field(max_length=512)]
+ModelName = Annotated[
+    str,
+    Field(min_length=1, max_length=256),
+    _checked("wrong.value", "expected no control characters", str.isprintable),
+]
 JsonSchema: TypeAlias = dict[str, Any]
 Metadata = Annotated[
     dict[str, Any],

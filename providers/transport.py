@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import http.client
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -95,22 +96,37 @@ class Transport:
     """Sends requests to providers through one pool of connections; knows no provider.
 
     Nothing comes from the environment: proxy and certificates are arguments, redirects are never
-    followed, and nothing is sent twice.
+    followed, and nothing is sent twice. Timeouts are in seconds: `read_timeout` for an answer's
+    first byte, `silence_timeout` (by default the same) between two of its bytes.
     """
 
     def __init__(
         self,
         connect_timeout: float = 5.0,
         read_timeout: float = 60.0,
+        silence_timeout: float | None = None,
         pool_size: int = 100,
         proxy: str = "",
         ca_bundle: str = "",
         max_response_bytes: int = MAX_BODY,
     ) -> None:
         self._timeouts = (connect_timeout, read_timeout)
+        self._silence = silence_timeout or read_timeout
         self._proxies = {"http": proxy, "https": proxy} if proxy else {}
         self._limit = max_response_bytes
         self._adapter = _Adapter(ca_bundle, pool_size)
+
+    def with_timeouts(
+        self,
+        connect: float | None = None,
+        read: float | None = None,
+        silence: float | None = None,
+    ) -> Transport:
+        """The same transport, connections included, with those of its timeouts replaced."""
+        other = copy.copy(self)
+        other._timeouts = (connect or self._timeouts[0], read or self._timeouts[1])
+        other._silence = silence or self._silence
+        return other
 
     @contextmanager
     def post(self, request: Request) -> Iterator[Answer]:
@@ -136,6 +152,8 @@ class Transport:
             # A header that cannot be sent; its value, perhaps a key, is in the exception.
             raise UpstreamError() from None
         try:
+            if self._silence != self._timeouts[1]:
+                _be_patient(response.raw, self._silence)
             yield Answer(response, self._limit)
         finally:
             response.close()
@@ -180,6 +198,19 @@ class Answer:
         connection.sock.settimeout(LINGER)  # a provider may hold the stream open after its end mark
         with suppress(UpstreamError):
             self.read()
+
+
+def _be_patient(raw: Any, seconds: float) -> None:
+    """Let the rest of an answer be silent this long; the next request sets its own timeout."""
+    # http.client has let go of the socket where the connection is not to be kept: the answer's
+    # file still has it.
+    holder = raw.connection
+    sock = holder.sock if holder is not None else None
+    if sock is None:
+        file = getattr(raw._fp, "fp", None)
+        sock = getattr(getattr(file, "raw", None), "_sock", None)
+    if sock is not None:
+        sock.settimeout(seconds)
 
 
 def _unsent(error: Exception) -> GatewayError | None:

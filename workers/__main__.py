@@ -14,8 +14,9 @@ from gateway import garbage  # noqa: E402
 from gateway.catalogue import Catalogue  # noqa: E402
 from gateway.logs import configure  # noqa: E402
 from gateway.settings import ConfigurationError, Settings  # noqa: E402
+from workers.breaker import Breakers  # noqa: E402
 from workers.runtime import CallWorker  # noqa: E402
-from workers.tasks import CallRunner  # noqa: E402
+from workers.tasks import CallRunner, Limits  # noqa: E402
 from workers.upstreams import connect  # noqa: E402
 
 log = logging.getLogger("workers")
@@ -30,18 +31,24 @@ def main() -> int:
         sys.stderr.write(f"configuration: {error}\n")
         return 2
     configure(settings)
-    runner = CallRunner(connect(catalogue, settings), settings.upstream_retries, catalogue)
-    worker = _start(settings, runner)
+    limits = Limits(
+        settings.upstream_retries,
+        settings.upstream_first_token_timeout,
+        settings.fallback_first_token_timeout,
+    )
+    breakers = Breakers(settings.breaker_failures, settings.breaker_cooldown)
+    runner = CallRunner(connect(catalogue, settings), limits, catalogue, breakers)
+    worker = _start(settings, runner, breakers)
     garbage.settle()
     worker.work()
     return 0
 
 
-def _start(settings: Settings, runner: CallRunner) -> CallWorker:
+def _start(settings: Settings, runner: CallRunner, breakers: Breakers) -> CallWorker:
     """A worker, as soon as Redis answers: RQ asks it for the connection's address."""
     while True:
         try:
-            return CallWorker(settings, runner)
+            return CallWorker(settings, runner, breakers)
         except RedisError as error:
             log.warning("waiting for Redis (%s)", type(error).__name__)
             gevent.sleep(1)

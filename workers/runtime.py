@@ -11,13 +11,13 @@ import signal
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gevent
 from gevent.event import Event as Signal
 from gevent.pool import Pool
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
@@ -36,6 +36,7 @@ from gateway.garbage import Collector
 from gateway.lease import Lease
 from gateway.logs import where
 from gateway.settings import Settings
+from workers.breaker import Breakers
 from workers.claims import Claims
 from workers.outbox import Outbox, Sender
 from workers.tasks import CallRunner, Claimed, StopCall, opened
@@ -66,7 +67,9 @@ class Running:
 class CallWorker(BaseWorker):  # type: ignore[misc]
     """A worker for the queue of calls; `work()` returns when it was told to stop."""
 
-    def __init__(self, settings: Settings, runner: CallRunner) -> None:
+    def __init__(
+        self, settings: Settings, runner: CallRunner, breakers: Breakers | None = None
+    ) -> None:
         name = f"worker-{uuid.uuid4().hex[:12]}"
         self.settings = settings
         # Bell, outbox and lease have a connection each; what is left is for commands.
@@ -84,6 +87,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             self.connection, connections.blocking(settings), name, self._judge_until
         )
         self.runner = runner
+        self.breakers = breakers or Breakers()
+        self.breakers.share(self.outbox.put, self.connection)
         self.pool = Pool(settings.worker_concurrency)
         self.running: dict[str, Running] = {}
         self.cancelled: dict[str, int] = {}  # calls to stop, and how often they were looked for
@@ -205,6 +210,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                     self._cancel_for_dead_webs()
                 if count % RECORDS_EVERY == 0:
                     self._renew_records()
+                    self._learn_breakers()
                 count += 1
             except RedisError as error:
                 log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
@@ -250,6 +256,16 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 pipeline.zremrangebyscore(registry, "-inf", score)
             pipeline.exists("rq:suspended")
             self.suspended = bool(pipeline.execute()[-1])
+
+    def _learn_breakers(self) -> None:
+        now = self.lease.redis_time(0)
+        if not now:
+            return
+        try:
+            rows = cast("dict[bytes, bytes]", self.connection.hgetall(keyspace.BREAKERS))
+        except ResponseError:  # somebody else's value: each worker goes by what it saw
+            return
+        self.breakers.learn(rows, now)
 
     def _status(self) -> WorkerStatus:
         if self.suspended:

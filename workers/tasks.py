@@ -10,19 +10,15 @@ from typing import Any, NoReturn
 
 import orjson
 
-from gateway import lifecycle
 from gateway.catalogue import Catalogue
-from gateway.channel import Outcome, Plan, ProtocolError, Target, name_answerer
+from gateway.catalogue_file import ModelRow
+from gateway.channel import Outcome, Plan, ProtocolError, name_answerer
 from gateway.chat import ChatCall
-from gateway.errors import (
-    GatewayError,
-    JobLost,
-    ModelNotFound,
-    ProviderNotConfigured,
-    UpstreamAuth,
-)
+from gateway.errors import GatewayError, JobLost, ProviderNotConfigured, UpstreamAuth
 from gateway.logs import where
 from providers.wire import Provider
+from workers.breaker import Breakers
+from workers.course import Course
 from workers.outbox import Sender
 from workers.pace import Pace
 from workers.routing import Attempts, lines
@@ -62,22 +58,43 @@ class Claimed:
 
 @dataclass(slots=True)
 class Asking:
-    """A call and the target that is being asked."""
+    """A call and who is asked for its answer."""
 
     plan: Plan
     body: bytes
-    target: Target
+    course: Course
+    deadline: float  # on the monotonic clock
+    attempts: int = 0  # made so far, at all targets
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for models whose row says nothing else: further attempts at one route, and
+    seconds to a stream's first token, `patience` where another model can be asked."""
+
+    retries: int = 2
+    first_token: float | None = None
+    patience: float = 10.0
 
 
 class CallRunner:
-    """Runs claimed calls against the providers; never raises for one."""
+    """Runs claimed calls against the providers; never raises for one.
+
+    `providers` has each provider by its name, and under a catalogue row's id one with that row's
+    timeouts where it has any.
+    """
 
     def __init__(
-        self, providers: Mapping[str, Provider], retries: int, catalogue: Catalogue
+        self,
+        providers: Mapping[str, Provider],
+        limits: Limits,
+        catalogue: Catalogue,
+        breakers: Breakers | None = None,
     ) -> None:
         self._providers = providers
-        self._retries = retries
+        self._limits = limits
         self._catalogue = catalogue
+        self._breakers = breakers or Breakers()
         self._pace = Pace()
 
     def run(self, claimed: Claimed, plan: Plan, body: bytes, sender: Sender) -> Outcome:
@@ -85,16 +102,13 @@ class CallRunner:
 
         Everything but a StopCall or a timeout thrown into it becomes part of the outcome.
         """
-        attempts = Attempts(1 + self._retries, claimed.claimed_at + claimed.budget)
+        course = Course(plan.targets, self._catalogue.find)
+        asking = Asking(plan, body, course, claimed.claimed_at + claimed.budget)
         answer, error, usage = b"", None, None
-        asking = Asking(plan, body, plan.targets[0])
         try:
-            answer, usage = self._answer(asking, sender, attempts)
+            answer, usage = self._answer(asking, sender)
         except GatewayError as failure:
             error = failure
-            # The operator's to mend, and the caller is told nothing of it.
-            level = logging.ERROR if isinstance(error, UpstreamAuth) else logging.INFO
-            log.log(level, "call %s: %s by %s", plan.call_id, error.code, asking.target.provider)
         except StopCall as stop:
             error = stop.error
         except Exception as fault:
@@ -105,65 +119,115 @@ class CallRunner:
             last=sender.number,
             error=error,
             answer=answer,
-            route=asking.target.route,
-            attempts=attempts.made,
+            route=course.target.route,
+            attempts=asking.attempts,
             usage=usage,
             timings={"work": int((time.monotonic() - claimed.claimed_at) * 1000)},
+            failures=course.failures,
         )
 
-    def _answer(
-        self, asking: Asking, sender: Sender, attempts: Attempts
-    ) -> tuple[bytes, dict[str, Any] | None]:
-        """The answer of the first target whose provider still has the model."""
-        for target in asking.plan.targets:
-            asking.target = target
+    def _answer(self, asking: Asking, sender: Sender) -> tuple[bytes, dict[str, Any] | None]:
+        """The answer of the first target that gives one; raises what the caller is told."""
+        course, breakers = asking.course, self._breakers
+        while True:
+            target = course.target
+            blocked = bool(breakers.troubled) and breakers.blocks(target.route)
+            if blocked and not course.alone():
+                course.skip()
+                continue
             try:
-                return self._ask(asking, sender, attempts)
-            except ModelNotFound as error:
-                refusal = lifecycle.gone(error, self._catalogue.find(target.model))
-                if sender.number:  # the caller has part of this one's answer
-                    break
-                log.info("call %s: %s is gone", asking.plan.call_id, target.route)
-        raise refusal
+                answer = self._ask(asking, sender, blocked)
+            except GatewayError as error:
+                # A refused key is the operator's to mend, and the caller is told nothing of it.
+                level = logging.ERROR if isinstance(error, UpstreamAuth) else logging.INFO
+                route = target.route
+                log.log(level, "call %s: %s by %s", asking.plan.call_id, error.code, route)
+                course.move_on(error, began=sender.number > 0)
+            else:
+                if breakers.troubled:
+                    breakers.answered(target.route)
+                return answer
 
     def _ask(
-        self, asking: Asking, sender: Sender, attempts: Attempts
+        self, asking: Asking, sender: Sender, blocked: bool
     ) -> tuple[bytes, dict[str, Any] | None]:
-        plan, target = asking.plan, asking.target
-        provider = self._providers.get(target.provider)
+        """One target's answer; `blocked`: its breaker is open, and nobody else can be asked."""
+        plan, course = asking.plan, asking.course
+        target = course.target
+        row = self._catalogue.find(target.model)
+        provider = self._providers.get(row.id if row.timeouts else target.provider)
         if provider is None:
-            raise ProviderNotConfigured(
+            failure = ProviderNotConfigured(
                 f"This worker has no provider '{target.provider}': its configuration is not that "
                 "of the web process."
             )
-        call = self._call(asking)
-        if not plan.stream:
+            course.note(failure)
+            raise failure
+        call = self._call(asking, row)
+        attempts = self._attempts(asking, row, blocked)
+        try:
+            if plan.stream:
+                return self._stream(asking, sender, attempts, provider, call)
             ask = attempts.embed if plan.kind == "embeddings" else attempts.complete
             part = ask(provider, call)
             return orjson.dumps(part), part.get("usage")
-        usage = None
-        naming = target is not plan.targets[0]
+        finally:
+            asking.attempts += attempts.made
+
+    def _stream(
+        self,
+        asking: Asking,
+        sender: Sender,
+        attempts: Attempts,
+        provider: Provider,
+        call: ChatCall,
+    ) -> tuple[bytes, dict[str, Any] | None]:
+        usage, first = None, True
         with self._pace as pace:
             for parts in attempts.stream(provider, call):
                 sent = lines(parts)
-                sender.send(name_answerer(target.route, sent) if naming else sent)
-                naming = False
+                if first:
+                    first, sent = False, self._begun(asking.course, sent)
+                sender.send(sent)
                 for part in parts:
                     usage = part.get("usage") or usage
                 pace.pause()
         return b"", usage
 
-    def _call(self, asking: Asking) -> ChatCall:
+    def _begun(self, course: Course, sent: bytes) -> bytes:
+        """The first lines of a stream, as they are to be sent."""
+        route = course.target.route
+        if self._breakers.troubled:
+            self._breakers.began(route)
+        return name_answerer(route, sent) if course.at else sent
+
+    def _attempts(self, asking: Asking, row: ModelRow, blocked: bool) -> Attempts:
+        course, limits = asking.course, self._limits
+        route = course.target.route
+
+        def failed(error: GatewayError) -> None:
+            course.note(error)
+            self._breakers.failed(route, error)
+            if self._breakers.is_open(route) and not course.alone():
+                attempts.allowed = attempts.made  # it has become one that calls keep away from
+
+        retries = limits.retries if row.retries is None else row.retries
+        first_token = row.timeouts.get("first_token", limits.first_token)
+        attempts = Attempts(1 + retries, asking.deadline, first_token=first_token, failed=failed)
+        if not course.alone():
+            attempts.longest_pause = limits.patience
+            attempts.first_token = row.timeouts.get("first_token", limits.patience)
+        if blocked or course.last_chance:
+            attempts.allowed = 1
+        return attempts
+
+    def _call(self, asking: Asking, row: ModelRow) -> ChatCall:
         """The call as its target takes it; raises InvalidRequest for what that refuses."""
-        plan, target = asking.plan, asking.target
+        plan, target = asking.plan, asking.course.target
         asked = plan.targets[0].model
         parameters, _ = self._catalogue.fit(target.model, orjson.loads(asking.body), asked)
         return ChatCall(
-            target.upstream_model,
-            parameters,
-            plan.stream,
-            target.max_output_tokens,
-            self._catalogue.find(target.model).thinking,
+            target.upstream_model, parameters, plan.stream, target.max_output_tokens, row.thinking
         )
 
 

@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import providers
 from gateway.catalogue import Catalogue
+from gateway.catalogue_file import ProviderRow
 from gateway.settings import Settings
 from providers.transport import Transport
 from providers.wire import Provider
 
 
 def connect(catalogue: Catalogue, settings: Settings) -> dict[str, Provider]:
-    """Every configured provider by name, all on one HTTP transport."""
+    """Every configured provider by name, all on one pool of connections.
+
+    A model that has timeouts of its own has a provider of its own as well, under its row's id,
+    which no provider's name can be: names have no slash.
+    """
     transport = Transport(
         connect_timeout=settings.upstream_connect_timeout,
-        read_timeout=settings.upstream_read_timeout,
+        read_timeout=settings.upstream_first_byte_timeout,
+        silence_timeout=settings.upstream_silence_timeout,
         pool_size=settings.worker_concurrency,
         proxy=settings.upstream_proxy,
         ca_bundle=settings.upstream_ca_bundle,
     )
-    return {
-        row.name: providers.create(
-            row.wire,
-            base_url=row.address(settings),
-            api_key=settings.variable(row.key_variable) if row.key_variable else "",
-            headers=row.headers,
-            keeps=row.keeps,
-            transport=transport,
-        )
-        for row in catalogue.providers.values()
-        if row.missing(settings) is None
+    configured = {
+        row.name: row for row in catalogue.providers.values() if row.missing(settings) is None
     }
+    made = {name: _provider(row, settings, transport) for name, row in configured.items()}
+    for model in catalogue.rows():
+        if model.timeouts and model.provider in configured:
+            patient = _with_timeouts(transport, model.timeouts)
+            made[model.id] = _provider(configured[model.provider], settings, patient)
+    return made
+
+
+def _with_timeouts(transport: Transport, timeouts: Mapping[str, float]) -> Transport:
+    return transport.with_timeouts(
+        connect=timeouts.get("connect"),
+        read=timeouts.get("first_byte"),
+        silence=timeouts.get("between_tokens"),
+    )
+
+
+def _provider(row: ProviderRow, settings: Settings, transport: Transport) -> Provider:
+    return providers.create(
+        row.wire,
+        base_url=row.address(settings),
+        api_key=settings.variable(row.key_variable) if row.key_variable else "",
+        headers=row.headers,
+        keeps=row.keeps,
+        transport=transport,
+    )

@@ -103,7 +103,7 @@ def test_with_the_setting_a_call_may_go_to_the_successor(ask):
     _, fake = ask(configured={"retired_models": "successor"})
     assert fake.calls[0].plan.targets == (
         Target(OLD, "openai", "gpt-4o-mini", 16_384),
-        Target(NEW, "openai", "gpt-6-luna", 128_000),
+        Target(NEW, "openai", "gpt-6-luna", 128_000, only_if_gone=True),
     )
 
 

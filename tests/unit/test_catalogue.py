@@ -407,6 +407,27 @@ WRONG = {
     "unknown provider": ('[models."a/b"]\nprovider = "nobody"', "a/b"),
     "unknown successor": ('[models."a/b"]\nprovider = "openai"\nsuccessor = "a/c"', "a/b"),
     "unknown fallback": ('[models."a/b"]\nprovider = "openai"\nfallbacks = ["a/c"]', "a/b"),
+    "fallback of another kind": (
+        '[models."a/b"]\nprovider = "openai"\nfallbacks = ["openai/text-embedding-3-small"]',
+        "a/b",
+    ),
+    "unknown timeout": ('[models."a/b"]\nprovider = "openai"\ntimeouts = { lunch = 1 }', "a/b"),
+    "timeout of nothing": ('[models."a/b"]\nprovider = "openai"\ntimeouts = { total = 0 }', "a/b"),
+    "timeout without end": (
+        '[models."a/b"]\nprovider = "openai"\ntimeouts = { total = inf }',
+        "a/b",
+    ),
+    "timeout as a string": (
+        '[models."a/b"]\nprovider = "openai"\ntimeouts = { total = "1s" }',
+        "a/b",
+    ),
+    "timeout that is on": (
+        '[models."a/b"]\nprovider = "openai"\ntimeouts = { total = true }',
+        "a/b",
+    ),
+    "timeouts that are no table": ('[models."a/b"]\nprovider = "openai"\ntimeouts = 5', "a/b"),
+    "retries below nothing": ('[models."a/b"]\nprovider = "openai"\nretries = -1', "a/b"),
+    "retries without end": ('[models."a/b"]\nprovider = "openai"\nretries = 11', "a/b"),
     "unknown rule": (
         '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = { burn = true }',
         "a/b",
@@ -493,3 +514,79 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
 def test_rows_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         catalogue().find("openai/gpt-4o").context = 1
+
+
+# Fallbacks
+
+FALLBACKS = """
+[models."house/first"]
+provider = "openai"
+fallbacks = ["house/second", "groq/llama", "house/unset", "house/first"]
+timeouts = { first_token = 2, total = 60.5 }
+retries = 0
+[models."house/second"]
+provider = "openai"
+[models."house/third"]
+provider = "openai"
+[providers.unset]
+wire = "openai"
+base_url = "http://127.0.0.1:1/v1"
+key_variable = "NOT_SET"
+[models."house/unset"]
+provider = "unset"
+fallbacks = ["house/second"]
+"""
+
+
+def names(routes):
+    return [route.name for route in routes]
+
+
+def test_a_row_names_its_fallbacks_in_order_and_those_without_key_are_left_out(with_file):
+    known = with_file(FALLBACKS)
+    assert names(known.fallbacks(known.route("house/first"), None)) == [
+        "house/second",
+        "groq/llama",
+    ]
+    assert known.fallbacks(known.route("house/second"), None) == []
+
+
+def test_the_caller_s_fallbacks_take_the_place_of_the_row_s(with_file):
+    known = with_file(FALLBACKS)
+    first = known.route("house/first")
+    asked = ["house/first", "house/third", "house/third", "house/unset"]
+    assert names(known.fallbacks(first, asked)) == ["house/third"]
+    assert known.fallbacks(first, []) == []
+
+
+def test_a_fallback_that_the_caller_made_up_is_refused_by_name(with_file):
+    known = with_file(FALLBACKS)
+    with pytest.raises(ModelNotFound) as caught:
+        known.fallbacks(known.route("house/first"), ["house/third", "house/nowhere"])
+    assert "house/nowhere" in caught.value.message
+    assert caught.value.param == "models"
+
+
+def test_an_embedder_does_not_chat_for_a_model_that_fails(with_file):
+    known = with_file(FALLBACKS)
+    assert known.fallbacks(known.route("house/first"), ["openai/text-embedding-3-small"]) == []
+
+
+def test_a_model_whose_provider_has_no_key_has_a_place_and_fallbacks(with_file):
+    known = with_file(FALLBACKS)
+    route = known.place("house/unset")
+    assert names(known.fallbacks(route, None)) == ["house/second"]
+    with pytest.raises(ProviderNotConfigured, match="set NOT_SET"):
+        known.require_configured(route)
+
+
+def test_a_row_s_own_limits_are_kept(with_file):
+    row = with_file(FALLBACKS).find("house/first")
+    assert (row.timeouts, row.retries) == ({"first_token": 2, "total": 60.5}, 0)
+    row = with_file(FALLBACKS).find("house/second")
+    assert (row.timeouts, row.retries) == ({}, None)
+
+
+def test_every_row_is_told_families_among_them(with_file):
+    ids = [row.id for row in with_file(FALLBACKS).rows()]
+    assert {"house/first", "groq/*"} <= set(ids)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
+import gevent.event
 import pytest
 
 from gateway import errors
@@ -16,6 +18,7 @@ from gateway.errors import (
     UpstreamOverloaded,
     UpstreamRejected,
     UpstreamThrottled,
+    UpstreamTimeout,
     UpstreamTruncated,
     UpstreamUnreachable,
 )
@@ -24,7 +27,8 @@ from workers import routing
 from workers.routing import BACKOFF_SECONDS, Attempts, lines
 
 CALL = ChatCall("model", {"messages": []})
-ANSWER: Part = {"choices": [{"index": 0}]}
+ANSWER: Part = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
+OPENING: Part = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
 TRIED_AGAIN = (UpstreamUnreachable, UpstreamFailed, UpstreamOverloaded, UpstreamThrottled)
 
 
@@ -223,19 +227,117 @@ def test_parts_travel_as_lines_without_a_line_break_of_their_own() -> None:
     assert lines(parts) == b'{"a":"one\\ntwo"}\n{"b":1}'
 
 
-@both_ways
-def test_a_caller_is_not_told_to_repeat_what_a_provider_may_have_seen(
-    way: str, slept: list[float]
+# Before the first token
+
+
+def test_what_comes_before_the_first_token_travels_with_it(slept: list[float]) -> None:
+    provider = Scripted([OPENING, {"choices": []}, ANSWER, ANSWER])
+    assert list(attempts(slept).stream(provider, CALL)) == [
+        [OPENING, {"choices": []}, ANSWER],
+        [ANSWER],
+    ]
+
+
+def test_a_stream_without_a_token_is_passed_on_at_its_end(slept: list[float]) -> None:
+    assert list(attempts(slept).stream(Scripted([OPENING]), CALL)) == [[OPENING]]
+
+
+def test_an_answer_that_ends_at_once_says_so(slept: list[float]) -> None:
+    end: Part = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    stream = attempts(slept).stream(Scripted([OPENING, end, {"choices": []}]), CALL)
+    assert next(stream) == [OPENING, end]
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"role": "assistant", "content": "a"},
+        {"tool_calls": [{"index": 0}]},
+        {"reasoning_content": "Hm"},
+        {"thinking_blocks": [{}]},
+        {"refusal": "No."},
+    ],
+)
+def test_all_that_a_model_says_counts_as_a_token(delta: Part) -> None:
+    assert routing.says_something({"choices": [{"index": 0, "delta": delta}]})
+
+
+def test_an_error_after_the_opening_is_tried_again_without_a_trace(slept: list[float]) -> None:
+    provider = Scripted([OPENING, UpstreamFailed()], [OPENING, ANSWER])
+    assert ask("stream", attempts(slept), provider) == [OPENING, ANSWER]
+    assert provider.calls == 2
+
+
+class Silent:
+    """A provider that never says anything, or only after `opening`."""
+
+    def __init__(self, *opening: Part) -> None:
+        self.calls = self.closed = 0
+        self._opening = opening
+
+    def stream(self, call: ChatCall) -> Iterator[list[Part]]:
+        self.calls += 1
+        try:
+            for part in self._opening:
+                yield [part]
+            gevent.event.Event().wait()
+        finally:
+            self.closed += 1
+
+
+@pytest.mark.parametrize("opening", [[], [OPENING]])
+def test_a_stream_whose_first_token_is_late_is_closed_and_not_tried_again(
+    opening: list[Part], slept: list[float]
 ) -> None:
-    provider = Scripted(UpstreamFailed(), UpstreamUnreachable(), UpstreamUnreachable())
-    with pytest.raises(UpstreamUnreachable) as caught:
-        ask(way, attempts(slept), provider)
-    assert caught.value.should_retry is False
+    provider, made = Silent(*opening), attempts(slept)
+    made.first_token = 0.01
+    with pytest.raises(UpstreamTimeout) as raised:
+        list(made.stream(provider, CALL))  # type: ignore[arg-type]
+    assert raised.value.should_retry is False
+    assert (provider.calls, provider.closed, slept) == (1, 1, [])
+
+
+def test_a_token_in_time_ends_the_wait_for_the_first(slept: list[float]) -> None:
+    made = attempts(slept)
+    made.first_token = 0.01
+    stream = made.stream(Silent(ANSWER), CALL)  # type: ignore[arg-type]
+    assert next(stream) == [ANSWER]
+    with gevent.Timeout(0.05, False):  # five times what was left
+        next(stream)
+        pytest.fail("the stream went on")
+
+
+def test_another_s_timeout_is_left_alone(slept: list[float]) -> None:
+    made = attempts(slept)
+    made.first_token = 600
+    with pytest.raises(gevent.Timeout) as raised, gevent.Timeout(0.01) as deadline:
+        list(made.stream(Silent(), CALL))  # type: ignore[arg-type]
+    assert raised.value is deadline
 
 
 @both_ways
-def test_a_caller_may_repeat_what_no_provider_has_seen(way: str, slept: list[float]) -> None:
-    provider = Scripted(*(UpstreamUnreachable() for _ in range(3)))
-    with pytest.raises(UpstreamUnreachable) as caught:
-        ask(way, attempts(slept), provider)
-    assert caught.value.should_retry is True
+def test_a_pause_longer_than_the_longest_is_not_made(way: str, slept: list[float]) -> None:
+    made = attempts(slept)
+    made.longest_pause = 5
+    with pytest.raises(UpstreamThrottled):
+        ask(way, made, Scripted(UpstreamThrottled(retry_after=5.1), ANSWER))
+    assert slept == []
+
+
+@both_ways
+def test_every_failed_attempt_is_told_of(way: str, slept: list[float]) -> None:
+    errors_seen: list[GatewayError] = []
+    failures = [UpstreamFailed(), UpstreamThrottled()]
+    made = attempts(slept)
+    made.failed = errors_seen.append
+    ask(way, made, Scripted(*failures, ANSWER))
+    assert errors_seen == failures
+
+
+def test_a_failure_after_the_first_token_is_told_of_too(slept: list[float]) -> None:
+    errors_seen: list[GatewayError] = []
+    made = attempts(slept)
+    made.failed = errors_seen.append
+    with pytest.raises(UpstreamTruncated):
+        ask("stream", made, Scripted([ANSWER, UpstreamTruncated()]))
+    assert len(errors_seen) == 1

@@ -12,6 +12,7 @@ from redis import Redis
 
 from gateway import dispatch, keyspace
 from gateway.channel import Outcome, Plan, Target
+from gateway.errors import UpstreamFailed
 from gateway.settings import Settings
 from workers.outbox import Sender
 from workers.runtime import CANCEL_LOOKS, CallWorker, Running
@@ -211,3 +212,31 @@ def test_records_are_renewed_and_registries_trimmed(redis: Redis, worker: CallWo
     assert redis.zcard(keyspace.RQ_STARTED) == 0
     assert redis.hget(worker.key, "state") == b"idle"
     assert 0 < redis.ttl(worker.key) <= 80
+
+
+def test_what_other_workers_know_of_routes_is_learned(redis: Redis, worker: CallWorker) -> None:
+    redis.hset(keyspace.BREAKERS, "acme/model", "9 1 99999999999999")
+    worker._learn_breakers()
+    assert not worker.breakers.is_open("acme/model")  # in what time is it written? not known yet
+    worker.lease._clock = 1.0
+    worker._learn_breakers()
+    assert worker.breakers.is_open("acme/model")
+
+
+def test_a_foreign_value_teaches_nothing_and_stops_nobody(redis: Redis, worker: CallWorker) -> None:
+    worker.lease._clock = 1.0
+    for _ in range(5):
+        worker.breakers.failed("acme/model", UpstreamFailed())
+    assert worker.outbox.settled(10)
+    redis.set(keyspace.BREAKERS, "not a hash")
+    worker._learn_breakers()
+    assert worker.breakers.is_open("acme/model")
+
+
+def test_failures_are_written_through_the_outbox(redis: Redis, worker: CallWorker) -> None:
+    worker.breakers.failed("acme/model", UpstreamFailed())
+    assert worker.outbox.settled(10)
+    assert redis.hkeys(keyspace.BREAKERS) == [b"acme/model"]
+    worker.breakers.answered("acme/model")
+    assert worker.outbox.settled(10)
+    assert redis.hkeys(keyspace.BREAKERS) == []

@@ -85,6 +85,13 @@ def test_a_bad_number_names_its_variable_and_itself(variable, text):
         ("RETIRED_MODELS", "yes"),
         ("REDIS_CONNECTIONS", "3"),
         ("WORKER_CONCURRENCY", "0"),
+        ("BREAKER_FAILURES", "0"),
+        ("TOTAL_DEADLINE_SECONDS", "0"),
+        ("UPSTREAM_CONNECT_SECONDS", "0"),
+        ("UPSTREAM_FIRST_BYTE_SECONDS", "0"),
+        ("UPSTREAM_FIRST_TOKEN_SECONDS", "0.0"),
+        ("FALLBACK_FIRST_TOKEN_SECONDS", "0"),
+        ("UPSTREAM_SILENCE_SECONDS", "0"),
     ],
 )
 def test_any_other_bad_value_names_its_variable(variable, text):

@@ -31,9 +31,11 @@ from gateway.policy import Rule
 from gateway.settings import Settings
 from tests.fakes import USAGE
 from workers import routing, tasks
-from workers.tasks import CallRunner, Claimed, StopCall, opened
+from workers.tasks import CallRunner, Claimed, Limits, StopCall, opened
 
 CALL_ID = "a" * 32
+WORD: Part = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
+MORE: Part = {"choices": [{"index": 0, "delta": {"content": "b"}}]}
 BODY = b'{"messages":[{"role":"user","content":"Hi"}],"temperature":0.5}'
 URL = "http://127.0.0.1:9/v1"
 CATALOGUE = Catalogue(
@@ -63,7 +65,7 @@ CATALOGUE = Catalogue(
 )
 FIRST, HEIR = (
     Target("acme/model", "acme", "model-2", 10),
-    Target("heir/model", "heir", "model-3", 20),
+    Target("heir/model", "heir", "model-3", 20, only_if_gone=True),
 )
 GONE = ModelNotFound("The model `model-2` does not exist.", param="model")
 
@@ -136,7 +138,7 @@ def run(
     retries: int = 2,
     body: bytes = BODY,
 ) -> Outcome:
-    runner = CallRunner({"acme": provider}, retries, CATALOGUE)
+    runner = CallRunner({"acme": provider}, Limits(retries), CATALOGUE)
     return runner.run(claimed(), plan(stream), body, sender or Sender())  # type: ignore[arg-type]
 
 
@@ -161,7 +163,9 @@ def test_an_answer_without_usage_is_an_answer() -> None:
 
 def test_the_provider_is_asked_with_what_the_plan_and_the_body_say() -> None:
     provider = Provider({"choices": []})
-    CallRunner({"acme": provider}, 0, CATALOGUE).run(claimed(), plan(limit=4096), BODY, Sender())  # type: ignore[arg-type]
+    CallRunner({"acme": provider}, Limits(0), CATALOGUE).run(
+        claimed(), plan(limit=4096), BODY, Sender()
+    )  # type: ignore[arg-type]
     assert provider.calls == [ChatCall("model-2", orjson.loads(BODY), False, 4096)]
 
 
@@ -208,14 +212,14 @@ def test_a_failed_attempt_is_tried_again_as_often_as_configured() -> None:
 def test_no_attempt_is_made_past_the_deadline() -> None:
     provider = Provider(UpstreamFailed(retry_after=1), {"choices": []})
     late = Claimed(CALL_ID, "web-1", "claim-1", 0.5, b"")
-    outcome = CallRunner({"acme": provider}, 2, CATALOGUE).run(late, plan(), BODY, Sender())  # type: ignore[arg-type]
+    outcome = CallRunner({"acme": provider}, Limits(), CATALOGUE).run(late, plan(), BODY, Sender())  # type: ignore[arg-type]
     assert isinstance(outcome.error, UpstreamFailed)
     assert len(provider.calls) == 1
 
 
 def test_a_stream_that_breaks_off_counts_what_it_has_sent() -> None:
     sender = Sender()
-    outcome = run(Provider([{"choices": []}], UpstreamTruncated()), stream=True, sender=sender)
+    outcome = run(Provider([WORD], UpstreamTruncated()), stream=True, sender=sender)
     assert isinstance(outcome.error, UpstreamTruncated)
     assert (outcome.last, len(sender.sent), outcome.attempts) == (1, 1, 1)
 
@@ -244,7 +248,7 @@ def test_a_call_that_is_stopped_ends_with_the_reason(
 
 def test_a_stream_that_is_stopped_while_it_sends_is_closed_at_the_provider() -> None:
     error = CallCancelled()
-    provider, sender = Provider(*([{"choices": []}] for _ in range(5))), Sender(StopCall(error))
+    provider, sender = Provider(*([WORD] for _ in range(5))), Sender(StopCall(error))
     outcome = run(provider, stream=True, sender=sender)
     assert (outcome.error, outcome.last) == (error, 1)
     assert provider.closed == 1
@@ -300,7 +304,7 @@ def test_the_deadlines_timeout_is_left_to_the_worker(stream: bool) -> None:
 
 @both_ways
 def test_a_provider_that_this_worker_does_not_have_is_named(stream: bool) -> None:
-    runner = CallRunner({}, 2, CATALOGUE)
+    runner = CallRunner({}, Limits(), CATALOGUE)
     outcome = runner.run(claimed(), plan(stream, "other"), BODY, Sender())  # type: ignore[arg-type]
     assert isinstance(outcome.error, ProviderNotConfigured)
     assert "'other'" in outcome.error.message
@@ -314,7 +318,7 @@ def run_both(
     first: Provider, heir: Provider, stream: bool, body: bytes = BODY, sender: Sender | None = None
 ) -> Outcome:
     both = Plan(CALL_ID, "web-1", stream, (FIRST, HEIR))
-    runner = CallRunner({"acme": first, "heir": heir}, 2, CATALOGUE)
+    runner = CallRunner({"acme": first, "heir": heir}, Limits(), CATALOGUE)
     return runner.run(claimed(), both, body, sender or Sender())  # type: ignore[arg-type]
 
 
@@ -339,11 +343,11 @@ def test_its_successor_answers_where_the_plan_says_so() -> None:
 
 def test_a_stream_of_the_successor_says_first_who_answers() -> None:
     sender = Sender()
-    parts = [[{"choices": [1]}], [{"choices": [2]}]]
+    parts = [[WORD], [MORE]]
     outcome = run_both(Provider(GONE), Provider(*parts), stream=True, sender=sender)
     assert (outcome.error, outcome.route, outcome.last) == (None, "heir/model-3", 2)
-    assert answerer(sender.sent[0]) == ("heir/model-3", b'{"choices":[1]}')
-    assert sender.sent[1] == b'{"choices":[2]}'
+    assert answerer(sender.sent[0]) == ("heir/model-3", orjson.dumps(WORD))
+    assert sender.sent[1] == orjson.dumps(MORE)
 
 
 @both_ways
@@ -379,7 +383,7 @@ def test_no_other_failure_moves_a_call_to_the_successor(stream: bool) -> None:
 
 def test_an_answer_that_has_begun_is_not_begun_again_by_another() -> None:
     heir = Provider([{"choices": []}])
-    outcome = run_both(Provider([{"choices": []}], GONE), heir, stream=True)
+    outcome = run_both(Provider([WORD], GONE), heir, stream=True)
     assert isinstance(outcome.error, ModelNotFound)
     assert (heir.calls, outcome.last, outcome.route) == ([], 1, "acme/model-2")
 

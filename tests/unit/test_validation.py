@@ -388,6 +388,7 @@ def test_every_wrong_type_has_its_words_in_the_one_table():
 
 FULL = {
     "model": "openai/gpt-4o",
+    "models": ["anthropic/claude-sonnet-4-5"],
     "messages": [
         {"role": "system", "content": "Be brief.", "name": "boss"},
         {"role": "developer", "content": [{"type": "text", "text": "Be kind."}]},
@@ -554,8 +555,8 @@ def test_usage_is_included_only_on_demand(options, include_usage):
 def test_unknown_fields_are_ignored_and_named_in_order():
     """Row 61."""
     unknown = ["zeta", "__proto__", "__class__", "api_base", "base_url", "api_key", "headers"]
-    request = chat_request({**dict.fromkeys(unknown, "x"), **body(models=["a"], alpha=None)})
-    assert request.ignored == [*unknown, "models", "alpha"]
+    request = chat_request({**dict.fromkeys(unknown, "x"), **body(frobnicate=["a"], alpha=None)})
+    assert request.ignored == [*unknown, "frobnicate", "alpha"]
     assert list(request.parameters) == ["messages"]
 
 
@@ -734,3 +735,40 @@ def test_no_value_whatever_breaks_the_check(value):
         raise AssertionError("taken")
     except InvalidRequest as error:
         assert error.code
+
+
+# models: whom to ask should the first one fail
+
+
+@pytest.mark.parametrize("models", [[], ["a/b"], ["m", "a/b", "c/d", "e/f", "g/h"]])
+def test_fallbacks_are_kept_apart_from_the_parameters(models):
+    asked = chat_request(body(models=models))
+    assert asked.models == tuple(models)
+    assert "models" not in asked.parameters
+    assert asked.ignored == []
+
+
+def test_no_word_about_fallbacks_is_not_an_empty_list():
+    assert chat_request(body()).models is None
+    assert chat_request(body(models=None)).models is None
+
+
+@pytest.mark.parametrize(
+    ("models", "param", "code"),
+    [
+        (["m"] * 6, "models", LONG),
+        ("a/b", "models", TYPE),
+        ({"a/b": 1}, "models", TYPE),
+        ([1], "models[0]", TYPE),
+        ([None], "models[0]", TYPE),
+        (["a/b", "c\n"], "models[1]", VALUE),
+    ],
+)
+def test_fallbacks_that_are_none_are_refused(models, param, code):
+    error = refusal(body(models=models))
+    assert (error.param, error.code) == (param, code)
+
+
+@pytest.mark.parametrize("name", ["", "m" * 257])
+def test_a_fallback_s_name_has_a_length(name):
+    assert refusal(body(models=[name])).param == "models[0]"

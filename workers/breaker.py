@@ -1,0 +1,164 @@
+"""Circuit breakers: which routes are known to fail, so that calls go straight to who can answer.
+
+A route is a provider and its name for a model. Failures in a row, of all workers together, open
+its breaker; after a cool-down one call of all is let through as a probe; the first answer closes
+it. What all know stands in one hash in Redis, which each worker reads once a second, writes when a
+call fails and asks before a probe. A healthy route costs Redis nothing, and without Redis each
+worker goes by what it has seen itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from gateway import keyspace, scripts
+from gateway.errors import GatewayError, UpstreamError, UpstreamRejected, UpstreamThrottled
+
+WINDOW_SECONDS = 30.0  # failures further apart are not in a row
+UNREAD_SECONDS = 3.0  # how long what was written here may be missing in what is read
+MAX_ROUTES = 256  # callers make up names of models
+
+Command = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Record:
+    """What is known of a route with failures; times are on the monotonic clock."""
+
+    failures: int
+    last: float
+    open_until: float = 0.0
+
+
+class Breakers:
+    """One worker's view of all breakers; `troubled` is empty while all routes are well."""
+
+    def __init__(
+        self,
+        failures: int = 5,
+        cooldown: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.troubled: dict[str, Record] = {}
+        self._failures, self._cooldown, self._clock = failures, cooldown, clock
+        self._put: Callable[[Command], None] | None = None
+        self._redis: Redis | None = None
+
+    def share(self, put: Callable[[Command], None], redis: Redis) -> None:
+        """From now on, write through `put` and ask `redis` before a probe."""
+        self._put, self._redis = put, redis
+
+    def blocks(self, route: str) -> bool:
+        """Whether a call should rather go elsewhere; False lets it through, perhaps as a probe."""
+        record = self.troubled.get(route)
+        if record is None or not self._opened(record):
+            return False
+        now = self._clock()
+        if now < record.open_until:
+            return True
+        # Before Redis is asked: the calls that come meanwhile must not ask as well.
+        record.open_until = now + self._cooldown
+        return not self._may_probe(route)
+
+    def is_open(self, route: str) -> bool:
+        """Whether calls are kept from this route now; unlike `blocks` it lets no probe through."""
+        record = self.troubled.get(route)
+        return record is not None and self._opened(record) and self._clock() < record.open_until
+
+    def failed(self, route: str, error: GatewayError) -> None:
+        """Count an attempt's failure, where it is one of the route and not of the call."""
+        if not counts(error):
+            return
+        now = self._clock()
+        record = self.troubled.get(route)
+        if record is None:
+            if len(self.troubled) >= MAX_ROUTES:
+                return
+            record = self.troubled[route] = Record(0, now)
+        blocked = self._opened(record) and now < record.open_until
+        if now - record.last > WINDOW_SECONDS and not self._opened(record):
+            record.failures = 0
+        record.failures += 1
+        record.last = now
+        if self._opened(record) and not blocked:
+            record.open_until = now + self._cooldown
+        if not blocked:  # of calls that were on their way when it opened, Redis need not hear
+            self._tell("failed", route)
+
+    def began(self, route: str) -> None:
+        """A stream's first token came: enough of a probe, whose rest may take minutes."""
+        record = self.troubled.get(route)
+        if record is not None and self._opened(record):
+            self.answered(route)
+
+    def answered(self, route: str) -> None:
+        """A call was answered to its end: close the breaker and forget the failures."""
+        if self.troubled.pop(route, None) is not None:
+            self._tell("answered", route)
+
+    def learn(self, rows: Mapping[bytes, bytes], redis_now: float) -> None:
+        """Take over what Redis holds, read at `redis_now` in its time (seconds since 1970)."""
+        now = self._clock()
+        known = {}
+        for name, value in rows.items():
+            record = _read(value, now - redis_now)
+            if record is not None:
+                known[name.decode("utf-8", "replace")] = record
+        for route, own in self.troubled.items():
+            record = known.get(route)
+            if record is not None:
+                record.failures = max(record.failures, own.failures)
+                record.open_until = max(record.open_until, own.open_until)
+                record.last = max(record.last, own.last)
+            elif now - own.last < UNREAD_SECONDS:
+                known[route] = own
+        self.troubled = known
+
+    def _opened(self, record: Record) -> bool:
+        return record.failures >= self._failures
+
+    def _may_probe(self, route: str) -> bool:
+        if self._redis is None:
+            return True
+        try:
+            return bool(scripts.run(self._redis, self._command("probe", route)) == 1)
+        except RedisError:
+            return True
+
+    def _tell(self, what: str, route: str) -> None:
+        if self._put is not None:
+            self._put(self._command(what, route))
+
+    def _command(self, what: str, route: str) -> Command:
+        args = [
+            what,
+            route,
+            self._failures,
+            int(WINDOW_SECONDS * 1000),
+            int(self._cooldown * 1000),
+            MAX_ROUTES,
+            keyspace.BREAKER_SECONDS,
+        ]
+        return scripts.BREAKER.command([keyspace.BREAKERS], args)
+
+
+def counts(error: GatewayError) -> bool:
+    """Whether a failure is the route's: not the caller's, and no limit that passes by itself."""
+    return isinstance(error, UpstreamError) and not isinstance(
+        error, UpstreamRejected | UpstreamThrottled
+    )
+
+
+def _read(value: bytes, offset: float) -> Record | None:
+    """A record of Redis, its milliseconds moved by `offset` seconds; None for what is not one."""
+    try:
+        failures, last, open_until = (int(text) for text in value.split(b" "))
+    except ValueError:
+        return None
+    return Record(failures, last / 1000 + offset, open_until / 1000 + offset)
