@@ -97,12 +97,14 @@ def _targets(
         catalogue.require_configured(route)
     # Vectors of two models are not in one space: only a chat goes on to a successor.
     heirs = catalogue.successors(route, asked.parameters) if kind == "chat" else ()
-    successors = (other for other in heirs if other not in fallbacks)
-    return (
-        _target(route),
-        *(_target(other, only_if_gone=True) for other in successors),
-        *map(_target, fallbacks),
-    )
+    others = [*map(_target, fallbacks)]
+    named = {other.route for other in others}
+    successors = (_target(heir, only_if_gone=True) for heir in heirs)
+    kept: dict[str, Target] = {}
+    for target in (_target(route), *(s for s in successors if s.route not in named), *others):
+        # A route under two names would be asked twice, and who answered would be ambiguous.
+        kept.setdefault(target.route, target)
+    return tuple(kept.values())
 
 
 def _target(route: Route, only_if_gone: bool = False) -> Target:
