@@ -77,7 +77,8 @@ def samples(kind: Kind, name: str = "") -> Iterator[Any]:
 def is_required(kind: Kind, key: str, hint: Kind) -> bool:
     # The type itself cannot tell: its annotations were texts when it was made.
     marked = get_origin(hint)
-    return key in DEMANDED or marked is Required or (marked is not NotRequired and key in kind.__required_keys__)
+    required = marked is Required or (marked is not NotRequired and key in kind.__required_keys__)
+    return required or key in DEMANDED
 
 
 def objects(kind: Kind) -> Iterator[dict[str, Any]]:
