@@ -29,7 +29,9 @@ from providers.connection import POOLS, progress
 from providers.wire import Request
 
 READ = 1 << 16  # bytes: at most this much of what has arrived
-MAX_BODY = 32 << 20  # bytes
+# The largest answer that is expected: 2,048 embeddings of 3,072 float32 are 32 MiB in base64, and
+# what is around each of them wants room as well.
+MAX_BODY = 34 << 20  # bytes
 MAX_HOSTS = 64
 USER_AGENT = "inference-service"  # some providers turn the library's own name away
 STALE_SECONDS = 1.0  # a kept connection that is reset later than this was not stale
