@@ -21,6 +21,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from gateway import strict_json
+from gateway.errors import InvalidRequest
+
 Part: TypeAlias = dict[str, Any]
 
 IDENTITY = frozenset({"id", "object", "created", "model"})
@@ -60,6 +63,27 @@ def says_something(part: Part) -> bool:
 CALLED = {"function": "arguments", "custom": "input"}
 
 
+def arguments(text: str) -> dict[str, Any] | None:
+    """The arguments of a tool call as an object; None where the text is none.
+
+    Limits are those of a request's body: orjson reads deeper nesting than it writes.
+    """
+    try:
+        value = strict_json.loads(text.encode())
+    except (InvalidRequest, UnicodeEncodeError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class _Text:
+    """Pieces that are joined at the end: adding to a text copies it, a long answer each time."""
+
+    __slots__ = ("pieces",)
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+
 def fold(parts: Iterable[Part]) -> Part:
     """The whole answer that a stream of parts adds up to.
 
@@ -95,7 +119,7 @@ def _fold_choice(choices: dict[int, Part], choice: Part) -> None:
     for kind, tokens in (choice.get("logprobs") or {}).items():
         folded["logprobs"] = folded["logprobs"] or {}
         if tokens is not None:
-            folded["logprobs"][kind] = (folded["logprobs"].get(kind) or []) + tokens
+            _extend(folded["logprobs"], kind, tokens)
         else:
             folded["logprobs"].setdefault(kind, None)
     for key, value in choice.items():
@@ -111,23 +135,34 @@ def _fold_field(message: Part, key: str, value: Any) -> None:
         for call in value:
             _fold_tool_call(calls.setdefault(call.get("index", 0), {}), call)
     elif isinstance(value, str) and key != "role":
-        message[key] = (message.get(key) or "") + value
+        _add(message, key, value)
     elif isinstance(value, list):
-        message[key] = (message.get(key) or []) + value
+        _extend(message, key, value)
     elif isinstance(value, dict):
-        message[key] = _fold_object(message.get(key) or {}, value)
+        message[key] = message.get(key) or {}
+        _fold_object(message[key], value)
     else:
         message[key] = value
 
 
-def _fold_object(folded: Part, more: Part) -> Part:
+def _add(said: Part, key: str, text: str) -> None:
+    if not isinstance(said.get(key), _Text):
+        said[key] = _Text()
+    said[key].pieces.append(text)
+
+
+def _extend(said: Part, key: str, more: list[Any]) -> None:
+    said[key] = said.get(key) or []  # a list of our own, never one of a part
+    said[key] += more
+
+
+def _fold_object(folded: Part, more: Part) -> None:
     """Audio and the old `function_call` come in pieces: their texts are joined, the rest is not."""
-    joined = {
-        key: folded[key] + text
-        for key, text in more.items()
-        if key != "id" and isinstance(text, str) and isinstance(folded.get(key), str)
-    }
-    return {**folded, **more, **joined}
+    for key, value in more.items():
+        if key != "id" and isinstance(value, str):
+            _add(folded, key, value)
+        else:
+            folded[key] = value
 
 
 def _fold_tool_call(folded: Part, call: Part) -> None:
@@ -135,14 +170,21 @@ def _fold_tool_call(folded: Part, call: Part) -> None:
         if key == "index" or value is None:
             continue
         if key in CALLED:
-            called = folded.setdefault(key, {"name": "", CALLED[key]: ""})
+            called = folded.setdefault(key, {"name": _Text(), CALLED[key]: _Text()})
             for piece in called:
-                called[piece] += value.get(piece) or ""
+                _add(called, piece, value.get(piece) or "")
         else:
             folded[key] = value
 
 
+def _joined(value: Any) -> Any:
+    if isinstance(value, _Text):
+        return "".join(value.pieces)
+    return {key: _joined(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
 def _close_choice(choice: Part) -> None:
+    choice["message"] = _joined(choice["message"])
     calls = choice["message"].get("tool_calls")
     if isinstance(calls, dict):
         choice["message"]["tool_calls"] = [calls[index] for index in sorted(calls)]

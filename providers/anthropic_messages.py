@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -127,8 +128,8 @@ def _append(made: Conversation, side: str, said: list[Block], i: int) -> None:
     content = turns[-1]["content"]
     if said[0]["type"] == "tool_result":
         # Results answer the turn before: Anthropic wants them ahead of all else that is said.
-        results = sum(block["type"] == "tool_result" for block in content)
-        content[results:results] = said
+        end = bisect_left(content, True, key=lambda block: block["type"] != "tool_result")
+        content[end:end] = said
     else:
         content += said
 

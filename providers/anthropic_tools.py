@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
-
+from gateway.chat import arguments
 from providers.anthropic_parts import Block, marked
 from providers.anthropic_refusals import invalid, unsupported
 from providers.anthropic_schema import binding_schema
@@ -64,14 +63,11 @@ def tool_use(call: Mapping[str, Any], path: str, ids: ToolIds) -> Block:
     function = call["function"]
     if not _NAME.fullmatch(function["name"]):
         raise invalid(f"{path}.function.name", f"expected to match '^{_NAME.pattern}$'")
-    try:
-        arguments = orjson.loads(function.get("arguments") or "{}")
-    except orjson.JSONDecodeError:
-        arguments = None
-    if not isinstance(arguments, dict):
+    said = arguments(function.get("arguments") or "{}")
+    if said is None:
         raise invalid(f"{path}.function.arguments", "expected a JSON object")
     ident = ids.use(call["id"], path)
-    return {"type": "tool_use", "id": ident, "name": function["name"], "input": arguments}
+    return {"type": "tool_use", "id": ident, "name": function["name"], "input": said}
 
 
 def tools(asked: Iterable[Mapping[str, Any]]) -> list[Block]:

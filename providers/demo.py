@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,9 @@ from providers.demo_embeddings import embeddings
 from providers.wire import without_embeddings
 
 SLOW_WORD = 0.5  # seconds
+
+LONG_TEXT = 20_000  # characters
+LONG_TEXT_PIECES = 1000
 
 SLOW_TEXT = (
     "This answer takes its time and arrives one word after the other "
@@ -131,7 +135,11 @@ def _part(delta: Part, finish_reason: str | None = None) -> Part:
 
 
 def _words(text: str) -> list[Part]:
-    return [{"content": word} for word in _WORD.findall(text)]
+    """Word by word; a long text in larger pieces, since the worker has other calls as well."""
+    if len(text) <= LONG_TEXT:
+        return [{"content": word} for word in _WORD.findall(text)]
+    size = math.ceil(len(text) / LONG_TEXT_PIECES)
+    return [{"content": text[at : at + size]} for at in range(0, len(text), size)]
 
 
 def _tokens(characters: int) -> int:

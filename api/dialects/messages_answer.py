@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
-import orjson
+from gateway.chat import arguments
 
 Data: TypeAlias = Mapping[str, Any]
 Block: TypeAlias = dict[str, Any]
@@ -119,12 +119,9 @@ def _content(said: Data, message_id: str) -> Iterator[Block]:
         yield {**block, "input": _input(function.get("arguments") or "{}")}
 
 
-def _input(arguments: str) -> dict[str, Any]:
+def _input(said: str) -> dict[str, Any]:
     """A call's arguments, an object. What is none (cut short, or made badly) is kept as it is:
     the tool will refuse it, which is better than being run without its arguments.
     """
-    try:
-        value = orjson.loads(arguments)
-    except orjson.JSONDecodeError:
-        value = None
-    return value if isinstance(value, dict) else {"invalid_json": arguments}
+    value = arguments(said)
+    return {"invalid_json": said} if value is None else value

@@ -187,9 +187,17 @@ def is_strict(schema: Any) -> bool:
     if schema.get("type") == "object" or "properties" in schema:
         properties = schema.get("properties")
         closed = schema.get("additionalProperties") is False and isinstance(properties, dict)
-        if not closed or set(schema.get("required") or ()) != set(properties or ()):
+        if not closed or _names(schema.get("required")) != set(properties or ()):
             return False
     return all(map(is_strict, schema.values()))
+
+
+def _names(required: Any) -> set[str] | None:
+    """None for what is no list of names: nobody has looked into the schema before."""
+    named = required or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        return None
+    return set(named)
 
 
 def _account(body: Data, native: bool) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from typing import Any
 
 import orjson
 
+from gateway import strict_json
+from gateway.errors import InvalidRequest
+
 PREFIX = "thinking.1."  # what others wrote, OpenAI's own among it, begins otherwise
 
 Block = dict[str, Any]
@@ -34,10 +37,11 @@ def unsealed(text: str) -> list[Block]:
     if not text.startswith(PREFIX):
         return []
     try:
-        # Nested deeper than orjson bears is a JSONDecodeError too, which is a ValueError.
-        blocks = orjson.loads(b64decode(text[len(PREFIX) :], altchars=b"-_", validate=True))
+        blocks = strict_json.loads(b64decode(text[len(PREFIX) :], altchars=b"-_", validate=True))
     except binascii.Error as error:
         raise ValueError("no base64") from error
+    except InvalidRequest as error:
+        raise ValueError("no JSON, or more than a request may hold") from error
     if not isinstance(blocks, list):
         raise ValueError("no list of blocks")
     return [_checked(block) for block in blocks]

@@ -1,6 +1,6 @@
 """A stream of parts adds up to one answer."""
 
-from gateway.chat import fold
+from gateway.chat import arguments, fold
 
 
 def part(delta, index=0, **choice):
@@ -9,6 +9,33 @@ def part(delta, index=0, **choice):
 
 def message(*parts):
     return fold(parts)["choices"][0]["message"]
+
+
+class Piece(str):
+    """A text that may only be joined: to add each to all before it is quadratic work."""
+
+    def __radd__(self, other):
+        raise AssertionError(f"{self!r} was added to {other!r}")
+
+
+def test_pieces_of_a_text_are_joined_once():
+    function = {"name": Piece("f"), "arguments": Piece("{")}
+    told = message(
+        *[part({"content": Piece("a"), "reasoning_content": Piece("b")})] * 3,
+        part({"tool_calls": [{"index": 0, "function": function}]}),
+        part({"tool_calls": [{"index": 0, "function": {"arguments": Piece("}")}}]}),
+        *[part({"function_call": {"name": Piece("g"), "arguments": Piece("x")}})] * 2,
+    )
+    assert (told["content"], told["reasoning_content"]) == ("aaa", "bbb")
+    assert told["tool_calls"] == [{"function": {"name": "f", "arguments": "{}"}}]
+    assert told["function_call"] == {"name": "gg", "arguments": "xx"}
+
+
+def test_arguments_are_an_object_that_can_be_written_again():
+    assert arguments('{"a":[1]}') == {"a": [1]}
+    deep = '{"a":' * 300 + "1" + "}" * 300  # which orjson reads and does not write
+    for none in ("", "[]", "{", '"\ud800"', deep, '{"a":"\ud800"}'):
+        assert arguments(none) is None
 
 
 def test_nothing_folds_to_no_choices():

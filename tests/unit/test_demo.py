@@ -32,6 +32,13 @@ def test_echo_says_the_last_words_word_by_word():
     assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 4, "total_tokens": 8}
 
 
+def test_echo_says_a_long_text_in_few_pieces():
+    text = "é\u2028 😀" * 100_000
+    parts = list(DemoProvider().stream(call("echo", user(text))))
+    assert len(parts) <= 1001
+    assert fold(chain.from_iterable(parts))["choices"][0]["message"]["content"] == text
+
+
 def test_echo_reads_parts_and_speaks_to_those_who_say_nothing():
     parts = user([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}])
     said = DemoProvider().complete(call("echo", parts))["choices"][0]["message"]["content"]

@@ -131,6 +131,9 @@ def test_a_schema_of_the_answer_is_asked_for(name, schema, strict):
         ({**STRICT, "properties": {"a": {"anyOf": [STRICT, SCHEMA]}}}, False),
         ({"$defs": {"x": SCHEMA}, "$ref": "#/$defs/x"}, False),
         ({"type": "string"}, True),
+        ({**STRICT, "required": [["a"]]}, False),
+        ({**STRICT, "required": 5}, False),
+        ({**STRICT, "required": "a"}, False),
     ],
 )
 def test_only_a_closed_schema_is_promised(schema, strict):
