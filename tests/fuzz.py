@@ -346,7 +346,8 @@ def duplicate(draw: Draw, value: Any) -> Any:
 
 
 def retype(draw: Draw, value: Any) -> Any:
-    return replace(draw, value, lambda old: draw(OTHERS))
+    # A copy: what a strategy holds must not be changed by the mutations after this one.
+    return replace(draw, value, lambda old: copy.deepcopy(draw(OTHERS)))
 
 
 def nest(draw: Draw, value: Any) -> Any:

@@ -206,6 +206,29 @@ def test_a_tools_name_that_nobody_could_have_declared_is_refused():
     assert refused({"messages": messages}) == "messages[1].tool_calls[0].function.name"
 
 
+def test_arguments_that_could_not_be_written_are_refused():
+    call = {"id": "a", "type": "function", "function": {"name": "f"}}
+    call["function"]["arguments"] = '{"a":' * 300 + "1" + "}" * 300
+    messages = [*HELLO, {"role": "assistant", "tool_calls": [call]}]
+    assert refused({"messages": messages}) == "messages[1].tool_calls[0].function.arguments"
+
+
+def test_results_of_many_messages_stand_in_their_order_before_what_else_is_said():
+    calls = [
+        {"id": f"c{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        for n in range(4)
+    ]
+    messages = [*HELLO, {"role": "assistant", "tool_calls": calls}]
+    for n in range(4):
+        messages.append({"role": "tool", "tool_call_id": f"c{n}", "content": "x"})
+        messages.append({"role": "user", "content": f"u{n}"})
+    said = body({"messages": messages})["messages"][-1]["content"]
+    assert [b.get("tool_use_id") or b["text"] for b in said] == [
+        *("c0", "c1", "c2", "c3"),
+        *("u0", "u1", "u2", "u3"),
+    ]
+
+
 def test_one_turn_cannot_make_two_calls_of_one_id():
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     messages = [*HELLO, {"role": "assistant", "tool_calls": [call, call]}]

@@ -322,6 +322,7 @@ DAMAGED = [
     sealed([{"type": "text", "text": "x"}]),
     sealed([{"type": []}]),
     sealed([{**THOUGHT, "signature": 7}]),
+    sealed([THOUGHT] * 20_000),  # more than a request may hold
 ]
 
 
