@@ -15,6 +15,7 @@ import pytest
 from redis import Redis
 
 from api import exchange as module
+from api.backlog import UNKNOWN_SECONDS
 from api.exchange import Exchange
 from gateway import connections, dispatch, keyspace, scripts
 from gateway.channel import PARTS, Event, Outcome, Plan, Target
@@ -81,6 +82,11 @@ def submit(exchange: Exchange, key: KeyRecord) -> Any:
     waiter = exchange.submit(plan(exchange), b"{}", key, 600)
     eventually(lambda: waiter.submitted)
     return waiter
+
+
+def submit_unqueued(exchange: Exchange, key: KeyRecord) -> Any:
+    """The waiter of one more call, whatever the queue says to it."""
+    return exchange.submit(plan(exchange), b"{}", key, 600)
 
 
 def start(redis: Redis) -> None:
@@ -150,10 +156,29 @@ def test_a_full_process_refuses_until_a_call_leaves(
     first, _ = submit(exchange, key), submit(exchange, key)
     with pytest.raises(Overloaded) as refused:
         submit(exchange, key)
-    assert refused.value.retry_after
+    assert refused.value.retry_after == UNKNOWN_SECONDS
     assert redis.llen(keyspace.RQ_QUEUE) == 2
     exchange.leave(first)
     submit(exchange, key)
+
+
+def test_a_refused_caller_is_told_when_the_queue_will_have_been_worked_off(
+    redis: Redis, make: Make, key: KeyRecord
+) -> None:
+    exchange = make(queue_limit=6, max_in_flight=8)
+    exchange.backlog.slots = 2
+    ended = submit(exchange, key)
+    ended.end(Outcome(timings={"work": 4_000}))
+    exchange.leave(ended)
+    waiters = [submit(exchange, key) for _ in range(5)]
+    by_redis = exchange.submit(plan(exchange), b"{}", key, 600)
+    eventually(lambda: by_redis.outcome is not None)
+    assert by_redis.outcome.error.retry_after == 12  # 6 calls of 4 s for 2 slots
+    assert exchange.backlog.wanted
+    waiters += [submit_unqueued(exchange, key) for _ in range(2)]
+    with pytest.raises(Overloaded) as by_us:
+        exchange.submit(plan(exchange), b"{}", key, 600)
+    assert by_us.value.retry_after == 12
 
 
 def test_a_draining_process_refuses(redis: Redis, exchange: Exchange, key: KeyRecord) -> None:
