@@ -14,7 +14,7 @@ from api.backlog import Backlog
 from api.inbox import InboxReader
 from api.monitor import Monitor
 from api.submitter import Submission, Submitter
-from api.waiter import Waiter
+from api.waiter import Buffers, Waiter
 from gateway import connections, dispatch, keyspace
 from gateway.channel import Event, Plan
 from gateway.errors import (
@@ -43,6 +43,7 @@ class Exchange:
         self.waiters: dict[str, Waiter] = {}
         self.draining = False
         self.backlog = Backlog()
+        self.buffers = Buffers()
         self._started = False
         self._lease = Lease(lambda: connections.commands(settings, 1), self.web)
         self._submitter = Submitter(
@@ -73,7 +74,7 @@ class Exchange:
             raise ShuttingDown(retry_after=SHUTDOWN_SECONDS)
         if len(self.waiters) >= self.settings.max_in_flight:
             raise Overloaded(retry_after=self.backlog.seconds())
-        waiter = Waiter(plan.call_id, budget, self._cancel)
+        waiter = Waiter(plan.call_id, budget, self._cancel, self.buffers)
         self.waiters[plan.call_id] = waiter
         expiry = self._lease.redis_time(connections.IMPATIENT_SECONDS)
         command = dispatch.submit_command(self.settings, plan, body, key, budget, expiry)
@@ -83,6 +84,7 @@ class Exchange:
     def leave(self, waiter: Waiter) -> None:
         """The request has its answer, or has gone: forget the call, and stop it if it runs."""
         self.waiters.pop(waiter.call_id, None)
+        waiter.drop()
         if waiter.outcome is None:
             waiter.fail(CallCancelled())
             self._cancel(waiter)

@@ -42,7 +42,16 @@ class ReplySocket:
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
-    """Gives each request its own ReplySocket."""
+    """Gives each request its own ReplySocket, and counts open `connections`."""
+
+    connections = 0
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        self.connections += 1
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self.connections -= 1
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         reply = ReplySocket(sock)

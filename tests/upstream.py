@@ -182,8 +182,8 @@ class Upstream:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _ask(self, method: str) -> bytes:
-        request = urllib.request.Request(f"{self.url}/log", method=method)
+    def _ask(self, method: str, path: str = "/log") -> bytes:
+        request = urllib.request.Request(f"{self.url}{path}", method=method)
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(request, timeout=10) as response:
             return response.read()

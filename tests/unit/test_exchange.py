@@ -149,6 +149,16 @@ def test_a_call_whose_client_left_before_it_was_sent_is_never_queued(
     assert redis.lrange(keyspace.RQ_QUEUE, 0, -1) == [other.call_id.encode()]
 
 
+def test_what_a_client_that_has_left_did_not_take_is_held_no_more(
+    exchange: Exchange, key: KeyRecord
+) -> None:
+    waiter = submit(exchange, key)
+    waiter.offer(Event(waiter.call_id, "claim", 1, PARTS, b"x" * 100))
+    assert exchange.buffers.held == 100
+    exchange.leave(waiter)
+    assert exchange.buffers.held == 0
+
+
 def test_a_full_process_refuses_until_a_call_leaves(
     redis: Redis, make: Make, key: KeyRecord
 ) -> None:
