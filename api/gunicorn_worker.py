@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Any
 
 from gunicorn.workers.ggevent import GeventWorker
+
+# Bytes that the system takes for a client to which it cannot send them yet: by itself megabytes,
+# so that a thousand clients that do not read held gigabytes, and none was noticed.
+UNSENT_BYTES = 131_072
+NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
 class ReplySocket:
@@ -48,6 +54,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         self.connections += 1
+        if NOTSENT_LOWAT is not None:
+            with contextlib.suppress(OSError):  # not a TCP socket
+                client.setsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT, UNSENT_BYTES)
         try:
             super().handle(listener, client, addr)
         finally:

@@ -145,8 +145,9 @@ class LoadArena(Stack):
         if value is None:
             self.demand(False, f"{what} ≤ {bound:g}{unit}", f"{what}: nothing measured")
         else:
-            number = f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
-            self.demand(value <= bound, f"{what} ≤ {bound:g}{unit}", f"{what} {number}{unit}")
+            digits = 2 if 0 < value < 10 and unit == " s" else 0
+            told = f"{what} {value:.{digits}f}{unit}"
+            self.demand(value <= bound, f"{what} ≤ {bound:.4g}{unit}", told)
 
     def statuses(self, calls: Iterable[Call], allowed: Sequence[int]) -> None:
         """Demand that every call had one of these statuses."""
