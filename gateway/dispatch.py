@@ -169,7 +169,7 @@ def live_slots(redis: Redis) -> list[int]:
         return []
     names = [member.decode().rpartition(":")[2] for member in members]
     values = cast("list[bytes | None]", redis.mget([keyspace.lease(name) for name in names]))
-    return [int(value) for value in values if value is not None]
+    return [int(value) if value.isdigit() else 0 for value in values if value is not None]
 
 
 def depth(redis: Redis) -> int:
