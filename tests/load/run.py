@@ -62,7 +62,10 @@ def run_row(row: Row, seed: int) -> Result:
     folder = Path(tempfile.mkdtemp(prefix="load-"))
     begun = time.monotonic()
     with LoadArena(folder, f"{seed} {row.name}", row.env) as arena:
-        row.run(arena)
+        try:
+            row.run(arena)
+        except Exception as error:
+            arena.demand(False, "", f"the scenario broke: {type(error).__name__}: {error}"[:300])
         logs = arena.logs()
         for trouble in ("Traceback", "WORKER TIMEOUT"):
             if trouble in logs:

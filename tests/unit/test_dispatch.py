@@ -221,7 +221,9 @@ def test_a_lease_says_how_many_calls_its_worker_takes(redis: Redis) -> None:
         redis.sadd(keyspace.RQ_WORKERS, keyspace.rq_worker(name))
         redis.set(keyspace.lease(name), slots)
     redis.sadd(keyspace.RQ_WORKERS, keyspace.rq_worker("dead"))
-    assert sorted(dispatch.live_slots(redis)) == [0, 20, 1_000]
+    redis.sadd(keyspace.RQ_WORKERS, keyspace.rq_worker("odd"))
+    redis.set(keyspace.lease("odd"), "what?")
+    assert sorted(dispatch.live_slots(redis)) == [0, 0, 20, 1_000]
 
 
 def test_the_depth_is_that_of_the_queue(redis: Redis, settings: Settings, key: KeyRecord) -> None:
