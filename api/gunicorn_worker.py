@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import socket
 from typing import Any
 
 from gunicorn.workers.ggevent import GeventWorker
+
+log = logging.getLogger(__name__)
 
 # Bytes that the system takes for a client to which it cannot send them yet: by itself megabytes,
 # so that a thousand clients that do not read held gigabytes, and none was noticed.
@@ -27,16 +31,24 @@ class ReplySocket:
         self._begun = False
 
     def sendall(self, data: bytes) -> None:
-        """Send `data`, after the head if there is one; a head on its own waits."""
+        """Send `data`, after the head if there is one; a head on its own waits.
+
+        Raises OSError: EPIPE also where the client takes nothing for too long, since gunicorn
+        writes a traceback for whatever it does not know as a client's leaving.
+        """
         if not self._begun and data.endswith(b"\r\n\r\n"):
             self._begun, self._head = True, data
             return
         if self._head:
             data, self._head = self._head + data, b""
-        # gevent's sendall() asks for the size of the buffer each time; most events fit into it.
-        sent = self._connection.send(data)
-        if sent < len(data):
-            self._connection.sendall(data[sent:])
+        try:
+            # gevent's sendall() asks for the size of the buffer each time; most events fit into it.
+            sent = self._connection.send(data)
+            if sent < len(data):
+                self._connection.sendall(data[sent:])
+        except TimeoutError:
+            log.info("a client takes nothing: it is cut off")
+            raise BrokenPipeError(errno.EPIPE, "the client takes nothing") from None
 
     def flush(self) -> None:
         """Send the head of a reply that has no body."""

@@ -4,9 +4,9 @@ A full collection looks at every object: with 512 streams running, 60 to 180 ms 
 moves. Nearly all garbage of a call is young, and the small collections find it. So the full ones
 wait for a moment without calls, or until one is overdue.
 
-glibc gives large blocks back as they are freed, but raises what it calls large to the largest block
-that it has seen freed (up to 32 MB, mallopt(3)). After 200 bodies of 4 MB a worker kept 110 MB for
-that reason, in holes between small objects.
+glibc keeps what was freed between other objects: after 200 bodies of 4 MB a worker stayed 110 MB
+larger. It is asked to give that back together with a full collection. (To have it give back every
+large block at once, by mallopt's M_MMAP_THRESHOLD, made the work on such a body twice as long.)
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ YOUNG_OBJECTS = 1_000  # made and not freed, between two small collections
 MIDDLE = 10  # small collections between two of the middle generation
 NEVER = 1_000_000  # middle ones between two full ones: they are made by `Collector.tick`
 OVERDUE_SECONDS = 600.0
-M_MMAP_THRESHOLD = -3  # of mallopt()
-LARGE_BYTES = 1_000_000
 
 
 def settle() -> None:
@@ -29,10 +27,6 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, MIDDLE, NEVER)
-    try:
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-    except (AttributeError, OSError, TypeError):
-        pass  # another C library, with ways of its own
 
 
 class Collector:
@@ -47,4 +41,13 @@ class Collector:
         overdue = time.monotonic() - self._last > OVERDUE_SECONDS
         if middle and (overdue or not busy) and gc.get_threshold()[2] == NEVER:
             gc.collect()
+            _give_back()
             self._last = time.monotonic()
+
+
+def _give_back() -> None:
+    """Give the freed pages of this process back to the system, where the C library can."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        pass  # not glibc

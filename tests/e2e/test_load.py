@@ -39,7 +39,7 @@ def held(arena: LoadArena) -> bool:
 
 @pytest.mark.parametrize(
     "limit",
-    [{"QUEUE_LIMIT": "5"}, {"QUEUE_BYTES": "2500"}, {"WEB_MAX_IN_FLIGHT": "10"}],
+    [{"QUEUE_LIMIT": "5"}, {"WEB_MAX_IN_FLIGHT": "10"}],
     ids=lambda limit: next(iter(limit)),
 )
 def test_overload_is_refused_with_a_time_to_come_back(start: Start, limit: dict[str, str]) -> None:

@@ -68,13 +68,13 @@ def a_burst(arena: LoadArena) -> None:
     arena.note(f"first byte p50 {p(0.5, times):.2f}, p99 {p(0.99, times):.2f} s")
 
 
-@row("L8", "200 calls with images of 4 MB in 10 s")
+@row("L8", "200 calls with images of 4 MB in 20 s")
 def big_bodies(arena: LoadArena) -> None:
     warm = arena.load(arena.asks(["delay-100"], 5, 1.0, image=4_000_000))
     time.sleep(2)
     before = {name: arena.resident_mb(name) for name in ("web", "worker")}
     since = time.time()
-    calls = arena.load(arena.asks(["delay-500"], 200, 10.0, image=4_000_000))
+    calls = arena.load(arena.asks(["delay-500"], 200, 20.0, image=4_000_000))
     arena.statuses([*warm, *calls], [200])
     arena.nothing_broken(calls)
     for name in ("web", "worker"):

@@ -69,6 +69,7 @@ def test_a_process_that_has_not_settled_is_left_to_python(old_garbage):
 
 
 HOLES = """
+import gc
 from gateway import garbage
 garbage.settle()
 def pages():
@@ -81,11 +82,13 @@ def blocks():
 kept, before = [], pages()
 for _ in range(5):
     blocks()
+gc.collect(1)
+garbage.Collector().tick(busy=False)
 print((pages() - before) * 4096)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_a_settled_process_gives_large_blocks_back() -> None:
+def test_a_process_without_calls_gives_what_was_freed_back() -> None:
     done = subprocess.run([sys.executable, "-c", HOLES], cwd=ROOT, capture_output=True, check=True)
     assert int(done.stdout) < 20_000_000
