@@ -18,7 +18,7 @@ from bench.numbers import percentile
 from bench.processes import cpu_seconds, tree
 from tests.faults.reconciler import Allowed, reconcile
 from tests.load import watch
-from tests.load.client import Ask, Call, Load, Result, run
+from tests.load.calls import Ask, Call, Load, Result, run
 from tests.load.provider import Provider
 from tests.stack import Process, Stack
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.load.client import Call
+    from tests.load.calls import Call
 
 Pieces = Sequence[tuple[float, bytes]]
 

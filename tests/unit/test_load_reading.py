@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.load.client import Call
+from tests.load.calls import Call
 from tests.load.reading import read
 
 HEAD = b"HTTP/1.1 %d OK\r\nContent-Type: %b\r\n%b\r\n\r\n"
