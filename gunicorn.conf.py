@@ -4,7 +4,6 @@ import sys
 import time
 
 import gevent
-from gunicorn.http.errors import InvalidHeader
 
 from gateway.settings import ConfigurationError, Settings
 
@@ -24,6 +23,7 @@ limit_request_fields = 64
 control_socket_disable = True
 accesslog = None
 errorlog = "-"
+logger_class = "api.gunicorn_worker.Log"
 loglevel = settings.log_level.lower()
 
 KEPT_CONNECTIONS = 1_500  # above it, a connection is closed after its answer
@@ -53,10 +53,6 @@ def pre_request(worker, req):
     # nobody new got in for 40 s.
     if worker.connections > KEPT_CONNECTIONS:
         req.force_close()
-    # The C parser takes a folded header for one without a name, which a proxy in front would read
-    # as part of the header before: the two must not be left to disagree (RFC 9112, 5.2: reject).
-    if any(not name for name, _ in req.headers):
-        raise InvalidHeader("folded header")
 
 
 def post_request(worker, req, environ, resp):

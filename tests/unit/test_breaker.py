@@ -275,8 +275,15 @@ def test_without_redis_each_worker_goes_by_what_it_saw(clock: Clock) -> None:
 # The script
 
 
-def run(redis: Redis, what: str, route: str = ROUTE, window: int = 30_000, most: int = 10) -> int:
-    args = [what, route, MOST, window, 10_000, most, 60]
+def run(
+    redis: Redis,
+    what: str,
+    route: str = ROUTE,
+    window: int = 30_000,
+    most: int = 10,
+    age: int = 0,
+) -> int:
+    args = [what, route, MOST, window, 10_000, most, 60, age]
     return scripts.BREAKER(redis, [keyspace.BREAKERS], args)  # type: ignore[no-any-return]
 
 
@@ -326,11 +333,49 @@ def test_the_script_closes(redis: Redis) -> None:
 def test_the_script_keeps_so_many_routes_and_no_more(redis: Redis) -> None:
     for number in range(5):
         run(redis, "failed", f"acme/{number}", most=3)
+        assert redis.hexists(keyspace.BREAKERS, f"acme/{number}")
     assert redis.hlen(keyspace.BREAKERS) == 3
-    run(redis, "failed", "acme/0", most=3)
-    assert record(redis, "acme/0")[0] == 2
+
+
+def test_the_script_makes_room_by_forgetting_the_oldest_that_is_not_open(redis: Redis) -> None:
+    now = int(time.time() * 1000)
+    redis.hset(keyspace.BREAKERS, "acme/open", f"{MOST} {now - 9_000} {now + 1_000}")
+    redis.hset(keyspace.BREAKERS, "acme/older", f"1 {now - 8_000} 0")
+    redis.hset(keyspace.BREAKERS, "acme/newer", f"1 {now - 7_000} 0")
+    run(redis, "failed", "acme/new", most=3)
+    assert set(redis.hkeys(keyspace.BREAKERS)) == {b"acme/newer", b"acme/new", b"acme/open"}
+
+
+def test_an_answer_asked_for_before_the_last_failure_closes_nothing(redis: Redis) -> None:
+    run(redis, "failed")
+    run(redis, "answered", age=60_000)
+    assert record(redis)[0] == 1
+    run(redis, "answered")
+    assert not redis.exists(keyspace.BREAKERS)
+
+
+def test_a_time_in_the_future_blocks_no_longer_than_a_cool_down(redis: Redis) -> None:
+    later = int(time.time() * 1000) + 3_600_000
+    redis.hset(keyspace.BREAKERS, ROUTE, f"{MOST} {later} {later}")
+    run(redis, "failed")
+    failures, last, opened = record(redis)
+    assert failures == MOST + 1
+    assert opened <= last + 10_000
 
 
 def test_the_hash_ends_by_itself(redis: Redis) -> None:
     run(redis, "failed")
     assert 0 < redis.ttl(keyspace.BREAKERS) <= 60  # type: ignore[operator]
+
+
+def test_made_up_models_do_not_keep_a_real_breaker_from_opening() -> None:
+    breakers = Breakers(MOST, 10.0, Clock())
+    for number in range(MAX_ROUTES):
+        breakers.failed(f"acme/made-up-{number}", UpstreamFailed())
+    for _ in range(MOST):
+        breakers.failed(ROUTE, UpstreamFailed())
+    assert breakers.is_open(ROUTE)
+    assert len(breakers.troubled) == MAX_ROUTES
+    for number in range(MAX_ROUTES):
+        breakers.failed(f"acme/more-{number}", UpstreamFailed())
+    assert breakers.is_open(ROUTE)

@@ -92,3 +92,29 @@ print((pages() - before) * 4096)
 def test_a_process_without_calls_gives_what_was_freed_back() -> None:
     done = subprocess.run([sys.executable, "-c", HOLES], cwd=ROOT, capture_output=True, check=True)
     assert int(done.stdout) < 20_000_000
+
+
+def test_an_error_that_is_released_keeps_nothing_of_where_it_came_from() -> None:
+    def fail() -> None:
+        knot = Knot()
+        seen.append(weakref.ref(knot))
+        knot.itself = None  # type: ignore[assignment]
+        try:
+            raise KeyError("inner")
+        except KeyError as inner:
+            kept = inner  # a frame that keeps its own exception, as urllib3's do
+            raise ValueError("outer") from kept
+
+    seen: list[weakref.ref[Knot]] = []
+    gc.disable()
+    try:
+        try:
+            fail()
+        except ValueError as error:
+            outer = error
+        assert seen[0]() is not None
+        garbage.release(outer)
+        assert seen[0]() is None
+        assert (outer.args, outer.__traceback__, outer.__cause__) == (("outer",), None, None)
+    finally:
+        gc.enable()
