@@ -1,4 +1,4 @@
-"""`python -m tests.soak [--calls N | --minutes N] [--seed N] [--trace]`: what does the service keep?
+"""`python -m tests.soak [--calls N | --minutes N] [--seed N] [--trace]`: what does it all leave?
 
 Prints a table, one row a look; the exit code is 1 where something grows or is left over.
 """

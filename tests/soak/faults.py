@@ -1,4 +1,4 @@
-"""What a long soak breaks now and then. Each fault ends by itself, and harms no measured process."""
+"""What a long soak breaks now and then. Each ends by itself, and harms no measured process."""
 
 from __future__ import annotations
 

@@ -109,8 +109,13 @@ def started(workers: int = 1, trace: bool = False) -> Iterator[SampledStack]:
     shutil.rmtree(folder)
 
 
-def soak_calls(calls: int, seed: int, tell: Tell, *, trace: bool = False) -> Soak:
-    """So many calls, with a look at each of MARKS and between them."""
+def soak_calls(
+    calls: int, seed: int, tell: Tell, *, trace: bool = False, to_the_end: bool = True
+) -> Soak:
+    """So many calls, with a look at each of MARKS and between them.
+
+    Not `to_the_end`, it does not wait for what ends by itself, within two minutes.
+    """
     soak = Soak()
     with started(trace=trace) as stack, _crowd(stack, seed, healthy=True) as crowd:
         watch = Watch(stack, soak, tell, healthy=True)
@@ -118,7 +123,8 @@ def soak_calls(calls: int, seed: int, tell: Tell, *, trace: bool = False) -> Soa
         for mark in stops(calls):
             crowd.call(mark - (crowd.ended - WARM_UP))
             watch.look(f"{mark:,}", mark)
-        watch.look_last(calls)
+        if to_the_end:
+            watch.look_last(calls)
         _conclude(soak, crowd, stack, before, trace)
     return soak
 

@@ -51,7 +51,7 @@ def _serve(listener: socket.socket) -> None:
 
 def _counts() -> dict[str, int]:
     objects = gc.get_objects()
-    # Not those of gevent's thread pool: up to ten threads, which come with names that are looked up.
+    # Not those of gevent's thread pool: ten at most, which come and go as hosts are looked up.
     living = sum(isinstance(each, gevent.Greenlet) and not each.dead for each in objects)
     return {"pid": os.getpid(), "objects": len(objects), "greenlets": living}
 

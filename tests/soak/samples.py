@@ -127,7 +127,10 @@ def defects(base: Sample, sample: Sample, processes: int) -> list[str]:
 def left_over(start: Sample, end: Sample) -> list[str]:
     """What Redis holds at the end and held not at the start."""
     more = Counter(end.keys) - (Counter(start.keys) | Counter(LASTING))
-    found = [*end.leaks, *(f"{count} keys {name}:* too many" for name, count in more.items())]
+    found = [
+        *end.leaks,
+        *(f"{count} keys {name}:* too many" for name, count in sorted(more.items())),
+    ]
     if end.redis_mb > start.redis_mb + REDIS_GROWTH_MB:
         found.append(f"{end.redis_mb:.1f} MB, {start.redis_mb:.1f} at the start")
     return [f"Redis at the end: {what}" for what in found]

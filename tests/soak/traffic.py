@@ -216,11 +216,9 @@ def _stranger(rng: random.Random) -> str:
     return f"{keys.PREFIX}{public_id}_{secret}{keys.checksum(public_id, secret)}"
 
 
-def burst(stack_port: int, key: str, calls: int) -> None:
+def burst(port: int, key: str, calls: int) -> None:
     """So many calls at once: what keeps connections for later has them then."""
-    seen = [
-        Seen(f"burst{i}", "fake/delay-500", i % 2 == 0, 30.0, stack_port) for i in range(calls)
-    ]
+    seen = [Seen(f"burst{i}", "fake/delay-500", i % 2 == 0, 30.0, port) for i in range(calls)]
     threads = [threading.Thread(target=Client(each, key).run) for each in seen]
     for thread in threads:
         thread.start()
