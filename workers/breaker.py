@@ -78,7 +78,7 @@ class Breakers:
         now = self._clock()
         record = self.troubled.get(route)
         if record is None:
-            if len(self.troubled) >= MAX_ROUTES:
+            if len(self.troubled) >= MAX_ROUTES and not self._make_room(now):
                 return
             record = self.troubled[route] = Record(0, now)
         blocked = self._opened(record) and now < record.open_until
@@ -122,6 +122,15 @@ class Breakers:
 
     def _opened(self, record: Record) -> bool:
         return record.failures >= self._failures
+
+    def _make_room(self, now: float) -> bool:
+        """Forget the route that failed longest ago, of those that calls are not kept from; whether
+        there is one."""
+        idle = (
+            (each.last, route) for route, each in self.troubled.items() if now >= each.open_until
+        )
+        _, oldest = min(idle, default=(0.0, None))
+        return oldest is not None and self.troubled.pop(oldest, None) is not None
 
     def _may_probe(self, route: str) -> bool:
         if self._redis is None:

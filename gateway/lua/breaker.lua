@@ -10,6 +10,20 @@
 -- Returns 1, or 0 where a call must not be made: the breaker is open, or another probes already.
 
 local key, what, route = KEYS[1], ARGV[1], ARGV[2]
+
+-- Forgets the route that failed longest ago, of those that calls are not kept from; whether it did.
+-- Names of models are made up by callers: they must not keep others from being counted.
+local function make_room(now)
+  local rows = redis.call('HGETALL', key)
+  local oldest, found = math.huge, nil
+  for i = 1, #rows, 2 do
+    local last, open = string.match(rows[i + 1], '^%d+ (%d+) (%d+)$')
+    last, open = tonumber(last) or 0, tonumber(open) or 0
+    if now >= open and last < oldest then oldest, found = last, rows[i] end
+  end
+  return found and redis.call('HDEL', key, found) == 1
+end
+
 if what == 'answered' then
   redis.call('HDEL', key, route)
   return 1
@@ -28,7 +42,8 @@ if what == 'probe' then
 else
   if failures < most and now - last > tonumber(ARGV[4]) then failures = 0 end
   failures, last = failures + 1, now
-  if failures == 1 and redis.call('HLEN', key) >= tonumber(ARGV[6]) then return 1 end
+  local full = redis.call('HLEN', key) >= tonumber(ARGV[6])
+  if full and redis.call('HEXISTS', key, route) == 0 and not make_room(now) then return 1 end
   -- Calls that were on their way when it opened must not put the probe off.
   if failures >= most and now >= open then open = now + ARGV[5] end
 end

@@ -140,6 +140,28 @@ def test_names_that_callers_make_up_are_not_all_kept(breakers: Breakers) -> None
     assert len(breakers.troubled) == MAX_ROUTES
 
 
+def test_names_that_callers_make_up_leave_room_for_a_route_that_fails(
+    breakers: Breakers, clock: Clock
+) -> None:
+    for number in range(MAX_ROUTES):
+        breakers.failed(f"acme/{number}", UpstreamFailed())
+    clock.now += 1
+    fail(breakers)
+    assert breakers.blocks(ROUTE)
+    assert len(breakers.troubled) == MAX_ROUTES
+
+
+def test_a_breaker_that_is_open_makes_no_room(breakers: Breakers, clock: Clock) -> None:
+    fail(breakers)
+    clock.now += 1
+    for number in range(MAX_ROUTES + 10):
+        breakers.failed(f"acme/{number}", UpstreamFailed())
+    assert breakers.blocks(ROUTE)
+    clock.now += COOLDOWN
+    breakers.failed("acme/new", UpstreamFailed())
+    assert ROUTE not in breakers.troubled
+
+
 # All workers, through Redis
 
 
@@ -229,6 +251,26 @@ def test_an_own_failure_that_redis_does_not_show_yet_is_kept(redis: Redis, two: 
     one.clock.now += UNREAD_SECONDS
     one.look()
     assert not one.breakers.blocks(ROUTE)
+
+
+def test_names_that_callers_make_up_leave_room_in_redis_too(redis: Redis, two: Two) -> None:
+    one, other = two
+    rows = {f"acme/{number}": f"1 {number + 1} 0" for number in range(MAX_ROUTES)}
+    redis.hset(keyspace.BREAKERS, mapping=rows)  # type: ignore[arg-type]
+    fail(one.breakers)
+    other.look()
+    assert other.breakers.blocks(ROUTE)
+    assert redis.hlen(keyspace.BREAKERS) == MAX_ROUTES
+    assert not redis.hexists(keyspace.BREAKERS, "acme/0")
+
+
+def test_a_breaker_that_is_open_makes_no_room_in_redis(redis: Redis, two: Two) -> None:
+    seconds, _ = redis.time()  # type: ignore[misc]
+    rows = {f"acme/{number}": f"{MOST} 1 {seconds}999999" for number in range(MAX_ROUTES)}
+    redis.hset(keyspace.BREAKERS, mapping=rows)  # type: ignore[arg-type]
+    fail(two[0].breakers)
+    assert redis.hlen(keyspace.BREAKERS) == MAX_ROUTES
+    assert not redis.hexists(keyspace.BREAKERS, ROUTE)
 
 
 def test_only_failures_and_the_first_answer_after_them_are_written(two: Two) -> None:
@@ -327,8 +369,8 @@ def test_the_script_keeps_so_many_routes_and_no_more(redis: Redis) -> None:
     for number in range(5):
         run(redis, "failed", f"acme/{number}", most=3)
     assert redis.hlen(keyspace.BREAKERS) == 3
-    run(redis, "failed", "acme/0", most=3)
-    assert record(redis, "acme/0")[0] == 2
+    run(redis, "failed", "acme/4", most=3)
+    assert record(redis, "acme/4")[0] == 2
 
 
 def test_the_hash_ends_by_itself(redis: Redis) -> None:
