@@ -76,7 +76,8 @@ class Exchange:
 
     def leave(self, waiter: Waiter) -> None:
         """The request has its answer, or has gone: forget the call, and stop it if it runs."""
-        self.waiters.pop(waiter.call_id, None)
+        if self.waiters.pop(waiter.call_id, None) is None:
+            return
         if waiter.outcome is None:
             waiter.fail(CallCancelled())
             self._cancel(waiter)
@@ -84,8 +85,12 @@ class Exchange:
             self._monitor.delivered.append(waiter.call_id)
 
     def abandon(self, waiter: Waiter) -> None:
-        """The client has gone: end the call, and have its worker stop it."""
+        """The client has gone: end the call, and have its worker stop it.
+
+        Its outcome is left to be read: nobody else tells what it has used.
+        """
         if waiter.outcome is None:
+            self.waiters.pop(waiter.call_id, None)
             waiter.fail(CallCancelled())
             self._cancel(waiter)
 

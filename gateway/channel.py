@@ -12,7 +12,7 @@ Bodies and answers travel as bytes, so that nobody parses what only the next one
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import orjson
@@ -68,8 +68,8 @@ class Plan:
         """The plan and the body; raises ProtocolError."""
         head, body = _split(value)
         try:
-            targets = tuple(Target(**each) for each in head.pop("targets"))
-            plan = Plan(targets=targets, **head)
+            targets = tuple(_made(Target, each) for each in head.pop("targets"))
+            plan: Plan = _made(Plan, {**head, "targets": targets})
         except (TypeError, KeyError) as error:
             raise ProtocolError(f"not a plan: {error}") from None
         if not targets:
@@ -112,9 +112,10 @@ class Outcome:
         head, answer = _split(value)
         error = head.pop("error", None)
         try:
-            return Outcome(
-                error=GatewayError.from_dict(error) if error else None, answer=answer, **head
-            )
+            head["error"] = GatewayError.from_dict(error) if error else None
+            head["answer"] = answer
+            outcome: Outcome = _made(Outcome, head)
+            return outcome
         except (TypeError, ValueError) as problem:
             raise ProtocolError(f"not an outcome: {problem}") from None
 
@@ -158,6 +159,22 @@ def answerer(payload: bytes) -> tuple[str, bytes]:
         return "", payload
     route, _, lines = payload[1:].partition(b"\n")
     return route.decode("utf-8", "replace"), lines
+
+
+def _made(kind: type[Any], told: dict[str, Any]) -> Any:
+    """An instance of a dataclass; what it has no field for is dropped.
+
+    In a deploy, processes of two releases speak with each other: a new field must have a default,
+    and an old process must bear what it does not know. Only a change that breaks this counts up
+    PROTOCOL.
+    """
+    try:
+        return kind(**told)
+    except TypeError:
+        if not isinstance(told, dict):
+            raise
+        known = {each.name for each in fields(kind)}
+        return kind(**{name: value for name, value in told.items() if name in known})
 
 
 def _split(value: bytes) -> tuple[dict[str, Any], bytes]:

@@ -106,10 +106,14 @@ class GatewayError(Exception):
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> GatewayError:
-        """The error that `to_dict` described; an unknown kind keeps the rest."""
-        fields = dict(data)
-        kind = KINDS.get(fields.pop("kind", ""), GatewayError)
-        return kind(fields.pop("message", None), **fields)
+        """The error that `to_dict` described; of an unknown kind or field the rest is kept.
+
+        Raises TypeError or ValueError for what is no such description.
+        """
+        told = dict(data)
+        kind = KINDS.get(told.pop("kind", ""), GatewayError)
+        names = ("message", "param", "code", "status", "retry_after", "should_retry")
+        return kind(**{name: told[name] for name in names if name in told})
 
 
 class InvalidRequest(GatewayError):

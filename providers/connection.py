@@ -26,6 +26,11 @@ class Progress(threading.local):
 progress = Progress()
 
 
+def may_have_left() -> bool:
+    """Whether the last request of this greenlet, or a part of it, may have reached its provider."""
+    return progress.connected
+
+
 class _Answer(http.client.HTTPResponse):
     _body: ChunkedBody | None = None
 

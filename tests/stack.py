@@ -181,12 +181,17 @@ class Stack:
     def headers(self, **more: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.key}", **more}
 
-    def ask(self, model: str, text: str = "hello there", **body: Any) -> requests.Response:
-        """One unstreamed or streamed call; the answer's body is read whole."""
+    def ask(
+        self, model: str, text: str = "hello there", wait: float = 60, **body: Any
+    ) -> requests.Response:
+        """One unstreamed or streamed call; the answer's body is read whole.
+
+        Raises requests' Timeout, and has left, after a silence of `wait` seconds.
+        """
         headers = self.headers(**body.pop("headers", {}))
         payload = {"model": model, "messages": [{"role": "user", "content": text}], **body}
         return requests.post(
-            f"{self.url}/chat/completions", json=payload, headers=headers, timeout=60
+            f"{self.url}/chat/completions", json=payload, headers=headers, timeout=wait
         )
 
     def open_stream(self, model: str, text: str = "hello there") -> requests.Response:

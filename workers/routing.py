@@ -43,6 +43,7 @@ class Attempts:
     first_token: float | None = None
     longest_pause: float = inf
     failed: Callable[[GatewayError], None] = _nobody_wants_to_know
+    asking: bool = False  # False before the first attempt and while waiting for the next
 
     def complete(self, provider: Provider, call: ChatCall) -> Part:
         """The whole answer; raises the last attempt's GatewayError."""
@@ -54,7 +55,7 @@ class Attempts:
 
     def _first_answer(self, ask: Callable[[], Part]) -> Part:
         while True:
-            self.made += 1
+            self._begin()
             try:
                 return ask()
             except GatewayError as error:
@@ -67,7 +68,7 @@ class Attempts:
         attempt that says nothing leaves no trace. Nothing is tried again after that.
         """
         while True:
-            self.made += 1
+            self._begin()
             said = False
             opening: list[Part] = []
             timer = gevent.Timeout.start_new(self.first_token)
@@ -100,8 +101,13 @@ class Attempts:
                 if not said:
                     timer.close()
 
+    def _begin(self) -> None:
+        self.made += 1
+        self.asking = True
+
     def _wait_or_raise(self, error: GatewayError) -> None:
         """Wait before the next attempt, or raise where there is none."""
+        self.asking = False
         self.failed(error)
         backoff = BACKOFF_SECONDS * 2 ** (self.made - 1) * random.uniform(0.5, 1)
         pause = max(backoff, error.retry_after or 0)

@@ -179,7 +179,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
     def _run(self, running: Running) -> None:
         running.started, claimed = True, running.claimed
         sender = Sender(self.outbox, claimed.call_id, claimed.claim, claimed.web)
-        timeout = gevent.Timeout(claimed.budget)
+        timeout = gevent.Timeout(claimed.budget, StopCall(DeadlineExceeded()))
         timeout.start()
         try:
             if claimed.call_id in self.cancelled:
@@ -192,8 +192,6 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             outcome = Outcome(last=sender.number, error=error)
         except StopCall as stop:
             outcome = Outcome(last=sender.number, error=stop.error)
-        except gevent.Timeout:
-            outcome = Outcome(last=sender.number, error=DeadlineExceeded())
         finally:
             timeout.close()
             self.running.pop(claimed.call_id, None)

@@ -16,12 +16,14 @@ from gateway.channel import Outcome, Plan, ProtocolError, name_answerer
 from gateway.chat import ChatCall
 from gateway.errors import GatewayError, JobLost, ProviderNotConfigured, UpstreamAuth
 from gateway.logs import where
+from providers.connection import may_have_left
 from providers.wire import Provider
 from workers.breaker import Breakers
 from workers.course import Course
 from workers.outbox import Sender
 from workers.pace import Pace
 from workers.routing import Attempts, lines
+from workers.usage import Written
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class Asking:
     course: Course
     deadline: float  # on the monotonic clock
     attempts: int = 0  # made so far, at all targets
+    written: Written = field(default_factory=Written)
+    usage: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +104,13 @@ class CallRunner:
     def run(self, claimed: Claimed, plan: Plan, body: bytes, sender: Sender) -> Outcome:
         """Ask the targets in turn, send the parts of a stream, and say how the call ended.
 
-        Everything but a StopCall or a timeout thrown into it becomes part of the outcome.
+        Whatever ends the call, a StopCall thrown into it included, becomes part of the outcome.
         """
         course = Course(plan.targets, self._catalogue.find)
         asking = Asking(plan, body, course, claimed.claimed_at + claimed.budget)
-        answer, error, usage = b"", None, None
+        answer, error = b"", None
         try:
-            answer, usage = self._answer(asking, sender)
+            answer = self._answer(asking, sender)
         except GatewayError as failure:
             error = failure
         except StopCall as stop:
@@ -121,12 +125,12 @@ class CallRunner:
             answer=answer,
             route=course.target.route,
             attempts=asking.attempts,
-            usage=usage,
+            usage=asking.usage,
             timings={"work": int((time.monotonic() - claimed.claimed_at) * 1000)},
             failures=course.failures,
         )
 
-    def _answer(self, asking: Asking, sender: Sender) -> tuple[bytes, dict[str, Any] | None]:
+    def _answer(self, asking: Asking, sender: Sender) -> bytes:
         """The answer of the first target that gives one; raises what the caller is told."""
         course, breakers = asking.course, self._breakers
         while True:
@@ -148,9 +152,7 @@ class CallRunner:
                     breakers.answered(target.route)
                 return answer
 
-    def _ask(
-        self, asking: Asking, sender: Sender, blocked: bool
-    ) -> tuple[bytes, dict[str, Any] | None]:
+    def _ask(self, asking: Asking, sender: Sender, blocked: bool) -> bytes:
         """One target's answer; `blocked`: its breaker is open, and nobody else can be asked."""
         plan, course = asking.plan, asking.course
         target = course.target
@@ -170,7 +172,13 @@ class CallRunner:
                 return self._stream(asking, sender, attempts, provider, call)
             ask = attempts.embed if plan.kind == "embeddings" else attempts.complete
             part = ask(provider, call)
-            return orjson.dumps(part), part.get("usage")
+            answer = orjson.dumps(part)
+            asking.usage = part.get("usage")
+            return answer
+        except StopCall:
+            if attempts.asking and may_have_left():
+                asking.usage = asking.written.used(asking.body)
+            raise
         finally:
             asking.attempts += attempts.made
 
@@ -181,18 +189,18 @@ class CallRunner:
         attempts: Attempts,
         provider: Provider,
         call: ChatCall,
-    ) -> tuple[bytes, dict[str, Any] | None]:
-        usage, first = None, True
+    ) -> bytes:
+        written, first = asking.written, True
         with self._pace as pace:
             for parts in attempts.stream(provider, call):
                 sent = lines(parts)
                 if first:
                     first, sent = False, self._begun(asking.course, sent)
                 sender.send(sent)
-                for part in parts:
-                    usage = part.get("usage") or usage
+                written.add(parts)
                 pace.pause()
-        return b"", usage
+        asking.usage = written.counted
+        return b""
 
     def _begun(self, course: Course, sent: bytes) -> bytes:
         """The first lines of a stream, as they are to be sent."""

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from gateway import keyspace
+from gateway.channel import Outcome
 from tests.stack import Stack, events, until
 
 PROVIDERS = ["fake/echo", "claude/echo", "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"]
@@ -182,6 +183,25 @@ def test_the_provider_connection_is_closed_when_the_client_leaves_a_stream(stack
     left = time.time()
     call = until(lambda: next((c for c in stack.upstream.log() if c["closed_early"]), None), 10)
     assert call["ended"] - left < 2.0
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["in the middle", "before the answer"])
+def test_the_outcome_of_a_call_whose_client_has_left_says_what_was_used(
+    own_stack: Stack, begun: bool
+) -> None:
+    if begun:
+        response = own_stack.open_stream("fake/stream-1000-50")
+        next(response.iter_lines())
+        response.close()
+    else:
+        with pytest.raises(requests.exceptions.Timeout):
+            own_stack.ask("fake/hang", wait=0.5)
+    name = until(lambda: next(own_stack.redis.scan_iter(keyspace.outcome("*")), None), 10)
+    outcome = Outcome.decode(own_stack.redis.get(name))
+    assert outcome.error.code == "client_closed_request"
+    assert outcome.usage["estimated"]
+    assert outcome.usage["prompt_tokens"] > 0
+    assert (outcome.usage["completion_tokens"] > 0) is begun
 
 
 def test_nothing_of_a_call_stays_in_redis(own_stack: Stack) -> None:

@@ -142,7 +142,7 @@ def test_foreign_bytes_are_a_protocol_error(decode, value):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"v": 2}, {"v": "absent"}, {"call_id": "absent"}, {"colour": "red"}, {"targets": "absent"},
+        {"v": 2}, {"v": "absent"}, {"call_id": "absent"}, {"targets": "absent"},
         {"targets": []}, {"targets": 5}, {"targets": [5]}, {"targets": [{"model": "m"}]},
         {"targets": None}, {"targets": [{"colour": "red"}]},
     ],
@@ -155,13 +155,22 @@ def test_a_plan_of_another_version_is_a_protocol_error(changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"v": 2}, {"colour": "red"}, {"error": "text"}, {"error": [1]}, {"error": 5},
-        {"error": {"kind": []}}, {"error": {"kind": "GatewayError", "colour": "red"}},
+        {"v": 2}, {"error": "text"}, {"error": [1]}, {"error": 5}, {"error": {"kind": []}},
     ],
 )  # fmt: skip
 def test_a_damaged_outcome_is_a_protocol_error(changes):
     with pytest.raises(ProtocolError):
         Outcome.decode(head(OUTCOME_WITH_ALL.encode(), **changes) + b"\n")
+
+
+def test_what_a_later_release_adds_to_plans_and_outcomes_is_let_by():
+    targets = [{**target, "colour": "red"} for target in orjson.loads(orjson.dumps(PLAN.targets))]
+    later = head(PLAN.encode(b"{}"), colour="red", targets=targets)
+    assert Plan.decode(later + b"\n{}") == (PLAN, b"{}")
+    error = {**OUTCOME_WITH_ALL.error.to_dict(), "colour": "red"}
+    later = head(OUTCOME_WITH_ALL.encode(), colour="red", error=error)
+    received = Outcome.decode(later + b"\n" + OUTCOME_WITH_ALL.answer)
+    assert received.encode() == OUTCOME_WITH_ALL.encode()
 
 
 @pytest.mark.parametrize(

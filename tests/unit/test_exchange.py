@@ -339,6 +339,9 @@ def test_a_call_whose_client_has_gone_ends_and_is_stopped(
     assert waiter.wait(0)
     assert isinstance(waiter.outcome.error, CallCancelled)
     eventually(lambda: told(redis) == {waiter.call_id})
+    exchange.leave(waiter)
+    assert exchange.waiters == {}
+    assert exchange._monitor.delivered == []  # its outcome tells what it has used
 
 
 def test_a_client_that_goes_after_its_answer_changes_nothing(

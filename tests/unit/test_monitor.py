@@ -285,8 +285,8 @@ def test_events_that_come_between_two_sweeps_complete_the_answer(world: World) -
         b"\xff\xfe",
         b"{}\n",
         b'{"v":2}\n',
-        b'{"v":1,"unknown":1}\n',
-        b'{"v":1,"error":{"bogus":1}}\n',
+        b'{"v":2,"last":1}\n',
+        b'{"v":1,"error":{"kind":[]}}\n',
         b'{"v":1,"error":7}\n',
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from typing import Any
 
 import gevent
@@ -25,10 +26,12 @@ from gateway.errors import (
     ProviderNotConfigured,
     UpstreamAuth,
     UpstreamFailed,
+    UpstreamOverloaded,
     UpstreamTruncated,
 )
 from gateway.policy import Rule
 from gateway.settings import Settings
+from providers import connection
 from tests.fakes import USAGE
 from workers import routing, tasks
 from workers.tasks import CallRunner, Claimed, Limits, StopCall, opened
@@ -254,6 +257,54 @@ def test_a_stream_that_is_stopped_while_it_sends_is_closed_at_the_provider() -> 
     assert provider.closed == 1
 
 
+def test_a_stopped_stream_has_used_what_it_has_sent() -> None:
+    stopped = StopCall(CallCancelled())
+    outcome = run(Provider([WORD], [WORD], [MORE], stopped), stream=True)
+    assert outcome.usage == {
+        "prompt_tokens": 1,
+        "completion_tokens": 3,
+        "total_tokens": 4,
+        "estimated": True,
+    }
+    assert (outcome.route, outcome.attempts) == ("acme/model-2", 1)
+    counted = Provider([WORD], [{"choices": [], "usage": USAGE}], stopped)
+    assert run(counted, stream=True).usage == USAGE
+
+
+@both_ways
+def test_a_call_that_is_stopped_before_its_answer_has_used_its_prompt(stream: bool) -> None:
+    outcome = run(Provider(StopCall(DeadlineExceeded())), stream)
+    assert outcome.usage is not None
+    assert (outcome.usage["prompt_tokens"], outcome.usage["completion_tokens"]) == (1, 0)
+
+
+@both_ways
+def test_a_call_that_is_stopped_while_it_connects_has_used_nothing(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection.progress, "connected", False)
+    assert run(Provider(StopCall(CallCancelled())), stream).usage is None
+
+
+@both_ways
+def test_a_call_that_is_stopped_between_two_attempts_has_used_nothing(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(pause: float) -> None:
+        raise StopCall(CallCancelled())
+
+    monkeypatch.setattr(tasks, "Attempts", partial(routing.Attempts, sleep=stop))
+    outcome = run(Provider(UpstreamOverloaded(), UpstreamOverloaded()), stream)
+    assert isinstance(outcome.error, CallCancelled)
+    assert (outcome.usage, outcome.attempts) == (None, 1)
+    assert outcome.failures == [{"route": "acme/model-2", "code": UpstreamOverloaded.code}]
+
+
+def test_a_stream_that_breaks_off_by_itself_is_nobodys_to_pay() -> None:
+    outcome = run(Provider([WORD], UpstreamTruncated()), stream=True)
+    assert (outcome.usage, outcome.last) == (None, 1)
+
+
 def test_a_stop_passes_by_code_that_catches_every_exception() -> None:
     assert not issubclass(StopCall, Exception)
 
@@ -295,7 +346,7 @@ def test_an_answer_that_cannot_be_written_as_json_is_a_500(
 
 
 @both_ways
-def test_the_deadlines_timeout_is_left_to_the_worker(stream: bool) -> None:
+def test_a_timeout_that_is_not_the_calls_is_let_through(stream: bool) -> None:
     timeout = gevent.Timeout(600)
     with pytest.raises(gevent.Timeout) as raised:
         run(Provider(timeout), stream)
