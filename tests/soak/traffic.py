@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from gateway import keys
@@ -30,6 +32,7 @@ FAILING = (
     *("fake/nonce-stream-5-5-error-mid", "fake/malformed", "fake/html", "closed/any"),
     *("claude/status-529", "claude/nonce-stream-5-5-cut", "claude/nonce-stream-5-5-error-mid"),
 )
+ERROR = re.compile(rb'"error": ?\{')
 JSON = {"Content-Type": "application/json"}
 
 
@@ -118,8 +121,9 @@ class Crowd:
         [kind] = rng.choices(list(SHARES), SHARES.values())
         nonce = f"n{number}x{rng.getrandbits(48):012x}"
         if kind in ("door", "bad"):
-            make, right = (_door, 200) if kind == "door" else (_bad, 0)
-            return self._visit(kind, visitor, *make(rng, nonce), right, nonce)
+            visit = (_door if kind == "door" else _bad)(rng, nonce)
+            result, defect = self._visit(visit, nonce, visitor)
+            return f"{kind} {result}", [f"{visit.path}: {defect}"] if defect else []
         return self._chat(kind, rng, nonce)
 
     def _chat(self, kind: str, rng: random.Random, nonce: str) -> tuple[str, list[str]]:
@@ -137,20 +141,31 @@ class Crowd:
             found.append(f"{came}: {nonce} ({model}, {seen.status} {seen.code})")
         return f"{kind} {came}", found
 
-    def _visit(
-        self, kind: str, visitor: Visitor, path: str, body: bytes, key: str, right: int, nonce: str
-    ) -> tuple[str, list[str]]:
+    def _visit(self, visit: Visit, nonce: str, visitor: Visitor) -> tuple[str, str]:
+        """What came of it, and what is wrong with that."""
         try:
-            status, answer = visitor.ask(path, body, key or self.key)
+            status, answer = visitor.ask(visit, visit.key or self.key)
         except (OSError, http.client.HTTPException) as error:
-            return f"{kind} broken", [f"lost: {path}: {type(error).__name__}"]
-        if right and status == right:
-            whole = nonce.encode() in answer or path == "embeddings" or not body
-            return f"{kind} answered", [] if whole else [f"wrong: {path}: {answer[:60]!r}"]
-        refused = 400 <= status < 500 and not right or status >= 500 and not self.healthy
-        if not refused or (b'"error"' not in answer and path != "health/ready"):
-            return f"{kind} {status}", [f"refused: {path}: {status} {answer[:60]!r}"]
-        return f"{kind} refused", []
+            return "broken", f"lost: {type(error).__name__}"
+        told = ERROR.search(answer) or visit.path == "health/ready"
+        if visit.good and status == 200 and not ERROR.search(answer):
+            whole = nonce.encode() in answer or not visit.echoes
+            return "answered", "" if whole else f"wrong: {answer[:60]!r}"
+        right = not visit.good and 400 <= status < 500
+        if told and (right or (not self.healthy and (visit.good or status >= 500))):
+            return "refused", ""
+        return str(status), f"refused: {status} {answer[:60]!r}"
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A request that is no chat completion, or a bad one; where there is no body, it is a GET."""
+
+    path: str
+    body: bytes = b""
+    good: bool = True
+    key: str = ""  # instead of the usual one
+    echoes: bool = False  # its answer repeats the nonce
 
 
 class Visitor:
@@ -159,12 +174,13 @@ class Visitor:
     def __init__(self, port: int, key: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
-    def ask(self, path: str, body: bytes, key: str) -> tuple[int, bytes]:
-        """Status and whole body; where there is no body to send, it is a GET."""
-        headers = {"Authorization": f"Bearer {key}", **(JSON if body else {})}
+    def ask(self, visit: Visit, key: str) -> tuple[int, bytes]:
+        """Status and whole body."""
+        headers = {"Authorization": f"Bearer {key}", **(JSON if visit.body else {})}
+        path = f"/inference/v1/{visit.path}"
         try:
-            method = "POST" if body else "GET"
-            self._connection.request(method, f"/inference/v1/{path}", body or None, headers)
+            method = "POST" if visit.body else "GET"
+            self._connection.request(method, path, visit.body or None, headers)
             with self._connection.getresponse() as response:
                 return response.status, response.read()
         except BaseException:
@@ -176,24 +192,27 @@ class Visitor:
         self._connection.close()
 
 
-def _door(rng: random.Random, nonce: str) -> tuple[str, bytes, str]:
-    """A good call at one of the other doors: path, body, and "" for the usual key."""
+def _door(rng: random.Random, nonce: str) -> Visit:
+    """A good call at one of the other doors."""
     model = rng.choice(("fake/echo", "claude/echo"))
     said = [{"role": "user", "content": nonce}]
     stream = rng.random() < 0.5
-    calls: tuple[tuple[str, Any], ...] = (
-        ("messages", {"model": model, "max_tokens": 99, "messages": said, "stream": stream}),
-        ("responses", {"model": model, "input": nonce, "stream": stream}),
-        ("embeddings", {"model": "fake/embed", "input": [nonce, "and more"]}),
-        ("models", None),
-        ("health/ready", None),
+    messages = {"model": model, "max_tokens": 99, "messages": said, "stream": stream}
+    responses = {"model": model, "input": nonce, "stream": stream}
+    embeddings = {"model": "fake/embed", "input": [nonce, "and more"]}
+    return rng.choice(
+        (
+            Visit("messages", json.dumps(messages).encode(), echoes=True),
+            Visit("responses", json.dumps(responses).encode(), echoes=True),
+            Visit("embeddings", json.dumps(embeddings).encode()),
+            Visit("models"),
+            Visit("health/ready"),
+        )
     )
-    path, body = rng.choice(calls)
-    return path, json.dumps(body).encode() if body else b"", ""
 
 
-def _bad(rng: random.Random, nonce: str) -> tuple[str, bytes, str]:
-    """A call that is refused at the door: path, body, key."""
+def _bad(rng: random.Random, nonce: str) -> Visit:
+    """A call that is refused at the door."""
     said = [{"role": "user", "content": nonce}]
     good: dict[str, Any] = {"model": "fake/echo", "messages": said}
     body, key = rng.choice(
@@ -207,7 +226,8 @@ def _bad(rng: random.Random, nonce: str) -> tuple[str, bytes, str]:
             (b"[" * 5_000, ""),
         )
     )
-    return rng.choice(("chat/completions", "messages", "responses")), body, key
+    path = rng.choice(("chat/completions", "messages", "responses"))
+    return Visit(path, body, good=False, key=key)
 
 
 def _stranger(rng: random.Random) -> str:
