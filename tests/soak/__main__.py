@@ -42,7 +42,7 @@ def main() -> int:
         tell(f"{name}: {', '.join(f'{count:+,} {what}' for what, count in rows)}")
     for what in soak.defects[:SHOWN]:
         tell(f"    {what}")
-    tell(f"{len(soak.defects)} defects")
+    tell(f"{len(soak.defects)} defects" + (f"; logs in {soak.logs}" if soak.logs else ""))
     return 1 if soak.defects else 0
 
 

@@ -40,6 +40,7 @@ class Soak:
     defects: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     grown: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    logs: Path | None = None  # kept where there are defects
 
 
 class Watch:
@@ -101,12 +102,15 @@ class Watch:
 
 
 @contextmanager
-def started(workers: int = 1, trace: bool = False) -> Iterator[SampledStack]:
+def started(soak: Soak, workers: int = 1, trace: bool = False) -> Iterator[SampledStack]:
     """A service in a folder of its own, which stays where something goes wrong."""
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     with SampledStack(folder, workers=workers, trace=trace) as stack:
         yield stack
-    shutil.rmtree(folder)
+    if soak.defects:
+        soak.logs = folder
+    else:
+        shutil.rmtree(folder)
 
 
 def soak_calls(
@@ -117,7 +121,7 @@ def soak_calls(
     Not `to_the_end`, it does not wait for what ends by itself, within two minutes.
     """
     soak = Soak()
-    with started(trace=trace) as stack, _crowd(stack, seed, healthy=True) as crowd:
+    with started(soak, trace=trace) as stack, _crowd(stack, seed, healthy=True) as crowd:
         watch = Watch(stack, soak, tell, healthy=True)
         before = _warm_up(stack, crowd, watch, WARM_UP, trace)
         for mark in stops(calls):
@@ -142,7 +146,7 @@ def soak_minutes(minutes: float, seed: int, tell: Tell, *, trace: bool = False) 
     """
     soak, rng = Soak(), random.Random(f"faults {seed}")
     seconds = min(ROUND_SECONDS, minutes * 60 / ROUNDS)
-    with started(2, trace) as stack, _crowd(stack, seed, healthy=False) as crowd:
+    with started(soak, 2, trace) as stack, _crowd(stack, seed, healthy=False) as crowd:
         watch = Watch(stack, soak, tell, healthy=False)
         before = _warm_up(stack, crowd, watch, WARM_UP, trace)
         end = time.monotonic() + minutes * 60
@@ -192,4 +196,4 @@ def _conclude(
     soak.defects += crowd.defects
     soak.counts = dict(sorted(crowd.counts.items()))
     if "Traceback" in stack.logs():
-        soak.defects.append(f"a traceback in the logs, in {stack.folder}")
+        soak.defects.append("a traceback in the logs")
