@@ -123,11 +123,11 @@ class _Tidy:
                 connection.close()
 
 
-class _Pool(_Tidy, HTTPConnectionPool):  # type: ignore[misc]
+class _Pool(_Tidy, HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _SecurePool(_Tidy, HTTPSConnectionPool):  # type: ignore[misc]
+class _SecurePool(_Tidy, HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
