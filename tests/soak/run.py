@@ -177,6 +177,9 @@ def _warm_up(
 ) -> dict[str, dict[str, int]]:
     crowd.call(calls)
     burst(stack.port, stack.key, BURST)
+    _held(
+        stack, trace
+    )  # asked for a trace, a process needs much memory: that belongs to the warm-up
     watch.look("warm", 0)
     return _held(stack, trace)
 
