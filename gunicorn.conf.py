@@ -4,7 +4,6 @@ import sys
 import time
 
 import gevent
-from gunicorn.http.errors import InvalidHeader
 
 from gateway.settings import ConfigurationError, Settings
 
@@ -23,6 +22,7 @@ limit_request_fields = 64
 control_socket_disable = True
 accesslog = None
 errorlog = "-"
+logger_class = "api.gunicorn_worker.Log"
 loglevel = settings.log_level.lower()
 
 SEND_SECONDS = 30  # longest wait for a client to take what it is sent
@@ -47,10 +47,6 @@ def pre_request(worker, req):
     req.unreader.sock.settimeout(SEND_SECONDS)
     if any(name == "CONTENT-LENGTH" and _too_long(value) for name, value in req.headers):
         req.force_close()  # 413 follows: the body will not be read
-    # The C parser takes a folded header for one without a name, which a proxy in front would read
-    # as part of the header before: the two must not be left to disagree (RFC 9112, 5.2: reject).
-    if any(not name for name, _ in req.headers):
-        raise InvalidHeader("folded header")
 
 
 def post_request(worker, req, environ, resp):

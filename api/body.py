@@ -8,7 +8,13 @@ import gevent
 from werkzeug.http import parse_options_header
 
 from gateway import strict_json
-from gateway.errors import BodyTimeout, InvalidRequest, PayloadTooLarge, UnsupportedMedia
+from gateway.errors import (
+    BodyTimeout,
+    GatewayError,
+    InvalidRequest,
+    PayloadTooLarge,
+    UnsupportedMedia,
+)
 
 
 def read_json(
@@ -51,11 +57,26 @@ def _read(environ: dict[str, Any], limit: int, timeout: float) -> bytes:
             body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
         except TimeoutError:
             raise BodyTimeout from None
+        except OSError:
+            raise _incomplete() from None
+        except GatewayError:
+            raise
+        except Exception:
+            if length is not None:
+                raise
+            # gunicorn has kinds of its own for chunks that are none; their text quotes the body.
+            raise InvalidRequest(
+                "The request body is not what HTTP/1.1 calls chunked.", code="invalid_chunks"
+            ) from None
     if length is None and len(body) > limit:
         raise PayloadTooLarge(f"The request body is too large: {limit} bytes are allowed.")
     # gunicorn hands over what has come when the client closes early, and says nothing.
     if length is not None and len(body) < length:
-        raise InvalidRequest(
-            "The request body ended before its declared length.", code="incomplete_body"
-        )
+        raise _incomplete()
     return body
+
+
+def _incomplete() -> InvalidRequest:
+    return InvalidRequest(
+        "The request body ended before its declared length.", code="incomplete_body"
+    )

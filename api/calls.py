@@ -15,7 +15,7 @@ from werkzeug.datastructures import Headers
 
 from api.body import read_json
 from api.exchange import Exchange
-from api.reply import Renderer, Reply
+from api.reply import Renderer, Reply, StreamRenderer
 from gateway import lifecycle, strict_json
 from gateway.catalogue import Catalogue, Route
 from gateway.channel import Plan, Target
@@ -53,14 +53,34 @@ def answer(
     key: KeyRecord,
     route: Route,
     asked: ChatRequest,
-    make: Callable[[str, str], Renderer],
-    kind: str = "chat",
+    make: Callable[[str, str], StreamRenderer],
 ) -> Response:
-    """Queue a call of this kind (see Plan), wait for it and answer as the renderer says.
+    """Queue a chat, wait for it and answer as the renderer says: whole, or as events.
 
     `make(call_id, model)` makes the renderer. Raises a GatewayError where the call fails before
     anything of its answer was sent, or can be asked of nobody.
     """
+    return _answer(key, route, asked, make, "chat")
+
+
+def answer_whole(
+    key: KeyRecord,
+    route: Route,
+    asked: ChatRequest,
+    make: Callable[[str, str], Renderer],
+    kind: str,
+) -> Response:
+    """The same for a call of a kind (see Plan) that has no streams."""
+    return _answer(key, route, asked, make, kind)
+
+
+def _answer(
+    key: KeyRecord,
+    route: Route,
+    asked: ChatRequest,
+    make: Callable[[str, str], Renderer],
+    kind: str,
+) -> Response:
     settings: Settings = current_app.extensions["settings"]
     exchange: Exchange = current_app.extensions["exchange"]
     catalogue: Catalogue = current_app.extensions["catalogue"]
@@ -97,12 +117,14 @@ def _targets(
         catalogue.require_configured(route)
     # Vectors of two models are not in one space: only a chat goes on to a successor.
     heirs = catalogue.successors(route, asked.parameters) if kind == "chat" else ()
-    successors = (other for other in heirs if other not in fallbacks)
-    return (
-        _target(route),
-        *(_target(other, only_if_gone=True) for other in successors),
-        *map(_target, fallbacks),
-    )
+    others = [*map(_target, fallbacks)]
+    named = {other.route for other in others}
+    successors = (_target(heir, only_if_gone=True) for heir in heirs)
+    kept: dict[str, Target] = {}
+    for target in (_target(route), *(s for s in successors if s.route not in named), *others):
+        # A route under two names would be asked twice, and who answered would be ambiguous.
+        kept.setdefault(target.route, target)
+    return tuple(kept.values())
 
 
 def _target(route: Route, only_if_gone: bool = False) -> Target:

@@ -25,4 +25,4 @@ def create(key: KeyRecord) -> Response:
     asked = embeddings_request(data, route.provider.extra_parameters)
     as_numbers = asked.parameters.get("encoding_format") != "base64"
     make = partial(Embeddings, as_numbers=as_numbers)
-    return calls.answer(key, route, asked, make, kind="embeddings")
+    return calls.answer_whole(key, route, asked, make, kind="embeddings")

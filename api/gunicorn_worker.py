@@ -1,11 +1,18 @@
-"""gunicorn's gevent worker, with the head and the body of a reply in one write."""
+"""gunicorn's gevent worker: replies in one write, strict requests, a log that quotes nobody."""
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Any
 
+from gunicorn.glogging import Logger
+from gunicorn.http.errors import InvalidHeader, InvalidRequestLine
+from gunicorn.http.message import Request
+from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
+
+QUOTE = re.compile(r"b?['\"].*", re.DOTALL)
 
 
 class ReplySocket:
@@ -41,8 +48,46 @@ class ReplySocket:
         return getattr(self._connection, name)
 
 
+class StrictRequest(Request):  # type: ignore[misc]
+    """A request, without what gunicorn lets pass and a proxy in front may read otherwise."""
+
+    def parse(self, unreader: Any) -> Any:
+        """What follows the head; raises gunicorn's errors for a head that is none."""
+        rest = super().parse(unreader)
+        # An absolute target is for a proxy, an authority for a tunnel: this is neither.
+        if not self.uri.startswith("/"):
+            raise InvalidRequestLine("not an origin-form target")
+        # What the C parser makes of a folded header (RFC 9112, 5.2: reject).
+        if any(not name for name, _ in self.headers):
+            raise InvalidHeader("folded header")
+        return rest
+
+    def _parse_fast(self, unreader: Any, buf: bytearray) -> Any:
+        rest = super()._parse_fast(unreader, buf)
+        # To the C parser a bare LF ends a line, to others it is part of a header's value.
+        head = buf[: len(buf) - len(rest)]
+        if head.count(b"\n") != head.count(b"\r\n"):
+            raise InvalidHeader("bare LF as line terminator")
+        return rest
+
+
+class Log(Logger):  # type: ignore[misc]
+    """gunicorn's log, without what clients sent: a broken request may hold a key or a prompt."""
+
+    def warning(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Log a warning; of an invalid request, its kind and where it came from."""
+        if isinstance(msg, str) and msg.startswith("Invalid request"):
+            msg = QUOTE.sub("...", msg)
+        super().warning(msg, *args, **kwargs)
+
+
 class Worker(GeventWorker):  # type: ignore[misc]
     """Gives each request its own ReplySocket."""
+
+    def init_process(self) -> None:
+        """Run until the end; gunicorn has no setting for the requests that its parser makes."""
+        RequestParser.mesg_class = StrictRequest
+        super().init_process()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         reply = ReplySocket(sock)

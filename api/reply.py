@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from flask import Response
 
@@ -26,10 +26,9 @@ COMMENT = b": keep-alive\n\n"
 
 
 class Renderer(Protocol):
-    """What one answer looks like to the client: made for one call, used once.
+    """What one whole answer looks like to the client: made for one call, used once.
 
-    A worker sends parts as JSON (see gateway/chat.py): one for a whole answer, lines of them for a
-    stream.
+    A worker sends it as JSON (see gateway/chat.py).
     """
 
     def whole(self, answer: bytes) -> bytes:
@@ -39,6 +38,10 @@ class Renderer(Protocol):
     def whole_error(self, error: GatewayError) -> bytes:
         """The body of an error, where the status is spent."""
         ...
+
+
+class StreamRenderer(Renderer, Protocol):
+    """A renderer of calls that may be streamed as well: their parts come as lines of JSON."""
 
     def events(self, payload: bytes) -> bytes:
         """The events of one payload of a stream: none, one or many."""
@@ -57,7 +60,8 @@ class Reply:
     """Waits for one call's answer and gives it to the client, who may leave at any moment.
 
     `make(model)` makes the renderer, once it is known which model answers: `target` is the one
-    that was asked first, and `route` who has answered ("": not known yet, or that one).
+    that was asked first, and `route` who has answered ("": not known yet, or that one). Only who
+    makes a StreamRenderer may ask for `streamed`.
     """
 
     def __init__(
@@ -118,6 +122,11 @@ class Reply:
             self._rendering = self._make(model)
         return self._rendering
 
+    def _stream_renderer(self) -> StreamRenderer:
+        # calls.answer() asks for one. An isinstance() of a protocol would look at every method, for
+        # every event.
+        return cast("StreamRenderer", self._renderer())
+
     def _parts(self) -> list[bytes]:
         payloads = self._waiter.parts()
         if payloads and self._rendering is None:
@@ -162,10 +171,10 @@ class Reply:
         while True:
             if payloads:
                 try:
-                    events = b"".join(map(self._renderer().events, payloads))
+                    events = b"".join(map(self._stream_renderer().events, payloads))
                 except Exception as fault:
                     # A stream that just breaks off would look like a whole answer.
-                    yield self._renderer().error(_told(fault))
+                    yield self._stream_renderer().error(_told(fault))
                     return
                 yield events
             elif self._waiter.outcome is not None:
@@ -176,7 +185,7 @@ class Reply:
         yield self._last_events(self._waiter.outcome.error)
 
     def _last_events(self, error: GatewayError | None) -> bytes:
-        renderer = self._renderer()
+        renderer = self._stream_renderer()
         try:
             return renderer.end() if error is None else renderer.error(error)
         except Exception as fault:

@@ -19,6 +19,7 @@ WRONG_KIND = {
     "chat": (400, "You are not allowed to generate embeddings from this model."),
 }
 
+OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 FAMILY_MEMBERS = 256  # rows of models of families that are kept
 
 
@@ -158,6 +159,10 @@ class Catalogue:
         policy.check_knobs(name for name in parameters if name in unknown)
         known = {name: value for name, value in parameters.items() if name not in unknown}
         kept, dropped = policy.apply(row.parameters, known, lenient=True)
+        # The limit was chosen for another model: this one gives what it can.
+        for name in OUTPUT_LIMITS & kept.keys():
+            if row.output is not None and isinstance(kept[name], int):
+                kept[name] = min(kept[name], row.output)
         return kept, [*(name for name in parameters if name in unknown), *dropped]
 
     def listed(self) -> Iterator[ModelRow]:

@@ -45,6 +45,17 @@ class ChatCall:
     thinking: str | None = None
 
 
+def says_something(part: Part) -> bool:
+    """Whether a part of a stream holds more than its opening: a token, a call, an end."""
+    for choice in part["choices"]:
+        delta = choice.get("delta") or {}
+        if delta.get("content") or choice.get("finish_reason"):  # nearly always
+            return True
+        if any(value for name, value in delta.items() if name != "role"):
+            return True
+    return False
+
+
 # Kind of tool call -> where it holds what it calls its tool with.
 CALLED = {"function": "arguments", "custom": "input"}
 

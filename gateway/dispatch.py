@@ -85,6 +85,7 @@ def submit_command(
             keyspace.QUEUE,
             keyspace.SHARED_SECONDS,
             int(expiry * 1000),
+            plan.kind,
         ],
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
+import traceback
 
 YOUNG_OBJECTS = 1_000  # made and not freed, between two small collections
 MIDDLE = 10  # small collections between two of the middle generation
@@ -22,6 +23,19 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, MIDDLE, NEVER)
+
+
+def release(error: BaseException | None) -> None:
+    """Let go of what an exception holds on to: the frames it passed, and with them the prompt.
+
+    A frame that keeps its own exception in a variable, as urllib3's do, would otherwise live with
+    all its variables until the next full collection. The exception itself stays as it is.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        cause = error.__cause__ or error.__context__
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        error = cause
 
 
 class Collector:

@@ -92,7 +92,7 @@ class Settings:
     fallback_first_token_timeout: float = setting(
         "FALLBACK_FIRST_TOKEN_SECONDS",
         10.0,
-        "the same where another model can be asked; also the longest pause before a retry there",
+        "the same where another model can be asked, all retries included",
     )
     upstream_silence_timeout: float = setting(
         "UPSTREAM_SILENCE_SECONDS", 300.0, "longest silence within a provider's answer"

@@ -35,7 +35,7 @@ class RefusalPart(TypedDict):
 
 class ImageUrl(TypedDict):
     url: ImageAddress
-    detail: NotRequired[Literal["auto", "low", "high"] | None]
+    detail: NotRequired[Literal["auto", "low", "high", "original"] | None]
 
 
 class ImagePart(TypedDict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+import time
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -18,9 +19,11 @@ class Progress(threading.local):
     connected = True  # False while a connection is being made
     reused = True  # was the connection there before the request?
     answered = False  # has a byte of the answer arrived?
+    began = 0.0  # on the monotonic clock
 
     def begin(self) -> None:
         self.connected, self.reused, self.answered = True, True, False
+        self.began = time.monotonic()
 
 
 progress = Progress()

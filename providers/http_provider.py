@@ -10,11 +10,12 @@ from typing import Any
 
 import orjson
 
-from gateway.chat import ChatCall, Part, fold
+from gateway.chat import ChatCall, Part, fold, says_something
 from gateway.errors import (
     UpstreamBadResponse,
     UpstreamError,
     UpstreamRejected,
+    UpstreamTimeout,
     UpstreamTruncated,
 )
 from providers.rejections import seconds_until
@@ -96,6 +97,7 @@ class HttpProvider:
 
     def _parts(self, answer: Answer) -> Iterator[list[Part]]:
         splitter, decoder = EventSplitter(), self._wire.decoder()
+        said, quiet_since = False, 0.0  # on the monotonic clock; 0 while content comes
         piece = b"\n"
         while piece and not decoder.ended:
             try:
@@ -112,7 +114,13 @@ class HttpProvider:
             except UpstreamError as error:
                 failure = error
             if parts:  # those before the failure are part of the answer
+                said = said or any(map(says_something, parts))
+                quiet_since = 0.0
                 yield parts
+            elif said and not decoder.finished:  # pings keep the connection from being silent
+                quiet_since = quiet_since or time.monotonic()
+                if time.monotonic() - quiet_since > answer.silence:
+                    raise UpstreamTimeout("The provider's answer did not go on in time.")
             if failure:
                 raise failure
         if not decoder.finished:

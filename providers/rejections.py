@@ -88,11 +88,20 @@ KINDS.update(dict.fromkeys(GONE, 404))
 
 QUOTA = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
 
-# Where a provider gives no code, but always the same words.
-CODES_BY_OPENING = {
-    "prompt is too long": "context_length_exceeded",
-    "input length and `max_tokens` exceed": "context_length_exceeded",
-    "your credit balance is too low": "insufficient_quota",
+# Where a provider gives no code, or one of its own, but always the same words.
+CODES_BY_WORDS = {
+    # In this order: Anthropic; OpenAI, vLLM, DeepSeek, OpenRouter, Mistral; xAI; llama.cpp and
+    # OpenAI's Responses; Gemini; Bedrock and Cohere
+    "context_length_exceeded": re.compile(
+        r"prompt is too long|input length and `max_tokens` exceed"
+        r"|maximum context length"
+        r"|maximum prompt length"
+        r"|exceeds? the (available )?context (size|window)"
+        r"|exceeds the maximum number of tokens"
+        r"|input is too long|too many tokens",
+        re.IGNORECASE,
+    ),
+    "insufficient_quota": re.compile("^your credit balance is too low", re.IGNORECASE),
 }
 
 _SECRETS = re.compile(
@@ -121,12 +130,17 @@ def rejection(
 
 
 def rejection_inside(said: Any, secrets: Iterable[str] = ()) -> GatewayError:
-    """The error that an error object inside a stream, or inside a 200, stands for."""
+    """The error that an error object inside a stream, or inside a 200, stands for.
+
+    The provider had taken the call: the same route is not asked again.
+    """
     if not isinstance(said, Mapping):
         said = {"message": said} if isinstance(said, str) else {}
     status = _status_of(said)
     kind = STATUSES.get(status) or CLASSES.get(status // 100, UpstreamFailed)
-    return _make(kind, status, said, None, secrets)
+    error = _make(kind, status, said, None, secrets)
+    error.retryable = error.should_retry = False
+    return error
 
 
 def error_in(body: bytes) -> Mapping[str, Any]:
@@ -171,7 +185,7 @@ def seconds_until(date: str, now: float) -> float | None:
     """How long after `now` (Unix time) an HTTP date is; None for anything else."""
     try:
         when = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a zone that no clock has
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
@@ -224,7 +238,7 @@ def _says(said: Mapping[str, Any], words: frozenset[str]) -> bool:
 
 
 def _code(code: Any, message: str) -> str | None:
-    if isinstance(code, str) and _CODE.fullmatch(code):
-        return code
-    opening = message.lower()
-    return next((c for words, c in CODES_BY_OPENING.items() if opening.startswith(words)), None)
+    for known, words in CODES_BY_WORDS.items():
+        if words.search(message):
+            return known
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import http.client
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -28,9 +29,12 @@ from providers.connection import POOLS, progress
 from providers.wire import Request
 
 READ = 1 << 16  # bytes: at most this much of what has arrived
-MAX_BODY = 32 << 20  # bytes
+# The largest answer that is expected: 2,048 embeddings of 3,072 float32 are 32 MiB in base64, and
+# what is around each of them wants room as well.
+MAX_BODY = 34 << 20  # bytes
 MAX_HOSTS = 64
 USER_AGENT = "inference-service"  # some providers turn the library's own name away
+STALE_SECONDS = 1.0  # a kept connection that is reset later than this was not stale
 LINGER = 0.25  # seconds to wait for the end of a body whose answer is complete
 
 LIBRARY_ERRORS = (failures.RequestException, urllib3.exceptions.HTTPError)
@@ -165,7 +169,7 @@ class Transport:
         try:
             if self._silence != self._timeouts[1]:
                 _be_patient(response.raw, self._silence)
-            yield Answer(response, self._limit)
+            yield Answer(response, self._limit, self._silence)
         finally:
             response.close()
 
@@ -179,9 +183,13 @@ class Transport:
 
 
 class Answer:
-    """One answer of a provider, read at the pace it arrives."""
+    """One answer of a provider, read at the pace it arrives.
 
-    def __init__(self, response: Response, limit: int) -> None:
+    `silence` is how many seconds its content may pause, whatever else comes meanwhile.
+    """
+
+    def __init__(self, response: Response, limit: int, silence: float) -> None:
+        self.silence = silence
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._raw = response.raw
@@ -235,7 +243,8 @@ def _unsent(error: Exception) -> GatewayError | None:
     if not progress.connected:
         return UpstreamUnreachable()
     reset = any(isinstance(cause, ConnectionError) for cause in _causes(error))
-    if reset and progress.reused and not progress.answered:
+    soon = time.monotonic() - progress.began < STALE_SECONDS
+    if reset and soon and progress.reused and not progress.answered:
         # The provider closed an idle connection just as we sent.
         unseen = UpstreamError(code="upstream_connect")
         unseen.retryable = True

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import gevent.socket
+import hypothesis
 import pytest
 from redis import Redis
 
@@ -17,6 +18,9 @@ from gateway.keys import KeyStore
 from gateway.settings import Settings
 from local.redis_server import RedisServer
 from tests.fakes import FakeExchange
+
+# Four doors make 20,000 requests of it: `--hypothesis-profile=nightly`, see CONTRIBUTING.md.
+hypothesis.settings.register_profile("nightly", max_examples=5_000, deadline=None)
 
 UNREACHABLE = "http://127.0.0.1:9/v1"  # calls never get that far: the exchange is a fake
 

@@ -15,8 +15,9 @@ from gateway.catalogue import Catalogue  # noqa: E402
 from gateway.logs import configure  # noqa: E402
 from gateway.settings import ConfigurationError, Settings  # noqa: E402
 from workers.breaker import Breakers  # noqa: E402
+from workers.routing import Limits  # noqa: E402
 from workers.runtime import CallWorker  # noqa: E402
-from workers.tasks import CallRunner, Limits  # noqa: E402
+from workers.tasks import CallRunner  # noqa: E402
 from workers.upstreams import connect, keep_tidy, make_transport  # noqa: E402
 
 log = logging.getLogger("workers")

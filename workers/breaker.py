@@ -1,10 +1,11 @@
 """Circuit breakers: which routes are known to fail, so that calls go straight to who can answer.
 
 A route is a provider and its name for a model. Failures in a row, of all workers together, open
-its breaker; after a cool-down one call of all is let through as a probe; the first answer closes
-it. What all know stands in one hash in Redis, which each worker reads once a second, writes when a
-call fails and asks before a probe. A healthy route costs Redis nothing, and without Redis each
-worker goes by what it has seen itself.
+its breaker; after a cool-down one call of all is let through as a probe. An answer to a call made
+after the last failure closes it; a refusal of the call is one as well. What all know stands in one
+hash in Redis, which each worker reads once a second, writes when a call fails and asks before a
+probe. A healthy route costs Redis nothing, and without Redis each worker goes by what it has seen
+itself.
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from gateway import keyspace, scripts
-from gateway.errors import GatewayError, UpstreamError, UpstreamRejected, UpstreamThrottled
+from gateway.errors import (
+    GatewayError,
+    ModelNotFound,
+    UpstreamError,
+    UpstreamRejected,
+    UpstreamThrottled,
+)
 
 WINDOW_SECONDS = 30.0  # failures further apart are not in a row
 UNREAD_SECONDS = 3.0  # how long what was written here may be missing in what is read
-MAX_ROUTES = 256  # callers make up names of models
+MAX_ROUTES = 256
 
 Command = tuple[Any, ...]
 
@@ -71,15 +78,16 @@ class Breakers:
         record = self.troubled.get(route)
         return record is not None and self._opened(record) and self._clock() < record.open_until
 
-    def failed(self, route: str, error: GatewayError) -> None:
-        """Count an attempt's failure, where it is one of the route and not of the call."""
+    def failed(self, route: str, error: GatewayError, age: float = 0.0) -> None:
+        """Count the failure of an attempt made `age` seconds ago, if it is the route's own."""
+        if isinstance(error, UpstreamRejected | ModelNotFound):
+            self.answered(route, age)  # who can refuse a call is well
         if not counts(error):
             return
         now = self._clock()
         record = self.troubled.get(route)
         if record is None:
-            if len(self.troubled) >= MAX_ROUTES and not self._make_room(now):
-                return
+            self._make_room()
             record = self.troubled[route] = Record(0, now)
         blocked = self._opened(record) and now < record.open_until
         if now - record.last > WINDOW_SECONDS and not self._opened(record):
@@ -91,16 +99,21 @@ class Breakers:
         if not blocked:  # of calls that were on their way when it opened, Redis need not hear
             self._tell("failed", route)
 
-    def began(self, route: str) -> None:
+    def began(self, route: str, age: float = 0.0) -> None:
         """A stream's first token came: enough of a probe, whose rest may take minutes."""
         record = self.troubled.get(route)
         if record is not None and self._opened(record):
-            self.answered(route)
+            self.answered(route, age)
 
-    def answered(self, route: str) -> None:
-        """A call was answered to its end: close the breaker and forget the failures."""
-        if self.troubled.pop(route, None) is not None:
-            self._tell("answered", route)
+    def answered(self, route: str, age: float = 0.0) -> None:
+        """A call was answered that was made `age` seconds ago: close the breaker, forget failures.
+
+        One that was made before the last failure says nothing of what has been since.
+        """
+        record = self.troubled.get(route)
+        if record is not None and record.last <= self._clock() - age:
+            del self.troubled[route]
+            self._tell("answered", route, int(age * 1000))
 
     def learn(self, rows: Mapping[bytes, bytes], redis_now: float) -> None:
         """Take over what Redis holds, read at `redis_now` in its time (seconds since 1970)."""
@@ -109,6 +122,9 @@ class Breakers:
         for name, value in rows.items():
             record = _read(value, now - redis_now)
             if record is not None:
+                # A Redis whose clock was wrong for a while must not keep a route closed for long.
+                record.last = min(record.last, now)
+                record.open_until = min(record.open_until, now + self._cooldown)
                 known[name.decode("utf-8", "replace")] = record
         for route, own in self.troubled.items():
             record = known.get(route)
@@ -120,17 +136,14 @@ class Breakers:
                 known[route] = own
         self.troubled = known
 
+    def _make_room(self) -> None:
+        """Forget the oldest route, rather one that is not open: callers make up names of models."""
+        if len(self.troubled) >= MAX_ROUTES:
+            rows = self.troubled.items()
+            del self.troubled[min(rows, key=lambda row: (self._opened(row[1]), row[1].last))[0]]
+
     def _opened(self, record: Record) -> bool:
         return record.failures >= self._failures
-
-    def _make_room(self, now: float) -> bool:
-        """Forget the route that failed longest ago, of those that calls are not kept from; whether
-        there is one."""
-        idle = (
-            (each.last, route) for route, each in self.troubled.items() if now >= each.open_until
-        )
-        _, oldest = min(idle, default=(0.0, None))
-        return oldest is not None and self.troubled.pop(oldest, None) is not None
 
     def _may_probe(self, route: str) -> bool:
         if self._redis is None:
@@ -140,11 +153,11 @@ class Breakers:
         except RedisError:
             return True
 
-    def _tell(self, what: str, route: str) -> None:
+    def _tell(self, what: str, route: str, age: int = 0) -> None:
         if self._put is not None:
-            self._put(self._command(what, route))
+            self._put(self._command(what, route, age))
 
-    def _command(self, what: str, route: str) -> Command:
+    def _command(self, what: str, route: str, age: int = 0) -> Command:
         args = [
             what,
             route,
@@ -153,6 +166,7 @@ class Breakers:
             int(self._cooldown * 1000),
             MAX_ROUTES,
             keyspace.BREAKER_SECONDS,
+            age,
         ]
         return scripts.BREAKER.command([keyspace.BREAKERS], args)
 

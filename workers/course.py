@@ -7,6 +7,8 @@ The rules, by what the failure says:
 * The provider, or the way to it, failed, also by refusing the operator's key: the next target.
 * The call itself is wrong, or breaks the provider's rules for content: none. Another model may
   well answer it, but it is the caller's to know.
+* A fallback refuses what the caller asked of another model: the next target, and were there none,
+  the caller is told how that other model failed. Rules for content are told whoever's they are.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway import lifecycle
+from gateway import garbage, lifecycle
 from gateway.catalogue_file import ModelRow
 from gateway.channel import Target
 from gateway.errors import (
@@ -28,6 +30,8 @@ from gateway.errors import (
 )
 
 TOO_LONG = "context_length_exceeded"
+# OpenAI's words for what breaks its rules, and Azure's.
+RULES = frozenset({"content_policy_violation", "content_filter", "invalid_prompt"})
 SKIPPED = "circuit_open"  # in a call's record: the route was not asked
 
 
@@ -72,6 +76,7 @@ class Course:
         """
         told = self._told(error, began)
         following = None if began or self.last_chance else self._following(error)
+        garbage.release(error)
         if following is None:
             if self._may_have_left and told.should_retry is not False:
                 told.should_retry = False  # a client's own retries would multiply the calls
@@ -80,25 +85,40 @@ class Course:
 
     def _told(self, error: GatewayError, began: bool) -> GatewayError:
         """What this failure would mean to the caller, who asked for the first target."""
-        if isinstance(error, ModelNotFound):
-            error = lifecycle.gone(error, self.find(self.target.model))
+        row = self._row(self.target) if isinstance(error, ModelNotFound) else None
+        if row is not None and isinstance(error, ModelNotFound):
+            error = lifecycle.gone(error, row)
         if began or self.refusal is None:
             return error
-        unfit = isinstance(error, InvalidRequest) and not isinstance(error, ModelNotFound)
-        if self.last_chance or (unfit and not self.target.only_if_gone):
-            return self.refusal
-        return error
+        return self.refusal if self.last_chance or self._unfit(error) else error
 
     def _following(self, error: GatewayError) -> int | None:
+        if self._unfit(error):
+            return self._next_fallback()
         if isinstance(error, ModelNotFound):
             return self.at + 1 if self.at + 1 < len(self.targets) else None
         if isinstance(error, UpstreamRejected):
             return self._next_larger() if error.code == TOO_LONG else None
-        # A fallback that cannot do what was asked says nothing about those after it.
-        unfit = self.at > 0 and isinstance(error, InvalidRequest)
-        if unfit or isinstance(error, UpstreamError | ProviderNotConfigured):
+        if isinstance(error, UpstreamError | ProviderNotConfigured):
             return self._next_fallback()
         return None
+
+    def _unfit(self, error: GatewayError) -> bool:
+        """Whether a fallback cannot do what was asked of another: the rest perhaps can."""
+        if self.at == 0 or self.target.only_if_gone or error.code in RULES:
+            return False
+        return isinstance(error, InvalidRequest | UpstreamRejected)
+
+    def _row(self, target: Target) -> ModelRow | None:
+        """None where the web process knows more models than this worker, as in a deploy."""
+        try:
+            return self.find(target.model)
+        except ModelNotFound:
+            return None
+
+    def _context(self, target: Target) -> int:
+        row = self._row(target)
+        return (row.context if row else None) or 0
 
     def _next_fallback(self) -> int | None:
         for at in range(self.at + 1, len(self.targets)):
@@ -107,10 +127,10 @@ class Course:
         return None
 
     def _next_larger(self) -> int | None:
-        size = self.find(self.target.model).context or 0
+        size = self._context(self.target)
         for at in range(self.at + 1, len(self.targets)):
             target = self.targets[at]
-            if not target.only_if_gone and (self.find(target.model).context or 0) > size:
+            if not target.only_if_gone and self._context(target) > size:
                 self.last_chance = True
                 return at
         return None

@@ -6,15 +6,23 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 import orjson
 
+from gateway import garbage
 from gateway.catalogue import Catalogue
 from gateway.catalogue_file import ModelRow
 from gateway.channel import Outcome, Plan, ProtocolError, name_answerer
 from gateway.chat import ChatCall
-from gateway.errors import GatewayError, JobLost, ProviderNotConfigured, UpstreamAuth
+from gateway.errors import (
+    GatewayError,
+    JobLost,
+    ModelNotFound,
+    ProviderNotConfigured,
+    UpstreamAuth,
+)
 from gateway.logs import where
 from providers.connection import may_have_left
 from providers.wire import Provider
@@ -22,7 +30,7 @@ from workers.breaker import Breakers
 from workers.course import Course
 from workers.outbox import Sender
 from workers.pace import Pace
-from workers.routing import Attempts, lines
+from workers.routing import Attempts, Limits, lines
 from workers.usage import Written
 
 log = logging.getLogger(__name__)
@@ -71,16 +79,6 @@ class Asking:
     usage: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What holds for models whose row says nothing else: further attempts at one route, and
-    seconds to a stream's first token, `patience` where another model can be asked."""
-
-    retries: int = 2
-    first_token: float | None = None
-    patience: float = 10.0
-
-
 class CallRunner:
     """Runs claimed calls against the providers; never raises for one.
 
@@ -113,12 +111,15 @@ class CallRunner:
             answer = self._answer(asking, sender)
         except GatewayError as failure:
             error = failure
+            garbage.release(failure)
         except StopCall as stop:
             error = stop.error
+            garbage.release(stop)
         except Exception as fault:
             # Not log.exception: a traceback's last line may quote the prompt or the answer.
             log.error("call %s: %s at %s", plan.call_id, type(fault).__name__, where(fault))
-            error = GatewayError()
+            error = GatewayError(should_retry=False)  # the provider may have been called
+            garbage.release(fault)
         return Outcome(
             last=sender.number,
             error=error,
@@ -132,15 +133,11 @@ class CallRunner:
 
     def _answer(self, asking: Asking, sender: Sender) -> bytes:
         """The answer of the first target that gives one; raises what the caller is told."""
-        course, breakers = asking.course, self._breakers
+        course = asking.course
         while True:
             target = course.target
-            blocked = bool(breakers.troubled) and breakers.blocks(target.route)
-            if blocked and not course.alone():
-                course.skip()
-                continue
             try:
-                answer = self._ask(asking, sender, blocked)
+                answer = self._ask(asking, sender)
             except GatewayError as error:
                 # A refused key is the operator's to mend, and the caller is told nothing of it.
                 level = logging.ERROR if isinstance(error, UpstreamAuth) else logging.INFO
@@ -148,32 +145,31 @@ class CallRunner:
                 log.log(level, "call %s: %s by %s", asking.plan.call_id, error.code, route)
                 course.move_on(error, began=sender.number > 0)
             else:
-                if breakers.troubled:
-                    breakers.answered(target.route)
-                return answer
+                if answer is not None:
+                    return answer
 
-    def _ask(self, asking: Asking, sender: Sender, blocked: bool) -> bytes:
-        """One target's answer; `blocked`: its breaker is open, and nobody else can be asked."""
-        plan, course = asking.plan, asking.course
-        target = course.target
-        row = self._catalogue.find(target.model)
-        provider = self._providers.get(row.id if row.timeouts else target.provider)
-        if provider is None:
-            failure = ProviderNotConfigured(
-                f"This worker has no provider '{target.provider}': its configuration is not that "
-                "of the web process."
-            )
-            course.note(failure)
-            raise failure
+    def _ask(self, asking: Asking, sender: Sender) -> bytes | None:
+        """One target's answer; None where its breaker is open and the next is to be asked."""
+        plan, course, breakers = asking.plan, asking.course, self._breakers
+        route = course.target.route
+        row, provider = self._who(course)
         call = self._call(asking, row)
+        # Last, because what it lets through as a probe must be sent.
+        blocked = bool(breakers.troubled) and breakers.blocks(route)
+        if blocked and not course.alone():
+            course.skip()
+            return None
         attempts = self._attempts(asking, row, blocked)
         try:
             if plan.stream:
-                return self._stream(asking, sender, attempts, provider, call)
-            ask = attempts.embed if plan.kind == "embeddings" else attempts.complete
-            part = ask(provider, call)
-            answer = orjson.dumps(part)
-            asking.usage = part.get("usage")
+                answer = self._stream(asking, sender, attempts, provider, call)
+            else:
+                ask = attempts.embed if plan.kind == "embeddings" else attempts.complete
+                part = ask(provider, call)
+                answer = orjson.dumps(part)
+                asking.usage = part.get("usage")
+            if breakers.troubled:
+                breakers.answered(route, attempts.age())
             return answer
         except StopCall:
             if attempts.asking and may_have_left():
@@ -195,39 +191,54 @@ class CallRunner:
             for parts in attempts.stream(provider, call):
                 sent = lines(parts)
                 if first:
-                    first, sent = False, self._begun(asking.course, sent)
+                    first, sent = False, self._begun(asking.course, attempts, sent)
                 sender.send(sent)
                 written.add(parts)
                 pace.pause()
         asking.usage = written.counted
         return b""
 
-    def _begun(self, course: Course, sent: bytes) -> bytes:
+    def _begun(self, course: Course, attempts: Attempts, sent: bytes) -> bytes:
         """The first lines of a stream, as they are to be sent."""
         route = course.target.route
         if self._breakers.troubled:
-            self._breakers.began(route)
+            self._breakers.began(route, attempts.age())
         return name_answerer(route, sent) if course.at else sent
+
+    def _who(self, course: Course) -> tuple[ModelRow, Provider]:
+        """Model and provider of the target; raises ProviderNotConfigured."""
+        target = course.target
+        try:
+            row = self._catalogue.find(target.model)
+            return row, self._providers[row.id if row.timeouts else target.provider]
+        except (ModelNotFound, KeyError):
+            failure = ProviderNotConfigured(
+                f"This worker has no provider '{target.provider}' for the model '{target.model}': "
+                "its configuration is not that of the web process."
+            )
+            course.note(failure)
+            raise failure from None
 
     def _attempts(self, asking: Asking, row: ModelRow, blocked: bool) -> Attempts:
         course, limits = asking.course, self._limits
-        route = course.target.route
-
-        def failed(error: GatewayError) -> None:
-            course.note(error)
-            self._breakers.failed(route, error)
-            if self._breakers.is_open(route) and not course.alone():
-                attempts.allowed = attempts.made  # it has become one that calls keep away from
-
         retries = limits.retries if row.retries is None else row.retries
-        first_token = row.timeouts.get("first_token", limits.first_token)
-        attempts = Attempts(1 + retries, asking.deadline, first_token=first_token, failed=failed)
+        attempts = Attempts(
+            1 if blocked or course.last_chance else 1 + retries,
+            asking.deadline,
+            first_token=row.timeouts.get("first_token", limits.first_token),
+            failed=partial(self._failed, course),
+        )
         if not course.alone():
-            attempts.longest_pause = limits.patience
-            attempts.first_token = row.timeouts.get("first_token", limits.patience)
-        if blocked or course.last_chance:
-            attempts.allowed = 1
+            limits.hurry(attempts, row, asking.plan.stream)
         return attempts
+
+    def _failed(self, course: Course, attempts: Attempts, error: GatewayError) -> None:
+        route = course.target.route
+        course.note(error)
+        if attempts.telling():
+            self._breakers.failed(route, error, attempts.age())
+        if self._breakers.is_open(route) and not course.alone():
+            attempts.allowed = attempts.made  # it has become one that calls keep away from
 
     def _call(self, asking: Asking, row: ModelRow) -> ChatCall:
         """The call as its target takes it; raises InvalidRequest for what that refuses."""

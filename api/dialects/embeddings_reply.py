@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from typing import Any, NoReturn
+from typing import Any
 
 import gevent
 import orjson
@@ -17,7 +17,7 @@ TURN = 16  # vectors made into numbers before others have their turn: some milli
 
 
 class Embeddings:
-    """Renders the embeddings of one call; they are never streamed.
+    """Renders the embeddings of one call; there are no streams of them.
 
     `as_numbers` is what the caller wants: a worker sends base64 where the provider knows it, and
     numbers only where it does not.
@@ -34,18 +34,6 @@ class Embeddings:
     def whole_error(self, error: GatewayError) -> bytes:
         """The error's envelope."""
         return errors.body(error)
-
-    def events(self, payload: bytes) -> NoReturn:
-        """Never asked for."""
-        raise NotImplementedError
-
-    def end(self) -> NoReturn:
-        """Never asked for."""
-        raise NotImplementedError
-
-    def error(self, error: GatewayError) -> NoReturn:
-        """Never asked for."""
-        raise NotImplementedError
 
 
 def with_numbers(head: bytes, answer: bytes) -> bytes:

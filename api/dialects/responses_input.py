@@ -17,7 +17,7 @@ Data = Mapping[str, Any]
 Message = dict[str, Any]
 
 INSTEAD = "send the file itself in 'file_data'"
-DETAILS = {"original": "high"}  # the most that chat knows
+DETAILS = {"original": "high"}  # the most that every chat model knows
 CALL_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
 

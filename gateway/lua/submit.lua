@@ -6,7 +6,7 @@
 --       6 most calls queued  7 most bytes queued  8 created (RQ's time format)  9 RQ's job data
 --       10 seconds kept past the deadline  11 origin (queue name)
 --       12 seconds that what all calls share lives on  13 milliseconds since 1970, by this clock,
---       after which nobody waits for the reply (0: somebody always does)
+--       after which nobody waits for the reply (0: somebody always does)  14 kind of call, for `rq info`
 -- Returns 'ok' or the reason of the refusal: 'key', 'late', 'cancelled', 'calls', 'bytes', 'memory'.
 
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'ok' end
@@ -32,7 +32,7 @@ local budget = tonumber(ARGV[5])
 local life = budget + ARGV[10] * 1000
 redis.call('SET', KEYS[2], ARGV[2], 'PX', life)
 redis.call('HSET', KEYS[1],
-  'status', 'queued', 'origin', ARGV[11], 'data', ARGV[9], 'description', 'chat completion',
+  'status', 'queued', 'origin', ARGV[11], 'data', ARGV[9], 'description', ARGV[14],
   'created_at', ARGV[8], 'enqueued_at', ARGV[8],
   'timeout', math.ceil(budget / 1000), 'result_ttl', 10, 'failure_ttl', 10,
   'web', ARGV[4], 'deadline_ms', string.format('%d', now_ms + budget), 'bytes', #ARGV[2])

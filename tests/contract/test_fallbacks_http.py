@@ -29,6 +29,9 @@ provider = "anthropic"
 [models."t/third"]
 provider = "openai"
 upstream = "third"
+[models."t/alias"]
+provider = "openai"
+upstream = "first"
 [models."t/unset"]
 provider = "unset"
 fallbacks = ["t/third"]
@@ -163,3 +166,9 @@ def test_a_model_s_own_total_bounds_its_calls(ask):
 def test_the_client_may_lower_it(ask, header, budget):
     _, fake = ask(headers={"X-Request-Timeout": header})
     assert fake.calls[0].budget == budget
+
+
+def test_two_names_of_one_route_are_asked_once(ask):
+    response, fake = ask(models=["t/alias", "t/third"])
+    assert targets(fake) == [("t/first", False), ("t/third", False)]
+    assert "Warning" not in response.headers

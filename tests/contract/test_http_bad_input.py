@@ -241,6 +241,34 @@ TYPE, VALUE, MISSING = "invalid_type", "invalid_value", "missing_required_parame
 LOW, HIGH = "integer_below_min_value", "integer_above_max_value"
 LONG, ROLE = "array_above_max_length", "messages[0].role"
 CONTENT = "messages[0].content"
+FORMAT = {"type": "json_schema", "json_schema": {"name": "a"}}
+SCHEMA, ANSWERED = "response_format.json_schema.schema", "messages[1].tool_call_id"
+HUGE = {"name": "f", "parameters": {str(key): key for key in range(50_001)}}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+ASKED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+
+
+def image(url):
+    return content([{"type": "image_url", "image_url": {"url": url}}])
+
+
+def result(call_id):
+    return {"role": "tool", "content": "1", "tool_call_id": call_id}
+
+
+def tools(*names):
+    return body(tools=[{"type": "function", "function": {"name": name}} for name in names])
+
+
+def looped(depth):
+    """A schema of this depth, each level of which refers to the whole."""
+    schema = {"$ref": "#"}
+    for _ in range(depth):
+        schema = {"properties": {"a": schema}}
+    return {"name": "f", "parameters": schema}
+
+
+IMAGE = f"{CONTENT}[0].image_url.url"
 
 BAD = {
     "38 depth 65": (nested(65), "json_too_deep", None),
@@ -270,6 +298,17 @@ BAD = {
     "48 content integer": (content(1), TYPE, CONTENT),
     "48 content nested": (content([["hi"]]), TYPE, f"{CONTENT}[0]"),
     "48 content part unknown": (content([{"type": "video"}]), VALUE, f"{CONTENT}[0].type"),
+    "49 file": (image("file:///etc/passwd"), "invalid_image_url", IMAGE),
+    "49 gopher": (image("gopher://a.example/1"), "invalid_image_url", IMAGE),
+    "49 metadata": (image("http://169.254.169.254/latest"), "invalid_image_url", IMAGE),
+    "49 backslash": (image("http://a\\@b"), "invalid_image_url", IMAGE),
+    "50 no call": (body(USER, result("call_1")), VALUE, ANSWERED),
+    "50 another call": (body(ASKED, result("call_2")), VALUE, ANSWERED),
+    "51 name with blank": (tools("a b"), VALUE, "tools[0].function.name"),
+    "51 name of 65": (tools("f" * 65), VALUE, "tools[0].function.name"),
+    "51 129 tools": (tools(*["f"] * 129), LONG, "tools"),
+    "51 deep schema": (body(functions=[looped(40)]), "json_too_deep", None),
+    "51 huge schema": (body(functions=[HUGE]), "json_too_large", None),
     "52 temperature string": (body(temperature="1"), TYPE, "temperature"),
     "52 temperature true": (body(temperature=True), TYPE, "temperature"),
     "52 temperature -0.1": (body(temperature=-0.1), "decimal_below_min_value", "temperature"),
@@ -290,6 +329,9 @@ BAD = {
     "56 stream 1": (body(stream=1), TYPE, "stream"),
     "57 stream_options": (body(stream_options={}), VALUE, "stream_options"),
     "58 format unknown": (body(response_format={"type": "xml"}), VALUE, "response_format.type"),
+    "58 schema missing": (body(response_format=FORMAT), MISSING, SCHEMA),
+    "58 format of no type": (body(response_format={}), MISSING, "response_format.type"),
+    "59 logit_bias of 301": (body(logit_bias={str(k): 1 for k in range(301)}), VALUE, "logit_bias"),
     "59 logit_bias 101": (body(logit_bias={"1": 101}), VALUE, "logit_bias"),
     "60 seed 2^63": (body(seed=2**63), HIGH, "seed"),
     "60 seed 2^64": (body(seed=2**64), HIGH, "seed"),
@@ -325,6 +367,23 @@ def test_56_stream_null_is_false(client, exchange, auth):
     response = client.post(CHAT, json=body(stream=None), headers=auth)
     assert response.get_json()["object"] == "chat.completion"
     assert not exchange.calls[0].plan.stream
+
+
+def test_49_an_inline_image_over_50_mb_is_refused(make_client, settings, exchange, auth):
+    patient = dataclasses.replace(settings, max_body_bytes=60_000_000)
+    sent = orjson.dumps(image("data:image/png;base64," + "A" * (50 << 20)))
+    response = make_client(patient, exchange).post(CHAT, data=sent, headers=auth, content_type=JSON)
+    refused(response, exchange, 400, "invalid_image_url", IMAGE)
+    response = make_client(settings, exchange).post(
+        CHAT, data=sent, headers=auth, content_type=JSON
+    )
+    refused(response, exchange, 413, "request_too_large")
+
+
+def test_51_a_schema_that_refers_to_itself_is_passed_on(client, exchange, auth):
+    tool = {"type": "function", "function": looped(10)}
+    assert client.post(CHAT, json=body(tools=[tool]), headers=auth).status_code == 200
+    assert exchange.calls[0].body["tools"] == [tool]
 
 
 def test_61_what_might_steer_the_service_is_ignored_and_never_used(client, exchange, auth):

@@ -44,7 +44,7 @@ def test_a_running_call_can_be_fetched_as_a_job(own_stack: Stack) -> None:
     assert job.get_status() == JobStatus.STARTED
     assert job.func_name == "workers.tasks.run"
     assert list(job.args) == [call_id]
-    assert job.description == "chat completion"
+    assert job.description == "chat"
     (worker,) = BaseWorker.all(connection=own_stack.redis)
     assert job.worker_name == worker.name
     assert "CANARY" not in str(own_stack.redis.hgetall(f"rq:job:{call_id}"))

@@ -140,28 +140,6 @@ def test_names_that_callers_make_up_are_not_all_kept(breakers: Breakers) -> None
     assert len(breakers.troubled) == MAX_ROUTES
 
 
-def test_names_that_callers_make_up_leave_room_for_a_route_that_fails(
-    breakers: Breakers, clock: Clock
-) -> None:
-    for number in range(MAX_ROUTES):
-        breakers.failed(f"acme/{number}", UpstreamFailed())
-    clock.now += 1
-    fail(breakers)
-    assert breakers.blocks(ROUTE)
-    assert len(breakers.troubled) == MAX_ROUTES
-
-
-def test_a_breaker_that_is_open_makes_no_room(breakers: Breakers, clock: Clock) -> None:
-    fail(breakers)
-    clock.now += 1
-    for number in range(MAX_ROUTES + 10):
-        breakers.failed(f"acme/{number}", UpstreamFailed())
-    assert breakers.blocks(ROUTE)
-    clock.now += COOLDOWN
-    breakers.failed("acme/new", UpstreamFailed())
-    assert ROUTE not in breakers.troubled
-
-
 # All workers, through Redis
 
 
@@ -253,26 +231,6 @@ def test_an_own_failure_that_redis_does_not_show_yet_is_kept(redis: Redis, two: 
     assert not one.breakers.blocks(ROUTE)
 
 
-def test_names_that_callers_make_up_leave_room_in_redis_too(redis: Redis, two: Two) -> None:
-    one, other = two
-    rows = {f"acme/{number}": f"1 {number + 1} 0" for number in range(MAX_ROUTES)}
-    redis.hset(keyspace.BREAKERS, mapping=rows)  # type: ignore[arg-type]
-    fail(one.breakers)
-    other.look()
-    assert other.breakers.blocks(ROUTE)
-    assert redis.hlen(keyspace.BREAKERS) == MAX_ROUTES
-    assert not redis.hexists(keyspace.BREAKERS, "acme/0")
-
-
-def test_a_breaker_that_is_open_makes_no_room_in_redis(redis: Redis, two: Two) -> None:
-    seconds, _ = redis.time()  # type: ignore[misc]
-    rows = {f"acme/{number}": f"{MOST} 1 {seconds}999999" for number in range(MAX_ROUTES)}
-    redis.hset(keyspace.BREAKERS, mapping=rows)  # type: ignore[arg-type]
-    fail(two[0].breakers)
-    assert redis.hlen(keyspace.BREAKERS) == MAX_ROUTES
-    assert not redis.hexists(keyspace.BREAKERS, ROUTE)
-
-
 def test_only_failures_and_the_first_answer_after_them_are_written(two: Two) -> None:
     one, _ = two
     one.breakers.answered(ROUTE)
@@ -317,8 +275,15 @@ def test_without_redis_each_worker_goes_by_what_it_saw(clock: Clock) -> None:
 # The script
 
 
-def run(redis: Redis, what: str, route: str = ROUTE, window: int = 30_000, most: int = 10) -> int:
-    args = [what, route, MOST, window, 10_000, most, 60]
+def run(
+    redis: Redis,
+    what: str,
+    route: str = ROUTE,
+    window: int = 30_000,
+    most: int = 10,
+    age: int = 0,
+) -> int:
+    args = [what, route, MOST, window, 10_000, most, 60, age]
     return scripts.BREAKER(redis, [keyspace.BREAKERS], args)  # type: ignore[no-any-return]
 
 
@@ -368,11 +333,49 @@ def test_the_script_closes(redis: Redis) -> None:
 def test_the_script_keeps_so_many_routes_and_no_more(redis: Redis) -> None:
     for number in range(5):
         run(redis, "failed", f"acme/{number}", most=3)
+        assert redis.hexists(keyspace.BREAKERS, f"acme/{number}")
     assert redis.hlen(keyspace.BREAKERS) == 3
-    run(redis, "failed", "acme/4", most=3)
-    assert record(redis, "acme/4")[0] == 2
+
+
+def test_the_script_makes_room_by_forgetting_the_oldest_that_is_not_open(redis: Redis) -> None:
+    now = int(time.time() * 1000)
+    redis.hset(keyspace.BREAKERS, "acme/open", f"{MOST} {now - 9_000} {now + 1_000}")
+    redis.hset(keyspace.BREAKERS, "acme/older", f"1 {now - 8_000} 0")
+    redis.hset(keyspace.BREAKERS, "acme/newer", f"1 {now - 7_000} 0")
+    run(redis, "failed", "acme/new", most=3)
+    assert set(redis.hkeys(keyspace.BREAKERS)) == {b"acme/newer", b"acme/new", b"acme/open"}
+
+
+def test_an_answer_asked_for_before_the_last_failure_closes_nothing(redis: Redis) -> None:
+    run(redis, "failed")
+    run(redis, "answered", age=60_000)
+    assert record(redis)[0] == 1
+    run(redis, "answered")
+    assert not redis.exists(keyspace.BREAKERS)
+
+
+def test_a_time_in_the_future_blocks_no_longer_than_a_cool_down(redis: Redis) -> None:
+    later = int(time.time() * 1000) + 3_600_000
+    redis.hset(keyspace.BREAKERS, ROUTE, f"{MOST} {later} {later}")
+    run(redis, "failed")
+    failures, last, opened = record(redis)
+    assert failures == MOST + 1
+    assert opened <= last + 10_000
 
 
 def test_the_hash_ends_by_itself(redis: Redis) -> None:
     run(redis, "failed")
     assert 0 < redis.ttl(keyspace.BREAKERS) <= 60  # type: ignore[operator]
+
+
+def test_made_up_models_do_not_keep_a_real_breaker_from_opening() -> None:
+    breakers = Breakers(MOST, 10.0, Clock())
+    for number in range(MAX_ROUTES):
+        breakers.failed(f"acme/made-up-{number}", UpstreamFailed())
+    for _ in range(MOST):
+        breakers.failed(ROUTE, UpstreamFailed())
+    assert breakers.is_open(ROUTE)
+    assert len(breakers.troubled) == MAX_ROUTES
+    for number in range(MAX_ROUTES):
+        breakers.failed(f"acme/more-{number}", UpstreamFailed())
+    assert breakers.is_open(ROUTE)

@@ -590,3 +590,15 @@ def test_a_row_s_own_limits_are_kept(with_file):
 def test_every_row_is_told_families_among_them(with_file):
     ids = [row.id for row in with_file(FALLBACKS).rows()]
     assert {"house/first", "groq/*"} <= set(ids)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_substitute_is_not_asked_for_more_than_it_can_write(name: str) -> None:
+    known = catalogue(variables=KEYS)
+    new, old = "openai/gpt-4o", "anthropic/claude-sonnet-4-5"
+    most = known.find(new).output
+    for asked, given in ((most + 1, most), (7, 7)):
+        kept, dropped = known.fit(new, {"messages": [], name: asked}, old)
+        assert given in kept.values()
+        assert dropped == []
+    assert known.fit(new, {"messages": [], name: most + 1}, new)[0][name] == most + 1

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError, OutOfMemoryError, ReadOnlyError, ResponseError
+from rq.job import Job
+from rq.serializers import JSONSerializer
 from rq.utils import utcparse
 
 from gateway import connections, dispatch, keyspace, scripts
@@ -128,6 +130,15 @@ def test_a_life_of_fractions_of_a_second_is_a_life(
     left = redis.pttl(keyspace.job(the_plan.call_id))
     assert 59_000 < left <= 60_500
     assert redis.hget(keyspace.job(the_plan.call_id), "timeout") == b"1"
+
+
+@pytest.mark.parametrize("kind", ["chat", "embeddings"])
+def test_a_job_tells_its_kind(redis: Redis, settings: Settings, key: KeyRecord, kind: str) -> None:
+    the_plan = replace(plan(), kind=kind)
+    command = dispatch.submit_command(settings, the_plan, b"{}", key, 600)
+    assert scripts.run(redis, command) == b"ok"
+    job = Job.fetch(the_plan.call_id, connection=redis, serializer=JSONSerializer)
+    assert job.description == kind
 
 
 def test_the_name_of_the_task_is_that_of_a_function() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import json
+from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,13 +19,16 @@ from gateway.errors import (
     UpstreamThrottled,
     UpstreamTruncated,
 )
+from gateway.validation_embeddings import MAX_INPUTS
 from providers.anthropic import AnthropicWire
 from providers.http_provider import HttpProvider
 from providers.openai import OpenAIWire
 from providers.openai_embeddings import OpenAIEmbeddings
 from providers.transport import Transport
+from tests.raw_upstream import serving
 from tests.upstream import Upstream
 
+LARGEST_DIMENSIONS = 3_072  # of text-embedding-3-large
 TWO = "AAAAQAAAAEAAAABA"  # base64 of three times 2.0, as float32
 
 
@@ -98,6 +103,19 @@ def test_each_failure_has_its_error_and_is_asked_for_once(
     with pytest.raises(error):
         provider.embed(model, {"input": "hi"})
     assert sent(upstream) == ["base64"]
+
+
+def test_the_largest_batch_there_is_fits_into_the_limit() -> None:
+    vector = b64encode(bytes(LARGEST_DIMENSIONS * 4)).decode()
+    data = [{"object": "embedding", "index": i, "embedding": vector} for i in range(MAX_INPUTS)]
+    body = json.dumps({"object": "list", "data": data, "model": "m"}, indent=2).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    transport = Transport(read_timeout=30)
+    with serving(head % len(body) + body) as url:
+        provider = HttpProvider(OpenAIWire(url), transport, OpenAIEmbeddings(url))
+        part = provider.embed("large", {"input": ["a"] * MAX_INPUTS})
+    transport.close()
+    assert vectors(part) == [vector] * MAX_INPUTS
 
 
 def test_a_provider_without_embeddings_names_the_model() -> None:

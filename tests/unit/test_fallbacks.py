@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +18,7 @@ from gateway.channel import Outcome, Plan, Target, answerer
 from gateway.chat import ChatCall, Part
 from gateway.errors import (
     GatewayError,
+    ModelNotFound,
     UpstreamAuth,
     UpstreamFailed,
     UpstreamRejected,
@@ -27,7 +30,8 @@ from gateway.settings import Settings
 from tests.fakes import USAGE, Clock
 from workers import routing
 from workers.breaker import Breakers
-from workers.tasks import CallRunner, Claimed, Limits
+from workers.routing import Limits
+from workers.tasks import CallRunner, Claimed
 
 URL = "http://127.0.0.1:9/v1"
 BODY = b'{"messages":[]}'
@@ -96,10 +100,12 @@ class House:
         catalogue = Catalogue(Rows(rows, {}, models), Settings())
         self.runner = CallRunner(known, limits or Limits(), catalogue, self.breakers)
 
-    def ask(self, stream: bool = False, names: str = "ab") -> tuple[Outcome, list[bytes]]:
+    def ask(
+        self, stream: bool = False, names: str = "ab", budget: float = 600
+    ) -> tuple[Outcome, list[bytes]]:
         sender = Sender()
         plan = Plan("c" * 32, "web", stream, tuple(Target(f"{n}/model", n, "model") for n in names))
-        claimed = Claimed(plan.call_id, "web", "claim", 600, b"")
+        claimed = Claimed(plan.call_id, "web", "claim", budget, b"")
         outcome = self.runner.run(claimed, plan, BODY, sender)  # type: ignore[arg-type]
         return outcome, sender.sent
 
@@ -272,3 +278,105 @@ def test_where_all_are_open_the_last_is_asked() -> None:
     outcome, _ = house.ask()
     assert [house.providers[name].calls for name in "ab"] == [3, 4]
     assert isinstance(outcome.error, UpstreamFailed)
+
+
+@both_ways
+def test_a_silent_provider_leaves_its_fallback_half_of_the_deadline(stream: bool) -> None:
+    house = House(Provider([HANG]), Provider([WORD, LAST] if stream else WHOLE))
+    outcome, _ = house.ask(stream, budget=0.05)
+    assert (outcome.error, outcome.route) == (None, "b/model")
+    assert house.breakers.troubled == {}  # another caller may have more time
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        UpstreamRejected("max_tokens: 50000 > 4096"),
+        UpstreamRejected("too long", code="context_length_exceeded"),
+        ModelNotFound("The model b does not exist."),
+    ],
+    ids=["4xx", "too long", "gone"],
+)
+def test_what_a_fallback_refuses_is_left_to_the_next_and_not_told(told: GatewayError) -> None:
+    house = House(Provider(UpstreamTruncated()), Provider(told), Provider(WHOLE))
+    outcome, _ = house.ask(names="abc")
+    assert (outcome.error, outcome.route) == (None, "c/model")
+    outcome, _ = house.ask()
+    assert isinstance(outcome.error, UpstreamTruncated)
+
+
+def test_a_fallback_s_rules_for_content_are_told() -> None:
+    rules = UpstreamRejected("Not that.", code="content_policy_violation")
+    house = House(Provider(UpstreamFailed()), Provider(rules), Provider(WHOLE))
+    outcome, _ = house.ask(names="abc")
+    assert outcome.error is rules
+
+
+def test_a_model_that_this_worker_does_not_know_is_passed_over() -> None:
+    house = House(Provider(UpstreamFailed()), Provider(WHOLE))
+    outcome, _ = house.ask(names="azb")  # z: a web process with a newer catalogue
+    assert (outcome.error, outcome.route) == (None, "b/model")
+    assert outcome.failures[-1] == {"route": "z/model", "code": "provider_not_configured"}
+
+
+def test_an_answer_to_a_call_from_before_the_outage_closes_no_breaker() -> None:
+    gate = gevent.event.Event()
+
+    class Old(Provider):
+        def complete(self, call: ChatCall) -> Part:
+            gate.wait()
+            return WHOLE
+
+    house = House(Old(), Provider(WHOLE))
+    old = gevent.spawn(house.ask)
+    gevent.sleep(0)
+    for _ in range(3):
+        house.breakers.failed("a/model", UpstreamFailed())
+    assert house.breakers.is_open("a/model")
+    gate.set()
+    with gevent.Timeout(10):
+        assert old.get()[0].route == "a/model"
+    assert house.breakers.is_open("a/model")
+
+
+def test_a_probe_that_the_provider_refuses_as_wrong_shows_that_it_is_well() -> None:
+    failures = [UpstreamTimeout()] * 3
+    house = House(Provider(*failures, UpstreamRejected("No."), WHOLE), Provider(WHOLE))
+    for _ in failures:
+        house.ask()
+    assert house.breakers.is_open("a/model")
+    house.clock.now += 10
+    assert isinstance(house.ask()[0].error, UpstreamRejected)
+    assert house.ask()[0].route == "a/model"
+
+
+def test_a_refused_call_between_failures_breaks_their_row() -> None:
+    failed, refused = UpstreamTimeout(), UpstreamRejected("No.")
+    house = House(Provider(failed, failed, refused, failed, failed), Provider(WHOLE))
+    for _ in range(5):
+        house.ask()
+        house.clock.now += 1
+    assert not house.breakers.is_open("a/model")
+
+
+def test_a_call_that_fell_over_leaves_nothing_of_its_prompt_behind() -> None:
+    class Prompt(dict[str, Any]):
+        """What a weak reference can be made of."""
+
+    class Fails(Provider):
+        def complete(self, call: ChatCall) -> Part:
+            prompt = call.parameters["messages"] = Prompt()  # type: ignore[index]
+            seen.append(weakref.ref(prompt))
+            kept = UpstreamTimeout()  # as urllib3 keeps its own
+            raise kept
+
+    seen: list[weakref.ref[Prompt]] = []
+    house = House(Fails(), Provider(WHOLE))
+    gc.disable()
+    try:
+        assert house.ask()[0].route == "b/model"
+        outcome, _ = house.ask(names="a")
+        assert outcome.error is not None
+        assert [prompt() for prompt in seen] == [None, None]
+    finally:
+        gc.enable()

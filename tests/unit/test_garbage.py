@@ -60,3 +60,29 @@ def test_a_process_that_has_not_settled_is_left_to_python(old_garbage):
     gc.set_threshold(700, 10, 10)
     Collector().tick(busy=False)
     assert old_garbage()
+
+
+def test_an_error_that_is_released_keeps_nothing_of_where_it_came_from() -> None:
+    def fail() -> None:
+        knot = Knot()
+        seen.append(weakref.ref(knot))
+        knot.itself = None  # type: ignore[assignment]
+        try:
+            raise KeyError("inner")
+        except KeyError as inner:
+            kept = inner  # a frame that keeps its own exception, as urllib3's do
+            raise ValueError("outer") from kept
+
+    seen: list[weakref.ref[Knot]] = []
+    gc.disable()
+    try:
+        try:
+            fail()
+        except ValueError as error:
+            outer = error
+        assert seen[0]() is not None
+        garbage.release(outer)
+        assert seen[0]() is None
+        assert (outer.args, outer.__traceback__, outer.__cause__) == (("outer",), None, None)
+    finally:
+        gc.enable()

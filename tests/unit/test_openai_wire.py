@@ -2,6 +2,7 @@
 
 import json
 
+import orjson
 import pytest
 
 from gateway.chat import ChatCall, fold
@@ -13,7 +14,14 @@ from gateway.errors import (
     UpstreamRejected,
 )
 from providers.openai import OpenAIWire
-from providers.rejections import MAX_MESSAGE, mask, retry_after, seconds_until
+from providers.rejections import (
+    MAX_MESSAGE,
+    mask,
+    rejection,
+    rejection_inside,
+    retry_after,
+    seconds_until,
+)
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
@@ -341,3 +349,37 @@ def test_details_of_usage_that_count_nothing_are_left_out():
     told = OpenAIWire("http://x").answer({"choices": [], "usage": usage})["usage"]
     assert told["prompt_tokens_details"] == {"audio_tokens": 0}
     assert told["completion_tokens_details"] == {}
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 16 Nov 2009 13:32:02 +999999999999999999999",
+        "1 Jan 2020 99999999999999999999:1:1 GMT",
+    ],
+)
+def test_a_date_that_no_clock_can_tell_is_none(date):
+    assert seconds_until(date, 60.0) is None
+
+
+# Of vLLM, DeepSeek and OpenRouter; llama.cpp; Gemini; Mistral; xAI; Anthropic; OpenAI's Responses
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("This model's maximum context length is 8192 tokens. However, you requested 9000", 400),
+        ("the request exceeds the available context size, try increasing it", 400),
+        ("The input token count (11) exceeds the maximum number of tokens allowed (10).", None),
+        ("Prompt contains 40 tokens, too large for model with 32 maximum context length", "3051"),
+        ("This model's maximum prompt length is 131072 but the request contains 140000", None),
+        ("prompt is too long: 210000 tokens > 200000 maximum", None),
+        ("Your input exceeds the context window of this model.", "invalid_request_error"),
+    ],
+)
+def test_a_call_that_is_too_long_is_known_by_its_provider_s_words(message, code):
+    said = {"error": {"message": message, "type": "BadRequestError", "code": code}}
+    assert rejection(400, orjson.dumps(said), {}).code == "context_length_exceeded"
+
+
+def test_an_error_inside_an_answer_is_not_asked_for_again_at_its_route():
+    error = rejection_inside({"type": "overloaded_error", "message": "Overloaded"})
+    assert (error.status, error.retryable, error.should_retry) == (503, False, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 import gevent
@@ -11,7 +12,8 @@ import gevent.event
 import pytest
 
 from gateway import errors
-from gateway.chat import ChatCall, Part
+from gateway.catalogue_file import ModelRow
+from gateway.chat import ChatCall, Part, says_something
 from gateway.errors import (
     GatewayError,
     UpstreamFailed,
@@ -24,7 +26,7 @@ from gateway.errors import (
 )
 from tests.fakes import Clock
 from workers import routing
-from workers.routing import BACKOFF_SECONDS, Attempts, lines
+from workers.routing import BACKOFF_SECONDS, Attempts, Limits, lines
 
 CALL = ChatCall("model", {"messages": []})
 ANSWER: Part = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
@@ -259,7 +261,7 @@ def test_an_answer_that_ends_at_once_says_so(slept: list[float]) -> None:
     ],
 )
 def test_all_that_a_model_says_counts_as_a_token(delta: Part) -> None:
-    assert routing.says_something({"choices": [{"index": 0, "delta": delta}]})
+    assert says_something({"choices": [{"index": 0, "delta": delta}]})
 
 
 def test_an_error_after_the_opening_is_tried_again_without_a_trace(slept: list[float]) -> None:
@@ -283,6 +285,9 @@ class Silent:
             gevent.event.Event().wait()
         finally:
             self.closed += 1
+
+    def complete(self, call: ChatCall) -> Part:
+        return next(self.stream(call))[0]
 
 
 @pytest.mark.parametrize("opening", [[], [OPENING]])
@@ -316,9 +321,11 @@ def test_another_s_timeout_is_left_alone(slept: list[float]) -> None:
 
 
 @both_ways
-def test_a_pause_longer_than_the_longest_is_not_made(way: str, slept: list[float]) -> None:
+def test_no_attempt_is_made_where_another_route_should_be_asked(
+    way: str, slept: list[float]
+) -> None:
     made = attempts(slept)
-    made.longest_pause = 5
+    made.retry_until = time.monotonic() + 5
     with pytest.raises(UpstreamThrottled):
         ask(way, made, Scripted(UpstreamThrottled(retry_after=5.1), ANSWER))
     assert slept == []
@@ -329,7 +336,7 @@ def test_every_failed_attempt_is_told_of(way: str, slept: list[float]) -> None:
     errors_seen: list[GatewayError] = []
     failures = [UpstreamFailed(), UpstreamThrottled()]
     made = attempts(slept)
-    made.failed = errors_seen.append
+    made.failed = lambda attempts, error: errors_seen.append(error)
     ask(way, made, Scripted(*failures, ANSWER))
     assert errors_seen == failures
 
@@ -337,7 +344,58 @@ def test_every_failed_attempt_is_told_of(way: str, slept: list[float]) -> None:
 def test_a_failure_after_the_first_token_is_told_of_too(slept: list[float]) -> None:
     errors_seen: list[GatewayError] = []
     made = attempts(slept)
-    made.failed = errors_seen.append
+    made.failed = lambda attempts, error: errors_seen.append(error)
     with pytest.raises(UpstreamTruncated):
         ask("stream", made, Scripted([ANSWER, UpstreamTruncated()]))
     assert len(errors_seen) == 1
+
+
+@both_ways
+def test_an_attempt_that_others_wait_for_is_given_up_in_time(way: str, slept: list[float]) -> None:
+    provider, made = Silent(), attempts(slept)
+    made.answer_by = time.monotonic() + 0.01
+    made.counts_after = 600
+    with pytest.raises(UpstreamTimeout) as raised:
+        ask(way, made, provider)  # type: ignore[arg-type]
+    assert raised.value.should_retry is False
+    assert (provider.calls, slept) == (1, [])
+    assert not made.telling()  # it might have answered
+    made.counts_after = 0
+    assert made.telling()
+
+
+def test_an_attempt_that_failed_by_itself_tells_of_its_route_however_soon(
+    slept: list[float],
+) -> None:
+    made = attempts(slept)
+    made.counts_after = 600
+    with pytest.raises(UpstreamTimeout):
+        ask("complete", made, Scripted(UpstreamTimeout()))
+    assert made.telling()
+
+
+def row(**fields: Any) -> ModelRow:
+    return ModelRow("a/model", "a", **fields)
+
+
+def hurried(stream: bool, left: float, **fields: Any) -> tuple[float, float, float]:
+    """Seconds for retries, for the answer, and of silence that counts."""
+    now = time.monotonic()
+    made = Attempts(3, now + left)
+    Limits(patience=10).hurry(made, row(**fields), stream)
+    times = (made.retry_until - now, made.answer_by - now, made.counts_after)
+    return tuple(round(each, 1) for each in times)  # type: ignore[return-value]
+
+
+def test_a_route_with_a_fallback_gets_its_patience_and_at_most_half_of_the_time() -> None:
+    ours = {"fallbacks": ("b/model",)}
+    assert hurried(True, 600, **ours) == (10, 10, 9)
+    assert hurried(True, 8, **ours) == (4, 4, 9)
+    assert hurried(False, 600, **ours) == (10, 300, 30)
+    assert hurried(False, 8, **ours) == (4, 4, 30)
+    assert hurried(True, 600, **ours, timeouts={"first_token": 3}) == (3, 3, 2.7)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_impatience_of_callers_opens_no_breaker(stream: bool) -> None:
+    assert hurried(stream, 600)[2] == inf

@@ -34,7 +34,8 @@ from gateway.settings import Settings
 from providers import connection
 from tests.fakes import USAGE
 from workers import routing, tasks
-from workers.tasks import CallRunner, Claimed, Limits, StopCall, opened
+from workers.routing import Limits
+from workers.tasks import CallRunner, Claimed, StopCall, opened
 
 CALL_ID = "a" * 32
 WORD: Part = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
@@ -482,3 +483,9 @@ def test_a_record_that_is_not_one_of_ours_is_a_lost_call(
 def test_a_stock_worker_is_told_what_runs_these_jobs() -> None:
     with pytest.raises(RuntimeError, match="python -m workers"):
         tasks.run(CALL_ID)
+
+
+def test_a_fault_of_ours_is_not_to_be_repeated_by_the_caller() -> None:
+    outcome = run(Provider(OverflowError()))
+    assert outcome.error is not None
+    assert outcome.error.should_retry is False

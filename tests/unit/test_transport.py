@@ -21,6 +21,7 @@ from gateway.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
+from providers import transport as transport_module
 from providers.anthropic import AnthropicWire
 from providers.http_provider import HttpProvider
 from providers.openai import OpenAIWire
@@ -135,6 +136,17 @@ def test_a_reset_of_a_used_connection_may_be_retried(upstream, transport, ask):
         ask(provider, "echo")
     assert (caught.value.code, caught.value.retryable) == ("upstream_connect", True)
     assert content(ask(provider, "echo")) == "Hello there"
+
+
+def test_a_used_connection_that_is_reset_late_may_have_been_acted_on(
+    upstream, transport, ask, monkeypatch
+):
+    monkeypatch.setattr(transport_module, "STALE_SECONDS", 0.0)
+    provider = openai(upstream.url, transport)
+    ask(provider, "stale")
+    with pytest.raises(UpstreamError) as caught:
+        ask(provider, "echo")
+    assert (caught.value.retryable, caught.value.should_retry) == (False, False)
 
 
 def test_a_refused_connection_is_unreachable(transport, ask):

@@ -6,6 +6,8 @@ import gc
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -144,3 +146,33 @@ def test_an_event_that_is_no_json_is_passed_over_where_the_stream_ends_well(
         parts = [part for parts in openai(url, transport).stream(call()) for part in parts]
     said = [choice["delta"].get("content") for part in parts for choice in part["choices"]]
     assert "".join(filter(None, said)) == "aa"
+
+
+class Pings:
+    """An answer of one token, then pings, then the end."""
+
+    status, headers = 200, {"content-type": "text/event-stream"}
+
+    def __init__(self, silence: float) -> None:
+        self.silence = silence
+        end = (
+            b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+        )
+        self._pieces = iter([b": ping\n\n", TOKEN, b": ping\n\n", b": ping\n\n", end, b""])
+
+    def read(self) -> bytes:
+        return next(self._pieces)
+
+    def drain(self) -> None:
+        pass
+
+    @contextmanager
+    def post(self, request: Any) -> Iterator[Pings]:
+        yield self
+
+
+def test_pings_do_not_keep_a_stream_alive_that_has_stopped() -> None:
+    with pytest.raises(UpstreamTimeout):
+        list(openai("http://x", Pings(silence=-1)).stream(call()))
+    parts = list(openai("http://x", Pings(silence=60)).stream(call()))
+    assert len(parts) == 2

@@ -1,0 +1,108 @@
+"""Mutated requests to every door: refused in its words or answered, never a fault, never slow.
+
+Only queue, processes and network are left out: what is taken runs to a provider's bytes and back.
+`--hypothesis-profile=nightly` sends 20,000 of them, see CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import HealthCheck, event, given
+from hypothesis import settings as how
+
+from gateway.catalogue import Catalogue
+from tests.fuzz import DOORS, mutated
+from tests.whole import WholeExchange
+
+CASES = 400  # for each door, where the profile says nothing of more
+LONGEST_SECONDS = 1.0  # of CPU time
+
+many = how(
+    max_examples=max(CASES, how.default.max_examples),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture
+def ask(make_client, settings, auth):
+    """A function that posts these bytes to a door; gives the response and the seconds it took."""
+    client = make_client(settings, WholeExchange(Catalogue.load(settings), settings))
+
+    def post(door, raw):
+        began = time.thread_time()
+        response = client.post(
+            f"/inference/v1/{door}",
+            data=raw,
+            headers={**auth, "anthropic-version": "2023-06-01"},
+            content_type="application/json",
+            buffered=True,
+        )
+        return response, time.thread_time() - began
+
+    return post
+
+
+def check_refusal(door, told):
+    if door == "messages":
+        assert told.keys() == {"type", "error", "request_id"}
+        assert told["type"] == "error"
+        assert told["error"].keys() == {"type", "message"}
+        assert told["error"]["type"] in {"invalid_request_error", "not_found_error"}
+        return
+    assert told.keys() == {"error"}
+    error = told["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert error["param"] is None or isinstance(error["param"], str)
+    assert error["code"] is None or isinstance(error["code"], str)
+
+
+def check_answer(response):
+    if response.content_type == "application/json":
+        assert json.loads(response.data).get("error") is None
+        return
+    assert response.content_type.startswith("text/event-stream")
+    lines = response.data.decode().split("\n")
+    data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+    told = [json.loads(each) for each in data if each != "[DONE]"]
+    assert told
+    assert not any(each.get("error") or each.get("type") == "error" for each in told)
+    assert not any(each.get("type") == "response.failed" for each in told)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_mutated_request_is_refused_or_answered(ask, door, caplog):
+    @many
+    @given(mutated(door))
+    def check(raw):
+        response, seconds = ask(door, raw)
+        event(str(response.status_code))
+        assert response.status_code in (200, 400, 404), response.data + caplog.text.encode()
+        if response.status_code == 200:
+            check_answer(response)
+        else:
+            check_refusal(door, response.get_json())
+        assert seconds < LONGEST_SECONDS
+
+    check()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_request_that_is_not_mutated_is_mostly_answered(ask, door):
+    """Otherwise the mutated ones would show little."""
+    seen = []
+
+    @how(many, max_examples=100)
+    @given(DOORS[door])
+    def check(value):
+        seen.append(ask(door, json.dumps(value).encode())[0].status_code)
+        assert seen[-1] in (200, 400)
+
+    check()
+    assert seen.count(200) > len(seen) / 4
