@@ -127,8 +127,11 @@ def test_the_caller_names_fallbacks_of_its_own(routed: Stack, stream: bool) -> N
     )
     assert response.status_code == 200, response.text
     assert "any/third answered in its place" in response.headers["Warning"]
-    # A refusal of the call itself is final.
+    # What a fallback refuses was asked of another model: the next may take it.
     response = routed.ask("any/first-status-401", "Hello", stream=stream, models=others)
+    assert "any/third answered in its place" in response.headers["Warning"]
+    # A refusal of the model that was asked for is final.
+    response = routed.ask(others[0], "Hello", stream=stream, models=others[1:])
     assert (response.status_code, response.json()["error"]["type"]) == (
         400,
         "invalid_request_error",
@@ -165,12 +168,16 @@ def test_a_retry_at_the_same_model_comes_before_the_fallback(routed: Stack) -> N
     assert "Warning" not in response.headers
 
 
-def test_a_call_past_the_client_s_deadline_is_not_begun_again(routed: Stack) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_client_s_deadline_is_shared_by_all_who_are_asked(routed: Stack, stream: bool) -> None:
+    headers = {"X-Request-Timeout": "2"}
+    models = ["any/later-hang"]
+    response = routed.ask("any/late-hang", headers=headers, models=["t/large"], stream=stream)
+    assert "t/large answered in its place" in response.headers["Warning"]
     routed.upstream.clear()
-    headers = {"X-Request-Timeout": "1"}
-    response = routed.ask("any/late-hang", headers=headers, models=["t/large"])
+    response = routed.ask("any/late-hang", headers=headers, models=models, stream=stream)
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
-    assert [call["model"] for call in routed.upstream.log()] == ["late-hang"]
+    assert [call["model"] for call in routed.upstream.log()] == ["late-hang", "later-hang"]
 
 
 def test_in_an_outage_all_workers_go_straight_to_the_fallback(routed: Stack) -> None:
