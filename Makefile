@@ -7,7 +7,7 @@ LOCK := --quiet --generate-hashes --strip-extras --no-config \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types lock prices bench faults guard
+.PHONY: help run test check lint types lock prices bench faults load soak guard
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
@@ -40,6 +40,12 @@ bench: $(VENV)/.bench ## Measure beside other gateways; ARGS="--quick" tries it 
 
 faults: $(VENV)/.dev ## Break the service in every way; ARGS=--short takes 5 minutes
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+load: $(VENV)/.dev ## Put more on the service than it can take, and measure; 5 minutes
+	@$(BIN)/python -m tests.load $(ARGS)
+
+soak: $(VENV)/.dev ## Look for what grows with the calls; ARGS="--minutes 240" breaks things too
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 guard: $(VENV)/.local ## Compare the work a call takes with what is committed
 	@$(BIN)/python -m bench guard $(ARGS)

@@ -14,7 +14,8 @@ except ConfigurationError as error:
 
 # `bind` and `workers` come from PORT and WEB_CONCURRENCY by themselves.
 worker_class = "api.gunicorn_worker.Worker"
-worker_connections = 2_000  # above WEB_MAX_IN_FLIGHT: health is answered when the app is full
+# Above KEPT_CONNECTIONS and WEB_MAX_IN_FLIGHT together: health is answered when the app is full.
+worker_connections = 4_000
 backlog = 512
 timeout = 30  # of a blocked event loop, not of a request
 keepalive = 100  # Heroku's router keeps idle connections for 90 s; also the time limit of a header
@@ -25,6 +26,7 @@ errorlog = "-"
 logger_class = "api.gunicorn_worker.Log"
 loglevel = settings.log_level.lower()
 
+KEPT_CONNECTIONS = 1_500  # above it, a connection is closed after its answer
 SEND_SECONDS = 30  # longest wait for a client to take what it is sent
 LISTENER_SECONDS = 1.2  # gunicorn closes its listener within 1 s of SIGTERM
 GRACE_SECONDS = 1.0  # after the workers' own end of their calls, for their last events
@@ -47,6 +49,10 @@ def pre_request(worker, req):
     req.unreader.sock.settimeout(SEND_SECONDS)
     if any(name == "CONTENT-LENGTH" and _too_long(value) for name, value in req.headers):
         req.force_close()  # 413 follows: the body will not be read
+    # Idle ones are kept for `keepalive` and would keep new ones from being accepted: after a rush,
+    # nobody new got in for 40 s.
+    if worker.connections > KEPT_CONNECTIONS:
+        req.force_close()
 
 
 def post_request(worker, req, environ, resp):

@@ -33,6 +33,9 @@ def register(app: Flask) -> None:
 
 def render(error: GatewayError) -> Response:
     """The error's HTTP response."""
+    # It would hold the request's frames, which hold the call, which holds the error: a knot that
+    # only a collection unties.
+    error.__traceback__ = None
     response = _anthropic(error) if ANTHROPIC.search(request.path) else _openai(error)
     response.headers.update(headers(error))
     if error.status == 401:

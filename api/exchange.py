@@ -10,10 +10,11 @@ import gevent
 from redis import Redis
 from redis.exceptions import RedisError
 
+from api.backlog import Backlog
 from api.inbox import InboxReader
 from api.monitor import Monitor
 from api.submitter import Submission, Submitter
-from api.waiter import Waiter
+from api.waiter import Buffers, Waiter
 from gateway import connections, dispatch, keyspace
 from gateway.channel import Event, Plan
 from gateway.errors import (
@@ -28,7 +29,7 @@ from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER = 1  # seconds
+SHUTDOWN_SECONDS = 1  # to wait before the next try: another process has taken over by then
 CANCEL_RETRY_SECONDS = 0.5
 
 
@@ -41,11 +42,17 @@ class Exchange:
         self.web = f"web-{uuid.uuid4().hex[:12]}"
         self.waiters: dict[str, Waiter] = {}
         self.draining = False
+        self.backlog = Backlog()
+        self.buffers = Buffers()
         self._started = False
         self._lease = Lease(lambda: connections.commands(settings, 1), self.web)
-        self._submitter = Submitter(connections.commands(settings, 1), self._cancel)
+        self._submitter = Submitter(
+            connections.commands(settings, 1), self._cancel, self.backlog.seconds
+        )
         self._reader = InboxReader(connections.blocking(settings), self.web, self._on_event)
-        self._monitor = Monitor(redis, self.web, self._lease, self.waiters, self._reader, settings)
+        self._monitor = Monitor(
+            redis, self.web, self._lease, self.waiters, self._reader, settings, self.backlog
+        )
 
     def start(self) -> None:
         """Begin to live: lease, reader and monitor. Called again it does nothing."""
@@ -64,10 +71,10 @@ class Exchange:
         """
         self.start()
         if self.draining:
-            raise ShuttingDown(retry_after=RETRY_AFTER)
+            raise ShuttingDown(retry_after=SHUTDOWN_SECONDS)
         if len(self.waiters) >= self.settings.max_in_flight:
-            raise Overloaded(retry_after=RETRY_AFTER)
-        waiter = Waiter(plan.call_id, budget, self._cancel)
+            raise Overloaded(retry_after=self.backlog.seconds())
+        waiter = Waiter(plan.call_id, budget, self._cancel, self.buffers)
         self.waiters[plan.call_id] = waiter
         expiry = self._lease.redis_time(connections.IMPATIENT_SECONDS)
         command = dispatch.submit_command(self.settings, plan, body, key, budget, expiry)
@@ -78,10 +85,12 @@ class Exchange:
         """The request has its answer, or has gone: forget the call, and stop it if it runs."""
         if self.waiters.pop(waiter.call_id, None) is None:
             return
+        waiter.drop()
         if waiter.outcome is None:
             waiter.fail(CallCancelled())
             self._cancel(waiter)
         else:
+            self.backlog.ended(waiter.outcome)
             self._monitor.delivered.append(waiter.call_id)
 
     def abandon(self, waiter: Waiter) -> None:
@@ -123,7 +132,7 @@ class Exchange:
             removed = dispatch.cancel(self.redis, waiter.call_id) == b"removed"
         except RedisError:
             return
-        waiter.fail(ShuttingDown(retry_after=RETRY_AFTER) if removed else WorkerStopped())
+        waiter.fail(ShuttingDown(retry_after=SHUTDOWN_SECONDS) if removed else WorkerStopped())
 
     def _cancel_until_done(self, call_id: str) -> None:
         """Keep giving the call up until Redis has heard it, as long as a late submit may come."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
 import re
 import socket
 from typing import Any
@@ -12,6 +15,12 @@ from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers.ggevent import GeventWorker
 
+log = logging.getLogger(__name__)
+
+# Bytes that the system takes for a client to which it cannot send them yet: by itself megabytes,
+# so that a thousand clients that do not read held gigabytes, and none was noticed.
+UNSENT_BYTES = 131_072
+NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 QUOTE = re.compile(r"b?['\"].*", re.DOTALL)
 
 
@@ -28,16 +37,24 @@ class ReplySocket:
         self._begun = False
 
     def sendall(self, data: bytes) -> None:
-        """Send `data`, after the head if there is one; a head on its own waits."""
+        """Send `data`, after the head if there is one; a head on its own waits.
+
+        Raises OSError: EPIPE also where the client takes nothing for too long, since gunicorn
+        writes a traceback for whatever it does not know as a client's leaving.
+        """
         if not self._begun and data.endswith(b"\r\n\r\n"):
             self._begun, self._head = True, data
             return
         if self._head:
             data, self._head = self._head + data, b""
-        # gevent's sendall() asks for the size of the buffer each time; most events fit into it.
-        sent = self._connection.send(data)
-        if sent < len(data):
-            self._connection.sendall(data[sent:])
+        try:
+            # gevent's sendall() asks for the size of the buffer each time; most events fit into it.
+            sent = self._connection.send(data)
+            if sent < len(data):
+                self._connection.sendall(data[sent:])
+        except TimeoutError:
+            log.info("a client takes nothing: it is cut off")
+            raise BrokenPipeError(errno.EPIPE, "the client takes nothing") from None
 
     def flush(self) -> None:
         """Send the head of a reply that has no body."""
@@ -82,7 +99,19 @@ class Log(Logger):  # type: ignore[misc]
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
-    """Gives each request its own ReplySocket."""
+    """Gives each request its own ReplySocket, and counts open `connections`."""
+
+    connections = 0
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        self.connections += 1
+        if NOTSENT_LOWAT is not None:
+            with contextlib.suppress(OSError):  # not a TCP socket
+                client.setsockopt(socket.IPPROTO_TCP, NOTSENT_LOWAT, UNSENT_BYTES)
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self.connections -= 1
 
     def init_process(self) -> None:
         """Run until the end; gunicorn has no setting for the requests that its parser makes."""

@@ -14,6 +14,7 @@ import gevent
 from redis import Redis
 from redis.exceptions import RedisError
 
+from api.backlog import Backlog
 from api.inbox import BEGINNING, InboxReader
 from api.waiter import Waiter
 from gateway import dispatch, keyspace
@@ -32,7 +33,8 @@ SWEEP_EVERY = 4  # ticks
 SWEEP_SECONDS = SWEEP_EVERY * TICK_SECONDS
 SWEEP_BATCH = 200  # calls asked about in one round trip: keeps the event loop turning
 OVERDUE_SECONDS = 2.0  # past the deadline, when the worker has not said so itself
-NO_WORKERS_RETRY_SECONDS = 5
+LOOK_EVERY = 2  # ticks between two looks at the backlog
+NO_WORKERS_RETRY_SECONDS = 5.0  # least: somebody has to start one
 
 
 class Monitor:
@@ -46,10 +48,12 @@ class Monitor:
         waiters: dict[str, Waiter],
         reader: InboxReader,
         settings: Settings,
+        backlog: Backlog,
     ) -> None:
         self.delivered: list[str] = []  # calls whose outcome may be removed
         self._redis, self._web, self._lease = redis, web, lease
         self._waiters, self._reader, self._settings = waiters, reader, settings
+        self._backlog = backlog
         self._missing: set[str] = set()
 
     def run(self) -> None:
@@ -68,6 +72,8 @@ class Monitor:
                     self._tidy()
                 if tick % SWEEP_EVERY == 0:
                     self._sweep()
+                if tick % LOOK_EVERY == 0 and self._backlog.wanted:
+                    self._backlog.look(self._redis)
             except RedisError as error:
                 log.warning("monitor: Redis is away (%s)", type(error).__name__)
             except Exception as error:
@@ -145,6 +151,7 @@ class Monitor:
             self._fetch_outcomes(
                 ended, dict(zip((w.call_id for w in waiters), states, strict=True))
             )
+        self._backlog.wanted |= bool(queued)
         self._end_without_workers(queued)
 
     def _fetch_outcomes(self, waiters: list[Waiter], states: dict[str, JobState]) -> None:
@@ -184,9 +191,10 @@ class Monitor:
         waiting = [waiter for waiter in queued if waiter.since < limit]
         if not waiting or dispatch.live_workers(self._redis):
             return
+        seconds = max(self._backlog.seconds(len(waiting)), NO_WORKERS_RETRY_SECONDS)
         for waiter in waiting:
             if dispatch.cancel(self._redis, waiter.call_id) == b"removed":
-                waiter.fail(NoWorkers(retry_after=NO_WORKERS_RETRY_SECONDS))
+                waiter.fail(NoWorkers(retry_after=seconds))
 
 
 def _vanished(status: str) -> GatewayError:

@@ -39,11 +39,16 @@ class Submitter:
     """Sends submissions; a refused or failed one ends its waiter.
 
     Where Redis stays silent the call may be queued all the same: then `on_unknown` is called for
-    its waiter.
+    its waiter. `seconds` tells refused callers how long to wait: see `dispatch.refusal`.
     """
 
-    def __init__(self, redis: Redis, on_unknown: Callable[[Waiter], None]) -> None:
-        self._redis, self._on_unknown = redis, on_unknown
+    def __init__(
+        self,
+        redis: Redis,
+        on_unknown: Callable[[Waiter], None],
+        seconds: Callable[[int], float],
+    ) -> None:
+        self._redis, self._on_unknown, self._seconds = redis, on_unknown, seconds
         self._connection: Connection | None = None
         self._used = 0.0
         self._sent = False  # has anything of the batch left this process?
@@ -86,7 +91,7 @@ class Submitter:
             self._give_up(batch)
             return
         for submission, reply in zip(batch, replies, strict=True):
-            refusal = dispatch.refusal(reply, submission.key)
+            refusal = dispatch.refusal(reply, submission.key, self._seconds)
             if refusal is None:
                 submission.waiter.submitted = True
             else:

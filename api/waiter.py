@@ -13,6 +13,19 @@ from gateway.errors import GatewayError, ReplyLost, SlowReader
 
 BUFFER_EVENTS = 1_000
 BUFFER_BYTES = 2_000_000
+TAKE_BYTES = 64_000  # that a request takes at once: what it sends is no longer counted here
+SHARED_BYTES = 64_000_000  # of all calls of a process; beyond it FAIR_BYTES is the limit of each
+FAIR_BYTES = 64_000
+
+
+class Buffers:
+    """How much the waiters of one process hold together, in bytes.
+
+    Without a limit to that, a thousand clients that do not read could hold gigabytes.
+    """
+
+    def __init__(self) -> None:
+        self.held = 0
 
 
 class Waiter:
@@ -22,7 +35,13 @@ class Waiter:
     first of outcome, loss and cancellation stands.
     """
 
-    def __init__(self, call_id: str, budget: float, on_broken: Callable[[Waiter], None]) -> None:
+    def __init__(
+        self,
+        call_id: str,
+        budget: float,
+        on_broken: Callable[[Waiter], None],
+        buffers: Buffers | None = None,
+    ) -> None:
         self.call_id = call_id
         self.since = time.monotonic()
         self.deadline = self.since + budget
@@ -37,6 +56,7 @@ class Waiter:
         self._bytes = 0
         self._signal = Signal()
         self._on_broken = on_broken
+        self._buffers = buffers or Buffers()
 
     def started(self, worker: str, claim: str) -> None:
         """The call runs. A second claim of it, by a Redis that lost the first, ends it."""
@@ -96,22 +116,42 @@ class Waiter:
         self._signal.set()
 
     def parts(self) -> list[bytes]:
-        """The payloads that have arrived since the last time."""
-        taken = list(self._parts)
-        self._parts.clear()
-        self._bytes = 0
-        if self.outcome is None:
+        """The payloads that have arrived since the last time; of many bytes the first TAKE_BYTES.
+
+        After the last ones there are none.
+        """
+        if self._bytes <= TAKE_BYTES:
+            taken = list(self._parts)
+            self.drop()
+        else:
+            taken = []
+            size = 0
+            while self._parts and size < TAKE_BYTES:
+                taken.append(self._parts.popleft())
+                size += len(taken[-1])
+            self._bytes -= size
+            self._buffers.held -= size
+        if self.outcome is None and not self._parts:
             self._signal.clear()
         return taken
 
+    def drop(self) -> None:
+        """Forget what nobody has taken."""
+        self._parts.clear()
+        self._buffers.held -= self._bytes
+        self._bytes = 0
+
     def _buffer(self, payload: bytes) -> None:
-        full = self._bytes + len(payload) > BUFFER_BYTES or len(self._parts) >= BUFFER_EVENTS
+        size = len(payload)
+        most = BUFFER_BYTES if self._buffers.held + size <= SHARED_BYTES else FAIR_BYTES
+        full = self._bytes + size > most or len(self._parts) >= BUFFER_EVENTS
         # One payload always fits: its reader has kept up so far.
         if full and self._parts:
             self._break(SlowReader())
             return
         self._parts.append(payload)
-        self._bytes += len(payload)
+        self._bytes += size
+        self._buffers.held += size
         self._signal.set()
 
     def _break(self, error: GatewayError) -> None:

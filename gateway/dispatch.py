@@ -7,7 +7,7 @@ reads (`rq info` and `Job.fetch` tell the truth about them).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
@@ -32,8 +32,8 @@ TASK = b"workers.tasks.run"
 
 log = logging.getLogger(__name__)
 
-OVERLOAD_SECONDS = 5  # to wait before the next try
-UNAVAILABLE_SECONDS = 2
+UNAVAILABLE_SECONDS = 2  # to wait before the next try
+MEMORY_SECONDS = 5  # least, where Redis is full: of what, nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,11 @@ def submit_command(
     )
 
 
-def refusal(reply: object, key: KeyRecord) -> GatewayError | None:
-    """Why the submit script did not take a call, or None if it did."""
+def refusal(reply: object, key: KeyRecord, seconds: Callable[[int], float]) -> GatewayError | None:
+    """Why the submit script did not take a call, or None if it did.
+
+    `seconds(depth)` says how long to wait where so many calls are queued.
+    """
     if reply == b"ok":
         return None
     if reply == b"key":  # revoked since this process last looked
@@ -100,8 +103,10 @@ def refusal(reply: object, key: KeyRecord) -> GatewayError | None:
         return CallCancelled()
     if reply == b"late":
         return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
-    if reply in (b"calls", b"bytes", b"memory"):
-        return Overloaded(retry_after=OVERLOAD_SECONDS)
+    reason, _, depth = reply.partition(b" ") if isinstance(reply, bytes) else (b"", b"", b"")
+    if reason in (b"calls", b"bytes", b"memory"):
+        least = MEMORY_SECONDS if reason == b"memory" else 0
+        return Overloaded(retry_after=max(seconds(int(depth or 0)), least))
     log.error("submit: refused (%s)", type(reply).__name__)
     return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
 
@@ -155,8 +160,22 @@ def alive(redis: Redis, processes: Sequence[str]) -> list[bool]:
 
 def live_workers(redis: Redis) -> int:
     """How many registered workers hold their lease. Raises RedisError."""
+    return len(live_slots(redis))
+
+
+def live_slots(redis: Redis) -> list[int]:
+    """How many calls each of them runs at once; 0 once it stops. Raises RedisError."""
     members = cast("set[bytes]", redis.smembers(keyspace.RQ_WORKERS))
-    return sum(alive(redis, [member.decode().rpartition(":")[2] for member in members]))
+    if not members:
+        return []
+    names = [member.decode().rpartition(":")[2] for member in members]
+    values = cast("list[bytes | None]", redis.mget([keyspace.lease(name) for name in names]))
+    return [int(value) if value.isdigit() else 0 for value in values if value is not None]
+
+
+def depth(redis: Redis) -> int:
+    """How many calls are queued. Raises RedisError."""
+    return redis.llen(keyspace.RQ_QUEUE)
 
 
 def emit_command(web: str, events: Sequence[bytes]) -> tuple[object, ...]:

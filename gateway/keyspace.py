@@ -68,5 +68,5 @@ def inbox(web: str) -> str:
 
 
 def lease(process: str) -> str:
-    """Exists while the process lives."""
+    """Exists while the process lives; holds how many calls it takes at once (a web process: 0)."""
     return f"gw:lease:{process}"

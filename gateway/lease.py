@@ -22,10 +22,14 @@ STEADY_SECONDS = 4.0  # of own renewals, before the absence of others means anyt
 
 
 class Lease:
-    """This process' lease; `connect` makes a client for it alone."""
+    """This process' lease; `connect` makes a client for it alone.
 
-    def __init__(self, connect: Callable[[], Redis], process: str) -> None:
+    `slots` is how many calls the process takes at once, which others read there.
+    """
+
+    def __init__(self, connect: Callable[[], Redis], process: str, slots: int = 0) -> None:
         self.process = process
+        self.slots = slots
         self._connect = connect
         self._loop_turned = time.monotonic()
         self._renewed = 0.0
@@ -88,7 +92,7 @@ class Lease:
         now = time.monotonic()
         try:
             with redis.pipeline(transaction=False) as pipeline:
-                pipeline.set(keyspace.lease(self.process), 1, px=keyspace.LEASE_MS)
+                pipeline.set(keyspace.lease(self.process), self.slots, px=keyspace.LEASE_MS)
                 pipeline.time()
                 _, (seconds, microseconds) = pipeline.execute()
         except RedisError:

@@ -63,7 +63,7 @@ class Settings:
     max_in_flight: int = setting(
         "WEB_MAX_IN_FLIGHT",
         1_500,
-        "most calls one web process holds; below gunicorn's 2,000 connections",
+        "most calls one web process holds; below gunicorn's 4,000 connections",
     )
     max_body_bytes: int = setting("MAX_BODY_BYTES", 20_000_000, "largest request body")
     body_timeout: float = setting("BODY_TIMEOUT_SECONDS", 20.0, "longest wait for a request body")

@@ -107,11 +107,30 @@ class _SecureConnection(_OneWrite, HTTPSConnection):  # type: ignore[misc]
     response_class = _Answer
 
 
-class _Pool(HTTPConnectionPool):
+class _Tidy:
+    """A pool that can let go of what its provider has hung up on.
+
+    urllib3 uses the latest first and looks at no other: after a burst of calls, hundreds of
+    sockets that are closed at the other end would stay open at this one.
+    """
+
+    def close_dead(self) -> None:
+        """Close such idle connections; they stay in the pool, and connect when they are wanted."""
+        idle = getattr(self.pool, "queue", ())  # type: ignore[attr-defined]  # None: pool closed
+        for connection in tuple(idle):
+            sock = connection and connection.sock
+            if not sock or connection.is_connected:
+                continue
+            # Asking may have taken a turn of the loop, and somebody the connection.
+            if connection.sock is sock and connection in idle:
+                connection.close()
+
+
+class _Pool(_Tidy, HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _SecurePool(HTTPSConnectionPool):
+class _SecurePool(_Tidy, HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 

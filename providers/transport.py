@@ -85,6 +85,17 @@ class _Adapter(HTTPAdapter):
             self._hosts[request.url] = pool
         return pool
 
+    def close_dead(self) -> None:
+        for pool in set(self._hosts.values()):
+            pool.close_dead()
+
+    def close(self) -> None:
+        # urllib3 forgets its pools and leaves the rest to the collector, while we remember them.
+        for pool in set(self._hosts.values()):
+            pool.close()
+        self._hosts.clear()
+        super().close()
+
     def build_response(self, req: Any, resp: Any) -> Response:
         # Without the cookie jar and the rest that a browser would want.
         response = Response()
@@ -161,6 +172,10 @@ class Transport:
             yield Answer(response, self._limit, self._silence)
         finally:
             response.close()
+
+    def close_dead(self) -> None:
+        """Closes the connections not in use that providers have hung up on."""
+        self._adapter.close_dead()
 
     def close(self) -> None:
         """Closes the connections that are not in use."""

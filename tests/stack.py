@@ -130,7 +130,7 @@ class Stack:
     def _start(self) -> None:
         self.server = self._ending.enter_context(RedisServer(self.folder / "redis"))
         self.redis = self._ending.enter_context(Redis.from_url(self.server.url, protocol=2))
-        self.upstream = self._ending.enter_context(Upstream())
+        self.upstream = self._ending.enter_context(self.fake_provider())
         self._ending.callback(self._kill_all)
         models = self.folder / "models.toml"
         redis_url, provider_url = self.addresses()
@@ -157,6 +157,10 @@ class Stack:
         for _ in range(self._count):
             self.start_worker()
         self.until_ready()
+
+    def fake_provider(self) -> Upstream:
+        """What the service is to call."""
+        return Upstream()
 
     def addresses(self) -> tuple[str, str]:
         """Where the service is told to find Redis and the provider."""

@@ -150,11 +150,11 @@ class Connection(asyncio.Protocol):
 
 
 class Upstream:
-    """The fake provider in a process of its own; a context manager."""
+    """The fake provider in a process of its own; a context manager. Port 0 is any free one."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.upstream", "--port", "0"],
+            [sys.executable, "-m", "tests.upstream", "--port", str(port)],
             cwd=Path(__file__).parent.parent,
             stdout=subprocess.PIPE,
             text=True,
@@ -182,8 +182,8 @@ class Upstream:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _ask(self, method: str) -> bytes:
-        request = urllib.request.Request(f"{self.url}/log", method=method)
+    def _ask(self, method: str, path: str = "/log") -> bytes:
+        request = urllib.request.Request(f"{self.url}{path}", method=method)
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(request, timeout=10) as response:
             return response.read()

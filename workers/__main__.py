@@ -18,7 +18,7 @@ from workers.breaker import Breakers  # noqa: E402
 from workers.routing import Limits  # noqa: E402
 from workers.runtime import CallWorker  # noqa: E402
 from workers.tasks import CallRunner  # noqa: E402
-from workers.upstreams import connect  # noqa: E402
+from workers.upstreams import connect, keep_tidy, make_transport  # noqa: E402
 
 log = logging.getLogger("workers")
 
@@ -38,8 +38,11 @@ def main() -> int:
         settings.fallback_first_token_timeout,
     )
     breakers = Breakers(settings.breaker_failures, settings.breaker_cooldown)
-    runner = CallRunner(connect(catalogue, settings), limits, catalogue, breakers)
+    transport = make_transport(settings)
+    upstreams = connect(catalogue, settings, transport)
+    runner = CallRunner(upstreams, limits, catalogue, breakers)
     worker = _start(settings, runner, breakers)
+    gevent.spawn(keep_tidy, transport)
     garbage.settle()
     worker.work()
     return 0

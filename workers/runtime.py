@@ -81,7 +81,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             worker_ttl=WORKER_TTL,
             log_job_description=False,
         )
-        self.lease = Lease(lambda: connections.commands(settings, 1), name)
+        self.pool = Pool(settings.worker_concurrency)
+        self.lease = Lease(lambda: connections.commands(settings, 1), name, self.pool.size)
         self.outbox = Outbox(connections.blocking(settings))
         self.claims = Claims(
             self.connection, connections.blocking(settings), name, self._judge_until
@@ -89,7 +90,6 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self.runner = runner
         self.breakers = breakers or Breakers()
         self.breakers.share(self.outbox.put, self.connection)
-        self.pool = Pool(settings.worker_concurrency)
         self.running: dict[str, Running] = {}
         self.cancelled: dict[str, int] = {}  # calls to stop, and how often they were looked for
         self.stopping = Signal()
@@ -120,6 +120,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         if not self.stopping.is_set():
             log.info("worker %s: stopping, %d calls running", self.name, len(self.running))
         self.stopping.set()
+        self.lease.slots = 0  # others see it at the next renewal
         self.claims.interrupt()
 
     def _judge_until(self) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import gevent
 
 import providers
 from gateway.catalogue import Catalogue
@@ -11,14 +13,12 @@ from gateway.settings import Settings
 from providers.transport import Transport
 from providers.wire import Provider
 
+TIDY_SECONDS = 30.0
 
-def connect(catalogue: Catalogue, settings: Settings) -> dict[str, Provider]:
-    """Every configured provider by name, all on one pool of connections.
 
-    A model that has timeouts of its own has a provider of its own as well, under its row's id,
-    which no provider's name can be: names have no slash.
-    """
-    transport = Transport(
+def make_transport(settings: Settings) -> Transport:
+    """What all providers of a worker share: connections, timeouts, proxy and certificates."""
+    return Transport(
         connect_timeout=settings.upstream_connect_timeout,
         read_timeout=settings.upstream_first_byte_timeout,
         silence_timeout=settings.upstream_silence_timeout,
@@ -26,6 +26,24 @@ def connect(catalogue: Catalogue, settings: Settings) -> dict[str, Provider]:
         proxy=settings.upstream_proxy,
         ca_bundle=settings.upstream_ca_bundle,
     )
+
+
+def keep_tidy(transport: Transport, sleep: Callable[[float], None] = gevent.sleep) -> None:
+    """Close what providers have hung up on, again and again; to be spawned."""
+    while True:
+        sleep(TIDY_SECONDS)
+        transport.close_dead()
+
+
+def connect(
+    catalogue: Catalogue, settings: Settings, transport: Transport | None = None
+) -> dict[str, Provider]:
+    """Every configured provider by name, all on one pool of connections.
+
+    A model that has timeouts of its own has a provider of its own as well, under its row's id,
+    which no provider's name can be: names have no slash.
+    """
+    transport = transport or make_transport(settings)
     configured = {
         row.name: row for row in catalogue.providers.values() if row.missing(settings) is None
     }

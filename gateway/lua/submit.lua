@@ -8,6 +8,7 @@
 --       12 seconds that what all calls share lives on  13 milliseconds since 1970, by this clock,
 --       after which nobody waits for the reply (0: somebody always does)  14 kind of call, for `rq info`
 -- Returns 'ok' or the reason of the refusal: 'key', 'late', 'cancelled', 'calls', 'bytes', 'memory'.
+-- The last three are followed by a blank and how many calls wait.
 
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'ok' end
 
@@ -19,13 +20,13 @@ if not secret or secret ~= ARGV[3] or revoked then return 'key' end
 if redis.call('EXISTS', KEYS[4]) == 1 then return 'cancelled' end
 
 local waiting = redis.call('LLEN', KEYS[5])
-if waiting >= tonumber(ARGV[6]) then return 'calls' end
+if waiting >= tonumber(ARGV[6]) then return 'calls ' .. waiting end
 local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[7]) or 0) or 0, 0) or 0
-if queued + #ARGV[2] > tonumber(ARGV[7]) and waiting > 0 then return 'bytes' end
+if queued + #ARGV[2] > tonumber(ARGV[7]) and waiting > 0 then return 'bytes ' .. waiting end
 local memory = redis.call('INFO', 'memory')
 local limit = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or 0)
 if limit > 0 and tonumber(string.match(memory, '\nused_memory:(%d+)')) > limit * 0.8 then
-  return 'memory'
+  return 'memory ' .. waiting
 end
 
 local budget = tonumber(ARGV[5])

@@ -411,6 +411,7 @@ def test_a_refusal_tells_whether_and_when_to_retry(
     assert response.status_code == error.status
     assert response.headers.get("Retry-After") == retry_after
     assert response.headers.get("x-should-retry") == should_retry
+    assert error.__traceback__ is None  # it would hold the whole request until a collection
 
 
 def test_an_error_of_the_worker_tells_it_too(ask_scripted):

@@ -51,7 +51,7 @@ def plan() -> Plan:
 def submit(redis: Redis, settings: Settings, key: KeyRecord) -> str:
     the_plan = plan()
     command = dispatch.submit_command(settings, the_plan, b"{}", key, 600)
-    refusal = dispatch.refusal(scripts.run(redis, command), key)
+    refusal = dispatch.refusal(scripts.run(redis, command), key, float)
     if refusal is not None:
         raise refusal
     return the_plan.call_id
@@ -67,7 +67,7 @@ def start(redis: Redis) -> str:
 
 
 def test_what_was_queued_is_no_refusal() -> None:
-    assert dispatch.refusal(b"ok", KEY) is None
+    assert dispatch.refusal(b"ok", KEY, float) is None
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_what_was_queued_is_no_refusal() -> None:
     [
         (b"key", AuthenticationFailed, False),
         (b"cancelled", CallCancelled, False),
-        (b"calls", Overloaded, True),
-        (b"bytes", Overloaded, True),
-        (b"memory", Overloaded, True),
+        (b"calls 7", Overloaded, True),
+        (b"bytes 7", Overloaded, True),
+        (b"memory 7", Overloaded, True),
         (b"late", QueueUnavailable, True),
         (ReadOnlyError("CANARY"), QueueUnavailable, True),
         (OutOfMemoryError("CANARY"), QueueUnavailable, True),
@@ -87,7 +87,7 @@ def test_what_was_queued_is_no_refusal() -> None:
 def test_every_refusal_is_an_error_that_says_when_to_come_back(
     reply: object, kind: type[GatewayError], retry: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    error = dispatch.refusal(reply, KEY)
+    error = dispatch.refusal(reply, KEY, float)
     assert type(error) is kind
     assert (error.retry_after is not None) is retry
     assert ("submit: refused" in caplog.text) is isinstance(reply, Exception)
@@ -99,12 +99,12 @@ def test_every_refusal_of_the_script_is_known(caplog: pytest.LogCaptureFixture) 
     told = text.split("'")[1::2]
     assert len(told) == 7
     for word in told:
-        dispatch.refusal(word.encode(), KEY)
+        dispatch.refusal(word.encode(), KEY, float)
     assert caplog.records == []
 
 
 def test_a_refused_key_is_named_by_its_beginning_only() -> None:
-    error = dispatch.refusal(b"key", KEY)
+    error = dispatch.refusal(b"key", KEY, float)
     assert error is not None
     assert "mk_inference_0123***" in error.message
     assert KEY.public_id not in error.message
@@ -224,6 +224,23 @@ def test_only_registered_workers_with_a_lease_are_live(redis: Redis) -> None:
     for name in ("worker-1", "worker-3", "web-1"):
         redis.set(keyspace.lease(name), 1)
     assert dispatch.live_workers(redis) == 2
+
+
+def test_a_lease_says_how_many_calls_its_worker_takes(redis: Redis) -> None:
+    assert dispatch.live_slots(redis) == []
+    for name, slots in (("worker-1", 1_000), ("worker-2", 0), ("worker-3", 20)):
+        redis.sadd(keyspace.RQ_WORKERS, keyspace.rq_worker(name))
+        redis.set(keyspace.lease(name), slots)
+    redis.sadd(keyspace.RQ_WORKERS, keyspace.rq_worker("dead"))
+    redis.sadd(keyspace.RQ_WORKERS, keyspace.rq_worker("odd"))
+    redis.set(keyspace.lease("odd"), "what?")
+    assert sorted(dispatch.live_slots(redis)) == [0, 0, 20, 1_000]
+
+
+def test_the_depth_is_that_of_the_queue(redis: Redis, settings: Settings, key: KeyRecord) -> None:
+    assert dispatch.depth(redis) == 0
+    submit(redis, settings, key)
+    assert dispatch.depth(redis) == 1
 
 
 # commands

@@ -15,6 +15,7 @@ import pytest
 from redis import Redis
 
 from api import exchange as module
+from api.backlog import UNKNOWN_SECONDS
 from api.exchange import Exchange
 from gateway import connections, dispatch, keyspace, scripts
 from gateway.channel import PARTS, Event, Outcome, Plan, Target
@@ -83,6 +84,11 @@ def submit(exchange: Exchange, key: KeyRecord) -> Any:
     return waiter
 
 
+def submit_unqueued(exchange: Exchange, key: KeyRecord) -> Any:
+    """The waiter of one more call, whatever the queue says to it."""
+    return exchange.submit(plan(exchange), b"{}", key, 600)
+
+
 def start(redis: Redis) -> None:
     """A worker takes one call."""
     assert len(Claims(redis, redis, WORKER, lambda: 0.0).take(1, lambda: True)) == 1
@@ -143,6 +149,16 @@ def test_a_call_whose_client_left_before_it_was_sent_is_never_queued(
     assert redis.lrange(keyspace.RQ_QUEUE, 0, -1) == [other.call_id.encode()]
 
 
+def test_what_a_client_that_has_left_did_not_take_is_held_no_more(
+    exchange: Exchange, key: KeyRecord
+) -> None:
+    waiter = submit(exchange, key)
+    waiter.offer(Event(waiter.call_id, "claim", 1, PARTS, b"x" * 100))
+    assert exchange.buffers.held == 100
+    exchange.leave(waiter)
+    assert exchange.buffers.held == 0
+
+
 def test_a_full_process_refuses_until_a_call_leaves(
     redis: Redis, make: Make, key: KeyRecord
 ) -> None:
@@ -150,10 +166,29 @@ def test_a_full_process_refuses_until_a_call_leaves(
     first, _ = submit(exchange, key), submit(exchange, key)
     with pytest.raises(Overloaded) as refused:
         submit(exchange, key)
-    assert refused.value.retry_after
+    assert refused.value.retry_after == UNKNOWN_SECONDS
     assert redis.llen(keyspace.RQ_QUEUE) == 2
     exchange.leave(first)
     submit(exchange, key)
+
+
+def test_a_refused_caller_is_told_when_the_queue_will_have_been_worked_off(
+    redis: Redis, make: Make, key: KeyRecord
+) -> None:
+    exchange = make(queue_limit=6, max_in_flight=8)
+    exchange.backlog.slots = 2
+    ended = submit(exchange, key)
+    ended.end(Outcome(timings={"work": 4_000}))
+    exchange.leave(ended)
+    waiters = [submit(exchange, key) for _ in range(5)]
+    by_redis = exchange.submit(plan(exchange), b"{}", key, 600)
+    eventually(lambda: by_redis.outcome is not None)
+    assert by_redis.outcome.error.retry_after == 12  # 6 calls of 4 s for 2 slots
+    assert exchange.backlog.wanted
+    waiters += [submit_unqueued(exchange, key) for _ in range(2)]
+    with pytest.raises(Overloaded) as by_us:
+        exchange.submit(plan(exchange), b"{}", key, 600)
+    assert by_us.value.retry_after == 12
 
 
 def test_a_draining_process_refuses(redis: Redis, exchange: Exchange, key: KeyRecord) -> None:

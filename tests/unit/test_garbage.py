@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gc
+import platform
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from gateway import garbage
 from gateway.garbage import Collector
+
+ROOT = Path(__file__).parents[2]
 
 
 class Knot:
@@ -60,6 +66,32 @@ def test_a_process_that_has_not_settled_is_left_to_python(old_garbage):
     gc.set_threshold(700, 10, 10)
     Collector().tick(busy=False)
     assert old_garbage()
+
+
+HOLES = """
+import gc
+from gateway import garbage
+garbage.settle()
+def pages():
+    return int(open("/proc/self/statm").read().split()[1])
+def blocks():
+    made = []
+    for number in range(20):
+        made.append(b"x" * 4_000_000)
+        kept.append(bytes(40_000))
+kept, before = [], pages()
+for _ in range(5):
+    blocks()
+gc.collect(1)
+garbage.Collector().tick(busy=False)
+print((pages() - before) * 4096)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_a_process_without_calls_gives_what_was_freed_back() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLES], cwd=ROOT, capture_output=True, check=True)
+    assert int(done.stdout) < 20_000_000
 
 
 def test_an_error_that_is_released_keeps_nothing_of_where_it_came_from() -> None:

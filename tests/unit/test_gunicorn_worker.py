@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from api.gunicorn_worker import ReplySocket
@@ -69,3 +71,24 @@ def test_what_does_not_fit_at_once_follows(connection: FakeSocket, reply: ReplyS
 
 def test_all_else_is_the_sockets(reply: ReplySocket) -> None:
     assert reply.fileno() == 7
+
+
+@pytest.mark.parametrize("step", ["send", "sendall"])
+def test_a_client_that_takes_nothing_has_left(
+    connection: FakeSocket,
+    reply: ReplySocket,
+    step: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def silent(data: bytes) -> int:
+        raise TimeoutError("timed out")
+
+    caplog.set_level("INFO")
+    connection.room = 2
+    monkeypatch.setattr(connection, step, silent)
+    with pytest.raises(BrokenPipeError) as error:
+        reply.sendall(b"event")
+    assert error.value.errno == errno.EPIPE
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "event" not in caplog.text

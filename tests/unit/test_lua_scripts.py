@@ -50,7 +50,7 @@ def submit(
     body = options.pop("body", b'{"messages":[]}')
     budget, expiry = options.pop("budget", 600), options.pop("expiry", 0)
     command = dispatch.submit_command(settings, the_plan, body, key, budget, expiry)
-    refusal = dispatch.refusal(scripts.run(redis, command), key)
+    refusal = dispatch.refusal(scripts.run(redis, command), key, options.pop("seconds", float))
     if refusal is not None:
         raise refusal
     return the_plan.call_id
@@ -207,8 +207,8 @@ def test_a_full_queue_refuses_with_the_time_to_wait(
     submit(redis, full, key)
     submit(redis, full, key)
     with pytest.raises(Overloaded) as refusal:
-        submit(redis, full, key)
-    assert refusal.value.retry_after
+        submit(redis, full, key, seconds=lambda depth: depth * 10.0)
+    assert refusal.value.retry_after == 20
 
 
 def test_too_many_waiting_bytes_refuse_and_are_free_again_once_claimed(
@@ -216,8 +216,9 @@ def test_too_many_waiting_bytes_refuse_and_are_free_again_once_claimed(
 ) -> None:
     tight = replace(settings, queue_bytes=3_000)
     submit(redis, tight, key, body=b"x" * 2_000)
-    with pytest.raises(Overloaded):
-        submit(redis, tight, key, body=b"x" * 2_000)
+    with pytest.raises(Overloaded) as refusal:
+        submit(redis, tight, key, body=b"x" * 2_000, seconds=lambda depth: depth * 10.0)
+    assert refusal.value.retry_after == 10
     claim(redis)
     submit(redis, tight, key, body=b"x" * 2_000)
 
@@ -238,8 +239,12 @@ def test_a_redis_over_four_fifths_of_its_memory_takes_no_more(
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", int(used / 0.85))
     try:
-        with pytest.raises(Overloaded):
+        with pytest.raises(Overloaded) as refusal:
             submit(redis, settings, key)
+        assert refusal.value.retry_after == dispatch.MEMORY_SECONDS
+        with pytest.raises(Overloaded) as refusal:
+            submit(redis, settings, key, seconds=lambda depth: 30.0 + depth)
+        assert refusal.value.retry_after == 30
     finally:
         redis.config_set("maxmemory", 0)
 

@@ -14,6 +14,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError, ReadOnlyError
 
 from api import monitor
+from api.backlog import Backlog
 from api.inbox import BEGINNING
 from api.monitor import NO_WORKERS_RETRY_SECONDS, OVERDUE_SECONDS, Monitor
 from api.waiter import Waiter
@@ -62,12 +63,15 @@ class World:
     lease: FakeLease = field(default_factory=FakeLease)
     reader: FakeReader = field(default_factory=FakeReader)
     waiters: dict[str, Waiter] = field(default_factory=dict)
+    backlog: Backlog = field(default_factory=Backlog)
 
     def monitor(self, redis: Any = None, **changes: Any) -> Monitor:
         settings = replace(self.settings, **changes)
         lease: Any = self.lease
         reader: Any = self.reader
-        return Monitor(redis or self.redis, WEB, lease, self.waiters, reader, settings)
+        return Monitor(
+            redis or self.redis, WEB, lease, self.waiters, reader, settings, self.backlog
+        )
 
     def waiter(self, budget: float = 600) -> Waiter:
         """One that waits for a call of which Redis knows nothing."""
@@ -485,6 +489,32 @@ def test_a_call_that_nobody_can_take_ends_after_the_limit(world: World) -> None:
     assert waiter.outcome.error is not None
     assert waiter.outcome.error.retry_after == NO_WORKERS_RETRY_SECONDS
     assert world.redis.llen(keyspace.RQ_QUEUE) == 0
+
+
+def test_those_whom_nobody_took_come_back_when_the_queue_would_have_been_worked_off(
+    world: World,
+) -> None:
+    waiters = [world.queued() for _ in range(10)]
+    world.backlog.slots = 2  # of the workers that were there
+    world.backlog.ended(Outcome(timings={"work": 3_000}))
+    for waiter in waiters:
+        wait_longer(waiter, 31)
+    world.monitor(no_workers_after=30)._sweep()
+    told = {
+        waiter.outcome and waiter.outcome.error and waiter.outcome.error.retry_after
+        for waiter in waiters
+    }
+    assert told == {15.0}
+
+
+def test_calls_that_have_to_wait_make_the_monitor_look_at_the_backlog(world: World) -> None:
+    monitor = world.monitor()
+    world.running()
+    monitor._sweep()
+    assert not world.backlog.wanted
+    world.queued()
+    monitor._sweep()
+    assert world.backlog.wanted
 
 
 def test_a_call_waits_on_while_any_worker_lives(world: World) -> None:

@@ -31,7 +31,7 @@ class Sending:
 
     def __post_init__(self) -> None:
         self.client = connections.commands(self.settings, 1)
-        self.submitter = Submitter(self.client, self.unknown.append)
+        self.submitter = Submitter(self.client, self.unknown.append, float)
         self.greenlet = gevent.spawn(self.submitter.run)
 
     def put(self, expiry: float = 0, key: KeyRecord | None = None) -> Waiter:
@@ -180,7 +180,7 @@ def silent_redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]
 def test_a_fault_of_ours_costs_its_batch_and_no_other(
     redis: Redis, sending: Sending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faulty(reply: object, key: KeyRecord) -> None:
+    def faulty(*_: object) -> None:
         monkeypatch.undo()
         raise ZeroDivisionError
 

@@ -7,7 +7,15 @@ import time
 import gevent
 import pytest
 
-from api.waiter import BUFFER_BYTES, BUFFER_EVENTS, Waiter
+from api.waiter import (
+    BUFFER_BYTES,
+    BUFFER_EVENTS,
+    FAIR_BYTES,
+    SHARED_BYTES,
+    TAKE_BYTES,
+    Buffers,
+    Waiter,
+)
 from gateway.channel import OUTCOME, PARTS, Event, Outcome
 from gateway.errors import CallCancelled, ReplyLost, SlowReader, WorkerLost
 
@@ -197,3 +205,57 @@ def test_what_comes_ends_a_wait_before_its_nudge(waiter, event):
 def test_what_has_come_before_is_not_waited_for(waiter):
     waiter.offer(parts(1))
     assert waiter.wait_nudged(60) is True
+
+
+# what many hold together
+
+
+def test_much_is_taken_in_turns_until_nothing_is_left(waiter):
+    payloads = [b"%d" % number * (TAKE_BYTES // 2) for number in range(1, 6)]
+    for number, payload in enumerate(payloads, 1):
+        waiter.offer(parts(number, payload))
+    waiter.offer(ending(6, Outcome(last=5)))
+    taken = []
+    while more := waiter.parts():
+        assert sum(map(len, more[:-1])) < TAKE_BYTES
+        taken += more
+    assert taken == payloads
+    assert waiter.wait(0)
+
+
+def test_a_wait_ends_at_once_while_something_is_left(waiter):
+    for number in (1, 2):
+        waiter.offer(parts(number, b"x" * TAKE_BYTES))
+    assert len(waiter.parts()) == 1
+    assert waiter.wait(0)
+    assert len(waiter.parts()) == 1
+    assert not waiter.wait(0)
+
+
+def test_where_all_hold_much_a_slow_reader_is_given_up_earlier(overflown):
+    buffers = Buffers()
+    slow = Waiter("call", 60, overflown.append, buffers)
+    other = Waiter("call", 60, overflown.append, buffers)
+    for number in range(1, 4):
+        slow.offer(parts(number, b"x" * FAIR_BYTES))
+    buffers.held = SHARED_BYTES - 10  # by many others
+    other.offer(parts(1, b"x" * 100))
+    other.offer(parts(2, b"x" * 100))
+    assert overflown == []
+    slow.offer(parts(4))
+    assert overflown == [slow]
+    assert isinstance(slow.outcome.error, SlowReader)
+
+
+@pytest.mark.parametrize("sizes", [[10, 20], [TAKE_BYTES, TAKE_BYTES, 5]])
+def test_what_is_taken_or_dropped_is_held_no_more(sizes):
+    buffers = Buffers()
+    waiter = Waiter("call", 60, lambda waiter: None, buffers)
+    for number, size in enumerate(sizes, 1):
+        waiter.offer(parts(number, b"x" * size))
+    assert buffers.held == sum(sizes)
+    taken = waiter.parts()
+    assert buffers.held == sum(sizes) - sum(map(len, taken))
+    waiter.drop()
+    assert buffers.held == 0
+    assert waiter.parts() == []

@@ -1,0 +1,97 @@
+"""Many calls at once: waiting, streaming, leaving, in bursts."""
+
+from __future__ import annotations
+
+import time
+
+from bench.numbers import percentile
+from tests.load.arena import LoadArena, p
+from tests.load.rows import row
+
+CONNECTIONS = 8  # to Redis, that a process may have
+
+
+@row("L1", "1,000 unstreamed calls at once, whose provider takes 10 s")
+def many_wait(arena: LoadArena) -> None:
+    calls = arena.load(arena.asks(["delay-10000"], 1_000, 2.0, streams=0))
+    arena.statuses(calls, [200])
+    arena.at_most("p99", p(0.99, (call.ended - call.began for call in calls)), 11, " s")
+    arena.at_most("connections to Redis", arena.redis_connections, 2 * CONNECTIONS, "")
+    arena.at_most("web", arena.peak_mb["web"], 250, " MB")
+    arena.note(f"worker {arena.peak_mb['worker']:.0f} MB")
+    arena.nothing_broken(calls)
+
+
+@row("L2", "1,000 streams at once, 20 tokens/s each for 30 s")
+def many_streams(arena: LoadArena) -> None:
+    before = arena.cpu()
+    calls = arena.load(arena.asks(["nonce-stream-600-50"], 1_000, 5.0, streams=1))
+    spent = {name: now - before[name] for name, now in arena.cpu().items()}
+    begun = min(call.began for call in calls)
+    wall = max(call.ended for call in calls) - begun
+    arena.statuses(calls, [200])
+    gaps = [gap for call in calls for gap in call.gaps]
+    arena.at_most("between arrivals p99", _ms(percentile(gaps, 0.99)), 500, " ms")
+    arena.note(f"median {_ms(percentile(gaps, 0.5)):.0f}, longest {_ms(max(gaps)):.0f} ms")
+    arena.at_most("first token p99", p(0.99, (call.first for call in calls)), 1, " s")
+    arena.note(f"{601 * len(calls) / len(gaps):.1f} tokens an arrival")
+    arena.note(f"{wall:.1f} s for what takes 35")
+    arena.note(f"provider's clock up to {_ms(arena.load_provider.late()):.0f} ms late")
+    cores = ", ".join(f"{name} {seconds / wall:.2f}" for name, seconds in spent.items())
+    arena.note(f"cores: {cores}")
+    arena.nothing_broken(calls)
+
+
+@row("L6", "1,000 clients that come in 10 s and leave at random moments, half of them streams")
+def many_leave(arena: LoadArena) -> None:
+    models = ["nonce-stream-60-100", "delay-5000"]
+    calls = arena.load(arena.asks(models, 1_000, 10.0, leave=(0.01, 4.0)))
+    time.sleep(3.5)
+    arena.nothing_broken(calls)
+    left = {call.nonce: call.left for call in calls if call.left}
+    seen = [record for record in arena.upstream.log() if _nonce(record) in left]
+    after = [(record["ended"] or time.time()) - left[_nonce(record)] for record in seen]
+    arena.note(f"{len(left)} left, {len(seen)} of them had come to the provider")
+    arena.at_most("provider's connection closed p99", percentile(after, 0.99), 2, " s")
+    arena.note(f"longest {max(after):.2f} s")
+
+
+@row("L7", "a burst: 1,000 calls in one second after none, half of them streams")
+def a_burst(arena: LoadArena) -> None:
+    models = ["nonce-stream-20-50", "delay-1000"]
+    calls = arena.load(arena.asks(models, 1_000, 1.0))
+    refused = sum(call.refused_tcp for call in calls)
+    arena.demand(refused == 0, "no connection refused", f"{refused} refused")
+    arena.statuses(calls, [200])
+    arena.nothing_broken(calls)
+    times = [call.first for call in calls]
+    arena.note(f"first byte p50 {p(0.5, times):.2f}, p99 {p(0.99, times):.2f} s")
+
+
+@row("L8", "200 calls with images of 4 MB in 20 s")
+def big_bodies(arena: LoadArena) -> None:
+    warm = arena.load(arena.asks(["delay-100"], 5, 1.0, image=4_000_000))
+    time.sleep(2)
+    before = {name: arena.resident_mb(name) for name in ("web", "worker")}
+    since = time.time()
+    calls = arena.load(arena.asks(["delay-500"], 200, 20.0, image=4_000_000))
+    arena.statuses([*warm, *calls], [200])
+    arena.nothing_broken(calls)
+    for name in ("web", "worker"):
+        stall, own = arena.stall(name, since)
+        arena.at_most(f"longest stall of the {name}'s loop", stall, 100, " ms")
+        arena.note(f"(its own work {own:.0f} ms)")
+    time.sleep(5)
+    for name, mb in before.items():
+        arena.at_most(f"{name} after it", arena.resident_mb(name), mb + 50, " MB")
+        arena.note(f"(before {mb:.0f}, at most {arena.peak_mb[name]:.0f})")
+    times = [call.ended - call.began for call in calls]
+    arena.note(f"answered after p50 {p(0.5, times):.2f}, p99 {p(0.99, times):.2f} s")
+
+
+def _nonce(record: dict) -> str:
+    return record["body"]["messages"][0]["content"]
+
+
+def _ms(seconds: float | None) -> float:
+    return (seconds or 0.0) * 1000
