@@ -95,12 +95,26 @@ def _fold_choice(choices: dict[int, Part], choice: Part) -> None:
     for kind, tokens in (choice.get("logprobs") or {}).items():
         folded["logprobs"] = folded["logprobs"] or {}
         if tokens is not None:
-            folded["logprobs"][kind] = (folded["logprobs"].get(kind) or []) + tokens
+            folded["logprobs"][kind] = folded["logprobs"].get(kind) or []
+            folded["logprobs"][kind].extend(tokens)
         else:
             folded["logprobs"].setdefault(kind, None)
     for key, value in choice.items():
         if key not in ("index", "delta", "logprobs") and value is not None:
             folded[key] = value
+
+
+class _Pieces(list[str]):
+    """A text that comes in pieces, joined once: adding to a text of megabytes copies it."""
+
+
+def _joined(value: Any) -> Any:
+    """The value with the texts in it joined."""
+    if isinstance(value, _Pieces):
+        return "".join(value)
+    if isinstance(value, dict):
+        return {key: _joined(each) for key, each in value.items()}
+    return value
 
 
 def _fold_field(message: Part, key: str, value: Any) -> None:
@@ -111,9 +125,13 @@ def _fold_field(message: Part, key: str, value: Any) -> None:
         for call in value:
             _fold_tool_call(calls.setdefault(call.get("index", 0), {}), call)
     elif isinstance(value, str) and key != "role":
-        message[key] = (message.get(key) or "") + value
+        if not isinstance(pieces := message.get(key), _Pieces):
+            pieces = message[key] = _Pieces()
+        pieces.append(value)
     elif isinstance(value, list):
-        message[key] = (message.get(key) or []) + value
+        if type(message.get(key)) is not list:
+            message[key] = []
+        message[key].extend(value)
     elif isinstance(value, dict):
         message[key] = _fold_object(message.get(key) or {}, value)
     else:
@@ -122,12 +140,14 @@ def _fold_field(message: Part, key: str, value: Any) -> None:
 
 def _fold_object(folded: Part, more: Part) -> Part:
     """Audio and the old `function_call` come in pieces: their texts are joined, the rest is not."""
-    joined = {
-        key: folded[key] + text
-        for key, text in more.items()
-        if key != "id" and isinstance(text, str) and isinstance(folded.get(key), str)
-    }
-    return {**folded, **more, **joined}
+    for key, value in more.items():
+        if key == "id" or not isinstance(value, str):
+            folded[key] = value
+        elif isinstance(pieces := folded.get(key), _Pieces):
+            pieces.append(value)
+        else:
+            folded[key] = _Pieces([value])
+    return folded
 
 
 def _fold_tool_call(folded: Part, call: Part) -> None:
@@ -135,14 +155,15 @@ def _fold_tool_call(folded: Part, call: Part) -> None:
         if key == "index" or value is None:
             continue
         if key in CALLED:
-            called = folded.setdefault(key, {"name": "", CALLED[key]: ""})
+            called = folded.setdefault(key, {"name": _Pieces(), CALLED[key]: _Pieces()})
             for piece in called:
-                called[piece] += value.get(piece) or ""
+                called[piece].append(value.get(piece) or "")
         else:
             folded[key] = value
 
 
 def _close_choice(choice: Part) -> None:
-    calls = choice["message"].get("tool_calls")
+    message = choice["message"] = _joined(choice["message"])
+    calls = message.get("tool_calls")
     if isinstance(calls, dict):
-        choice["message"]["tool_calls"] = [calls[index] for index in sorted(calls)]
+        message["tool_calls"] = [calls[index] for index in sorted(calls)]

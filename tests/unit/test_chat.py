@@ -23,6 +23,27 @@ def test_text_is_joined():
     }
 
 
+class Piece(str):
+    """A text that does not want to be added to another: that copies both."""
+
+    def __add__(self, other):
+        raise AssertionError("it was added to")
+
+    __radd__ = __add__
+
+
+def test_texts_are_joined_at_once():
+    parts = [part({"content": Piece("a"), "reasoning_content": Piece("b")}) for _ in range(3)]
+    call = {"index": 0, "id": "1", "function": {"name": Piece("f"), "arguments": Piece("{")}}
+    more = {"index": 0, "function": {"arguments": Piece("}")}}
+    parts += [part({"tool_calls": [each]}) for each in (call, more)]
+    parts += [part({"audio": {"data": Piece("A")}})] * 2
+    said = message(*parts)
+    assert (said["content"], said["reasoning_content"]) == ("aaa", "bbb")
+    assert said["tool_calls"] == [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]
+    assert said["audio"] == {"data": "AA"}
+
+
 def test_a_role_that_is_repeated_is_not_joined():
     assert message(part({"role": "assistant"}), part({"role": "assistant"}))["role"] == "assistant"
 
