@@ -38,7 +38,7 @@ prices: $(VENV)/.dev ## Write gateway/prices.json anew from the package of price
 bench: $(VENV)/.bench ## Measure beside other gateways; ARGS="--quick" tries it out
 	@$(BIN)/python -m bench $(ARGS)
 
-faults: $(VENV)/.dev ## Break the service in every way; ARGS=--short takes 5 minutes
+faults: $(VENV)/.dev ## Break the service in every way; ARGS=--short takes 3 minutes
 	@$(BIN)/python -m tests.faults $(ARGS)
 
 load: $(VENV)/.dev ## Put more on the service than it can take, and measure; 5 minutes

@@ -75,15 +75,6 @@ def arguments(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-class _Text:
-    """Pieces that are joined at the end: adding to a text copies it, a long answer each time."""
-
-    __slots__ = ("pieces",)
-
-    def __init__(self) -> None:
-        self.pieces: list[str] = []
-
-
 def fold(parts: Iterable[Part]) -> Part:
     """The whole answer that a stream of parts adds up to.
 
@@ -119,12 +110,26 @@ def _fold_choice(choices: dict[int, Part], choice: Part) -> None:
     for kind, tokens in (choice.get("logprobs") or {}).items():
         folded["logprobs"] = folded["logprobs"] or {}
         if tokens is not None:
-            _extend(folded["logprobs"], kind, tokens)
+            folded["logprobs"][kind] = folded["logprobs"].get(kind) or []
+            folded["logprobs"][kind].extend(tokens)
         else:
             folded["logprobs"].setdefault(kind, None)
     for key, value in choice.items():
         if key not in ("index", "delta", "logprobs") and value is not None:
             folded[key] = value
+
+
+class _Pieces(list[str]):
+    """A text that comes in pieces, joined once: adding to a text of megabytes copies it."""
+
+
+def _joined(value: Any) -> Any:
+    """The value with the texts in it joined."""
+    if isinstance(value, _Pieces):
+        return "".join(value)
+    if isinstance(value, dict):
+        return {key: _joined(each) for key, each in value.items()}
+    return value
 
 
 def _fold_field(message: Part, key: str, value: Any) -> None:
@@ -135,34 +140,29 @@ def _fold_field(message: Part, key: str, value: Any) -> None:
         for call in value:
             _fold_tool_call(calls.setdefault(call.get("index", 0), {}), call)
     elif isinstance(value, str) and key != "role":
-        _add(message, key, value)
+        if not isinstance(pieces := message.get(key), _Pieces):
+            pieces = message[key] = _Pieces()
+        pieces.append(value)
     elif isinstance(value, list):
-        _extend(message, key, value)
+        if type(message.get(key)) is not list:
+            message[key] = []
+        message[key].extend(value)
     elif isinstance(value, dict):
-        message[key] = message.get(key) or {}
-        _fold_object(message[key], value)
+        message[key] = _fold_object(message.get(key) or {}, value)
     else:
         message[key] = value
 
 
-def _add(said: Part, key: str, text: str) -> None:
-    if not isinstance(said.get(key), _Text):
-        said[key] = _Text()
-    said[key].pieces.append(text)
-
-
-def _extend(said: Part, key: str, more: list[Any]) -> None:
-    said[key] = said.get(key) or []  # a list of our own, never one of a part
-    said[key] += more
-
-
-def _fold_object(folded: Part, more: Part) -> None:
+def _fold_object(folded: Part, more: Part) -> Part:
     """Audio and the old `function_call` come in pieces: their texts are joined, the rest is not."""
     for key, value in more.items():
-        if key != "id" and isinstance(value, str):
-            _add(folded, key, value)
-        else:
+        if key == "id" or not isinstance(value, str):
             folded[key] = value
+        elif isinstance(pieces := folded.get(key), _Pieces):
+            pieces.append(value)
+        else:
+            folded[key] = _Pieces([value])
+    return folded
 
 
 def _fold_tool_call(folded: Part, call: Part) -> None:
@@ -170,21 +170,15 @@ def _fold_tool_call(folded: Part, call: Part) -> None:
         if key == "index" or value is None:
             continue
         if key in CALLED:
-            called = folded.setdefault(key, {"name": _Text(), CALLED[key]: _Text()})
+            called = folded.setdefault(key, {"name": _Pieces(), CALLED[key]: _Pieces()})
             for piece in called:
-                _add(called, piece, value.get(piece) or "")
+                called[piece].append(value.get(piece) or "")
         else:
             folded[key] = value
 
 
-def _joined(value: Any) -> Any:
-    if isinstance(value, _Text):
-        return "".join(value.pieces)
-    return {key: _joined(each) for key, each in value.items()} if isinstance(value, dict) else value
-
-
 def _close_choice(choice: Part) -> None:
-    choice["message"] = _joined(choice["message"])
-    calls = choice["message"].get("tool_calls")
+    message = choice["message"] = _joined(choice["message"])
+    calls = message.get("tool_calls")
     if isinstance(calls, dict):
-        choice["message"]["tool_calls"] = [calls[index] for index in sorted(calls)]
+        message["tool_calls"] = [calls[index] for index in sorted(calls)]

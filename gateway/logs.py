@@ -32,6 +32,8 @@ def configure(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(MaskingFormatter("%(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    # It shows a broken head of an answer, with a traceback: the call's own error says enough.
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
     # urllib3 logs addresses at DEBUG, RQ its jobs at INFO.
     for name in ("urllib3", "rq", "rq.worker"):
         logging.getLogger(name).setLevel(logging.WARNING)

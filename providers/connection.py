@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import http.client
 import socket
 import threading
@@ -11,6 +12,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from providers.chunks import ChunkedBody
+
+MOST_INTERIM = 8  # answers before the final one
 
 
 class Progress(threading.local):
@@ -41,6 +44,15 @@ class _Answer(http.client.HTTPResponse):
         if self.fp.peek(1):
             progress.answered = True
         super().begin()
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # RFC 9110, section 15.2: a client passes over interim answers; http.client knows 100 alone.
+        for _ in range(MOST_INTERIM):
+            line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not http.HTTPStatus.SWITCHING_PROTOCOLS < line[1] < http.HTTPStatus.OK:
+                return line
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException("too many interim answers")
 
     def _read1_chunked(self, n: int) -> bytes:
         # http.client's own gives one chunk at a time.

@@ -35,6 +35,8 @@ _WORD = re.compile(r"\S+\s*|\s+")
 class DemoProvider:
     """Answers by the model's name (see MODELS), always the same way; `sleep` is for tests."""
 
+    streams_only = False
+
     def __init__(self, sleep: Callable[[float], None] | None = None) -> None:
         self._sleep = sleep or time.sleep
 

@@ -35,6 +35,7 @@ class HttpProvider:
     def __init__(
         self, wire: Wire, transport: Transport, embeddings: EmbeddingsWire | None = None
     ) -> None:
+        self.streams_only = wire.streams_only
         self._wire = wire
         self._transport = transport
         self._embeddings = embeddings

@@ -29,6 +29,7 @@ from providers.connection import POOLS, progress
 from providers.wire import Request
 
 READ = 1 << 16  # bytes: at most this much of what has arrived
+FAST = READ // 4  # bytes in one reading, of a provider that sends faster than we read
 # The largest answer that is expected: 2,048 embeddings of 3,072 float32 are 32 MiB in base64, and
 # what is around each of them wants room as well.
 MAX_BODY = 34 << 20  # bytes
@@ -193,7 +194,7 @@ class Answer:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._raw = response.raw
-        self._left = limit
+        self._limit = self._left = limit
 
     def read(self) -> bytes:
         """What has arrived, at least one byte; empty at the body's end. Raises UpstreamError."""
@@ -203,11 +204,17 @@ class Answer:
             raise _translate(error) from error
         self._left -= len(piece)
         if self._left < 0:
-            raise UpstreamBadResponse("The provider's answer is too large.")
+            raise _too_large()
+        if len(piece) > FAST:
+            time.sleep(
+                0
+            )  # more is there already: without a wait, no other call would have its turn
         return piece
 
     def read_all(self, at_most: int | None = None) -> bytes:
         """The whole body, or its first bytes; raises UpstreamError."""
+        if at_most is None and (self._raw.length_remaining or 0) > self._limit:
+            raise _too_large()  # before any of it takes memory
         body = bytearray()
         while (at_most is None or len(body) < at_most) and (piece := self.read()):
             body += piece
@@ -221,6 +228,10 @@ class Answer:
         connection.sock.settimeout(LINGER)  # a provider may hold the stream open after its end mark
         with suppress(UpstreamError):
             self.read()
+
+
+def _too_large() -> GatewayError:
+    return UpstreamBadResponse("The provider's answer is too large.")
 
 
 def _be_patient(raw: Any, seconds: float) -> None:

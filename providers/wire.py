@@ -13,6 +13,8 @@ from gateway.errors import GatewayError, InvalidRequest, UpstreamRejected
 class Provider(Protocol):
     """Something that answers chat calls, and calls for embeddings."""
 
+    streams_only: bool  # its whole answers are streams, folded
+
     def complete(self, call: ChatCall) -> Part:
         """The whole answer (`message` in its choices); raises a GatewayError."""
         ...

@@ -29,6 +29,9 @@ PEPPER = "a pepper for tests, and only for tests"
 READY_SECONDS = 30
 LOOK_SECONDS = 0.05
 
+OPENAI_KEY, ANTHROPIC_KEY = "sk-canary-openai-0123456789", "sk-ant-canary-0123456789"
+SECRETS = (OPENAI_KEY, ANTHROPIC_KEY)  # neither callers nor logs may be told
+
 # Any model of the fake provider: its name says how it answers.
 MODELS = """
 [providers.fake]
@@ -134,7 +137,7 @@ class Stack:
         self._ending.callback(self._kill_all)
         models = self.folder / "models.toml"
         redis_url, provider_url = self.addresses()
-        models.write_text(MODELS.format(url=provider_url))
+        models.write_text(self.catalogue(provider_url))
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/inference/v1"
         self.env = {
@@ -144,9 +147,9 @@ class Stack:
             "REDIS_URL": redis_url,
             "DEMO_MODELS": "1",
             "MODELS_FILE": str(models),
-            "OPENAI_API_KEY": "sk-canary-openai-0123456789",
+            "OPENAI_API_KEY": OPENAI_KEY,
             "OPENAI_BASE_URL": f"{provider_url}/v1",
-            "ANTHROPIC_API_KEY": "sk-ant-canary-0123456789",
+            "ANTHROPIC_API_KEY": ANTHROPIC_KEY,
             "ANTHROPIC_BASE_URL": provider_url,
             "WEB_CONCURRENCY": "1",
             **self._env,
@@ -165,6 +168,10 @@ class Stack:
     def addresses(self) -> tuple[str, str]:
         """Where the service is told to find Redis and the provider."""
         return self.server.url, self.upstream.url
+
+    def catalogue(self, provider_url: str) -> str:
+        """The text of MODELS_FILE."""
+        return MODELS.format(url=provider_url)
 
     def start_web(self, port: int) -> Process:
         command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "wsgi:app"]

@@ -5,7 +5,9 @@ embeddings at /v1 and Anthropic's messages (streamed) at /v1/messages. The model
 list of words joined by dashes, each with the numbers that follow it: see upstream_answers.WORDS.
 Words that are not there do nothing, so that any real model's name echoes the last user message.
 
-GET /log gives what was asked so far, DELETE /log forgets it.
+GET /log gives what was asked so far, DELETE /log forgets it. PUT /down takes an object of models
+and a word for each, which they say from now on: `hang`, `reset` or `refuse` (a 500).
+Each `--tls` names a PEM file with key and certificate, and adds a port where the same is served.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import argparse
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import time
 import urllib.request
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.upstream_answers import Answer
@@ -33,6 +37,7 @@ class Records:
     def __init__(self) -> None:
         self.calls: deque[dict] = deque(maxlen=MAX_LOG)
         self.asked: set[tuple[str, str]] = set()
+        self.down: dict[str, str] = {}
         self.connections = 0
 
     def first_time(self, model: str, text: str) -> bool:
@@ -53,6 +58,7 @@ class Connection(asyncio.Protocol):
         self.buffer = b""
         self.task: asyncio.Task | None = None
         self.stale = False
+        self.key = ""
         self.may_write = asyncio.Event()
         self.may_write.set()
 
@@ -106,6 +112,11 @@ class Connection(asyncio.Protocol):
                 self.records.clear()
             self.reply(200, json.dumps(list(self.records.calls)).encode())
             return
+        if path == "/down":
+            self.records.down = json.loads(body)
+            self.reply(200, b"{}")
+            return
+        self.key = headers.get("authorization") or headers.get("x-api-key") or ""
         asked = json.loads(body)
         record = {
             "path": path,
@@ -128,7 +139,8 @@ class Connection(asyncio.Protocol):
             record["ended"] = time.time()
 
     async def write(self, data: bytes) -> None:
-        self.transport.write(data)
+        if not self.transport.is_closing():  # else this task is about to be cancelled
+            self.transport.write(data)
         await self.may_write.wait()
 
     def head(self, status: int, headers: dict[str, str]) -> bytes:
@@ -152,15 +164,17 @@ class Connection(asyncio.Protocol):
 class Upstream:
     """The fake provider in a process of its own; a context manager. Port 0 is any free one."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, certificates: Sequence[Path] = ()) -> None:
+        secure = [word for path in certificates for word in ("--tls", str(path))]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.upstream", "--port", str(port)],
+            [sys.executable, "-m", "tests.upstream", "--port", str(port), *secure],
             cwd=Path(__file__).parent.parent,
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self.process.stdout
         self.port = int(self.process.stdout.readline())
+        self.secure_ports = [int(self.process.stdout.readline()) for _ in certificates]
         self.url = f"http://127.0.0.1:{self.port}"
 
     def log(self) -> list[dict]:
@@ -169,6 +183,10 @@ class Upstream:
 
     def clear(self) -> None:
         self._ask("DELETE")
+
+    def down(self, **models: str) -> None:
+        """From now on these models, and no others, say what the word means: see `/down`."""
+        self._ask("PUT", "/down", json.dumps(models).encode())
 
     def stop(self) -> None:
         if self.process.stdout and not self.process.stdout.closed:
@@ -182,23 +200,39 @@ class Upstream:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _ask(self, method: str, path: str = "/log") -> bytes:
-        request = urllib.request.Request(f"{self.url}{path}", method=method)
+    def _ask(self, method: str, path: str = "/log", body: bytes | None = None) -> bytes:
+        request = urllib.request.Request(f"{self.url}{path}", data=body, method=method)
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(request, timeout=10) as response:
             return response.read()
 
 
-async def main(port: int) -> None:
+async def main(port: int, certificates: Sequence[str]) -> None:
     records = Records()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(records), "127.0.0.1", port, backlog=4096)
-    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    servers = []
+    for each in (None, *certificates):
+        secure = None
+        if each is not None:
+            secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            secure.load_cert_chain(each)
+        servers.append(
+            await loop.create_server(
+                lambda: Connection(records),
+                "127.0.0.1",
+                0 if secure else port,
+                ssl=secure,
+                backlog=4096,
+            )
+        )
+        sys.stdout.write(f"{servers[-1].sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
-    await server.serve_forever()
+    await servers[0].serve_forever()
 
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--port", type=int, default=0)
-    asyncio.run(main(options.parse_args().port))
+    options.add_argument("--tls", action="append", default=[])
+    given = options.parse_args()
+    asyncio.run(main(given.port, given.tls))

@@ -8,11 +8,15 @@ import json
 import struct
 from typing import Any
 
+from tests.upstream_oddities import INSTEAD, Shape
+
 WORDS = {
     "delay": "delay-MS: wait before the answer",
     "stream": "stream-N-MS: N deltas of one word, MS apart",
     "slow": "slow-N: N deltas, a second apart",
+    "from": "from-N: with `stream`, the deltas are numbered from N on",
     "nonce": "with `stream`: the last user message comes first, as a delta of its own",
+    "emoji": "with `stream`: each delta ends with one",
     "fat": "fat-N: each delta is N kilobytes longer",
     "status": "status-N: this HTTP status, with an error of the dialect",
     "once": "once-N: this status the first time this model and text are asked for, then an answer",
@@ -20,7 +24,25 @@ WORDS = {
     "reset": "the connection is reset before the first byte; with `mid`, in the middle",
     "hang": "no answer at all; with `mid`, silence in the middle",
     "cut": "the answer ends before it is complete",
-    "error": "error-mid: an error inside the stream",
+    "error": "error-mid: an error inside the stream; with `first`, inside a whole answer too",
+    "first": "with `cut`, `error`, `reset`, `hang`: after the opening, before the first delta",
+    "at": "at-N: with `mid` or `cut`, after N deltas instead of half of them",
+    "pings": "pings-MS: a stream that says nothing but pings; a whole answer never comes",
+    "garbled": "an event in the middle of a stream is no JSON",
+    "toolong": "400: the call is longer than the model's context",
+    "policy": "400: the call is against the provider's rules",
+    "leak": "with `status` or `error`: the error tells the key that came with the call",
+    "wild": "a stream with a BOM, comments, CR LF, and data in two lines",
+    "strange": "fields nobody knows, huge numbers, usage that is null, chunks without a choice",
+    "trailers": "trailers after the stream's last chunk",
+    "early": "`103 Early Hints` before the answer",
+    "http10": "HTTP/1.0: the end of the connection is the end of the answer",
+    "drip": "drip-MS: one byte of the answer each MS",
+    "endless": "a stream that never ends",
+    "line": "line-N: a line of N megabytes",
+    "bomb": "bomb-N: N megabytes, compressed to few bytes",
+    "lengths": "two lengths that differ",
+    "short": "an answer longer than its `Content-Length`, on a connection that is kept",
     "linger": "the body stays open after the stream's end marker",
     "stale": "the connection is closed when its next request arrives",
     "redirect": "a redirect to /log",
@@ -67,12 +89,14 @@ class Answer:
         if "schema" in self.words:
             wanted = asked["response_format"]["json_schema"]["schema"]
             self.text = json.dumps(example_of(wanted))
+        self.shape = Shape(self.words, self.dialect.ping)
+        self.key = connection.key
         self.pause = 0.0
         self.deltas = [word + " " for word in self.text.split(" ")]
         self.deltas[-1] = self.deltas[-1][:-1]
         if "stream" in self.words:
             count, pause = [*self.words["stream"], 64, 20][:2]
-            self.deltas, self.pause = [f"t{i} " for i in range(count)], pause / 1000
+            self.deltas, self.pause = numbered(count, self.words), pause / 1000
         if "slow" in self.words:
             self.deltas = [f"t{i} " for i in range(self.number("slow", 10))]
             self.pause = 1.0
@@ -96,7 +120,9 @@ class Answer:
 
     async def give(self) -> None:
         words, connection = self.words, self.connection
-        early = "mid" not in words
+        early = not {"mid", "first"} & words.keys()
+        if down := connection.records.down.get(self.asked["model"]):
+            words = self.words = behaviour(DOWN[down])
         if "delay" in words:
             await asyncio.sleep(self.number("delay", 500) / 1000)
         if "hang" in words and early:
@@ -105,6 +131,9 @@ class Answer:
             connection.reset()
             return
         status = self.dialect.status(self.number("status", 200))
+        code = next((CODES[word] for word in CODES if word in words), None)
+        if code:
+            status = 400
         if "once" in words and connection.records.first_time(self.asked["model"], self.text):
             status = self.number("once", 500)
         connection.stale = "stale" in words
@@ -112,7 +141,11 @@ class Answer:
         if "redirect" in words:
             connection.reply(302, b"{}", {"Location": "/log"})
         elif status != 200:
-            connection.reply(status, self.dialect.error(status), headers)
+            if "leak" in words:
+                headers["X-Your-Key"] = self.key
+            connection.reply(status, self.dialect.error(status, code, self.leaked()), headers)
+        elif instead := next((INSTEAD[word] for word in INSTEAD if word in words), None):
+            await instead(self)
         elif "html" in words:
             connection.reply(200, b"<p>Hello</p>", {"Content-Type": "text/html"})
         elif "malformed" in words:
@@ -126,6 +159,16 @@ class Answer:
         else:
             await self.whole()
 
+    def leaked(self) -> str:
+        """What an error says beside its usual words."""
+        return f" You said {self.key}." if "leak" in self.words else ""
+
+    def broken_at(self) -> int:
+        """After how many deltas an answer breaks off."""
+        if "first" in self.words:
+            return 0
+        return min(self.number("at", len(self.deltas) // 2), len(self.deltas))
+
     async def huge(self, megabytes: int) -> None:
         body = b" " * (1 << 20)
         length = {"Content-Type": "application/json", "Content-Length": str(megabytes << 20)}
@@ -135,9 +178,13 @@ class Answer:
 
     async def whole(self) -> None:
         await asyncio.sleep(self.pause * len(self.deltas))
+        if "pings" in self.words:
+            await asyncio.Event().wait()
         body = self.dialect.whole("".join(self.deltas))
+        if {"error", "first"} <= self.words.keys():
+            body = self.dialect.error(500, said=self.leaked())
         if not {"cut", "reset", "hang"} & self.words.keys():
-            self.connection.reply(200, body)
+            await self.shape.whole(self.connection, body)
             return
         half = len(body) // 2
         self.connection.reply(200, body[:half], missing=len(body) - half)
@@ -145,24 +192,32 @@ class Answer:
 
     async def stream(self) -> None:
         broken = {"cut", "reset", "hang", "error"} & self.words.keys()
-        kind = {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"}
-        deltas = self.deltas[: len(self.deltas) // 2] if broken else self.deltas
-        data = self.connection.head(200, kind) + chunk(self.dialect.opening())
-        for delta in deltas:
+        deltas = self.deltas[: self.broken_at()] if broken else self.deltas
+        shape, write = self.shape, self.connection.write
+        data = shape.head(self.connection) + shape.piece(self.dialect.opening())
+        while "pings" in self.words:
+            await write(data)
+            await asyncio.sleep(self.number("pings", 100) / 1000)
+            data = shape.piece(self.dialect.ping)
+        for number, delta in enumerate(deltas):
             if self.pause:
-                await self.connection.write(data)
+                await write(data)
                 await asyncio.sleep(self.pause)
                 data = b""
-            data += chunk(self.dialect.delta(delta))
+            data += shape.piece(self.dialect.delta(delta))
+            if "garbled" in self.words and number == len(deltas) // 2:
+                data += shape.piece(b'data: {"choices": [{"delta"\n\n')
         if broken:
-            await self.connection.write(data)
+            await write(data)
             await self.break_off()
             return
-        data += chunk(self.dialect.ending(len(self.deltas)))
+        data += shape.piece(self.dialect.ending(len(self.deltas)))
         if "linger" in self.words:
-            await self.connection.write(data)
+            await write(data)
             await asyncio.Event().wait()
-        await self.connection.write(data + b"0\r\n\r\n")
+        await write(data + shape.end)
+        if shape.closes:
+            self.connection.transport.close()
 
     async def break_off(self) -> None:
         if "hang" in self.words:
@@ -170,14 +225,22 @@ class Answer:
         elif "reset" in self.words:
             self.connection.reset()
         elif "error" in self.words and self.asked.get("stream"):
-            await self.connection.write(chunk(self.dialect.error_event()) + b"0\r\n\r\n")
+            event = chunk(self.dialect.error_event(self.leaked()))
+            await self.connection.write(event + b"0\r\n\r\n")
         elif self.asked.get("stream"):
             await self.connection.write(b"0\r\n\r\n")
         else:
             self.connection.transport.close()
 
 
+# What a model says that is down: see upstream.py.
+DOWN = {"hang": "hang", "reset": "reset", "refuse": "status-500"}
+CODES = {"toolong": "context_length_exceeded", "policy": "content_policy_violation"}
+
+
 class Dialect:
+    ping = b": still here\n\n"
+
     def status(self, status: int) -> int:
         return status
 
@@ -208,13 +271,14 @@ class OpenAI(Dialect):
         tokens = usage(len(text.split()))
         return json.dumps({**self.identity, "choices": [choice], "usage": tokens}).encode()
 
-    def error(self, status: int) -> bytes:
-        message = f"The upstream says {status}."
-        said = {"message": message, "type": "upstream", "param": None, "code": None}
-        return json.dumps({"error": said}).encode()
+    def error(self, status: int, code: str | None = None, said: str = "") -> bytes:
+        message = f"The upstream says {status}.{said}"
+        error = {"message": message, "type": "upstream", "param": None, "code": code}
+        return json.dumps({"error": error}).encode()
 
-    def error_event(self) -> bytes:
-        return event({"error": {"message": "broken", "type": "server_error", "code": None}})
+    def error_event(self, said: str = "") -> bytes:
+        message = f"broken{said}"
+        return event({"error": {"message": message, "type": "server_error", "code": None}})
 
 
 class ToolCall(OpenAI):
@@ -269,9 +333,9 @@ class Embeddings(OpenAI):
         body = {"object": "list", "data": data, "model": self.asked["model"], "usage": tokens}
         return json.dumps(body).encode()
 
-    def error(self, status: int) -> bytes:
+    def error(self, status: int, code: str | None = None, said: str = "") -> bytes:
         if "picky" not in self.words:
-            return super().error(status)
+            return super().error(status, code, said)
         message = "encoding_format: Extra inputs are not permitted"
         return json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode()
 
@@ -283,6 +347,8 @@ class Embeddings(OpenAI):
 
 
 class Anthropic(Dialect):
+    ping = b'event: ping\ndata: {"type": "ping"}\n\n'
+
     def __init__(self, thinks: bool = False) -> None:
         self.index = int(thinks)  # of the block of text
 
@@ -325,17 +391,27 @@ class Anthropic(Dialect):
     def whole(self, text: str) -> bytes:
         return json.dumps({"type": "message", "content": [{"type": "text", "text": text}]}).encode()
 
-    def error(self, status: int) -> bytes:
-        said = {"type": "api_error", "message": f"The upstream says {status}."}
-        return json.dumps({"type": "error", "error": said}).encode()
+    def error(self, status: int, code: str | None = None, said: str = "") -> bytes:
+        message = f"The upstream says {status}.{said}"
+        if code == CODES["toolong"]:
+            message = f"prompt is too long: 2 tokens > 1 maximum.{said}"  # it has no code for it
+        kind = "api_error" if status >= 500 else "invalid_request_error"
+        return json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
 
-    def error_event(self) -> bytes:
-        said = {"type": "api_error", "message": "broken"}
-        return named({"type": "error", "error": said})
+    def error_event(self, said: str = "") -> bytes:
+        error = {"type": "api_error", "message": f"broken{said}"}
+        return named({"type": "error", "error": error})
+
+
+def numbered(count: int, words: dict[str, list[int]]) -> list[str]:
+    """The deltas of `stream`; clients know the whole answer by the same words."""
+    first = (words.get("from") or [0])[0]
+    ending = "\N{WINKING FACE} " if "emoji" in words else " "
+    return [f"t{first + i}{ending}" for i in range(count)]
 
 
 def event(body: dict) -> bytes:
-    return b"data: " + json.dumps(body).encode() + b"\n\n"
+    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
 
 
 def named(body: dict) -> bytes:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from math import inf
 
 import gevent
@@ -18,7 +19,7 @@ import orjson
 
 from gateway import garbage
 from gateway.catalogue_file import ModelRow
-from gateway.chat import ChatCall, Part, says_something
+from gateway.chat import ChatCall, Part, fold, says_something
 from gateway.errors import GatewayError, UpstreamTimeout
 from providers.wire import Provider
 
@@ -54,6 +55,9 @@ class Attempts:
 
     def complete(self, provider: Provider, call: ChatCall) -> Part:
         """The whole answer; raises the last attempt's GatewayError."""
+        if provider.streams_only:
+            # Its first byte, a ping perhaps, says nothing: the first token is to be waited for.
+            return fold(chain.from_iterable(self.stream(provider, call)))
         return self._first_answer(partial(provider.complete, call))
 
     def embed(self, provider: Provider, call: ChatCall) -> Part:

@@ -46,7 +46,6 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.5
 RECORDS_EVERY = 2  # ticks between two renewals of RQ's records
 CANCEL_LOOKS = 20  # ticks that a cancelled call is looked for
-LEASES_EVERY = 2  # ticks between two looks at the leases of web processes
 WORKER_TTL = 20  # seconds RQ's record outlives its last renewal, besides RQ's own 60
 STOP_SECONDS = 1.0  # for stopped calls to write their outcome
 FLUSH_SECONDS = 1.0  # for the last writes
@@ -205,8 +204,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         while True:
             try:
                 self._obey_cancels()
-                if count % LEASES_EVERY == 0:
-                    self._cancel_for_dead_webs()
+                self._cancel_for_dead_webs()
                 if count % RECORDS_EVERY == 0:
                     self._renew_records()
                     self._learn_breakers()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,10 +16,12 @@ from redis.exceptions import RedisError
 
 from gateway import keyspace
 from gateway.lease import STEADY_SECONDS
+from tests.faults import clock, footprint, routes
 from tests.faults.client import Client, Seen
 from tests.faults.proxy import FaultProxy
 from tests.faults.reconciler import Defect, leaked_keys, sockets_left
-from tests.stack import LOOK_SECONDS, Process, Stack, free_port, until
+from tests.stack import LOOK_SECONDS, SECRETS, Process, Stack, free_port, until
+from tests.upstream import Upstream
 
 IN_FLIGHT = 50  # least calls that a fault must meet
 LOAD = 60
@@ -30,19 +33,45 @@ SHORT = ("fake/nonce-stream-10-40", "claude/nonce-stream-5-50", "fake/delay-300"
 
 
 class Arena(Stack):
-    """A stack whose ways can be broken; everything random comes from `seed`."""
+    """A stack whose ways can be broken; everything random comes from `rng`.
+
+    `clocks` are the kinds of processes ("web", "worker") whose wall clock `jump` can move.
+    """
 
     def __init__(
-        self, folder: Path, seed: str, *, workers: int = 1, env: dict[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        workers: int = 1,
+        env: dict[str, str] | None = None,
+        clocks: Sequence[str] = (),
     ) -> None:
-        super().__init__(folder, workers=workers, env=env)
-        self.rng = random.Random(seed)
+        trusting = {"UPSTREAM_CA_BUNDLE": str(routes.AUTHORITY)}
+        super().__init__(folder, workers=workers, env={**trusting, **(env or {})})
+        self.rng = random.Random()
+        self.clocks = clocks
         self.seen: list[Seen] = []
         self.defects: list[Defect] = []
         self.dead: set[Process] = set()  # processes that were to end
-        self.met = 0  # calls in flight when the fault came
         self.since = 0  # calls in `seen` of earlier rows
+        self.begin("")
         self._threads: list[threading.Thread] = []
+
+    def begin(self, seed: str) -> None:
+        """Begin a row: forget what came of the last one."""
+        self.rng.seed(seed)
+        self.defects = []
+        self.notes: list[str] = []  # figures worth knowing
+        self.since = len(self.seen)
+        self.met = 0  # calls in flight when the fault came
+        self.fault_at = 0.0  # when it came, in seconds since 1970; 0: with the provider's answers
+        self.recovery: float | None = None  # seconds after the fault until a call was answered
+
+    def fake_provider(self) -> Upstream:
+        return Upstream(certificates=routes.CERTIFICATES)
+
+    def catalogue(self, provider_url: str) -> str:
+        return super().catalogue(provider_url) + routes.rows(self.upstream.secure_ports)
 
     def addresses(self) -> tuple[str, str]:
         path = unquote(self.server.url.removeprefix("unix://"))
@@ -55,9 +84,10 @@ class Arena(Stack):
         )
 
     def _process(self, command: list[str], name: str) -> Process:
-        if name != "worker":
-            return super()._process(command, name)
-        usual, self.env = self.env, {**self.env, "REDIS_URL": self._worker_url()}
+        more = {} if name == "web" else {"REDIS_URL": self._worker_url()}
+        if name in self.clocks:
+            more |= clock.environment(self.folder)
+        usual, self.env = self.env, {**self.env, **more}
         try:
             return super()._process(command, name)
         finally:
@@ -76,16 +106,17 @@ class Arena(Stack):
         deadline: float = 15.0,
         leave: tuple[float, float] | None = None,
         reads: bool = True,
-        streams: bool = False,
+        streams: bool | None = None,
     ) -> list[Seen]:
-        """Begin calls, half of them (or all) streams, at random moments of `over` seconds.
+        """Begin calls at random moments of `over` seconds: half of them streams, or all or none.
 
         With `leave` their clients go after a random time between these two.
         """
         made = []
         for number in range(count):
             nonce = f"n{len(self.seen)}x{self.rng.getrandbits(48):012x}"
-            seen = Seen(nonce, self.rng.choice(models), streams or number % 2 == 0, deadline)
+            stream = number % 2 == 0 if streams is None else streams
+            seen = Seen(nonce, self.rng.choice(models), stream, deadline)
             client = Client(seen, self.key, self.rng.uniform(*leave) if leave else 0.0, reads)
             wait = self.rng.uniform(0, over)
             thread = threading.Thread(target=self._begin, args=(client, wait), daemon=True)
@@ -107,6 +138,15 @@ class Arena(Stack):
         """Wait until a random moment for the fault, with the load of `load` in flight."""
         time.sleep(self.rng.uniform(least, most))
         self.met = max(self.met, self.in_flight())
+        self.fault_at = time.time()
+
+    def dice(self) -> random.Random:
+        """Chances of their own, for another thread: the order of its throws is not ours to know."""
+        return random.Random(self.rng.getrandbits(64))
+
+    def jump(self, seconds: int) -> None:
+        """Move the wall clock of the processes in `clocks` so far from the true time."""
+        clock.move(self.folder, seconds)
 
     def meet(self) -> None:
         """Wait until the load is in flight; the provider brings the fault."""
@@ -131,8 +171,13 @@ class Arena(Stack):
     def only(self, codes: Iterable[str], seen: Iterable[Seen] | None = None) -> None:
         """Demand that no other error than these came."""
         known = set(codes)
-        others = sorted({each.code for each in seen or self.here() if each.code} - known)
-        self.demand(not others, f"unexpected errors: {', '.join(others)}")
+        others = Counter(
+            f"{each.code} ({each.model})"
+            for each in seen or self.here()
+            if each.code and each.code not in known
+        )
+        told = ", ".join(f"{count} {what}" for what, count in others.items())
+        self.demand(not others, f"unexpected errors: {told}")
 
     def here(self) -> list[Seen]:
         """The calls of this row."""
@@ -191,6 +236,12 @@ class Arena(Stack):
     # The end of a row
 
     def recovered(self, seconds: float = 5.0) -> None:
+        """Demand that a new call is answered within `seconds`; called when the fault is over."""
+        began = time.monotonic()
+        self.answers(seconds)
+        self.recovery = time.monotonic() - began
+
+    def answers(self, seconds: float = 5.0) -> None:
         """Demand that a new call is answered within `seconds`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -210,8 +261,18 @@ class Arena(Stack):
         for process in self._processes:
             if process not in self.dead and process.popen.poll() is not None:
                 self.demand(False, f"{process.log.name} exited with {process.popen.returncode}")
-        self.demand("Traceback" not in self.logs(), "a traceback in the logs")
-        self.demand("WORKER TIMEOUT" not in self.logs(), "gunicorn gave its worker up")
+        logs = self.logs()
+        self.demand("Traceback" not in logs, "a traceback in the logs")
+        self.demand("WORKER TIMEOUT" not in logs, "gunicorn gave its worker up")
+        told = any(secret in logs for secret in (*SECRETS, self.key))
+        self.demand(not told, "a key in the logs")
+
+    def footprints(self) -> dict[Process, footprint.Footprint]:
+        """What each living process holds; its peak is counted from now on."""
+        living = [process for process in self._processes if process.popen.poll() is None]
+        # Kept connections to providers are no leak: the pool bounds them.
+        ports = (self.provider.port, *self.upstream.secure_ports)
+        return {process: footprint.of(process.pid, ports) for process in living}
 
     def check_quiet(self) -> None:
         """Note the keys and connections that are left a while after the last call."""

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.upstream_answers import behaviour
+from tests.stack import SECRETS
+from tests.upstream_answers import behaviour, numbered
 
 PATIENCE_SECONDS = 5.0  # past a call's deadline: the promise's own
 
@@ -34,6 +35,8 @@ class Seen:
     retry_after: str = ""
     text: str = ""
     reasons: int = 0  # finish reasons that came
+    answerers: set[str] = field(default_factory=set)  # the models that the answer names
+    told_secret: bool = False  # a provider's key came
     done: bool = False  # `data: [DONE]` came
     code: str = ""  # of the error that came
     broken: str = ""  # how the connection failed, if it did
@@ -50,11 +53,13 @@ class Seen:
 
     @property
     def wanted(self) -> str:
-        """What the fake provider says to it."""
-        words = behaviour(self.model)
+        """What the fake provider says to it, by the name of the model that answered."""
+        words = behaviour(min(self.answerers, default=self.model))
+        if "endless" in words:
+            return f"{self.nonce} " + "x" * len(self.text)
         if "stream" not in words:
             return self.nonce
-        parts = [f"{self.nonce} ", *(f"t{i} " for i in range(words["stream"][0]))]
+        parts = [f"{self.nonce} ", *numbered(words["stream"][0], words)]
         return "".join(part + "x" * 1024 * (words.get("fat") or [0])[0] for part in parts)
 
 
@@ -69,6 +74,7 @@ class Client:
     # The socket itself: the connection forgets it as soon as the head of the answer is there.
     _socket: socket.socket | None = field(default=None, repr=False)
     _over: threading.Event = field(default_factory=threading.Event, repr=False)
+    _said: list[str] = field(default_factory=list, repr=False)  # joined once: answers may be long
 
     def run(self) -> None:
         """Call, and note everything in `seen`."""
@@ -83,6 +89,7 @@ class Client:
                 seen.broken = type(error).__name__
         finally:
             seen.ended = time.time()
+            seen.text = "".join(self._said)
             self._over.set()
 
     def _leave_later(self) -> None:
@@ -130,12 +137,14 @@ class Client:
         seen.status = response.status
         seen.should_retry = response.headers.get("x-should-retry", "")
         seen.retry_after = response.headers.get("retry-after", "")
+        self._look_for_secrets(str(response.headers).encode())
         if response.headers.get_content_type() == "text/event-stream":
             self._read_events(response)
         else:
             self._read_whole(response.read())
 
     def _read_whole(self, body: bytes) -> None:
+        self._look_for_secrets(body)
         self._take(json.loads(body))
 
     def _read_events(self, response: http.client.HTTPResponse) -> None:
@@ -143,16 +152,23 @@ class Client:
             if data == "[DONE]":
                 self.seen.done = True
             else:
+                self._look_for_secrets(data.encode())
                 self._take(json.loads(data))
+
+    def _look_for_secrets(self, data: bytes) -> None:
+        if any(secret.encode() in data for secret in SECRETS):
+            self.seen.told_secret = True
 
     def _take(self, body: dict[str, Any]) -> None:
         seen = self.seen
         if "error" in body:
             seen.code = body["error"].get("code") or body["error"].get("type") or "error"
             return
+        if body.get("model"):
+            seen.answerers.add(body["model"])
         for choice in body.get("choices", ()):
             said = choice.get("delta") or choice.get("message") or {}
-            seen.text += said.get("content") or ""
+            self._said.append(said.get("content") or "")
             seen.reasons += choice.get("finish_reason") is not None
 
 

@@ -7,6 +7,7 @@ any thread. Connections are accepted on 127.0.0.1 and led to a TCP address or a 
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import struct
 import threading
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 AFTER_DROP_SECONDS = 2.0  # the server's side outlives a dropped reply: its command is to be run
+PIECE_SECONDS = 0.001  # between two pieces of a split answer: the reader is to see them apart
 ORDERED = 1e-6  # seconds between two pieces: the event loop's timers must not change their order
 
 
@@ -25,6 +27,7 @@ class Side(asyncio.Protocol):
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
         self.transport: Any = None
+        self._waiting = 0  # pieces that are put off; the loop may be late with them
         self._due = 0.0  # when the last piece for this side is written
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -47,11 +50,20 @@ class Side(asyncio.Protocol):
     def later(self, delay: float, act: Callable[[], None]) -> None:
         """Act on this side after the delay, and after what was put off before."""
         loop = asyncio.get_running_loop()
-        if not delay and self._due <= loop.time():
+        if not delay and not self._waiting:
             act()
             return
         self._due = max(loop.time() + delay, self._due + ORDERED)
-        loop.call_at(self._due, act)
+        self._waiting += 1
+        loop.call_at(self._due, self._now, act)
+
+    def _now(self, act: Callable[[], None]) -> None:
+        self._waiting -= 1
+        act()
+
+    def wait(self) -> float:
+        """Seconds until all that was put off is done."""
+        return max(0.0, self._due - asyncio.get_running_loop().time())
 
     def write(self, data: bytes) -> None:
         if self.transport is not None and not self.transport.is_closing():
@@ -113,9 +125,20 @@ class Pair:
     def _answer(self, data: bytes) -> None:
         if self.left is not None:
             data, self.left = data[: self.left], self.left - len(data)
-        self.client.later(self.proxy.pause, lambda: self.client.write(data))
+        if self.proxy.split:
+            self._answer_in_pieces(data, self.proxy.split)
+        else:
+            self.client.later(self.proxy.pause, lambda: self.client.write(data))
         if self.left is not None and self.left <= 0:
             self.client.later(self.proxy.pause, self.client.close)
+
+    def _answer_in_pieces(self, data: bytes, size: Callable[[], int]) -> None:
+        client, pause = self.client, self.proxy.pause
+        while data:
+            length = size()
+            piece, data = data[:length], data[length:]
+            client.later(pause, functools.partial(client.write, piece))
+            pause = client.wait() + PIECE_SECONDS
 
     def ended(self, side: Side) -> None:
         other = self.other(side)
@@ -183,6 +206,7 @@ class FaultProxy:
         self.pause = 0.0
         self.swallows = False
         self.cut: Callable[[], int] | None = None
+        self.split: Callable[[], int] | None = None
         self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -227,12 +251,16 @@ class FaultProxy:
         """Close each new connection after so many bytes of replies; asked once for each."""
         self._call(lambda: self._set(cut=size))
 
+    def split_by(self, size: Callable[[], int]) -> None:
+        """Hand replies on in pieces of so many bytes; asked once for each piece."""
+        self._call(lambda: self._set(split=size))
+
     def heal(self) -> None:
         """Be a good proxy again; connections that lost bytes are reset."""
         self._call(self._heal)
 
     async def _heal(self) -> None:
-        await self._set(swallows=False, pause=0.0, cut=None, drops_left=0)
+        await self._set(swallows=False, pause=0.0, cut=None, split=None, drops_left=0)
         for pair in list(self.pairs):
             pair.left = None
             if pair.spoiled:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.faults.client import PATIENCE_SECONDS, Seen
 KINDS = {
     "lost": "no answer within the deadline + 5 s, or a connection that just ended",
     "duplicated": "more provider calls than the row allows, or two ends of one answer",
-    "wrong": "text of another request",
+    "wrong": "text of another request, or of two models, or of one that was not asked",
     "truncated": "called a success, and not the whole answer; or a stream without an end",
     "orphaned": "the provider still at work 3 s after the client left",
     "misled": "told to try again, although the provider may have been called",
@@ -35,7 +35,8 @@ ESTABLISHED, CLOSE_WAIT = "01", "08"
 class Allowed:
     """What a row permits beyond the ordinary."""
 
-    attempts: int = 1  # provider calls for one request
+    attempts: int = 1  # provider calls for one request at one model
+    models: int = 1  # models that may be asked for one request
     broken: bool = False  # connections may break: the web process that held them is killed
     orphan_seconds: float = ORPHAN_SECONDS
     retry: bool = False  # the provider itself says that the call may be tried again
@@ -74,6 +75,10 @@ def _of_client(each: Seen, called: bool, allowed: Allowed) -> Iterable[tuple[str
         yield "wrong", f"got {len(each.text)} characters that are not its answer's first"
     if each.reasons > 1:
         yield "duplicated", f"{each.reasons} finish reasons"
+    if len(each.answerers) > 1:
+        yield "wrong", f"an answer of {', '.join(sorted(each.answerers))}"
+    if each.told_secret:
+        yield "promise", "it was told a provider's key"
     if each.left:
         return
     late = each.ended - each.began > each.deadline + PATIENCE_SECONDS
@@ -93,8 +98,14 @@ def _of_client(each: Seen, called: bool, allowed: Allowed) -> Iterable[tuple[str
 def _of_provider(
     each: Seen, made: Sequence[Mapping[str, Any]], allowed: Allowed, now: float
 ) -> Iterable[tuple[str, str]]:
-    if len(made) > allowed.attempts:
-        yield "duplicated", f"{len(made)} provider calls"
+    asked = Counter(record["model"] for record in made)
+    for model, count in asked.items():
+        if count > allowed.attempts:
+            yield "duplicated", f"{count} provider calls of {model}"
+    if len(asked) > allowed.models:
+        yield "duplicated", f"{len(asked)} models were asked"
+    if not each.answerers <= asked.keys():
+        yield "wrong", f"an answer of {', '.join(sorted(each.answerers))}, who was not asked"
     if not each.left:
         return
     for record in made:

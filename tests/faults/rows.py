@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tests.faults import clock
 from tests.faults.arena import Arena
 from tests.faults.reconciler import Allowed
 
@@ -21,7 +22,13 @@ class Row:
     allowed: Allowed = field(default_factory=Allowed)
     short: bool = False  # part of the short form
     ends: bool = False  # the service is stopped: no call is answered afterwards
-    shared: bool = False  # harms no process, and runs on a stack with other rows
+    shared: str = ""  # harms no process, and runs on a stack with the other rows of this name
+    clocks: tuple[str, ...] = ()  # processes whose wall clock it moves
+    memory: int = 64  # megabytes that a process may hold more of after it
+
+    def missing(self) -> str:
+        """What this machine lacks for it; "" where it can run."""
+        return clock.MISSING if self.clocks else ""
 
 
 ROWS: dict[str, Row] = {}
@@ -36,14 +43,26 @@ def row(
     allowed: Allowed | None = None,
     short: bool = False,
     ends: bool = False,
-    shared: bool = False,
+    shared: str = "",
+    clocks: tuple[str, ...] = (),
+    memory: int = 64,
 ) -> Callable[[Callable[[Arena], None]], Callable[[Arena], None]]:
     """Enter a scenario into ROWS."""
 
     def enter(run: Callable[[Arena], None]) -> Callable[[Arena], None]:
         assert name not in ROWS, name
         ROWS[name] = Row(
-            name, what, run, workers, env or {}, allowed or Allowed(), short, ends, shared
+            name,
+            what,
+            run,
+            workers,
+            env or {},
+            allowed or Allowed(),
+            short,
+            ends,
+            shared,
+            clocks,
+            memory,
         )
         return run
 

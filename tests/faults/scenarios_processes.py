@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import time
 
+import requests
+
 from gateway import keyspace
 from tests.faults.arena import LONG, SHORT, Arena
-from tests.faults.reconciler import Allowed
+from tests.faults.reconciler import Allowed, nonce_of
 from tests.faults.rows import row
 from tests.stack import until
 
@@ -98,12 +100,31 @@ def the_web_process_is_killed(arena: Arena) -> None:
     arena.new_port()
 
 
-@row("P7", "SIGTERM of web and worker; what ends within the drain is answered", ends=True)
+def answer_of(arena: Arena) -> str:
+    """What a process that stops says to a new call: a status, or how it lets nobody in."""
+    try:
+        response = arena.ask("fake/echo", "late", headers={"X-Request-Timeout": "1"})
+        return str(response.status_code)
+    except requests.ConnectionError:
+        return "refused"
+
+
+@row("P7", "SIGTERM of web and worker; what ends within the drain is answered, new calls are not",
+     ends=True)  # fmt: skip
 def all_are_stopped(arena: Arena) -> None:
     calls = arena.load([*LONG, *SHORT], count=120)
     arena.soon(0.8, 1.5)
     stopped = arena.terminate(arena.web, arena.workers[0])
+    time.sleep(0.5)  # what it takes before it has noticed waits for a worker, in vain
+    until(lambda: answer_of(arena) in ("503", "refused"), 10, "an end of new calls")
+    answers = set()
+    while arena.in_flight():
+        answers.add(answer_of(arena))
+        time.sleep(arena.rng.uniform(0.02, 0.1))
     arena.finish()
+    arena.demand(answers <= {"503", "refused"}, f"new calls were told {sorted(answers)}")
+    late = [call for call in arena.upstream.log() if nonce_of(call) == "late" and call["started"]]
+    arena.demand(all(call["started"] < stopped + 2 for call in late), "a new call was made")
     arena.ended_well(arena.web, stopped)
     arena.ended_well(arena.workers[0], stopped)
     arena.demand(all(each.answered for each in calls), "a call that ends in time was lost")
@@ -200,3 +221,27 @@ def a_deploy(arena: Arena) -> None:
     for process in old:
         arena.ended_well(process, stopped)
     arena.demand(all(each.answered for each in calls), "a call failed during the deploy")
+
+
+def clocks_jump(arena: Arena) -> None:
+    """An hour on, and then two hours back, under calls; new ones come all the while."""
+    calls = arena.load()
+    calls += arena.load(SHORT, count=60, over=6.0)
+    arena.soon(0.6, 1.2)
+    for moved in (3600, -3600):
+        arena.jump(moved)
+        time.sleep(arena.rng.uniform(2.0, 3.0))
+    arena.finish()
+    arena.demand(all(each.answered for each in calls), "a call was lost")
+    told = arena.ask("fake/echo", "what time is it?").json()["created"]
+    if "web" in arena.clocks:
+        arena.demand(told < time.time() - 3000, "the clock did not jump")
+
+
+for _clocks in (("web",), ("worker",), ("web", "worker")):
+    row(
+        f"P14-{'-'.join(_clocks)}",
+        f"the clock of {' and '.join(_clocks)} jumps an hour on, then two back",
+        clocks=_clocks,
+        short=len(_clocks) == 2,
+    )(clocks_jump)

@@ -57,12 +57,29 @@ def redis_is_away_for_five_seconds(arena: Arena) -> None:
 def redis_is_away_for_long(arena: Arena) -> None:
     running = arena.load()
     arena.until_running(55)
+    arena.soon(0.0, 1.0)
     arena.server.stop()
     time.sleep(20.0)
     arena.server.start()
     arena.recovered(BACK_SECONDS)
     arena.finish()
     arena.only([*AWAY, "deadline_exceeded"], running)
+
+
+@row("R1-60s", "the same, away for 60 s; calls live for 90 s, and wait for their answers")
+def redis_is_away_for_a_minute(arena: Arena) -> None:
+    running = arena.load(deadline=90)
+    arena.until_running(55)
+    arena.soon(0.0, 1.0)
+    arena.server.stop()
+    late = arena.load(SHORT, count=30, over=50.0)
+    time.sleep(60.0)
+    arena.server.start()
+    arena.recovered(BACK_SECONDS)
+    arena.finish()
+    refused_in_time(arena, late)
+    arena.only(AWAY, running)
+    arena.demand(sum(each.answered for each in running) >= 50, "a running call was lost")
 
 
 @row("R1-kill", "kill -9 of Redis; up to a second of its last writes is gone")

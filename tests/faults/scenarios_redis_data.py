@@ -95,6 +95,31 @@ def the_reader_is_behind(arena: Arena) -> None:
     arena.only(["client_closed_request", "reply_lost", "job_lost"])
 
 
+def waiting(arena: Arena) -> int:
+    """How many parts of answers, a line each, wait in the inboxes."""
+    count = 0
+    for inbox in arena.redis.scan_iter(keyspace.inbox("*")):
+        for _, fields in arena.redis.xrange(inbox):
+            count += fields[b"e"].count(b'"delta"')
+    return count
+
+
+@row("R13-20k", "20,000 tokens wait for a web process that stands still: none is lost")
+def many_events_wait(arena: Arena) -> None:
+    arena.steady()
+    calls = arena.load(["fake/delay-2000-nonce-stream-400-0"], over=0.3, streams=True, deadline=25)
+    arena.until_running()
+    arena.soon(0.4, 1.0)
+    arena.web.signal(signal.SIGSTOP)
+    try:
+        # In less than the 4 s after which a web process is taken for dead.
+        until(lambda: waiting(arena) >= 20_000, 3.5, "20,000 waiting tokens")
+    finally:
+        arena.web.signal(signal.SIGCONT)
+    arena.finish()
+    arena.demand(all(each.answered for each in calls), "a call was lost")
+
+
 @row("R14", "50 ms more for each round trip to Redis", short=True)
 def redis_is_slow(arena: Arena) -> None:
     for proxy in (arena.web_redis, arena.worker_redis):

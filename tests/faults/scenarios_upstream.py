@@ -9,16 +9,24 @@ from tests.faults.arena import LONG, SHORT, Arena
 from tests.faults.reconciler import Allowed
 from tests.faults.rows import row
 
-READ_SECONDS = "5"  # longest silence of the provider on these stacks
-ENV = {"UPSTREAM_READ_SECONDS": READ_SECONDS}
+# How long the provider may be silent on these stacks.
+SILENCE = {"UPSTREAM_FIRST_BYTE_SECONDS": "5", "UPSTREAM_SILENCE_SECONDS": "5"}
+# No breaker opens: each call meets the failure itself, and has its retries.
+ENV = {**SILENCE, "BREAKER_FAILURES": "1000000"}
 TRIED_AGAIN = Allowed(attempts=3, retry=True)
 # A request on a kept connection that is closed before a byte comes back is sent again.
 REUSED = Allowed(attempts=3)
 PARTS = "delay-400-nonce-stream-10-20"
+PLACES = (1, 2, 5, 8, 10)  # tokens after which answers break off
 
 
 def both(words: str) -> list[str]:
     return [f"fake/{words}", f"claude/{words}"]
+
+
+def broken(words: str) -> list[str]:
+    """Models whose answers break off at various places."""
+    return [model for place in PLACES for model in both(f"{PARTS}-{words}-at-{place}")]
 
 
 # Name, what the provider does, models, errors that may come, how many of 60 may be answered
@@ -37,7 +45,7 @@ ROWS: Sequence[tuple[str, str, list[str], set[str], str, Allowed]] = (
     (
         "U5",
         "resets in the middle",
-        both(f"{PARTS}-reset-mid"),
+        broken("reset-mid"),
         {"upstream_error", "upstream_truncated"},
         "none",
         Allowed(),
@@ -45,7 +53,7 @@ ROWS: Sequence[tuple[str, str, list[str], set[str], str, Allowed]] = (
     (
         "U7",
         "falls silent in the middle (5 s)",
-        both(f"{PARTS}-hang-mid"),
+        broken("hang-mid"),
         {"upstream_timeout"},
         "none",
         Allowed(),
@@ -118,7 +126,7 @@ ROWS: Sequence[tuple[str, str, list[str], set[str], str, Allowed]] = (
     (
         "U14",
         "ends an answer before it is complete",
-        both(f"{PARTS}-cut"),
+        broken("cut-mid"),
         {"upstream_truncated"},
         "none",
         Allowed(),
@@ -126,7 +134,7 @@ ROWS: Sequence[tuple[str, str, list[str], set[str], str, Allowed]] = (
     (
         "U16",
         "sends an error inside a stream",
-        [f"fake/{PARTS}-error-mid"],
+        [model for model in broken("error-mid") if model.startswith("fake")],
         {"upstream_failed", "upstream_error", "server_error"},
         "some",
         Allowed(),
@@ -161,6 +169,9 @@ def provider_row(models: list[str], codes: set[str], answered: str) -> Callable[
         arena.demand(answered != "all" or count == len(calls), f"{count} were answered")
         arena.demand(answered != "none" or count == 0, f"{count} were answered")
         arena.demand(all(each.status not in (401, 403) for each in calls), "a 401 was passed on")
+        if "upstream_auth" in codes:
+            loud = arena.logs().count("ERROR workers.tasks call")
+            arena.demand(loud >= len(calls), f"{loud} lines in the log of {len(calls)} calls")
 
     return run
 
@@ -171,12 +182,12 @@ for _name, _what, _models, _codes, _answered, _allowed in ROWS:
         f"the provider {_what}",
         env=ENV,
         allowed=_allowed,
-        shared=True,
+        shared="provider",
         short=_name in ("U5", "U9-once", "U14"),
     )(provider_row(_models, _codes, _answered))
 
 
-@row("U6", "the provider is so slow that the deadline (3 s) passes", env=ENV, shared=True)
+@row("U6", "the provider is so slow that the deadline (3 s) passes", env=ENV, shared="provider")
 def the_deadline_passes(arena: Arena) -> None:
     calls = arena.load(both("nonce-stream-300-100"), over=0.1, deadline=3.0)
     arena.meet()
@@ -186,7 +197,9 @@ def the_deadline_passes(arena: Arena) -> None:
     arena.demand(all(each.ended - each.began < 5.0 for each in calls), "told after 5 s")
 
 
-@row("U17", "the provider sends 40 MB to four callers, beside 56 others", env=ENV, shared=True)
+@row(
+    "U17", "the provider sends 40 MB to four callers, beside 56 others", env=ENV, shared="provider"
+)
 def an_answer_is_huge(arena: Arena) -> None:
     huge = arena.load(["fake/delay-400-huge-40"], count=4, over=0.1, deadline=30)
     calls = arena.load([*LONG, *SHORT], count=56, over=0.1)
@@ -197,7 +210,8 @@ def an_answer_is_huge(arena: Arena) -> None:
     arena.demand(all(each.answered for each in calls), "a call of another was lost")
 
 
-@row("U21", "the provider closes kept connections as they are used", env=ENV, shared=True)
+# Not beside other rows: it leaves connections behind that are of no use to them.
+@row("U21", "the provider closes kept connections as they are used", env=ENV)
 def kept_connections_are_closed(arena: Arena) -> None:
     calls = arena.load(["fake/delay-400-stale"], over=0.1)
     arena.meet()
@@ -210,7 +224,7 @@ def kept_connections_are_closed(arena: Arena) -> None:
 
 
 @row("U26", "a mix of all of these, 200 calls, some of whose clients leave", env=ENV,
-     allowed=TRIED_AGAIN, shared=True, short=True)  # fmt: skip
+     allowed=TRIED_AGAIN, shared="provider", short=True)  # fmt: skip
 def everything_at_once(arena: Arena) -> None:
     models = [model for _, _, models, *_ in ROWS for model in models]
     arena.load([*models, *LONG, *SHORT], count=160, over=4.0)
@@ -221,7 +235,7 @@ def everything_at_once(arena: Arena) -> None:
     arena.demand(all(each.answered for each in calls), "a healthy call was lost")
 
 
-@row("U1-net", "connections to the provider reset and refused for 2 s", env=ENV, allowed=REUSED)
+@row("U1-net", "connections to the provider reset and refused for 2 s", env=SILENCE, allowed=REUSED)
 def the_provider_is_unreachable(arena: Arena) -> None:
     arena.load()
     arena.load(SHORT, count=60, over=4.0)
@@ -234,7 +248,13 @@ def the_provider_is_unreachable(arena: Arena) -> None:
     arena.only(["upstream_connect", "upstream_error", "upstream_truncated"])
 
 
-@row("U3-net", "a black hole instead of the provider for 7 s", env=ENV, allowed=REUSED, short=True)
+@row(
+    "U3-net",
+    "a black hole instead of the provider for 7 s",
+    env=SILENCE,
+    allowed=REUSED,
+    short=True,
+)
 def the_provider_is_a_black_hole(arena: Arena) -> None:
     arena.load()
     arena.soon()
@@ -247,7 +267,7 @@ def the_provider_is_a_black_hole(arena: Arena) -> None:
     arena.only(["upstream_timeout", "upstream_error", "upstream_truncated"])
 
 
-@row("U5-net", "every connection to the provider reset, five times", env=ENV, allowed=REUSED,
+@row("U5-net", "every connection to the provider reset, five times", env=SILENCE, allowed=REUSED,
      short=True)  # fmt: skip
 def the_provider_is_reset(arena: Arena) -> None:
     arena.load()
@@ -260,10 +280,11 @@ def the_provider_is_reset(arena: Arena) -> None:
     arena.only(["upstream_error", "upstream_truncated", "upstream_connect"])
 
 
-@row("U14-net", "each connection to the provider closed after 200 to 6,000 bytes", env=ENV,
+@row("U14-net", "each connection to the provider closed after 200 to 6,000 bytes", env=SILENCE,
      allowed=REUSED, short=True)  # fmt: skip
 def answers_are_cut(arena: Arena) -> None:
-    arena.provider.cut_after(lambda: arena.rng.randint(200, 6_000))
+    dice = arena.dice()
+    arena.provider.cut_after(lambda: dice.randint(200, 6_000))
     calls = arena.load(over=0.3)
     calls += arena.load(SHORT, count=40, over=2.0)
     arena.meet()

@@ -11,26 +11,6 @@ def message(*parts):
     return fold(parts)["choices"][0]["message"]
 
 
-class Piece(str):
-    """A text that may only be joined: to add each to all before it is quadratic work."""
-
-    def __radd__(self, other):
-        raise AssertionError(f"{self!r} was added to {other!r}")
-
-
-def test_pieces_of_a_text_are_joined_once():
-    function = {"name": Piece("f"), "arguments": Piece("{")}
-    told = message(
-        *[part({"content": Piece("a"), "reasoning_content": Piece("b")})] * 3,
-        part({"tool_calls": [{"index": 0, "function": function}]}),
-        part({"tool_calls": [{"index": 0, "function": {"arguments": Piece("}")}}]}),
-        *[part({"function_call": {"name": Piece("g"), "arguments": Piece("x")}})] * 2,
-    )
-    assert (told["content"], told["reasoning_content"]) == ("aaa", "bbb")
-    assert told["tool_calls"] == [{"function": {"name": "f", "arguments": "{}"}}]
-    assert told["function_call"] == {"name": "gg", "arguments": "xx"}
-
-
 def test_arguments_are_an_object_that_can_be_written_again():
     assert arguments('{"a":[1]}') == {"a": [1]}
     deep = '{"a":' * 300 + "1" + "}" * 300  # which orjson reads and does not write
@@ -48,6 +28,27 @@ def test_text_is_joined():
         "content": "a",
         "refusal": None,
     }
+
+
+class Piece(str):
+    """A text that does not want to be added to another: that copies both."""
+
+    def __add__(self, other):
+        raise AssertionError("it was added to")
+
+    __radd__ = __add__
+
+
+def test_texts_are_joined_at_once():
+    parts = [part({"content": Piece("a"), "reasoning_content": Piece("b")}) for _ in range(3)]
+    call = {"index": 0, "id": "1", "function": {"name": Piece("f"), "arguments": Piece("{")}}
+    more = {"index": 0, "function": {"arguments": Piece("}")}}
+    parts += [part({"tool_calls": [each]}) for each in (call, more)]
+    parts += [part({"audio": {"data": Piece("A")}})] * 2
+    said = message(*parts)
+    assert (said["content"], said["reasoning_content"]) == ("aaa", "bbb")
+    assert said["tool_calls"] == [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]
+    assert said["audio"] == {"data": "AA"}
 
 
 def test_a_role_that_is_repeated_is_not_joined():

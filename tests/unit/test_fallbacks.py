@@ -45,6 +45,8 @@ HANG = "hang"
 class Provider:
     """Answers each call by the next of its scripts, or always by the one it has."""
 
+    streams_only = False
+
     def __init__(self, *scripts: Any) -> None:
         self.calls = 0
         self._scripts = scripts

@@ -176,6 +176,25 @@ def test_one_reply_is_dropped_and_its_request_is_not(proxy: FaultProxy, echo: Ec
         assert said(connection, b"SECRET") == b"SECRET"
 
 
+def test_replies_are_handed_on_in_pieces_and_in_their_order(proxy: FaultProxy) -> None:
+    sizes: list[int] = []
+
+    def size() -> int:
+        sizes.append(len(sizes) % 7 + 1)
+        return sizes[-1]
+
+    proxy.split_by(size)
+    sent = b"".join(b"%04d" % number for number in range(200))
+    with connect(proxy) as connection:
+        got = b""
+        for start in range(0, len(sent), 40):
+            connection.sendall(sent[start : start + 40])
+        while len(got) < len(sent):
+            got += connection.recv(1000)
+    assert got == sent
+    assert len(sizes) >= len(sent) / 7
+
+
 def test_a_connection_is_cut_at_its_byte(proxy: FaultProxy) -> None:
     sizes = iter([5, 1000])
     proxy.cut_after(lambda: next(sizes))

@@ -50,6 +50,27 @@ def test_a_finished_answer_does_not_need_its_connections_end(transport, ask):
         assert content(ask(openai(url, transport), "echo")) == "a"
 
 
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+SAID = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 68\r\n\r\n"
+    b'{"choices":[{"message":{"content":"Hello"},"finish_reason":"stop"}]}'
+)
+
+
+@pytest.mark.parametrize("before", [EARLY, EARLY * 3, CONTINUE + EARLY, EARLY + CONTINUE])
+def test_interim_answers_are_passed_over(transport, ask, before):
+    with serving(before + SAID, before + SAID) as url:
+        provider = openai(url, transport)
+        assert [content(ask(provider, "echo")) for _ in range(2)] == ["Hello", "Hello"]
+
+
+def test_interim_answers_without_end_are_no_answer(transport, ask):
+    with serving(EARLY * 200 + SAID) as url, pytest.raises(UpstreamError) as caught:
+        ask(openai(url, transport), "echo")
+    assert caught.value.code == "upstream_bad_response"
+
+
 def test_a_server_without_tls_cannot_be_trusted(transport, ask):
     with serving(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url, pytest.raises(UpstreamTLS):
         ask(openai(url.replace("http:", "https:"), transport), "echo")

@@ -69,7 +69,7 @@ def own_logging(monkeypatch):
     """Lets a test configure logging without taking pytest's handlers away."""
     monkeypatch.setattr(logging.root, "handlers", [])
     monkeypatch.setattr(logging.root, "level", logging.root.level)
-    for name in ("urllib3", "rq", "rq.worker"):
+    for name in ("urllib3", "urllib3.connection", "rq", "rq.worker"):
         logger = logging.getLogger(name)
         monkeypatch.setattr(logger, "level", logger.level)
     logging.getLogger("rq.worker").setLevel(logging.INFO)  # as importing RQ does
@@ -83,6 +83,7 @@ def test_lines_go_to_standard_output_and_are_masked(own_logging, capsys):
     logging.getLogger("gateway.test").debug("hello %s", KEY)
     for chatty in ("urllib3.connectionpool", "rq.worker"):
         logging.getLogger(chatty).info("chatter")
+    logging.getLogger("urllib3.connection").warning("Failed to parse headers", exc_info=True)
     written = capsys.readouterr()
     assert written.out == "DEBUG gateway.test hello mk_inference_AbCd***\n"
     assert written.err == ""

@@ -29,8 +29,12 @@ GONE = replace(GOOD, text="n1 ", reasons=0, done=False, left=900.5)
 REFUSED = replace(GOOD, status=503, text="", reasons=0, done=False, code="queue_unavailable")
 
 
-def call(nonce: str = "n1", ended: float | None = 901.0) -> dict[str, Any]:
-    return {"body": {"messages": [{"role": "user", "content": nonce}]}, "ended": ended}
+MODEL = "nonce-stream-2-10"
+
+
+def call(nonce: str = "n1", ended: float | None = 901.0, model: str = MODEL) -> dict[str, Any]:
+    body = {"messages": [{"role": "user", "content": nonce}]}
+    return {"body": body, "ended": ended, "model": model}
 
 
 def kinds(seen: Seen, log: list[dict[str, Any]], allowed: Allowed = ORDINARY) -> list[str]:
@@ -77,6 +81,43 @@ def test_a_second_provider_call_is_one_unless_it_is_allowed() -> None:
     assert kinds(GOOD, [call(), call()]) == ["duplicated"]
     assert kinds(GOOD, [call(), call()], Allowed(attempts=2)) == []
     assert kinds(GOOD, [call(), call(), call()], Allowed(attempts=2)) == ["duplicated"]
+
+
+def test_a_second_model_is_one_unless_it_is_allowed() -> None:
+    log = [call(), call(model="another")]
+    assert kinds(GOOD, log) == ["duplicated"]
+    assert kinds(GOOD, log, Allowed(models=2)) == []
+    assert kinds(GOOD, [*log, call()], Allowed(models=2)) == ["duplicated"]
+
+
+FALLBACK = "nonce-stream-2-10-from-1000"
+FELL_OVER = replace(GOOD, model="first/model", answerers={FALLBACK}, text="n1 t1000 t1001 ")
+
+
+def test_the_answer_of_a_fallback_that_was_asked_is_none() -> None:
+    log = [call(model="first"), call(model=FALLBACK)]
+    assert kinds(FELL_OVER, log, Allowed(models=2)) == []
+    assert kinds(FELL_OVER, [call(model="first")], Allowed(models=2)) == ["wrong"]
+
+
+@pytest.mark.parametrize(
+    "text", ["n1 t0 n1 t1000 t1001 ", "n1 t0 t1001 ", "n1 t0 t1 ", "n1 t0 t1000 t1001 "]
+)
+@pytest.mark.parametrize("answerer", [MODEL, FALLBACK])
+def test_an_answer_spliced_onto_a_part_of_another_is_wrong(text: str, answerer: str) -> None:
+    log = [call(), call(model=FALLBACK)]
+    spliced = replace(FELL_OVER, answerers={answerer}, text=text)
+    sound = answerer == MODEL and text == "n1 t0 t1 "
+    assert ("wrong" in kinds(spliced, log, Allowed(models=2))) is not sound
+
+
+def test_an_answer_of_two_models_is_wrong() -> None:
+    two = replace(FELL_OVER, answerers={MODEL, FALLBACK})
+    assert "wrong" in kinds(two, [call(), call(model=FALLBACK)], Allowed(models=2))
+
+
+def test_a_key_in_an_answer_is_a_broken_promise() -> None:
+    assert kinds(replace(GOOD, told_secret=True), [call()]) == ["promise"]
 
 
 def test_connections_may_break_where_their_process_was_killed() -> None:

@@ -37,7 +37,8 @@ TRIED_AGAIN = (UpstreamUnreachable, UpstreamFailed, UpstreamOverloaded, Upstream
 class Scripted:
     """A provider whose calls go as its steps say: an error is raised, parts are passed on."""
 
-    def __init__(self, *attempts: Any) -> None:
+    def __init__(self, *attempts: Any, streams_only: bool = False) -> None:
+        self.streams_only = streams_only
         self.calls = 0
         self.closed = 0
         self._attempts = iter(attempts)
@@ -273,6 +274,8 @@ def test_an_error_after_the_opening_is_tried_again_without_a_trace(slept: list[f
 class Silent:
     """A provider that never says anything, or only after `opening`."""
 
+    streams_only = True
+
     def __init__(self, *opening: Part) -> None:
         self.calls = self.closed = 0
         self._opening = opening
@@ -300,6 +303,23 @@ def test_a_stream_whose_first_token_is_late_is_closed_and_not_tried_again(
         list(made.stream(provider, CALL))  # type: ignore[arg-type]
     assert raised.value.should_retry is False
     assert (provider.calls, provider.closed, slept) == (1, 1, [])
+
+
+def test_the_first_token_of_a_whole_answer_that_is_a_stream_is_waited_for_as_long(
+    slept: list[float],
+) -> None:
+    provider, made = Silent(OPENING), attempts(slept)
+    made.first_token = 0.01
+    with pytest.raises(UpstreamTimeout):
+        made.complete(provider, CALL)  # type: ignore[arg-type]
+    assert (provider.calls, provider.closed, slept) == (1, 1, [])
+
+
+def test_a_whole_answer_that_is_a_stream_is_folded(slept: list[float]) -> None:
+    provider = Scripted(UpstreamFailed(), [OPENING, ANSWER], streams_only=True)
+    [choice] = attempts(slept).complete(provider, CALL)["choices"]
+    assert choice["message"]["content"] == "a"
+    assert provider.calls == 2
 
 
 def test_a_token_in_time_ends_the_wait_for_the_first(slept: list[float]) -> None:

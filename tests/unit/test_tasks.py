@@ -77,6 +77,8 @@ GONE = ModelNotFound("The model `model-2` does not exist.", param="model")
 class Provider:
     """Answers every call by the next of its steps; a step that is an exception is raised."""
 
+    streams_only = False
+
     def __init__(self, *steps: Any) -> None:
         self.calls: list[ChatCall] = []
         self.closed = 0
@@ -198,6 +200,7 @@ def test_an_error_of_the_provider_is_the_outcome(
     error = UpstreamFailed("it broke")
     outcome = run(Provider(error, error, error), stream, retries=0)
     assert outcome.error is error
+    assert error.__traceback__ is None  # it would keep the request's body until a full collection
     assert (outcome.answer, outcome.attempts, outcome.route) == (b"", 1, "acme/model-2")
     (record,) = caplog.records
     assert record.levelno == logging.INFO

@@ -7,13 +7,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gateway.errors import UpstreamBadResponse, UpstreamTimeout
 from providers.sse import MAX_LINE
-from providers.transport import Transport
+from providers.transport import READ, Answer, Transport
 from tests.raw_upstream import BOTH_WAYS, call, openai, serving
 from tests.upstream import Upstream
 
@@ -33,6 +34,26 @@ def transport() -> Iterator[Transport]:
     yield made
     made.close()
     gc.collect()
+
+
+def test_a_body_whose_length_is_over_the_limit_is_not_waited_for(transport: Transport) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1048577\r\n\r\n"
+    with serving(head) as url:
+        with pytest.raises(UpstreamBadResponse, match="too large"):
+            openai(url, transport).complete(call())
+
+
+@pytest.mark.parametrize(("size", "turns"), [(100, 0), (READ, 3)])
+def test_a_provider_that_is_faster_than_we_lets_others_have_their_turn(
+    size: int, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("providers.transport.time.sleep", slept.append)
+    raw = SimpleNamespace(read1=lambda most: b"x" * min(size, most))
+    answer = Answer(SimpleNamespace(status_code=200, headers={}, raw=raw), 1 << 20, 5.0)  # type: ignore[arg-type]
+    for _ in range(3):
+        answer.read()
+    assert slept == [0] * turns
 
 
 @pytest.mark.parametrize("way", ["complete", "stream"])

@@ -1,0 +1,158 @@
+"""Circuit breakers under load, shared by workers through Redis: rows K."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+from gateway import keyspace
+from tests.faults import routes
+from tests.faults.arena import Arena
+from tests.faults.client import Seen
+from tests.faults.reconciler import Allowed
+from tests.faults.rows import row
+from tests.faults.scenarios_routing import by_fallback
+from tests.stack import until
+
+COOLDOWN = 2.0  # seconds
+FAILURES = 5
+ENV = {
+    "BREAKER_FAILURES": str(FAILURES),
+    "BREAKER_COOLDOWN_SECONDS": f"{COOLDOWN:g}",
+    "FALLBACK_FIRST_TOKEN_SECONDS": "2",
+}
+# The flaky model, and its fallback; before a breaker opens, its retries too.
+ALLOWED = Allowed(models=2, attempts=3, retry=True)
+MODEL = ["flaky/0"]
+# Of the 60 that come within 0.3 s, those that are on their way before either worker has seen enough
+# failures, and later one probe a cool-down.
+AT_MOST = 60
+OUTAGE = 6.0  # seconds
+
+
+def asked(arena: Arena) -> list[float]:
+    """When the flaky model was called, in seconds since 1970."""
+    return [call["started"] for call in arena.upstream.log() if call["model"] == routes.FLAKY]
+
+
+def known(arena: Arena) -> int:
+    """How many routes Redis holds as troubled."""
+    return int(arena.redis.hlen(keyspace.BREAKERS))
+
+
+def outage(arena: Arena, word: str = "refuse") -> list[Seen]:
+    """Calls while the flaky model is down; there are enough at once when it opens."""
+    arena.upstream.down(**{routes.FLAKY: word})
+    calls = arena.load(MODEL, count=60, over=0.3)
+    arena.meet()
+    return calls + arena.load(MODEL, count=200, over=OUTAGE - 1)
+
+
+def spared(arena: Arena, calls: list[Seen], most: int) -> None:
+    """Demand that the fallback answered them all, and the flaky model was seldom asked."""
+    arena.only([], calls)
+    others = [each.nonce for each in calls if not by_fallback(each)]
+    arena.demand(not others, f"{len(others)} calls were not answered by the fallback")
+    bounded(arena, most)
+
+
+def bounded(arena: Arena, most: int) -> None:
+    """Demand that the model that is down was called so often at most."""
+    count = len(asked(arena))
+    arena.notes.append(f"{count} calls of the model that is down, for {len(arena.here())}")
+    arena.demand(count <= most, f"the model that is down was called {count} times")
+
+
+def back(arena: Arena) -> None:
+    """The flaky model is well again; demand that all calls go to it soon."""
+    arena.upstream.down()
+    began = time.monotonic()
+
+    def itself() -> bool:
+        return bool(arena.ask(MODEL[0], "probe").json().get("model") == routes.FLAKY)
+
+    until(itself, COOLDOWN + 3.0, "an answer of the model that is back")
+    arena.recovery = time.monotonic() - began
+    until(lambda: not known(arena), 5, "a closed breaker")
+    time.sleep(1.2)  # each worker looks once a second
+    calls = arena.load(MODEL, count=40, over=0.5)
+    arena.finish()
+    arena.demand(all(each.answerers == {routes.FLAKY} for each in calls), "kept from it")
+
+
+@row("K1", "a model is down for 6 s, two workers: nearly all calls go straight to the fallback",
+     workers=2, env=ENV, allowed=ALLOWED, short=True)  # fmt: skip
+def an_outage(arena: Arena) -> None:
+    calls = outage(arena)
+    arena.finish()
+    spared(arena, calls, AT_MOST)
+    back(arena)
+
+
+@row("K2", "one probe of all workers in each cool-down, until the model is back",
+     workers=2, env=ENV, allowed=ALLOWED)  # fmt: skip
+def probes(arena: Arena) -> None:
+    calls = outage(arena)
+    until(lambda: known(arena), 5, "an open breaker")
+    time.sleep(COOLDOWN)  # those that were on their way have failed, both workers know
+    calls += arena.load(MODEL, count=200, over=3.5 * COOLDOWN)
+    settled = time.time()
+    arena.finish()
+    arena.only([], calls)
+    times = sorted(moment for moment in asked(arena) if moment > settled)
+    arena.notes.append(f"{len(times)} probes in {3.5 * COOLDOWN:g} s")
+    arena.demand(times, "nobody has tried whether the model is back")
+    for one, other in zip(times, times[1:], strict=False):
+        # Redis' clock gives the leave, the call comes a moment later.
+        arena.demand(other - one > COOLDOWN - 0.5, f"two probes within {other - one:.2f} s")
+    back(arena)
+
+
+@row("K3", "the same, and Redis is emptied in the middle", workers=2, env=ENV, allowed=ALLOWED)
+def redis_forgets(arena: Arena) -> None:
+    calls = outage(arena)
+    until(lambda: known(arena), 5, "an open breaker")
+    arena.soon(1.0, 3.0)
+    arena.empty()
+    arena.finish()
+    arena.only(["job_lost"], calls)
+    bounded(arena, 2 * AT_MOST)
+    back(arena)
+
+
+@row("K4", "the same, and Redis is restarted without its data", workers=2, env=ENV,
+     allowed=ALLOWED)  # fmt: skip
+def redis_is_replaced(arena: Arena) -> None:
+    calls = outage(arena)
+    until(lambda: known(arena), 5, "an open breaker")
+    arena.soon(1.0, 2.0)
+    saved = arena.saved_keys()
+    arena.server.stop()
+    shutil.rmtree(arena.server.folder / "appendonlydir")
+    arena.server.start()
+    for name, fields in saved.items():
+        arena.redis.hset(name, mapping=fields)
+    arena.recovered()
+    arena.finish()
+    # Until the keys are back, new callers have none.
+    arena.only(["job_lost", "reply_lost", "queue_unavailable", "invalid_api_key"], calls)
+    bounded(arena, 2 * AT_MOST)
+    back(arena)
+
+
+@row("K5", "kill -9 of the worker whose probe is out: the next cool-down has one more", env=ENV,
+     allowed=ALLOWED, short=True)  # fmt: skip
+def the_prober_dies(arena: Arena) -> None:
+    arena.steady()
+    calls = outage(arena)
+    until(lambda: known(arena), 5, "an open breaker")
+    arena.upstream.down(**{routes.FLAKY: "hang"})
+    count = len(asked(arena))
+    until(lambda: len(asked(arena)) > count, COOLDOWN + 3, "a probe")
+    arena.soon(0.0, 0.5)
+    arena.kill(arena.workers[0])
+    arena.start_worker()
+    arena.finish()
+    arena.only(["worker_lost"], calls)
+    arena.until_ready()
+    back(arena)
