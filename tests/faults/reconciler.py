@@ -51,18 +51,21 @@ class Defect:
 
 
 def reconcile(
-    seen: Iterable[Seen], log: Sequence[Mapping[str, Any]], allowed: Allowed, now: float
+    seen: Iterable[Seen], log: Sequence[Mapping[str, Any]] | None, allowed: Allowed, now: float
 ) -> list[Defect]:
-    """The defects of these calls. `log` is the fake provider's; `now` in seconds since 1970."""
+    """The defects of these calls. `now` is in seconds since 1970.
+
+    `log` is the fake provider's; without it, what only the provider knows is not looked at.
+    """
     calls: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for record in log:
+    for record in log or ():
         calls[nonce_of(record)].append(record)
     defects: list[Defect] = []
     for each in seen:
         made = calls[each.nonce]
         for kind, what in _of_client(each, bool(made), allowed):
             defects.append(Defect(kind, f"{_name(each)}: {what}"))
-        for kind, what in _of_provider(each, made, allowed, now):
+        for kind, what in _of_provider(each, made, allowed, now) if log is not None else ():
             defects.append(Defect(kind, f"{_name(each)}: {what}"))
     return defects
 

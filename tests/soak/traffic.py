@@ -135,7 +135,7 @@ class Crowd:
         seen = Seen(nonce, model, stream, DEADLINE_SECONDS, self.port)
         leave_after = rng.uniform(0.001, 0.5) if kind == "leaving" else 0.0
         Client(seen, self.key, leave_after).run()
-        found = [f"{each.kind}: {each.what}" for each in reconcile([seen], (), Allowed(), 0)]
+        found = [f"{each.kind}: {each.what}" for each in reconcile([seen], None, Allowed(), 0)]
         came = "left" if seen.left else "answered" if seen.answered else "refused"
         if came == ("answered" if kind == "failing" else "refused" if self.healthy else "lost"):
             found.append(f"{came}: {nonce} ({model}, {seen.status} {seen.code})")
