@@ -5,7 +5,7 @@ moves. Nearly all garbage of a call is young, and the small collections find it.
 wait for a moment without calls, or until one is overdue.
 
 glibc keeps what was freed between other objects: after 200 bodies of 4 MB a worker stayed 110 MB
-larger. It is asked to give that back together with a full collection. (To have it give back every
+larger. It is asked to give that back when calls have run and none does. (To have it give back every
 large block at once, by mallopt's M_MMAP_THRESHOLD, made the work on such a body twice as long.)
 """
 
@@ -20,6 +20,7 @@ YOUNG_OBJECTS = 1_000  # made and not freed, between two small collections
 MIDDLE = 10  # small collections between two of the middle generation
 NEVER = 1_000_000  # middle ones between two full ones: they are made by `Collector.tick`
 OVERDUE_SECONDS = 600.0
+GIVE_BACK_SECONDS = 5.0  # at least, between two times that freed memory is given back
 
 
 def settle() -> None:
@@ -48,15 +49,27 @@ class Collector:
 
     def __init__(self) -> None:
         self._last = time.monotonic()
+        self._gave_back = 0.0
+        self._worked = False
 
     def tick(self, busy: bool) -> None:
-        """Collect if there is something to look at and the process has the time, or must."""
+        """Collect if there is something to look at and the process has the time, or must.
+
+        And give back what calls have freed: a few large bodies make no garbage worth a look.
+        """
+        if gc.get_threshold()[2] != NEVER:
+            return
         _, _, middle = gc.get_count()
-        overdue = time.monotonic() - self._last > OVERDUE_SECONDS
-        if middle and (overdue or not busy) and gc.get_threshold()[2] == NEVER:
+        now = time.monotonic()
+        if middle and (not busy or now - self._last > OVERDUE_SECONDS):
             gc.collect()
+            self._last = now
+            self._worked = True
+        if busy:
+            self._worked = True
+        elif self._worked and now - self._gave_back > GIVE_BACK_SECONDS:
             _give_back()
-            self._last = time.monotonic()
+            self._gave_back, self._worked = now, False
 
 
 def _give_back() -> None:

@@ -94,6 +94,20 @@ def test_a_process_without_calls_gives_what_was_freed_back() -> None:
     assert int(done.stdout) < 20_000_000
 
 
+def test_memory_is_given_back_after_calls_and_not_all_the_time(
+    old_garbage: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(garbage, "_give_back", lambda: given.append(None))
+    collector = Collector()
+    seen = []
+    for busy, later in ((True, 0), (False, 0), (True, 0), (False, 0), (False, 10), (False, 20)):
+        monkeypatch.setattr(garbage, "GIVE_BACK_SECONDS", 600 - 100 * later)
+        collector.tick(busy)
+        seen.append(len(given))
+    assert seen == [0, 1, 1, 1, 2, 2]
+
+
 def test_an_error_that_is_released_keeps_nothing_of_where_it_came_from() -> None:
     def fail() -> None:
         knot = Knot()
