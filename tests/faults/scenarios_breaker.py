@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 
 from gateway import keyspace
@@ -126,12 +125,7 @@ def redis_is_replaced(arena: Arena) -> None:
     calls = outage(arena)
     until(lambda: known(arena), 5, "an open breaker")
     arena.soon(1.0, 2.0)
-    saved = arena.saved_keys()
-    arena.server.stop()
-    shutil.rmtree(arena.server.folder / "appendonlydir")
-    arena.server.start()
-    for name, fields in saved.items():
-        arena.redis.hset(name, mapping=fields)
+    arena.restart_empty()
     arena.recovered()
     arena.finish()
     # Until the keys are back, new callers have none.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import signal
 import time
 
@@ -103,12 +102,7 @@ def redis_comes_back_empty(arena: Arena) -> None:
     arena.until_running()
     time.sleep(2.5)  # the web process knows who runs what
     arena.soon(0.0, 0.3)
-    saved = arena.saved_keys()
-    arena.server.stop()
-    shutil.rmtree(arena.server.folder / "appendonlydir")
-    arena.server.start()
-    for name, fields in saved.items():
-        arena.redis.hset(name, mapping=fields)
+    arena.restart_empty()
     arena.recovered(BACK_SECONDS)
     arena.finish()
     arena.only([*AWAY, "job_lost"])
