@@ -20,8 +20,9 @@ test: $(VENV)/.dev ## Run the tests, all or those that ARGS chooses
 
 check: lint types guard test ## Everything CI runs
 
-lint: $(VENV)/.dev ## Check style
+lint: $(VENV)/.dev ## Check style, and who may import whom
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache >$(VENV)/imports || { cat $(VENV)/imports; exit 1; }
 	@$(BIN)/ruff format --check --quiet . || { echo "to repair: $(BIN)/ruff format ."; exit 1; }
 
 types: $(VENV)/.dev ## Check types
@@ -32,7 +33,7 @@ lock: $(BIN)/python ## Write requirements*.txt anew from requirements*.in
 	@for name in requirements requirements-local requirements-dev requirements-bench; do CUSTOM_COMPILE_COMMAND="make lock" \
 	$(VENV)/lock/bin/pip-compile $(LOCK) $(ARGS) --output-file $$name.txt $$name.in || exit 1; done
 
-prices: $(VENV)/.dev ## Write gateway/prices.json anew from the package of prices
+prices: $(VENV)/.dev ## Write api/models/prices.json anew from the package of prices
 	@$(BIN)/python -m tools.prices
 
 bench: $(VENV)/.bench ## Measure beside other gateways; ARGS="--quick" tries it out

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from flask import Flask
 
-from api import commands, envelope, errors
-from api.chat import chat
-from api.docs import docs
-from api.embeddings import embeddings
-from api.exchange import Exchange
-from api.health import health
-from api.messages import messages
-from api.models import models
-from api.openapi import openapi
-from api.responses import responses
-from gateway import connections, lifecycle
-from gateway.catalogue import Catalogue
-from gateway.keys import KeyStore
+from api import commands
+from api.chat.view import chat
+from api.embeddings.view import embeddings
+from api.http import errors, headers
+from api.http.health import health
+from api.messages.view import messages
+from api.models.view import models
+from api.openapi.docs import docs
+from api.openapi.document import openapi
+from api.responses.view import responses
+from gateway.account.api_keys import KeyStore
+from gateway.broker.broker import Broker
+from gateway.catalogue import deprecation
+from gateway.catalogue.catalogue import Catalogue
+from gateway.queue import clients
 from gateway.settings import Settings
 
 PREFIX = "/inference/v1"
@@ -29,14 +31,14 @@ def create_app(settings: Settings) -> Flask:
     """
     app = Flask(__name__, static_folder=None)
     # Submitter, reader and lease have a connection each; what is left is for commands.
-    redis = connections.commands(settings, settings.redis_connections - 3)
+    redis = clients.commands(settings, settings.redis_connections - 3)
     app.extensions["settings"] = settings
     app.extensions["catalogue"] = Catalogue.load(settings)
-    app.extensions["today"] = lifecycle.today
+    app.extensions["today"] = deprecation.today
     app.extensions["keys"] = KeyStore(redis, settings.key_pepper)
-    app.extensions["exchange"] = Exchange(settings, redis)
+    app.extensions["broker"] = Broker(settings, redis)
     errors.register(app)
-    envelope.register(app, settings.cors_allow_origins)
+    headers.register(app, settings.cors_allow_origins)
     for blueprint in (chat, messages, embeddings, models, responses, health, openapi, docs):
         app.register_blueprint(blueprint, url_prefix=PREFIX)
     app.cli.add_command(commands.keys)

@@ -13,7 +13,7 @@ except ConfigurationError as error:
     sys.exit(f"configuration: {error}")
 
 # `bind` and `workers` come from PORT and WEB_CONCURRENCY by themselves.
-worker_class = "api.gunicorn_worker.Worker"
+worker_class = "api.http.gunicorn_worker.Worker"
 # Above KEPT_CONNECTIONS and WEB_MAX_IN_FLIGHT together: health is answered when the app is full.
 worker_connections = 4_000
 backlog = 512
@@ -23,7 +23,7 @@ limit_request_fields = 64
 control_socket_disable = True
 accesslog = None
 errorlog = "-"
-logger_class = "api.gunicorn_worker.Log"
+logger_class = "api.http.gunicorn_worker.Log"
 loglevel = settings.log_level.lower()
 
 KEPT_CONNECTIONS = 1_500  # above it, a connection is closed after its answer
@@ -38,9 +38,9 @@ graceful_timeout = int(settings.drain_seconds + 3)  # the arbiter's kill
 def post_worker_init(worker):
     """Start the app's reader, lease and sweep, and watch for the end."""
     worker.requests_running = 0
-    exchange = worker.wsgi.extensions["exchange"]
-    exchange.start()
-    gevent.spawn(_lead_drain, worker, exchange)
+    broker = worker.wsgi.extensions["broker"]
+    broker.start()
+    gevent.spawn(_lead_drain, worker, broker)
 
 
 def pre_request(worker, req):
@@ -64,7 +64,7 @@ def _too_long(value):
     return not value.isdecimal() or int(value) > settings.max_body_bytes
 
 
-def _lead_drain(worker, exchange):
+def _lead_drain(worker, broker):
     """Leave as soon as nothing runs any more, and end what still does before gunicorn cuts it.
 
     gunicorn by itself waits for idle keep-alive connections until its arbiter kills the process,
@@ -73,13 +73,13 @@ def _lead_drain(worker, exchange):
     while worker.alive:
         gevent.sleep(0.1)
     asked = time.monotonic()
-    exchange.drain()
+    broker.drain()
     _wait_idle(worker, asked + settings.drain_seconds + GRACE_SECONDS)
-    exchange.end_all()
+    broker.end_all()
     _wait_idle(worker, time.monotonic() + LAST_SECONDS)
     gevent.sleep(max(0, asked + LISTENER_SECONDS - time.monotonic()))
     _wait_idle(worker, asked + settings.drain_seconds + GRACE_SECONDS + LAST_SECONDS)
-    exchange.close()
+    broker.close()
     sys.exit(0)  # in any greenlet, gevent raises it in the main one
 
 

@@ -7,7 +7,7 @@ monkey.patch_all()
 import sys  # noqa: E402
 
 from app import create_app  # noqa: E402
-from gateway import garbage  # noqa: E402
+from gateway import memory  # noqa: E402
 from gateway.logs import configure  # noqa: E402
 from gateway.settings import ConfigurationError, Settings  # noqa: E402
 
@@ -17,4 +17,4 @@ try:
 except ConfigurationError as error:
     sys.exit(f"configuration: {error}")
 configure(settings)
-garbage.settle()
+memory.settle()

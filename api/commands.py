@@ -10,9 +10,9 @@ from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 from redis.exceptions import RedisError
 
-from gateway import connections
-from gateway.catalogue import Catalogue
-from gateway.keys import KeyStore
+from gateway.account.api_keys import KeyStore
+from gateway.catalogue.catalogue import Catalogue
+from gateway.queue import clients
 from gateway.settings import Settings
 
 
@@ -64,7 +64,7 @@ def check_config() -> None:
     settings: Settings = current_app.extensions["settings"]
     catalogue: Catalogue = current_app.extensions["catalogue"]
     try:
-        info = connections.commands(settings, 1).info("server")
+        info = clients.commands(settings, 1).info("server")
     except RedisError as error:
         raise click.ClickException(f"Redis does not answer ({type(error).__name__})") from None
     # Valkey reports the version of Redis that it is compatible with, and its own beside it.

@@ -8,12 +8,12 @@ from typing import Any, Protocol, cast
 
 from flask import Response
 
-from api.disconnect import DisconnectWatcher
-from api.exchange import Exchange
-from api.waiter import Waiter
-from gateway.channel import Target, answerer
+from api.http.disconnect import DisconnectWatcher
+from gateway.broker.broker import Broker
+from gateway.broker.pending_call import PendingCall
 from gateway.errors import GatewayError
 from gateway.logs import where
+from gateway.queue.protocol import Target, answerer
 
 log = logging.getLogger(__name__)
 
@@ -66,14 +66,14 @@ class Reply:
 
     def __init__(
         self,
-        exchange: Exchange,
-        waiter: Waiter,
+        broker: Broker,
+        pending: PendingCall,
         make: Callable[[str], Renderer],
         target: Target,
         environ: Mapping[str, Any],
     ) -> None:
         self.route = ""
-        self._exchange, self._waiter, self._make, self._target = exchange, waiter, make, target
+        self._broker, self._call, self._make, self._target = broker, pending, make, target
         self._rendering: Renderer | None = None
         self._connection = environ.get("gunicorn.socket")
         self._watcher: DisconnectWatcher | None = None
@@ -90,7 +90,7 @@ class Reply:
             response.call_on_close(self._close)
             return response
         self._close()
-        outcome = self._waiter.outcome
+        outcome = self._call.outcome
         assert outcome is not None
         if outcome.error is not None:
             raise outcome.error
@@ -102,7 +102,7 @@ class Reply:
         try:
             self._wait(HEADERS_SECONDS)
             payloads = self._parts()
-            outcome = self._waiter.outcome
+            outcome = self._call.outcome
             if outcome is not None and outcome.error is not None and not payloads:
                 raise outcome.error
         except BaseException:
@@ -128,7 +128,7 @@ class Reply:
         return cast("StreamRenderer", self._renderer())
 
     def _parts(self) -> list[bytes]:
-        payloads = self._waiter.parts()
+        payloads = self._call.parts()
         if payloads and self._rendering is None:
             self.route, payloads[0] = answerer(payloads[0])
             self._renderer()
@@ -136,23 +136,23 @@ class Reply:
 
     def _wait(self, seconds: float | None) -> bool:
         """Wait for something to send; a client is watched for only once it has to wait itself."""
-        if self._waiter.wait(WATCH_SECONDS):
+        if self._call.wait(WATCH_SECONDS):
             return True
         self._watch()
-        return self._waiter.wait(seconds and seconds - WATCH_SECONDS)
+        return self._call.wait(seconds and seconds - WATCH_SECONDS)
 
     def _watch(self) -> None:
         if self._watcher is None:
-            exchange, waiter = self._exchange, self._waiter
-            self._watcher = DisconnectWatcher(self._connection, lambda: exchange.abandon(waiter))
+            broker, pending = self._broker, self._call
+            self._watcher = DisconnectWatcher(self._connection, lambda: broker.abandon(pending))
 
     def _blanks_then_answer(self) -> Iterator[bytes]:
         # Blanks are legal before JSON. The status is spent: a failure is an error object under 200,
         # since breaking the reply off would make clients send the call again.
         yield b" "
-        while not self._waiter.wait(BLANK_SECONDS):
+        while not self._call.wait(BLANK_SECONDS):
             yield b" "
-        outcome = self._waiter.outcome
+        outcome = self._call.outcome
         assert outcome is not None
         error = outcome.error
         self.route = outcome.route
@@ -166,7 +166,7 @@ class Reply:
         yield renderer.whole_error(error)
 
     def _events(self, payloads: list[bytes]) -> Iterator[bytes]:
-        if not payloads and self._waiter.outcome is None:
+        if not payloads and self._call.outcome is None:
             yield COMMENT
         while True:
             if payloads:
@@ -177,12 +177,12 @@ class Reply:
                     yield self._stream_renderer().error(_told(fault))
                     return
                 yield events
-            elif self._waiter.outcome is not None:
+            elif self._call.outcome is not None:
                 break
-            elif not self._waiter.wait_nudged(COMMENT_SECONDS):
+            elif not self._call.wait_nudged(COMMENT_SECONDS):
                 yield COMMENT
             payloads = self._parts()
-        yield self._last_events(self._waiter.outcome.error)
+        yield self._last_events(self._call.outcome.error)
 
     def _last_events(self, error: GatewayError | None) -> bytes:
         renderer = self._stream_renderer()
@@ -194,7 +194,7 @@ class Reply:
     def _close(self) -> None:
         if self._watcher is not None:
             self._watcher.stop()
-        self._exchange.leave(self._waiter)
+        self._broker.leave(self._call)
 
 
 def _told(fault: Exception) -> GatewayError:

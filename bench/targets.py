@@ -29,8 +29,8 @@ from bench.processes import (
     wait_until_open,
 )
 from bench.upstream import Upstream
-from gateway import connections
-from gateway.keys import KeyStore
+from gateway.account.api_keys import KeyStore
+from gateway.queue import clients
 from gateway.settings import Settings
 from local.redis_server import RedisServer, find_server, server_version
 
@@ -234,7 +234,7 @@ def _until_workers(port: int, wanted: int, children: list[Child]) -> None:
 
 
 def _key(settings: Settings) -> str:
-    client = connections.commands(settings, 1)
+    client = clients.commands(settings, 1)
     try:
         return KeyStore(client, settings.key_pepper).create("bench")
     finally:

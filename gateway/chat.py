@@ -1,6 +1,6 @@
 """The vocabulary that every part of the service speaks: OpenAI's chat JSON, minus identity.
 
-A `Part` is what goes inside a `chat.completion` (whole) or a `chat.completion.chunk` (streamed):
+A `Chunk` is what goes inside a `chat.completion` (whole) or a `chat.completion.chunk` (streamed):
 `{"choices": [...]}` and, once known, `"usage"`. `id`, `object`, `created` and `model` are not in
 it: they are minted once per call, by the web process.
 
@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 from gateway import strict_json
 from gateway.errors import InvalidRequest
 
-Part: TypeAlias = dict[str, Any]
+Chunk: TypeAlias = dict[str, Any]
 
 IDENTITY = frozenset({"id", "object", "created", "model"})
 # Fields of messages, parts and tools beyond OpenAI's: most of its kind refuse them.
@@ -38,7 +38,7 @@ class ChatCall:
     `model` is the provider's own name for it; `parameters` are OpenAI's chat parameters after
     validation and policy, `messages` among them, without `model`, `stream` and `stream_options`.
     `max_output_tokens` is the model's output limit, where known. `thinking` names how an Anthropic
-    model is told to think, where known: see `providers.anthropic_thinking.STYLES`.
+    model is told to think, where known: see `providers.anthropic.thinking.STYLES`.
     """
 
     model: str
@@ -48,7 +48,7 @@ class ChatCall:
     thinking: str | None = None
 
 
-def says_something(part: Part) -> bool:
+def says_something(part: Chunk) -> bool:
     """Whether a part of a stream holds more than its opening: a token, a call, an end."""
     for choice in part["choices"]:
         delta = choice.get("delta") or {}
@@ -75,26 +75,26 @@ def arguments(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def fold(parts: Iterable[Part]) -> Part:
+def fold(parts: Iterable[Chunk]) -> Chunk:
     """The whole answer that a stream of parts adds up to.
 
     Text is joined, tool calls are merged by their `index`, the last usage and any other top-level
     field win. The result has `message` where the parts had `delta`.
     """
-    whole: Part = {}
-    choices: dict[int, Part] = {}
+    whole: Chunk = {}
+    choices: dict[int, Chunk] = {}
     for part in parts:
         whole.update((k, v) for k, v in part.items() if k != "choices" and v is not None)
         for choice in part.get("choices") or ():
             _fold_choice(choices, choice)
-    answer: Part = {"choices": [choices[index] for index in sorted(choices)]}
+    answer: Chunk = {"choices": [choices[index] for index in sorted(choices)]}
     for choice in answer["choices"]:
         _close_choice(choice)
     answer.update(whole)
     return answer
 
 
-def _fold_choice(choices: dict[int, Part], choice: Part) -> None:
+def _fold_choice(choices: dict[int, Chunk], choice: Chunk) -> None:
     index = choice.get("index", 0)
     folded = choices.setdefault(
         index,
@@ -132,7 +132,7 @@ def _joined(value: Any) -> Any:
     return value
 
 
-def _fold_field(message: Part, key: str, value: Any) -> None:
+def _fold_field(message: Chunk, key: str, value: Any) -> None:
     if value is None:
         message.setdefault(key, None)
     elif key == "tool_calls":
@@ -153,7 +153,7 @@ def _fold_field(message: Part, key: str, value: Any) -> None:
         message[key] = value
 
 
-def _fold_object(folded: Part, more: Part) -> Part:
+def _fold_object(folded: Chunk, more: Chunk) -> Chunk:
     """Audio and the old `function_call` come in pieces: their texts are joined, the rest is not."""
     for key, value in more.items():
         if key == "id" or not isinstance(value, str):
@@ -165,7 +165,7 @@ def _fold_object(folded: Part, more: Part) -> Part:
     return folded
 
 
-def _fold_tool_call(folded: Part, call: Part) -> None:
+def _fold_tool_call(folded: Chunk, call: Chunk) -> None:
     for key, value in call.items():
         if key == "index" or value is None:
             continue
@@ -177,7 +177,7 @@ def _fold_tool_call(folded: Part, call: Part) -> None:
             folded[key] = value
 
 
-def _close_choice(choice: Part) -> None:
+def _close_choice(choice: Chunk) -> None:
     message = choice["message"] = _joined(choice["message"])
     calls = message.get("tool_calls")
     if isinstance(calls, dict):

@@ -35,8 +35,8 @@
     + UpstreamQuotaExceeded    429
     + UpstreamRejected         400  the provider says the call itself is wrong
 
-Raise these anywhere; only `api.errors` turns them into HTTP, and only `gateway.channel` carries
-them across Redis (as `to_dict()`, never pickled).
+Raise these anywhere. Only `api.http.errors` turns them into HTTP, and only `gateway.queue.protocol`
+carries them across Redis (as `to_dict()`, never pickled).
 """
 
 from __future__ import annotations

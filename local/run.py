@@ -22,8 +22,8 @@ from types import FrameType
 
 from redis import RedisError
 
-from gateway import connections
-from gateway.keys import KeyStore
+from gateway.account.api_keys import KeyStore
+from gateway.queue import clients
 from gateway.settings import ConfigurationError, Settings
 from local import credentials
 from local.banner import banner
@@ -146,7 +146,7 @@ def run(folder: Path, environ: Mapping[str, str], news: News) -> None:
             redis = ending.enter_context(RedisServer(folder))
             todo.environ["REDIS_URL"] = redis.url
         settings = Settings.from_env(todo.environ)
-        with connections.commands(settings, 1) as client:
+        with clients.commands(settings, 1) as client:
             key = credentials.development_key(folder, KeyStore(client, settings.key_pepper))
         ending.enter_context(
             Processes(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from providers.anthropic import AnthropicWire
-from providers.demo import DemoProvider
-from providers.http_provider import HttpProvider
-from providers.openai import OpenAIWire
-from providers.openai_embeddings import OpenAIEmbeddings
-from providers.transport import Transport
-from providers.wire import Provider
+from providers.anthropic.wire import AnthropicWire
+from providers.base import Provider
+from providers.demo.provider import DemoProvider
+from providers.http.provider import HttpProvider
+from providers.http.transport import Transport
+from providers.openai.chat import OpenAIWire
+from providers.openai.embeddings import OpenAIEmbeddings
 
 # A wire is made of its row's address, key, headers and what it keeps of messages.
 Maker = Callable[[str, str, Mapping[str, str], Collection[str], Transport], Provider]

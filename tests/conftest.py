@@ -1,4 +1,4 @@
-"""What all tests share: no way out of this machine, one Redis, and the app with a fake exchange."""
+"""What all tests share: no way out of this machine, one Redis, and the app with a fake broker."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 from redis import Redis
 
 from app import create_app
-from gateway.keys import KeyStore
+from gateway.account.api_keys import KeyStore
 from gateway.settings import Settings
 from local.redis_server import RedisServer
-from tests.fakes import FakeExchange
+from tests.support.fakes import FakeBroker
 
 # Four doors make 20,000 requests of it: `--hypothesis-profile=nightly`, see CONTRIBUTING.md.
 hypothesis.settings.register_profile("nightly", max_examples=5_000, deadline=None)
 
-UNREACHABLE = "http://127.0.0.1:9/v1"  # calls never get that far: the exchange is a fake
+UNREACHABLE = "http://127.0.0.1:9/v1"  # calls never get that far: the broker is a fake
 
 
 def is_local(family: int, address: object) -> bool:
@@ -87,15 +87,15 @@ def settings(redis_url):
 
 @pytest.fixture
 def make_client(redis):
-    """A function that makes a test client of the app with these settings and this exchange."""
+    """A function that makes a test client of the app with these settings and this broker."""
     apps = []
 
-    def make(settings, exchange=None, raising=False):
+    def make(settings, broker=None, raising=False):
         app = create_app(settings)
         app.testing = raising
-        apps.append(app.extensions["exchange"])
-        app.extensions["exchange"] = exchange or FakeExchange()
-        app.extensions["exchange"].redis = redis
+        apps.append(app.extensions["broker"])
+        app.extensions["broker"] = broker or FakeBroker()
+        app.extensions["broker"].redis = redis
         return app.test_client()
 
     yield make
@@ -104,13 +104,13 @@ def make_client(redis):
 
 
 @pytest.fixture
-def exchange():
-    return FakeExchange()
+def broker():
+    return FakeBroker()
 
 
 @pytest.fixture
-def client(make_client, settings, exchange):
-    return make_client(settings, exchange)
+def client(make_client, settings, broker):
+    return make_client(settings, broker)
 
 
 @pytest.fixture

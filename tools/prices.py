@@ -1,4 +1,4 @@
-"""Writes gateway/prices.json from the `genai-prices` package: run by `make prices`.
+"""Writes api/models/prices.json from the `genai-prices` package: run by `make prices`.
 
 The package itself stays out of the service: importing it takes 140 ms and 19 MB.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from genai_prices import types
 from genai_prices.data import providers
 
-from gateway.prices import FILE
+from api.models.prices import FILE
 
 # Our provider's name -> the package's.
 NAMES = {

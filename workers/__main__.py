@@ -10,15 +10,15 @@ import sys  # noqa: E402
 import gevent  # noqa: E402
 from redis.exceptions import RedisError  # noqa: E402
 
-from gateway import garbage  # noqa: E402
-from gateway.catalogue import Catalogue  # noqa: E402
+from gateway import memory  # noqa: E402
+from gateway.catalogue.catalogue import Catalogue  # noqa: E402
 from gateway.logs import configure  # noqa: E402
 from gateway.settings import ConfigurationError, Settings  # noqa: E402
+from workers.attempts import Limits  # noqa: E402
 from workers.breaker import Breakers  # noqa: E402
-from workers.routing import Limits  # noqa: E402
-from workers.runtime import CallWorker  # noqa: E402
-from workers.tasks import CallRunner  # noqa: E402
-from workers.upstreams import connect, keep_tidy, make_transport  # noqa: E402
+from workers.providers import connect, keep_tidy, make_transport  # noqa: E402
+from workers.runner import CallRunner  # noqa: E402
+from workers.worker import CallWorker  # noqa: E402
 
 log = logging.getLogger("workers")
 
@@ -43,7 +43,7 @@ def main() -> int:
     runner = CallRunner(upstreams, limits, catalogue, breakers)
     worker = _start(settings, runner, breakers)
     gevent.spawn(keep_tidy, transport)
-    garbage.settle()
+    memory.settle()
     worker.work()
     return 0
 

@@ -18,7 +18,6 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway import keyspace, scripts
 from gateway.errors import (
     GatewayError,
     ModelNotFound,
@@ -26,6 +25,7 @@ from gateway.errors import (
     UpstreamRejected,
     UpstreamThrottled,
 )
+from gateway.queue import keys, scripts
 
 WINDOW_SECONDS = 30.0  # failures further apart are not in a row
 UNREAD_SECONDS = 3.0  # how long what was written here may be missing in what is read
@@ -165,10 +165,10 @@ class Breakers:
             int(WINDOW_SECONDS * 1000),
             int(self._cooldown * 1000),
             MAX_ROUTES,
-            keyspace.BREAKER_SECONDS,
+            keys.BREAKER_SECONDS,
             age,
         ]
-        return scripts.BREAKER.command([keyspace.BREAKERS], args)
+        return scripts.BREAKER.command([keys.BREAKERS], args)
 
 
 def counts(error: GatewayError) -> bool:

@@ -11,8 +11,8 @@ import gevent
 from redis import Connection, Redis
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
 
-from gateway import connections, dispatch, keyspace, scripts
-from workers.tasks import Claimed
+from gateway.queue import clients, commands, keys, scripts
+from workers.runner import Claimed
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Claims:
         """End a `take` that waits; it still finds out what it took."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connections.give_back(self._bell, connection, broken=True)
+            clients.give_back(self._bell, connection, broken=True)
 
     def _wait_and_claim(self, claim_id: str, slots: int) -> Rows:
         """Wait for the bell and claim, in one round trip: Redis runs the script once the bell, or
@@ -66,10 +66,10 @@ class Claims:
         Asking after the bell had answered cost each call at one connection another 0.2 ms.
         """
         if self._connection is None:
-            self._connection = connections.take(self._bell)
+            self._connection = clients.take(self._bell)
         command = self._command(claim_id, slots, again=False)
-        bell = ("BLPOP", keyspace.BELL, connections.BLOCK_SECONDS)
-        _, reply = connections.exchange(self._connection, [bell, command])
+        bell = ("BLPOP", keys.BELL, clients.BLOCK_SECONDS)
+        _, reply = clients.round_trip(self._connection, [bell, command])
         if isinstance(reply, NoScriptError):
             [reply] = scripts.run_all(self._connection, [command])
         if isinstance(reply, RedisError):
@@ -90,25 +90,25 @@ class Claims:
             gevent.sleep(RETRY_SECONDS)
 
     def _command(self, claim_id: str, slots: int, *, again: bool) -> tuple[Any, ...]:
-        keys = [
-            keyspace.BELL,
-            keyspace.QUEUED_BYTES,
-            keyspace.RQ_STARTED,
-            keyspace.claim(claim_id),
-            keyspace.RQ_QUEUE,
+        names = [
+            keys.BELL,
+            keys.QUEUED_BYTES,
+            keys.RQ_STARTED,
+            keys.claim(claim_id),
+            keys.RQ_QUEUE,
         ]
         args = [
             claim_id,
             min(slots, BATCH),
             int(again),
             self._worker,
-            dispatch.now_text(),
+            commands.now_text(),
             int(self._judge_until() * 1000),
-            keyspace.CLAIM_SECONDS,
-            keyspace.GRACE_SECONDS,
-            keyspace.JOB_SECONDS,
+            keys.CLAIM_SECONDS,
+            keys.GRACE_SECONDS,
+            keys.JOB_SECONDS,
         ]
-        return scripts.CLAIM.command(keys, args)
+        return scripts.CLAIM.command(names, args)
 
 
 def _claimed(reply: Rows, claim_id: str) -> list[Claimed]:

@@ -22,8 +22,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from gateway import connections, dispatch, scripts
-from gateway.channel import PARTS, Event, Outcome
+from gateway.queue import clients, commands, scripts
+from gateway.queue.protocol import PARTS, Event, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Sender:
     def finish(self, worker: str, outcome: Outcome, milliseconds: int) -> None:
         """Send the call's end, after everything else of it."""
         self._outbox.put(
-            dispatch.finish_command(
+            commands.finish_command(
                 self.call_id, self.claim, self.web, worker, outcome, milliseconds
             )
         )
@@ -135,14 +135,14 @@ class Outbox:
 
     def _take(self) -> list[Command]:
         senders, self._senders = self._senders, []
-        commands, self._commands = self._commands, []
+        queued, self._commands = self._commands, []
         events: dict[str, list[bytes]] = {}
         for sender in senders:
             payload, sender.unsent = bytes(sender.unsent or b""), None
             event = Event(sender.call_id, sender.claim, sender.number, PARTS, payload)
             events.setdefault(sender.web, []).append(event.encode())
         self._sent.set()
-        return [*_emits(events), *commands]
+        return [*_emits(events), *queued]
 
     def _write(self, batch: list[Command]) -> None:
         """Write a batch for as long as it takes, at most KEEP_SECONDS."""
@@ -166,10 +166,10 @@ class Outbox:
         """Send a batch and read all its replies; returns what must be tried again."""
         connection = self._connection
         if connection is None:
-            connection = self._connection = connections.take(self._redis)
-        replies = connections.exchange(connection, batch)
+            connection = self._connection = clients.take(self._redis)
+        replies = clients.round_trip(connection, batch)
         if any(isinstance(reply, NoScriptError) for reply in replies):
-            connections.exchange(connection, scripts.loads())
+            clients.round_trip(connection, scripts.loads())
         again: list[Command] = []
         for command, reply in zip(batch, replies, strict=True):
             if isinstance(reply, LATER):
@@ -180,11 +180,11 @@ class Outbox:
 
     def _drop_connection(self) -> None:
         if self._connection is not None:
-            connections.give_back(self._redis, self._connection, broken=True)
+            clients.give_back(self._redis, self._connection, broken=True)
             self._connection = None
 
 
 def _emits(events: dict[str, list[bytes]]) -> Iterable[Command]:
     for web, encoded in events.items():
         for start in range(0, len(encoded), BATCH_EVENTS):
-            yield dispatch.emit_command(web, encoded[start : start + BATCH_EVENTS])
+            yield commands.emit_command(web, encoded[start : start + BATCH_EVENTS])

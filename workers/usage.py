@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from gateway.chat import CALLED, Part
+from gateway.chat import CALLED, Chunk
 
 CHARACTERS_A_TOKEN = 4  # of English text; other languages need fewer
 # Of a message: its text. Pictures, sound and files are not in the estimate, which is thus too low.
@@ -29,7 +29,7 @@ class Written:
         self.characters = 0
         self.parts = 0
 
-    def add(self, parts: list[Part]) -> None:
+    def add(self, parts: list[Chunk]) -> None:
         """Take note of parts that are sent."""
         for part in parts:
             self.counted = part.get("usage") or self.counted
@@ -58,7 +58,7 @@ class Written:
         }
 
 
-def _said(delta: Part) -> int:
+def _said(delta: Chunk) -> int:
     text = delta.get("content")
     if text and len(delta) == 1:  # nearly always
         return len(text)

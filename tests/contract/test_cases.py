@@ -15,9 +15,9 @@ import pytest
 
 from gateway.chat import ChatCall, fold
 from gateway.errors import GatewayError, UpstreamTruncated
-from providers.anthropic import AnthropicWire
-from providers.openai import OpenAIWire
-from providers.sse import EventSplitter
+from providers.anthropic.wire import AnthropicWire
+from providers.http.sse import EventSplitter
+from providers.openai.chat import OpenAIWire
 
 CASES = Path(__file__).parent / "cases"
 

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from api.operations import OPERATIONS
+from api.openapi.operations import OPERATIONS
 from app import PREFIX
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import GatewayError
-from providers.openai_embeddings import OpenAIEmbeddings
+from providers.openai.embeddings import OpenAIEmbeddings
 
 CASES = Path(__file__).parent / "cases_embeddings"
 

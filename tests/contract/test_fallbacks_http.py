@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from gateway import errors
-from gateway.channel import Outcome, name_answerer
-from tests.fakes import ANSWER, STREAM, FakeExchange
+from gateway.queue.protocol import Outcome, name_answerer
+from tests.support.fakes import ANSWER, STREAM, FakeBroker
 
 BASE = "/inference/v1"
 MODELS = """
@@ -58,7 +58,7 @@ def ask(make_client, settings, auth, tmp_path):
     def post(*script, path="/chat/completions", model="t/first", headers=(), **fields):
         configured = {"models_file": str(file)}
         configured.update(fields.pop("configured", {}))
-        fake = FakeExchange(*script)
+        fake = FakeBroker(*script)
         client = make_client(dataclasses.replace(settings, **configured), fake)
         body = {"model": model, **({} if "input" in fields else {"messages": HELLO}), **fields}
         return client.post(
@@ -70,7 +70,7 @@ def ask(make_client, settings, auth, tmp_path):
 
 def targets(fake):
     (call,) = fake.calls
-    return [(target.model, target.only_if_gone) for target in call.plan.targets]
+    return [(target.model, target.only_if_gone) for target in call.spec.targets]
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/messages", "/responses"])

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, event, given
 from hypothesis import settings as how
 
-from gateway.catalogue import Catalogue
-from tests.fuzz import DOORS, mutated
-from tests.whole import WholeExchange
+from gateway.catalogue.catalogue import Catalogue
+from tests.support.fuzz import DOORS, mutated
+from tests.support.whole import WholeExchange
 
 CASES = 400  # for each door, where the profile says nothing of more
 LONGEST_SECONDS = 1.0  # of CPU time

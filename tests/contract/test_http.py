@@ -1,4 +1,4 @@
-"""The HTTP face: shapes, headers and errors, with a fake exchange in place of queue and workers."""
+"""The HTTP face: shapes, headers and errors, with a fake broker in place of queue and workers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import re
 import orjson
 import pytest
 
-from gateway import SERVICE, VERSION, errors, keyspace
-from gateway.channel import Target
-from tests.fakes import ANSWER, CHOICE, SILENCE, STREAM, USAGE, FakeExchange, part
+from gateway import SERVICE, VERSION, errors
+from gateway.queue import keys
+from gateway.queue.protocol import Target
+from tests.support.fakes import ANSWER, CHOICE, SILENCE, STREAM, USAGE, FakeBroker, part
 
 BASE = "/inference/v1"
 CHAT = f"{BASE}/chat/completions"
@@ -49,7 +50,7 @@ def ask_scripted(make_client, settings, auth):
     """A function that posts a chat completion to which this script is played."""
 
     def post(*script, stream=False, **configured):
-        fake = FakeExchange(*script)
+        fake = FakeBroker(*script)
         client = make_client(dataclasses.replace(settings, **configured), fake)
         return chat(client, {**BODY, "stream": stream}, auth), fake
 
@@ -103,10 +104,10 @@ def test_health_is_told_to_the_byte(client):
 @pytest.mark.parametrize(
     ("workers", "draining", "status"), [(0, False, 503), (1, False, 200), (1, True, 503)]
 )
-def test_readiness_needs_a_worker_and_no_drain(client, exchange, redis, workers, draining, status):
-    exchange.draining = draining
-    redis.sadd(keyspace.RQ_WORKERS, "rq:worker:gone", *["rq:worker:w1"] * workers)
-    redis.set(keyspace.lease("w1"), 1)
+def test_readiness_needs_a_worker_and_no_drain(client, broker, redis, workers, draining, status):
+    broker.draining = draining
+    redis.sadd(keys.RQ_WORKERS, "rq:worker:gone", *["rq:worker:w1"] * workers)
+    redis.set(keys.lease("w1"), 1)
     response = client.get(f"{BASE}/health/ready")
     assert response.status_code == status
     assert response.get_json() == {
@@ -117,16 +118,14 @@ def test_readiness_needs_a_worker_and_no_drain(client, exchange, redis, workers,
     }
 
 
-def test_without_redis_the_service_lives_and_is_not_ready(
-    make_client, settings, exchange, tmp_path
-):
+def test_without_redis_the_service_lives_and_is_not_ready(make_client, settings, broker, tmp_path):
     absent = dataclasses.replace(settings, redis_url=f"unix://{tmp_path}/absent.sock")
-    client = make_client(absent, exchange)
-    exchange.redis = client.application.extensions["keys"]._redis
+    client = make_client(absent, broker)
+    broker.redis = client.application.extensions["keys"]._redis
     assert client.get(f"{BASE}/health").status_code == 200
     ready = client.get(f"{BASE}/health/ready")
     assert (ready.status_code, ready.get_json()["redis"]) == (503, "unavailable")
-    exchange.redis.close()
+    broker.redis.close()
 
 
 def test_the_list_of_models_is_openai_s(client, auth):
@@ -184,26 +183,26 @@ def test_an_unknown_model_is_not_told(client, auth, model):
 # Whole answers
 
 
-def test_a_whole_answer_has_openai_s_shape(ask, exchange):
+def test_a_whole_answer_has_openai_s_shape(ask, broker):
     response = ask(temperature=0.5)
     value = response.get_json()
     assert (response.status_code, response.content_type) == (200, "application/json")
     assert list(value) == ["id", "object", "created", "model", "choices", "usage"]
-    (call,) = exchange.calls
-    assert value["id"] == f"chatcmpl-{call.plan.call_id}"
+    (call,) = broker.calls
+    assert value["id"] == f"chatcmpl-{call.spec.call_id}"
     assert (value["object"], type(value["created"])) == ("chat.completion", int)
     assert value["model"] == "gpt-4o-mini"
     assert (value["choices"], value["usage"]) == ([CHOICE], USAGE)
-    assert exchange.left == [call.plan.call_id]
+    assert broker.left == [call.spec.call_id]
     assert "X-Ignored-Parameters" not in response.headers
 
 
-def test_the_exchange_gets_plan_body_and_key(ask, exchange, key):
+def test_the_exchange_gets_plan_body_and_key(ask, broker, key):
     ask(max_tokens=5, user="zoë")
-    (call,) = exchange.calls
-    assert call.plan.web == exchange.web
-    assert call.plan.targets == (Target("openai/gpt-4o-mini", "openai", "gpt-4o-mini", 16_384),)
-    assert not call.plan.stream
+    (call,) = broker.calls
+    assert call.spec.web == broker.web
+    assert call.spec.targets == (Target("openai/gpt-4o-mini", "openai", "gpt-4o-mini", 16_384),)
+    assert not call.spec.stream
     assert call.body == {"messages": BODY["messages"], "max_tokens": 5, "user": "zoë"}
     assert call.key.public_id == key[13:25]
     assert call.budget == 600
@@ -213,15 +212,15 @@ def test_every_call_has_an_id_of_its_own(ask):
     assert ask().get_json()["id"] != ask().get_json()["id"]
 
 
-def test_parameters_that_the_model_does_not_take_are_named(ask, exchange):
+def test_parameters_that_the_model_does_not_take_are_named(ask, broker):
     response = ask(model="anthropic/claude-sonnet-4-5", temperature=1.7, seed=1, magic=2)
     # The worker makes them fit, for the model that it asks.
-    assert exchange.calls[0].body == {"messages": BODY["messages"], "temperature": 1.7, "seed": 1}
+    assert broker.calls[0].body == {"messages": BODY["messages"], "temperature": 1.7, "seed": 1}
     assert response.headers["X-Ignored-Parameters"] == "magic, seed"
 
 
 def test_what_a_provider_takes_beyond_openai_s_parameters_is_sent(make_client, settings, auth):
-    fake = FakeExchange()
+    fake = FakeBroker()
     configured = dataclasses.replace(settings, variables={"TOGETHER_API_KEY": "k"})
     body = {**BODY, "model": "together/meta/llama", "top_k": 4, "safe_prompt": True}
     response = make_client(configured, fake).post(CHAT, json=body, headers=auth)
@@ -246,7 +245,7 @@ def test_at_most_twenty_unknown_fields_are_named(ask):
 @pytest.mark.parametrize(("configured", "first"), [(20.0, 20.0), (0.0, None), (3.5, 3.5)])
 def test_an_answer_in_time_is_waited_for_as_configured(ask_scripted, configured, first):
     _, fake = ask_scripted(ANSWER, sync_heartbeat=configured)
-    assert fake.calls[0].waiter.waited == [first]
+    assert fake.calls[0].pending.waited == [first]
 
 
 @pytest.mark.parametrize("silences", [1, 2, 5])
@@ -269,7 +268,7 @@ def test_a_failure_after_blanks_is_an_error_object(ask_scripted):
 # Streams
 
 
-def test_a_stream_is_frames_of_chunks_and_the_end_marker(ask, exchange):
+def test_a_stream_is_frames_of_chunks_and_the_end_marker(ask, broker):
     response = ask(stream=True)
     assert response.status_code == 200
     assert response.headers["Content-Type"].startswith("text/event-stream")
@@ -279,15 +278,15 @@ def test_a_stream_is_frames_of_chunks_and_the_end_marker(ask, exchange):
     assert last == "[DONE]"
     values = [json.loads(chunk) for chunk in chunks]
     assert len(values) == 3
-    (call,) = exchange.calls
-    identity = (f"chatcmpl-{call.plan.call_id}", values[0]["created"], "gpt-4o-mini")
+    (call,) = broker.calls
+    identity = (f"chatcmpl-{call.spec.call_id}", values[0]["created"], "gpt-4o-mini")
     assert {(value["id"], value["created"], value["model"]) for value in values} == {identity}
     assert {value["object"] for value in values} == {"chat.completion.chunk"}
     text = "".join(value["choices"][0]["delta"].get("content", "") for value in values)
     assert text == "Hello!"
     assert values[-1]["choices"][0]["finish_reason"] == "stop"
     assert "usage" not in response.get_data(as_text=True)
-    assert exchange.left == [call.plan.call_id]
+    assert broker.left == [call.spec.call_id]
 
 
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False}, {"include_usage": None}])
@@ -308,7 +307,7 @@ def test_silence_is_filled_with_comments(ask_scripted):
     assert text.startswith(": keep-alive\n\n: keep-alive\n\ndata: ")
     assert text.count(": keep-alive\n\n") == 3
     assert len(events(response)) == 4
-    first, *later = fake.calls[0].waiter.waited
+    first, *later = fake.calls[0].pending.waited
     assert first == 5
     assert set(later) == {15}
 
@@ -349,12 +348,12 @@ def test_an_error_after_a_comment_is_an_event_too(ask_scripted):
 
 
 def test_a_stream_that_nobody_reads_on_is_left(make_client, settings, auth):
-    fake = FakeExchange(part("a"), part("b"), SILENCE)
+    fake = FakeBroker(part("a"), part("b"), SILENCE)
     body = {**BODY, "stream": True}
     response = make_client(settings, fake).post(CHAT, json=body, headers=auth, buffered=False)
     assert next(iter(response.response)).startswith(b"data: ")
     response.close()
-    assert fake.left == [fake.calls[0].plan.call_id]
+    assert fake.left == [fake.calls[0].spec.call_id]
 
 
 # Headers
@@ -385,10 +384,10 @@ def test_a_request_without_an_id_gets_one(client):
         *[({"X-Request-Timeout": odd}, 600, 600) for odd in ("", "0", "-1", "nan", "inf", "x")],
     ],
 )
-def test_a_client_may_lower_the_deadline(ask, exchange, headers, whole, streamed):
+def test_a_client_may_lower_the_deadline(ask, broker, headers, whole, streamed):
     ask(headers)
     ask(headers, stream=True).get_data()
-    assert [call.budget for call in exchange.calls] == [whole, streamed]
+    assert [call.budget for call in broker.calls] == [whole, streamed]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -404,9 +403,9 @@ def test_a_client_may_lower_the_deadline(ask, exchange, headers, whole, streamed
     ],
 )
 def test_a_refusal_tells_whether_and_when_to_retry(
-    ask, exchange, stream, error, retry_after, should_retry
+    ask, broker, stream, error, retry_after, should_retry
 ):
-    exchange.refusal = error
+    broker.refusal = error
     response = ask(stream=stream)
     assert response.status_code == error.status
     assert response.headers.get("Retry-After") == retry_after
@@ -479,13 +478,13 @@ def test_a_star_allows_any_origin(make_client, settings):
 # Errors
 
 
-def test_a_provider_without_key_is_503_and_names_the_variable(ask, exchange):
+def test_a_provider_without_key_is_503_and_names_the_variable(ask, broker):
     response = ask(model="groq/llama")
     error = response.get_json()["error"]
     assert (response.status_code, error["code"]) == (503, "provider_not_configured")
     assert "GROQ_API_KEY" in error["message"]
     assert response.headers["x-should-retry"] == "false"
-    assert exchange.calls == []
+    assert broker.calls == []
 
 
 def test_without_redis_a_call_is_503_and_may_be_repeated(make_client, settings, auth, tmp_path):
@@ -499,9 +498,9 @@ def test_without_redis_a_call_is_503_and_may_be_repeated(make_client, settings, 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_unforeseen_fault_is_500_and_the_log_says_nothing_of_the_request(
-    ask, exchange, caplog, stream
+    ask, broker, caplog, stream
 ):
-    exchange.refusal = RuntimeError("the prompt was: my secret prompt")
+    broker.refusal = RuntimeError("the prompt was: my secret prompt")
     with caplog.at_level(logging.DEBUG):
         response = ask(stream=stream, messages=[{"role": "user", "content": "my secret prompt"}])
     assert response.status_code == 500

@@ -12,7 +12,7 @@ import json
 import orjson
 import pytest
 
-from gateway.keys import KeyStore, checksum
+from gateway.account.api_keys import KeyStore, checksum
 
 CHAT = "/inference/v1/chat/completions"
 USER = {"role": "user", "content": "hi"}
@@ -32,7 +32,7 @@ def key_with(public_id, secret=SECRET):
     return f"mk_inference_{public_id}_{secret}{checksum(public_id, secret)}"
 
 
-def refused(response, exchange, status, code, param=None):
+def refused(response, broker, status, code, param=None):
     """Checks all that a refusal has to be; returns its error object."""
     told = response.get_json()
     assert told.keys() == {"error"}
@@ -43,7 +43,7 @@ def refused(response, exchange, status, code, param=None):
     assert error["message"]
     assert response.content_type == JSON
     assert response.headers["X-Request-Id"]
-    assert exchange.calls == []
+    assert broker.calls == []
     return error
 
 
@@ -70,7 +70,7 @@ BAD_AUTH = {
 @pytest.mark.parametrize(("header", "code"), BAD_AUTH.values(), ids=BAD_AUTH.keys())
 @pytest.mark.parametrize("path", [CHAT, "/inference/v1/models", "/inference/v1/models/demo/echo"])
 def test_nobody_gets_in_without_a_good_key(
-    client, exchange, redis, settings, key, path, header, code
+    client, broker, redis, settings, key, path, header, code
 ):
     store = KeyStore(redis, settings.key_pepper)
     revoked = store.create("revoked")
@@ -81,7 +81,7 @@ def test_nobody_gets_in_without_a_good_key(
         headers["Authorization"] = header
     method = client.post if path == CHAT else client.get
     response = method(path, headers=headers)
-    error = refused(response, exchange, 401, code)
+    error = refused(response, broker, 401, code)
     assert response.headers["WWW-Authenticate"] == "Bearer"
     assert SECRET not in error["message"]
     assert key[26:] not in error["message"]
@@ -116,11 +116,9 @@ ADDRESSES = {
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"), ADDRESSES.values(), ids=ADDRESSES.keys()
 )
-def test_a_wrong_address_is_told_in_the_envelope(
-    client, exchange, auth, method, path, status, code
-):
+def test_a_wrong_address_is_told_in_the_envelope(client, broker, auth, method, path, status, code):
     response = client.open(path, method=method, headers=auth)
-    refused(response, exchange, status, code)
+    refused(response, broker, status, code)
     assert ("Allow" in response.headers) == (status == 405)
 
 
@@ -146,9 +144,9 @@ MEDIA = {
 
 
 @pytest.mark.parametrize(("headers", "code"), MEDIA.values(), ids=MEDIA.keys())
-def test_a_body_of_another_kind_is_refused(client, exchange, auth, headers, code):
+def test_a_body_of_another_kind_is_refused(client, broker, auth, headers, code):
     response = client.post(CHAT, data=orjson.dumps(body()), headers={**auth, **headers})
-    refused(response, exchange, 415, code)
+    refused(response, broker, 415, code)
 
 
 @pytest.mark.parametrize(
@@ -166,27 +164,27 @@ def test_other_ways_to_say_plain_json_are_taken(client, auth, headers):
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["31 declared", "32 chunked"])
 @pytest.mark.parametrize("more", [0, 1], ids=["at the limit", "over the limit"])
-def test_a_body_over_the_limit_is_refused(make_client, settings, exchange, auth, chunked, more):
+def test_a_body_over_the_limit_is_refused(make_client, settings, broker, auth, chunked, more):
     sent = orjson.dumps(body())
     small = dataclasses.replace(settings, max_body_bytes=len(sent) - more)
     environ = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"} if chunked else {}
-    response = make_client(small, exchange).post(
+    response = make_client(small, broker).post(
         CHAT, data=sent, headers=auth, content_type=JSON, environ_overrides=environ
     )
     if more:
-        refused(response, exchange, 413, "request_too_large")
+        refused(response, broker, 413, "request_too_large")
     else:
         assert response.status_code == 200
 
 
-def test_31_a_body_declared_too_large_is_not_read(client, exchange, auth):
+def test_31_a_body_declared_too_large_is_not_read(client, broker, auth):
     class Unread:
         def read(self, size=-1):
             raise AssertionError("read")
 
     environ = {"CONTENT_LENGTH": "20000001", "wsgi.input": Unread()}
     response = client.post(CHAT, headers=auth, content_type=JSON, environ_overrides=environ)
-    refused(response, exchange, 413, "request_too_large")
+    refused(response, broker, 413, "request_too_large")
 
 
 TEXT = json.dumps(body(temperature="@")).replace('"@"', "@")  # what stands for @ is no string
@@ -225,9 +223,9 @@ NOT_JSON = {
 
 
 @pytest.mark.parametrize("sent", NOT_JSON.values(), ids=NOT_JSON.keys())
-def test_what_is_not_strict_json_is_refused(client, exchange, auth, sent):
+def test_what_is_not_strict_json_is_refused(client, broker, auth, sent):
     response = client.post(CHAT, data=sent, headers=auth, content_type=JSON)
-    refused(response, exchange, 400, "invalid_json")
+    refused(response, broker, 400, "invalid_json")
 
 
 def nested(depth):
@@ -342,55 +340,53 @@ BAD = {
 
 
 @pytest.mark.parametrize(("value", "code", "param"), BAD.values(), ids=BAD.keys())
-def test_a_wrong_request_is_refused_with_code_and_param(client, exchange, auth, value, code, param):
+def test_a_wrong_request_is_refused_with_code_and_param(client, broker, auth, value, code, param):
     sent = json.dumps(value).encode()  # the only encoder here that writes 2^64
     response = client.post(CHAT, data=sent, headers=auth, content_type=JSON)
-    refused(response, exchange, 400, code, param)
+    refused(response, broker, 400, code, param)
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-9", "gpt-4o", "nobody/x", "groq/*", "😀", "a" * 256])
-def test_45_an_unknown_model_is_not_found(client, exchange, auth, model):
+def test_45_an_unknown_model_is_not_found(client, broker, auth, model):
     response = client.post(CHAT, json=body(model=model), headers=auth)
-    error = refused(response, exchange, 404, "model_not_found")
+    error = refused(response, broker, 404, "model_not_found")
     assert error["message"] == (
         f"The model `{model}` does not exist or you do not have access to it."
     )
 
 
-def test_42_of_two_models_the_last_one_counts(client, exchange, auth):
+def test_42_of_two_models_the_last_one_counts(client, broker, auth):
     sent = b'{"model": "nobody/x", ' + orjson.dumps(body())[1:]
     assert client.post(CHAT, data=sent, headers=auth, content_type=JSON).status_code == 200
-    assert exchange.calls[0].plan.targets[0].model == "openai/gpt-4o-mini"
+    assert broker.calls[0].spec.targets[0].model == "openai/gpt-4o-mini"
 
 
-def test_56_stream_null_is_false(client, exchange, auth):
+def test_56_stream_null_is_false(client, broker, auth):
     response = client.post(CHAT, json=body(stream=None), headers=auth)
     assert response.get_json()["object"] == "chat.completion"
-    assert not exchange.calls[0].plan.stream
+    assert not broker.calls[0].spec.stream
 
 
-def test_49_an_inline_image_over_50_mb_is_refused(make_client, settings, exchange, auth):
+def test_49_an_inline_image_over_50_mb_is_refused(make_client, settings, broker, auth):
     patient = dataclasses.replace(settings, max_body_bytes=60_000_000)
     sent = orjson.dumps(image("data:image/png;base64," + "A" * (50 << 20)))
-    response = make_client(patient, exchange).post(CHAT, data=sent, headers=auth, content_type=JSON)
-    refused(response, exchange, 400, "invalid_image_url", IMAGE)
-    response = make_client(settings, exchange).post(
-        CHAT, data=sent, headers=auth, content_type=JSON
-    )
-    refused(response, exchange, 413, "request_too_large")
+    response = make_client(patient, broker).post(CHAT, data=sent, headers=auth, content_type=JSON)
+    refused(response, broker, 400, "invalid_image_url", IMAGE)
+    response = make_client(settings, broker).post(CHAT, data=sent, headers=auth, content_type=JSON)
+    refused(response, broker, 413, "request_too_large")
 
 
-def test_51_a_schema_that_refers_to_itself_is_passed_on(client, exchange, auth):
+def test_51_a_schema_that_refers_to_itself_is_passed_on(client, broker, auth):
     tool = {"type": "function", "function": looped(10)}
     assert client.post(CHAT, json=body(tools=[tool]), headers=auth).status_code == 200
-    assert exchange.calls[0].body["tools"] == [tool]
+    assert broker.calls[0].body["tools"] == [tool]
 
 
-def test_61_what_might_steer_the_service_is_ignored_and_never_used(client, exchange, auth):
+def test_61_what_might_steer_the_service_is_ignored_and_never_used(client, broker, auth):
     names = ["__proto__", "__class__", "api_base", "base_url", "api_key", "headers", "provider"]
     response = client.post(CHAT, json=body(**dict.fromkeys(names, "x")), headers=auth)
     assert response.status_code == 200
-    assert exchange.calls[0].body == {"messages": [USER]}
+    assert broker.calls[0].body == {"messages": [USER]}
     assert set(response.headers["X-Ignored-Parameters"].split(", ")) == set(names)
 
 
@@ -398,16 +394,16 @@ def test_61_what_might_steer_the_service_is_ignored_and_never_used(client, excha
     "text", ["a\0b", "😀👩‍👩‍👧", "שלום ‮ עולם", "é" * 1_000_000, "\u2028\x7f", "\\ud83d"],
     ids=["NUL", "emoji", "right to left", "1M on one line", "separators", "backslash"],
 )  # fmt: skip
-def test_63_any_text_reaches_the_provider_as_it_is(client, exchange, auth, text):
+def test_63_any_text_reaches_the_provider_as_it_is(client, broker, auth, text):
     assert client.post(CHAT, json=content(text), headers=auth).status_code == 200
-    assert exchange.calls[0].body["messages"][0]["content"] == text
+    assert broker.calls[0].body["messages"][0]["content"] == text
 
 
 @pytest.mark.parametrize(
     "given", ["a\r\nSet-Cookie: b", "x" * 10_240, "é", "a b", "", "a" * 65, "%0d"]
 )
-def test_64_an_odd_request_id_is_replaced(client, exchange, given):
+def test_64_an_odd_request_id_is_replaced(client, broker, given):
     response = client.get("/inference/v1/models", environ_overrides={"HTTP_X_REQUEST_ID": given})
-    refused(response, exchange, 401, None)
+    refused(response, broker, 401, None)
     assert len(response.headers["X-Request-Id"]) == 32
     assert "Set-Cookie" not in response.headers

@@ -1,4 +1,4 @@
-"""The HTTP face of embeddings, with a fake exchange in place of queue and workers."""
+"""The HTTP face of embeddings, with a fake broker in place of queue and workers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from gateway import errors
-from gateway.channel import Outcome
-from tests.fakes import SILENCE, FakeExchange
+from gateway.queue.protocol import Outcome
+from tests.support.fakes import SILENCE, FakeBroker
 
 EMBEDDINGS = "/inference/v1/embeddings"
 MODEL = "openai/text-embedding-3-small"
@@ -32,7 +32,7 @@ def ask(make_client, settings, auth):
     """A function that asks for embeddings to which this script is played."""
 
     def post(*script, headers=None, model=MODEL, **fields):
-        fake = FakeExchange(*(script or (ANSWER,)))
+        fake = FakeBroker(*(script or (ANSWER,)))
         body = orjson.dumps({"model": model, "input": "hi", **fields})
         response = make_client(settings, fake).post(
             EMBEDDINGS,
@@ -59,14 +59,14 @@ def test_the_answer_is_openai_s_list_in_the_encoding_asked_for(ask, asked, vecto
         "data": [item(vector)],
         "usage": USAGE,
     }
-    assert fake.left == [fake.calls[0].plan.call_id]
+    assert fake.left == [fake.calls[0].spec.call_id]
     assert "X-Ignored-Parameters" not in response.headers
 
 
 def test_the_exchange_gets_a_call_of_its_kind(ask):
     _, fake = ask(dimensions=2, user=None, stream=True, odd=1)
     (call,) = fake.calls
-    assert (call.plan.kind, call.plan.stream) == ("embeddings", False)
+    assert (call.spec.kind, call.spec.stream) == ("embeddings", False)
     assert call.body == {"input": "hi", "dimensions": 2}
 
 
@@ -135,7 +135,7 @@ def test_a_failure_after_blanks_is_an_error_object(ask):
 
 
 def test_a_chat_request_for_a_model_of_embeddings_is_refused(make_client, settings, auth):
-    fake = FakeExchange()
+    fake = FakeBroker()
     body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
     client = make_client(settings, fake)
     response = client.post("/inference/v1/chat/completions", json=body, headers=auth)

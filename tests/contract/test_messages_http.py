@@ -1,4 +1,4 @@
-"""Anthropic's Messages API over HTTP, with a fake exchange in place of queue and workers."""
+"""Anthropic's Messages API over HTTP, with a fake broker in place of queue and workers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from gateway import errors
-from gateway.channel import Outcome
-from gateway.keys import KeyStore
-from tests.fakes import ANSWER, SILENCE, FakeExchange, part
-from tests.messages_events import events, message
+from gateway.account.api_keys import KeyStore
+from gateway.queue.protocol import Outcome
+from tests.support.fakes import ANSWER, SILENCE, FakeBroker, part
+from tests.support.messages_events import events, message
 
 BASE = "/inference/v1"
 MESSAGES = f"{BASE}/messages"
@@ -51,7 +51,7 @@ def ask_scripted(make_client, settings, plain):
     """A function that posts a Messages request to which this script is played."""
 
     def ask(*script, **fields):
-        fake = FakeExchange(*script)
+        fake = FakeBroker(*script)
         return post(make_client(settings, fake), plain, **fields)
 
     return ask
@@ -72,12 +72,12 @@ def refused(response, status, kind):
 # Answers
 
 
-def test_a_whole_answer_is_a_message(ask, exchange):
+def test_a_whole_answer_is_a_message(ask, broker):
     response = ask()
-    (call,) = exchange.calls
+    (call,) = broker.calls
     assert (response.status_code, response.content_type) == (200, "application/json")
     assert response.get_json() == {
-        "id": f"msg_{call.plan.call_id}",
+        "id": f"msg_{call.spec.call_id}",
         "type": "message",
         "role": "assistant",
         "model": "gpt-4o-mini",
@@ -95,19 +95,19 @@ def test_a_whole_answer_is_a_message(ask, exchange):
     assert "X-Ignored-Parameters" not in response.headers
 
 
-def test_a_stream_is_the_same_message(ask, exchange):
+def test_a_stream_is_the_same_message(ask, broker):
     response = ask(stream=True)
     assert response.content_type.startswith("text/event-stream")
     assert response.headers["request-id"] == response.headers["X-Request-Id"]
     streamed = message(events(response.get_data()))
     whole = ask().get_json()
     assert streamed == whole | {"id": streamed["id"]}
-    assert [call.plan.stream for call in exchange.calls] == [True, False]
+    assert [call.spec.stream for call in broker.calls] == [True, False]
 
 
-def test_the_exchange_gets_a_chat_call(ask, exchange):
+def test_the_exchange_gets_a_chat_call(ask, broker):
     ask(system="Be kind.", stop_sequences=["END"], metadata={"user_id": "u"})
-    assert exchange.calls[0].body == {
+    assert broker.calls[0].body == {
         "messages": [{"role": "system", "content": "Be kind."}, *BODY["messages"]],
         "max_tokens": 50,
         "stop": ["END"],
@@ -115,7 +115,7 @@ def test_the_exchange_gets_a_chat_call(ask, exchange):
     }
 
 
-def test_what_the_provider_does_not_take_is_left_out_and_named(ask, exchange):
+def test_what_the_provider_does_not_take_is_left_out_and_named(ask, broker):
     response = ask(
         model="openai/gpt-6-luna",
         temperature=0.3,
@@ -125,7 +125,7 @@ def test_what_the_provider_does_not_take_is_left_out_and_named(ask, exchange):
         service_tier="auto",
     )
     assert response.status_code == 200
-    assert exchange.calls[0].body.keys() == {"messages", "max_tokens"}
+    assert broker.calls[0].body.keys() == {"messages", "max_tokens"}
     named = response.headers["X-Ignored-Parameters"].split(", ")
     assert sorted(named) == [
         "context_management",
@@ -162,13 +162,13 @@ def test_the_key_may_stand_in_either_header(client, auth, plain):
         assert client.get(path, headers=plain).status_code == 200
 
 
-def test_no_key_is_told_so(client, exchange):
+def test_no_key_is_told_so(client, broker):
     assert refused(post(client, {}), 401, "authentication_error") == NO_KEY
     assert refused(post(client, {"x-api-key": ""}), 401, "authentication_error") == NO_KEY
-    assert exchange.calls == []
+    assert broker.calls == []
 
 
-def test_wrong_keys_are_told_alike_in_either_header(client, exchange, redis, settings, key):
+def test_wrong_keys_are_told_alike_in_either_header(client, broker, redis, settings, key):
     store = KeyStore(redis, settings.key_pepper)
     store.revoke(key[13:25])
     for wrong in (key, "mk_inference_x", "sk-ant-abc", "x" * 300, "Bearer x"):
@@ -177,7 +177,7 @@ def test_wrong_keys_are_told_alike_in_either_header(client, exchange, redis, set
         told = refused(alone, 401, "authentication_error")
         assert wrong[-30:] not in told
         assert refused(in_bearer, 401, "authentication_error") == told
-    assert exchange.calls == []
+    assert broker.calls == []
 
 
 def test_the_authorization_header_is_the_only_guess(client, key, auth):
@@ -204,11 +204,9 @@ def test_the_authorization_header_is_the_only_guess(client, key, auth):
         ),
     ],
 )
-def test_a_bad_request_is_refused_before_anything_is_spent(
-    ask, exchange, fields, status, kind, told
-):
+def test_a_bad_request_is_refused_before_anything_is_spent(ask, broker, fields, status, kind, told):
     assert refused(ask(**fields), status, kind).startswith(told)
-    assert exchange.calls == []
+    assert broker.calls == []
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -220,8 +218,8 @@ def test_a_bad_request_is_refused_before_anything_is_spent(
         (errors.UpstreamTimeout(retry_after=5), 504, "timeout_error"),
     ],
 )
-def test_a_failed_call_keeps_its_status_and_advice(ask, exchange, stream, error, status, kind):
-    exchange.refusal = error
+def test_a_failed_call_keeps_its_status_and_advice(ask, broker, stream, error, status, kind):
+    broker.refusal = error
     response = ask(stream=stream)
     refused(response, status, kind)
     assert response.headers["Retry-After"] == "5"
@@ -256,17 +254,17 @@ def test_what_is_not_there_is_told_in_anthropic_s_envelope(
     refused(client.open(path, method=method, headers=plain), status, kind)
 
 
-def test_a_body_that_is_none_is_refused(client, settings, make_client, exchange, plain):
+def test_a_body_that_is_none_is_refused(client, settings, make_client, broker, plain):
     told = refused(client.post(MESSAGES, data=b"{", headers=plain), 415, "invalid_request_error")
     assert "application/json" in told
     broken = client.post(MESSAGES, data=b"{", headers=plain, content_type="application/json")
     refused(broken, 400, "invalid_request_error")
-    small = make_client(dataclasses.replace(settings, max_body_bytes=10), exchange)
+    small = make_client(dataclasses.replace(settings, max_body_bytes=10), broker)
     refused(post(small, plain), 413, "request_too_large")
 
 
-def test_an_unforeseen_fault_is_an_api_error_that_says_nothing(ask, exchange, caplog):
-    exchange.refusal = RuntimeError("the prompt was: my secret prompt")
+def test_an_unforeseen_fault_is_an_api_error_that_says_nothing(ask, broker, caplog):
+    broker.refusal = RuntimeError("the prompt was: my secret prompt")
     told = refused(ask(), 500, "api_error")
     assert "secret" not in told + caplog.text
 

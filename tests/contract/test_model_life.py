@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from gateway import errors
-from gateway.channel import Outcome, Target, name_answerer
-from tests.fakes import ANSWER, SILENCE, STREAM, FakeExchange
+from gateway.queue.protocol import Outcome, Target, name_answerer
+from tests.support.fakes import ANSWER, SILENCE, STREAM, FakeBroker
 
 BASE = "/inference/v1"
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -27,7 +27,7 @@ def ask(make_client, settings, auth):
     """A function that asks on a given day, plays a script to the call, and tells both."""
 
     def post(*script, today=LONG_BEFORE, path="/chat/completions", configured=(), **fields):
-        fake = FakeExchange(*script)
+        fake = FakeBroker(*script)
         client = make_client(dataclasses.replace(settings, **dict(configured)), fake)
         client.application.extensions["today"] = lambda: today
         body = {"model": OLD, "messages": MESSAGES, **fields}
@@ -96,12 +96,12 @@ def test_pages_may_read_the_warning(make_client, settings):
 
 def test_without_the_setting_a_call_is_for_one_model_alone(ask):
     _, fake = ask()
-    assert fake.calls[0].plan.targets == (Target(OLD, "openai", "gpt-4o-mini", 16_384),)
+    assert fake.calls[0].spec.targets == (Target(OLD, "openai", "gpt-4o-mini", 16_384),)
 
 
 def test_with_the_setting_a_call_may_go_to_the_successor(ask):
     _, fake = ask(configured={"retired_models": "successor"})
-    assert fake.calls[0].plan.targets == (
+    assert fake.calls[0].spec.targets == (
         Target(OLD, "openai", "gpt-4o-mini", 16_384),
         Target(NEW, "openai", "gpt-6-luna", 128_000, only_if_gone=True),
     )
@@ -217,8 +217,8 @@ def test_embeddings_of_one_model_are_never_made_by_another(make_client, settings
     configured = dataclasses.replace(
         settings, retired_models="successor", models_file=str(file), demo_models=True
     )
-    fake = FakeExchange(Outcome(answer=b'{"data":[]}'))
+    fake = FakeBroker(Outcome(answer=b'{"data":[]}'))
     body = {"model": "demo/embed", "input": "hi"}
     answer = make_client(configured, fake).post(f"{BASE}/embeddings", json=body, headers=auth)
     assert answer.status_code == 200
-    assert [target.model for target in fake.calls[0].plan.targets] == ["demo/embed"]
+    assert [target.model for target in fake.calls[0].spec.targets] == ["demo/embed"]

@@ -15,13 +15,14 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from api.openapi import EVENTS, JSON, document
-from api.operations import CALL, KEPT, NEVER_SENT, OPERATIONS
+from api.openapi.document import EVENTS, JSON, document
+from api.openapi.operations import CALL, KEPT, NEVER_SENT, OPERATIONS
 from app import PREFIX, create_app
-from gateway import VERSION, errors, keyspace
-from gateway.channel import Outcome
+from gateway import VERSION, errors
+from gateway.queue import keys
+from gateway.queue.protocol import Outcome
 from gateway.settings import Settings
-from tests.fakes import FakeExchange
+from tests.support.fakes import FakeBroker
 
 ROOT = Path(__file__).parents[2]
 CASES = Path(__file__).parent / "cases"
@@ -254,8 +255,8 @@ def test_nothing_of_it_is_loaded_before_somebody_asks():
     program = (
         "import sys, app; from gateway.settings import Settings;"
         "app.create_app(Settings(key_pepper='p' * 40));"
-        "print([name for name in sys.modules if name.startswith('gateway.validation_')"
-        " and ('answers' in name or 'schemas' in name)])"
+        "print([name for name in sys.modules if name.endswith('response_schema')"
+        " or name == 'api.openapi.components'])"
     )
     told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert told.stdout == "[]\n", told.stderr
@@ -267,7 +268,7 @@ def test_nothing_of_it_is_loaded_before_somebody_asks():
 @pytest.mark.parametrize("door", DOORS)
 def test_a_whole_answer_is_as_told(make_client, settings, auth, described, door):
     answer = VECTORS if door == "/embeddings" else WHOLE
-    client = make_client(settings, FakeExchange(Outcome(answer=orjson.dumps(answer))))
+    client = make_client(settings, FakeBroker(Outcome(answer=orjson.dumps(answer))))
     response = post(client, auth, {**DOORS[door], "magic": 1}, door)
     assert response.status_code == 200
     assert response.headers["X-Ignored-Parameters"] == "magic"
@@ -278,7 +279,7 @@ def test_a_whole_answer_is_as_told(make_client, settings, auth, described, door)
 @pytest.mark.parametrize("door", STREAMING)
 def test_each_event_of_a_stream_is_as_told(make_client, settings, auth, described, door, failing):
     last = errors.UpstreamTruncated() if failing else Outcome(last=len(PARTS))
-    client = make_client(settings, FakeExchange(*PARTS, last))
+    client = make_client(settings, FakeBroker(*PARTS, last))
     asked = {**DOORS[door], "stream": True}
     if door == CHAT:
         asked["stream_options"] = {"include_usage": True}
@@ -301,7 +302,7 @@ def test_each_event_of_a_stream_is_as_told(make_client, settings, auth, describe
 @pytest.mark.parametrize("kind", SENT, ids=lambda kind: kind.__name__)
 def test_every_error_is_as_told(make_client, settings, auth, described, kind, door):
     waits = kind.status in (429, 503)  # those of no other status say how long
-    client = make_client(settings, FakeExchange(kind(retry_after=3 if waits else None)))
+    client = make_client(settings, FakeBroker(kind(retry_after=3 if waits else None)))
     response = post(client, auth, DOORS[door], door)
     assert response.status_code >= 400
     check(described, "post", door, response)
@@ -312,7 +313,7 @@ def test_every_error_is_as_told(make_client, settings, auth, described, kind, do
 def test_a_status_that_a_refusing_provider_keeps_is_told(
     make_client, settings, auth, described, door, status
 ):
-    client = make_client(settings, FakeExchange(errors.UpstreamRejected(status=status)))
+    client = make_client(settings, FakeBroker(errors.UpstreamRejected(status=status)))
     response = post(client, auth, DOORS[door], door)
     assert response.status_code == status
     check(described, "post", door, response)
@@ -350,13 +351,13 @@ def test_the_models_are_as_told(client, auth, described, path, known):
     check(described, "get", template, response)
 
 
-def test_health_is_as_told(client, exchange, redis, described):
+def test_health_is_as_told(client, broker, redis, described):
     check(described, "get", "/health", client.get(f"{PREFIX}/health"))
     seen = []
     for worker in (None, "w1"):
         if worker:
-            redis.sadd(keyspace.RQ_WORKERS, f"rq:worker:{worker}")
-            redis.set(keyspace.lease(worker), 1)
+            redis.sadd(keys.RQ_WORKERS, f"rq:worker:{worker}")
+            redis.set(keys.lease(worker), 1)
         response = client.get(f"{PREFIX}/health/ready")
         seen.append(response.status_code)
         check(described, "get", "/health/ready", response)

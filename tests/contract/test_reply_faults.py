@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from gateway.channel import Outcome
-from tests.fakes import SILENCE, FakeExchange, part
+from gateway.queue.protocol import Outcome
+from tests.support.fakes import SILENCE, FakeBroker, part
 
 BASE = "/inference/v1"
 DOORS = {
@@ -26,7 +26,7 @@ def ask(make_client, settings, auth):
     """A function that asks at a door, plays a script to the call, and gives the reply's text."""
 
     def post(door, *script, **fields):
-        client = make_client(dataclasses.replace(settings, sync_heartbeat=1), FakeExchange(*script))
+        client = make_client(dataclasses.replace(settings, sync_heartbeat=1), FakeBroker(*script))
         body = {"model": "openai/gpt-4o", **DOORS[door], **fields}
         answer = client.post(f"{BASE}{door}", json=body, headers=auth, buffered=True)
         return answer.get_data(as_text=True)

@@ -1,4 +1,4 @@
-"""The Responses API through the app, with a fake exchange in place of queue and workers."""
+"""The Responses API through the app, with a fake broker in place of queue and workers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import json
 import orjson
 import pytest
 
-from gateway.channel import Outcome
 from gateway.errors import UpstreamFailed, UpstreamRejected
-from tests.fakes import SILENCE, USAGE, FakeExchange, part
+from gateway.queue.protocol import Outcome
+from tests.support.fakes import SILENCE, USAGE, FakeBroker, part
 
 URL = "/inference/v1/responses"
 MODEL = "openai/gpt-4o-mini"
@@ -28,10 +28,10 @@ def answer(finish_reason="stop", **message):
 
 @pytest.fixture
 def ask(make_client, settings, auth):
-    """A function that posts a request to which this script is played; gives the exchange too."""
+    """A function that posts a request to which this script is played; gives the broker too."""
 
     def post(*script, headers=(), configured=(), **fields):
-        fake = FakeExchange(*script)
+        fake = FakeBroker(*script)
         client = make_client(dataclasses.replace(settings, **dict(configured)), fake)
         data = orjson.dumps({"model": MODEL, "input": "hi", **fields})
         response = client.post(
@@ -60,17 +60,17 @@ def events(response):
 
 
 def test_an_answer_is_a_response(ask):
-    response, exchange = ask(instructions="Be brief.", max_output_tokens=9)
+    response, broker = ask(instructions="Be brief.", max_output_tokens=9)
     assert response.status_code == 200
     told = response.get_json()
     assert (told["object"], told["status"], told["model"]) == (
         "response", "completed", "gpt-4o-mini",
     )  # fmt: skip
-    assert told["id"] == f"resp_{exchange.calls[0].plan.call_id}"
+    assert told["id"] == f"resp_{broker.calls[0].spec.call_id}"
     assert told["output"][0]["content"][0]["text"] == "Hello!"
     assert told["usage"]["input_tokens"] == USAGE["prompt_tokens"]
     assert told["store"] is False
-    assert exchange.calls[0].body == {
+    assert broker.calls[0].body == {
         "messages": [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "hi"},
@@ -80,13 +80,13 @@ def test_an_answer_is_a_response(ask):
 
 
 def test_a_stream_tells_the_same_response_event_by_event(ask):
-    response, exchange = ask(stream=True)
+    response, broker = ask(stream=True)
     assert response.content_type.startswith("text/event-stream")
     told = events(response)
     assert [event["sequence_number"] for event in told] == list(range(len(told)))
     assert told[0]["type"] == "response.created"
     assert told[-1]["type"] == "response.completed"
-    assert exchange.calls[0].plan.stream
+    assert broker.calls[0].spec.stream
     whole = ask()[0].get_json()
     own = {"id": 0, "created_at": 0, "completed_at": 0}
     last = told[-1]["response"]
@@ -102,9 +102,9 @@ def test_reasoning_and_calls_go_back_as_they_came(ask):
     assert [item["type"] for item in output] == ["reasoning", "message", "function_call"]
     result = {"type": "function_call_output", "call_id": "call_1", "output": "42"}
     items = [{"role": "user", "content": "hi"}, *output, result]
-    second, exchange = ask(answer(content="Done."), input=items, tools=[TOOL])
+    second, broker = ask(answer(content="Done."), input=items, tools=[TOOL])
     assert second.get_json()["output"][0]["content"][0]["text"] == "Done."
-    assert exchange.calls[0].body["messages"] == [
+    assert broker.calls[0].body["messages"] == [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "Wait.", "tool_calls": [CALL], **blocks},
         {"role": "tool", "tool_call_id": "call_1", "content": "42"},
@@ -112,9 +112,9 @@ def test_reasoning_and_calls_go_back_as_they_came(ask):
 
 
 def test_what_is_ignored_is_named_as_the_caller_wrote_it(ask):
-    response, exchange = ask(max_tool_calls=2, verbosity="low")
+    response, broker = ask(max_tool_calls=2, verbosity="low")
     assert response.headers["X-Ignored-Parameters"] == "max_tool_calls, verbosity"
-    assert exchange.calls[0].body.keys() == {"messages"}
+    assert broker.calls[0].body.keys() == {"messages"}
 
 
 def test_a_model_s_rules_are_told_in_the_caller_s_words(ask, tmp_path):
@@ -176,11 +176,11 @@ def test_a_failure_after_the_blanks_of_a_late_answer_is_the_envelope(ask):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_wrong_request_never_reaches_the_queue(ask, stream):
-    response, exchange = ask(stream=stream, previous_response_id="resp_1")
+    response, broker = ask(stream=stream, previous_response_id="resp_1")
     assert response.status_code == 400
     error = response.get_json()["error"]
     assert (error["param"], error["code"]) == ("previous_response_id", "unsupported_parameter")
-    assert exchange.calls == []
+    assert broker.calls == []
 
 
 @pytest.mark.parametrize(

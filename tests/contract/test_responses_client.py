@@ -1,4 +1,4 @@
-"""What the official client keeps between two calls, with a fake exchange behind the app."""
+"""What the official client keeps between two calls, with a fake broker behind the app."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import orjson
 import pytest
 from openai import OpenAI
 
-from gateway.channel import Outcome
-from tests.fakes import FakeExchange
+from gateway.queue.protocol import Outcome
+from tests.support.fakes import FakeBroker
 
 THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
 HIDDEN = {"type": "redacted_thinking", "data": "eHh4"}
@@ -53,12 +53,12 @@ def call(make_client, settings, key):
     made = []
 
     def make(*script):
-        exchange = FakeExchange(*script)
-        app = make_client(settings, exchange).application
+        broker = FakeBroker(*script)
+        app = make_client(settings, broker).application
         transport = httpx2.Client(transport=httpx2.WSGITransport(app=app))
         made.append(transport)
         base = "http://testserver/inference/v1"
-        return OpenAI(api_key=key, base_url=base, http_client=transport, max_retries=0), exchange
+        return OpenAI(api_key=key, base_url=base, http_client=transport, max_retries=0), broker
 
     yield make
     for transport in made:
@@ -82,11 +82,11 @@ def test_thinking_survives_a_loop_of_tools(call, streamed):
     assert [item.type for item in first.output] == ["reasoning", "message", "function_call"]
     assert first.output[0].summary[0].text == "Hm."
     result = {"type": "function_call_output", "call_id": "call_1", "output": "42"}
-    client, exchange = call()
+    client, broker = call()
     # As agents do it: whatever came, sent back as JSON.
     sent_back = [item.model_dump(exclude_none=True) for item in first.output]
     ask(client, [*items, *sent_back, result], False, **kept)
-    assert exchange.calls[0].body["messages"] == [
+    assert broker.calls[0].body["messages"] == [
         {"role": "user", "content": "hi"},
         WHOLE,
         {"role": "tool", "tool_call_id": "call_1", "content": "42"},

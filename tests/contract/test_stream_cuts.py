@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from gateway.chat import fold
 from gateway.errors import GatewayError
-from providers.anthropic import AnthropicWire
-from providers.openai import OpenAIWire
-from providers.sse import EventSplitter
+from providers.anthropic.wire import AnthropicWire
+from providers.http.sse import EventSplitter
+from providers.openai.chat import OpenAIWire
 
 WIRES = {"openai": OpenAIWire("http://127.0.0.1/v1"), "anthropic": AnthropicWire()}
 STREAMS = sorted((Path(__file__).parent / "cases").glob("*/*/response.sse"))

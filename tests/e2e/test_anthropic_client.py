@@ -10,7 +10,7 @@ import pytest
 from anthropic import Anthropic
 from pydantic import BaseModel
 
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 MESSAGES: Any = [{"role": "user", "content": "What is the capital of France?"}]
 WEATHER: Any = {

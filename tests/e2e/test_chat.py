@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from gateway import keyspace
-from gateway.channel import Outcome
-from tests.stack import Stack, events, until
+from gateway.queue import keys
+from gateway.queue.protocol import Outcome
+from tests.support.stack import Stack, events, until
 
 PROVIDERS = ["fake/echo", "claude/echo", "openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"]
 
@@ -196,7 +196,7 @@ def test_the_outcome_of_a_call_whose_client_has_left_says_what_was_used(
     else:
         with pytest.raises(requests.exceptions.Timeout):
             own_stack.ask("fake/hang", wait=0.5)
-    name = until(lambda: next(own_stack.redis.scan_iter(keyspace.outcome("*")), None), 10)
+    name = until(lambda: next(own_stack.redis.scan_iter(keys.outcome("*")), None), 10)
     outcome = Outcome.decode(own_stack.redis.get(name))
     assert outcome.error.code == "client_closed_request"
     assert outcome.usage["estimated"]
@@ -261,9 +261,7 @@ def test_readiness_tells_what_is_missing(own_stack: Stack) -> None:
 def test_leases_name_both_processes(stack: Stack) -> None:
     kinds = sorted(name.decode().split(":")[2][:3] for name in stack.redis.keys("gw:lease:*"))
     assert kinds == ["web", "wor"]
-    assert all(
-        stack.redis.pttl(name) <= keyspace.LEASE_MS for name in stack.redis.keys("gw:lease:*")
-    )
+    assert all(stack.redis.pttl(name) <= keys.LEASE_MS for name in stack.redis.keys("gw:lease:*"))
 
 
 def raw_request(request: requests.PreparedRequest) -> bytes:

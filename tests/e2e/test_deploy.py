@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from gateway import connections
+from gateway.queue import clients
 from gateway.settings import Settings
 from local.redis_server import RedisServer
-from tests.stack import PEPPER, ROOT, Stack, free_port, until
+from tests.support.stack import PEPPER, ROOT, Stack, free_port, until
 
 CERTIFICATE = Path(__file__).with_name("self_signed.pem")
 
@@ -89,7 +89,7 @@ def test_a_certificate_is_checked_where_that_is_asked_for(
     tls: TlsFront, settings: Settings
 ) -> None:
     checked = replace(settings, redis_url=tls.url, redis_verify_tls=True)
-    client = connections.commands(checked, 1)
+    client = clients.commands(checked, 1)
     with pytest.raises(Exception, match="certificate"):
         client.ping()
     client.connection_pool.disconnect()

@@ -17,7 +17,7 @@ import pytest
 import requests
 from openai import OpenAI
 
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.stack import Stack, events, until
+from tests.support.stack import Stack, events, until
 
 # What the fake provider does stands in the name that it is asked by: see upstream_answers.WORDS.
 MODELS = """

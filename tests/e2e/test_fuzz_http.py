@@ -17,9 +17,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.fuzz import DOORS, Raw, mutated
-from tests.raw_http import CHAT, PARSERS, get, post, say
-from tests.stack import Stack
+from tests.support.fuzz import DOORS, Raw, mutated
+from tests.support.raw_http import CHAT, PARSERS, get, post, say
+from tests.support.stack import Stack
 
 NIGHTLY = hypothesis.settings.get_current_profile_name() == "nightly"
 REQUESTS = (2_000 if NIGHTLY else 320) // len(DOORS) // len(PARSERS)  # to a door, by a parser

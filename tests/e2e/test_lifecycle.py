@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import requests
 
-from gateway.lease import STEADY_SECONDS
-from tests.stack import Stack, events, until
+from gateway.queue.lease import STEADY_SECONDS
+from tests.support.stack import Stack, events, until
 
 
 def answer(result: queue.Queue[Any], seconds: float = 40) -> requests.Response:

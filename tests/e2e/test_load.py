@@ -10,7 +10,7 @@ import pytest
 from tests.load.arena import LoadArena
 from tests.load.rows import ROWS
 from tests.load.run import HEAD, table
-from tests.stack import until
+from tests.support.stack import until
 
 TABLE = Path(__file__).parents[2] / "docs" / "reliability.md"
 SEED = "5"

@@ -8,7 +8,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 MESSAGES = [
     {"role": "system", "content": "You are a helpful assistant."},

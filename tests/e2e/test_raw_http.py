@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.raw_http import CHAT, HEALTH, PARSERS, answer, get, post, request, say
-from tests.stack import Stack
+from tests.support.raw_http import CHAT, HEALTH, PARSERS, answer, get, post, request, say
+from tests.support.stack import Stack
 
 CANARY = "PROMPT-CANARY"
 CHUNKED = "Transfer-Encoding: chunked"

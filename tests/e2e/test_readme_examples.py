@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 EXAMPLES = re.findall(r"```(bash|python|javascript)\n(.*?)```", README, re.DOTALL)

@@ -10,7 +10,7 @@ from openai import OpenAI
 from openai.types.responses import Response
 from pydantic import BaseModel
 
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 TOOL = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack import Stack, events
+from tests.support.stack import Stack, events
 
 # The fake provider says of a model with this name that it does not exist.
 MODELS = """

@@ -11,7 +11,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
-from tests.stack import Stack, until
+from tests.support.stack import Stack, until
 
 
 def rq(stack: Stack, *arguments: str) -> str:

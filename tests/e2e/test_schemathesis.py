@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 # Models that answer at once and never fail by design; the last one makes vectors.
 MODELS = ["demo/echo", "demo/tool"]

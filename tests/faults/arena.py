@@ -15,14 +15,14 @@ import requests
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway import keyspace
-from gateway.lease import STEADY_SECONDS
+from gateway.queue import keys
+from gateway.queue.lease import STEADY_SECONDS
 from tests.faults import clock, footprint, routes
 from tests.faults.client import Client, Seen
 from tests.faults.proxy import FaultProxy
 from tests.faults.reconciler import Defect, leaked_keys, sockets_left
-from tests.stack import LOOK_SECONDS, SECRETS, Process, Stack, free_port, until
-from tests.upstream import Upstream
+from tests.support.stack import LOOK_SECONDS, SECRETS, Process, Stack, free_port, until
+from tests.support.upstream import Upstream
 
 IN_FLIGHT = 50  # least calls that a fault must meet
 LOAD = 60
@@ -190,7 +190,7 @@ class Arena(Stack):
 
     def until_running(self, count: int = IN_FLIGHT) -> None:
         """Until so many calls have been claimed."""
-        until(lambda: self.redis.zcard(keyspace.RQ_STARTED) >= count, 10, f"{count} running calls")
+        until(lambda: self.redis.zcard(keys.RQ_STARTED) >= count, 10, f"{count} running calls")
         self.met = max(self.met, self.in_flight())
 
     def kill(self, process: Process) -> float:

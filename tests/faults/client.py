@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.stack import SECRETS
-from tests.upstream_answers import behaviour, numbered
+from tests.support.stack import SECRETS
+from tests.support.upstream_answers import behaviour, numbered
 
 PATIENCE_SECONDS = 5.0  # past a call's deadline: the promise's own
 

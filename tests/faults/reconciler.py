@@ -10,7 +10,7 @@ from typing import Any
 
 from redis import Redis
 
-from gateway import keyspace
+from gateway.queue import keys
 from tests.faults.client import PATIENCE_SECONDS, Seen
 
 KINDS = {
@@ -26,7 +26,7 @@ KINDS = {
 }
 ORPHAN_SECONDS = 3.0
 LONGEST_TTL = 240  # seconds: an outcome lives 120, a job its deadline and 60
-LASTING = (keyspace.RQ_QUEUES, keyspace.RQ_WORKERS, "rq:workers", keyspace.BELL)
+LASTING = (keys.RQ_QUEUES, keys.RQ_WORKERS, "rq:workers", keys.BELL)
 LASTING_PREFIXES = ("gw:key:", "rq:worker:", "gw:lease:")
 ESTABLISHED, CLOSE_WAIT = "01", "08"
 
@@ -138,17 +138,17 @@ def leaked_keys(redis: Redis) -> list[str]:
         if name in LASTING or name.startswith(LASTING_PREFIXES):
             continue
         life = redis.ttl(name)
-        registry = name in keyspace.RQ_REGISTRIES  # their members have ends of their own
-        if life > LONGEST_TTL and name != keyspace.QUEUED_BYTES or life == -1 and not registry:
+        registry = name in keys.RQ_REGISTRIES  # their members have ends of their own
+        if life > LONGEST_TTL and name != keys.QUEUED_BYTES or life == -1 and not registry:
             leaks.append(f"{name}: lives for {life} s")
     return leaks
 
 
 def _unended(redis: Redis) -> dict[str, int]:
     return {
-        keyspace.RQ_STARTED: redis.zcard(keyspace.RQ_STARTED),
-        keyspace.RQ_QUEUE: redis.llen(keyspace.RQ_QUEUE),
-        keyspace.QUEUED_BYTES: int(redis.get(keyspace.QUEUED_BYTES) or 0),
+        keys.RQ_STARTED: redis.zcard(keys.RQ_STARTED),
+        keys.RQ_QUEUE: redis.llen(keys.RQ_QUEUE),
+        keys.QUEUED_BYTES: int(redis.get(keys.QUEUED_BYTES) or 0),
     }
 
 

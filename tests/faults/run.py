@@ -26,7 +26,7 @@ from tests.faults.client import Seen
 from tests.faults.footprint import Footprint
 from tests.faults.reconciler import KINDS, Defect, reconcile
 from tests.faults.rows import ROWS, Row
-from tests.stack import Process
+from tests.support.stack import Process
 
 MEGABYTE = 1 << 20
 DESCRIPTORS = 24  # that a process may have more of: connections to Redis that were not needed yet

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 
-from gateway import keyspace
+from gateway.queue import keys
 from tests.faults import routes
 from tests.faults.arena import Arena
 from tests.faults.client import Seen
 from tests.faults.reconciler import Allowed
 from tests.faults.rows import row
 from tests.faults.scenarios_routing import by_fallback
-from tests.stack import until
+from tests.support.stack import until
 
 COOLDOWN = 2.0  # seconds
 FAILURES = 5
@@ -36,7 +36,7 @@ def asked(arena: Arena) -> list[float]:
 
 def known(arena: Arena) -> int:
     """How many routes Redis holds as troubled."""
-    return int(arena.redis.hlen(keyspace.BREAKERS))
+    return int(arena.redis.hlen(keys.BREAKERS))
 
 
 def outage(arena: Arena, word: str = "refuse") -> list[Seen]:

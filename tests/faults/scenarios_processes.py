@@ -7,11 +7,11 @@ import time
 
 import requests
 
-from gateway import keyspace
+from gateway.queue import keys
 from tests.faults.arena import LONG, SHORT, Arena
 from tests.faults.reconciler import Allowed, nonce_of
 from tests.faults.rows import row
-from tests.stack import until
+from tests.support.stack import until
 
 LOSS_SECONDS = 4.5  # 4 s are promised; the client's own end takes some
 
@@ -39,7 +39,7 @@ def a_worker_is_killed(arena: Arena) -> None:
 def a_worker_is_killed_after_its_claim(arena: Arena) -> None:
     arena.steady()
     arena.load(over=0.05)
-    until(lambda: arena.redis.zcard(keyspace.RQ_STARTED), 10)
+    until(lambda: arena.redis.zcard(keys.RQ_STARTED), 10)
     until(lambda: arena.in_flight() >= 50, 5)
     arena.soon(0.0, 0.1)
     arena.kill(arena.workers[0])
@@ -214,7 +214,7 @@ def a_deploy(arena: Arena) -> None:
     calls += arena.load([*LONG, *SHORT], count=120, over=8.0)
     arena.start_worker()
     arena.new_port()
-    until(lambda: arena.redis.scard(keyspace.RQ_WORKERS) == 2, 20)
+    until(lambda: arena.redis.scard(keys.RQ_WORKERS) == 2, 20)
     time.sleep(0.5)  # a request that was sent to the old address has arrived
     stopped = arena.terminate(*old)
     arena.finish()

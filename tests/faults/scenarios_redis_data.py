@@ -6,11 +6,11 @@ import contextlib
 import signal
 import time
 
-from gateway import keyspace
+from gateway.queue import keys
 from tests.faults.arena import SHORT, Arena
 from tests.faults.rows import row
 from tests.faults.scenarios_redis import AWAY, BACK_SECONDS, refused_in_time
-from tests.stack import until
+from tests.support.stack import until
 
 
 @row("R9", "SCRIPT FLUSH, twenty times", short=True)
@@ -65,18 +65,18 @@ def garbage(arena: Arena) -> None:
     for number in range(20):
         call_id = f"garbage-{number}"
         if number % 4 == 0:
-            redis.set(keyspace.job(call_id), "not a hash", ex=60)
+            redis.set(keys.job(call_id), "not a hash", ex=60)
         elif number % 4 == 1:
-            redis.hset(keyspace.job(call_id), mapping={"status": "queued"})
-            redis.expire(keyspace.job(call_id), 60)
+            redis.hset(keys.job(call_id), mapping={"status": "queued"})
+            redis.expire(keys.job(call_id), 60)
         elif number % 4 == 2:
             fields = {"status": "queued", "web": "nobody", "deadline_ms": "x", "bytes": "1"}
-            redis.hset(keyspace.job(call_id), mapping=fields)
-            redis.expire(keyspace.job(call_id), 60)
-        redis.set(keyspace.call(call_id), pickled, ex=60)
-        redis.rpush(keyspace.RQ_QUEUE, call_id)
-        redis.rpush(keyspace.BELL, 1)
-        for inbox in redis.scan_iter(keyspace.inbox("*")):
+            redis.hset(keys.job(call_id), mapping=fields)
+            redis.expire(keys.job(call_id), 60)
+        redis.set(keys.call(call_id), pickled, ex=60)
+        redis.rpush(keys.RQ_QUEUE, call_id)
+        redis.rpush(keys.BELL, 1)
+        for inbox in redis.scan_iter(keys.inbox("*")):
             redis.xadd(inbox, {"e": pickled})
     arena.finish()
     arena.demand(all(each.answered for each in calls), "a call was lost")
@@ -98,7 +98,7 @@ def the_reader_is_behind(arena: Arena) -> None:
 def waiting(arena: Arena) -> int:
     """How many parts of answers, a line each, wait in the inboxes."""
     count = 0
-    for inbox in arena.redis.scan_iter(keyspace.inbox("*")):
+    for inbox in arena.redis.scan_iter(keys.inbox("*")):
         for _, fields in arena.redis.xrange(inbox):
             count += fields[b"e"].count(b'"delta"')
     return count
@@ -140,13 +140,13 @@ def calls_are_handed_out_twice(arena: Arena) -> None:
     # Its claim waits in Redis for the bell, and takes the first few calls; the others stay queued.
     arena.workers[0].signal(signal.SIGSTOP)
     calls = arena.load(over=0.2)
-    until(lambda: arena.redis.llen(keyspace.RQ_QUEUE) >= 50, 10)
+    until(lambda: arena.redis.llen(keys.RQ_QUEUE) >= 50, 10)
     saved = {name: arena.redis.dump(name) for name in _of_calls(arena)}
     arena.workers[0].signal(signal.SIGCONT)
     arena.until_running(55)
     arena.soon(0.2, 1.0)
     with arena.redis.pipeline(transaction=True) as pipeline:
-        pipeline.delete(keyspace.RQ_STARTED)
+        pipeline.delete(keys.RQ_STARTED)
         for name, value in saved.items():
             pipeline.restore(name, 60_000, value, replace=True)
         pipeline.execute()
@@ -155,5 +155,5 @@ def calls_are_handed_out_twice(arena: Arena) -> None:
 
 
 def _of_calls(arena: Arena) -> list[bytes]:
-    patterns = ("rq:job:*", "gw:call:*", keyspace.RQ_QUEUE, keyspace.BELL, keyspace.QUEUED_BYTES)
+    patterns = ("rq:job:*", "gw:call:*", keys.RQ_QUEUE, keys.BELL, keys.QUEUED_BYTES)
     return [name for pattern in patterns for name in arena.redis.scan_iter(pattern)]

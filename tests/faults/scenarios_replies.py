@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from gateway import scripts
+from gateway.queue import scripts
 from tests.faults.arena import SHORT, Arena
 from tests.faults.proxy import FaultProxy
 from tests.faults.reconciler import nonce_of
 from tests.faults.rows import row
-from tests.stack import until
+from tests.support.stack import until
 
 DROPS = 20
 

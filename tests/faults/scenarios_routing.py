@@ -10,7 +10,7 @@ from tests.faults.arena import Arena
 from tests.faults.client import Seen
 from tests.faults.reconciler import Allowed
 from tests.faults.rows import row
-from tests.upstream_answers import behaviour
+from tests.support.upstream_answers import behaviour
 
 # So many failures in a row that no breaker opens: each call meets the failure itself.
 ENV = {
@@ -100,9 +100,9 @@ for _name, _kind, _what, _codes in AFTER:
 @row("F-locked", "it refuses the operator's key (401, 403): the fallback answers, the log is loud",
      env=ENV, allowed=TWO_MODELS, shared="routing", short=True)  # fmt: skip
 def the_key_is_refused(arena: Arena) -> None:
-    loud = arena.logs().count("ERROR workers.tasks call")
+    loud = arena.logs().count("ERROR workers.runner call")
     before_the_first_token("locked")(arena)
-    loud = arena.logs().count("ERROR workers.tasks call") - loud
+    loud = arena.logs().count("ERROR workers.runner call") - loud
     arena.demand(loud == len(arena.here()), f"{loud} lines of {len(arena.here())} in the log")
 
 

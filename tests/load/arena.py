@@ -20,7 +20,7 @@ from tests.faults.reconciler import Allowed, reconcile
 from tests.load import watch
 from tests.load.calls import Ask, Call, Load, Result, run
 from tests.load.provider import Provider
-from tests.stack import Process, Stack
+from tests.support.stack import Process, Stack
 
 SAMPLE_SECONDS = 0.25
 CONFIG = Path(__file__).with_name("watched_gunicorn.py")

@@ -1,9 +1,10 @@
 """A fake provider that is cheap enough for a thousand streams: `python -m tests.load.provider`.
 
 It prints its port and speaks OpenAI's chat completions. The model's name says how it answers, in
-three of the words of tests/upstream_answers.py: `delay-MS`, `nonce-stream-N-MS`, `fat-N`. All
+three words of tests/support/upstream_answers.py: `delay-MS`, `nonce-stream-N-MS`, `fat-N`. All
 streams are written by one clock, from bytes made once. GET /log gives the calls so far in the form
-of tests/upstream.py, DELETE /log forgets them, GET /late how late the clock was, in seconds.
+of tests/support/upstream.py, DELETE /log forgets them, and GET /late says how late the clock was,
+in seconds.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.upstream import Upstream
-from tests.upstream_answers import behaviour, chunk, event, usage
+from tests.support.upstream import Upstream
+from tests.support.upstream_answers import behaviour, chunk, event, usage
 
 TICK_SECONDS = 0.01
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from redis import Redis
 
 from tests.soak.service import SampledStack
-from tests.stack import until
+from tests.support.stack import until
 
 Fault = Callable[[SampledStack], None]
 

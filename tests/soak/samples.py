@@ -10,7 +10,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from gateway import keyspace
+from gateway.queue import keys
 from tests.faults.reconciler import leaked_keys
 from tests.soak import sampler
 
@@ -92,7 +92,7 @@ def look(when: str, calls: int, minutes: float, web: Path, worker: Path, redis: 
         inside(worker),
         redis.info("memory")["used_memory"] / MEGABYTE,
         len(redis.client_list()) - 1,  # ours
-        redis.llen(keyspace.RQ_QUEUE) + redis.zcard(keyspace.RQ_STARTED),
+        redis.llen(keys.RQ_QUEUE) + redis.zcard(keys.RQ_STARTED),
         prefixes(names),
         tuple(leaked_keys(redis)),
     )

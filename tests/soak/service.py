@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from tests.soak import sampler
-from tests.stack import Process, Stack
-from tests.upstream import Upstream
+from tests.support.stack import Process, Stack
+from tests.support.upstream import Upstream
 
 
 class SampledStack(Stack):

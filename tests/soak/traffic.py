@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import keys
+from gateway.account import api_keys
 from tests.faults.client import Client, Seen
 from tests.faults.reconciler import Allowed, reconcile
 
@@ -232,8 +232,11 @@ def _bad(rng: random.Random, nonce: str) -> Visit:
 
 def _stranger(rng: random.Random) -> str:
     """A well-formed key that nobody has."""
-    public_id, secret = keys.base62(rng.getrandbits(64), 12), keys.base62(rng.getrandbits(250), 43)
-    return f"{keys.PREFIX}{public_id}_{secret}{keys.checksum(public_id, secret)}"
+    public_id, secret = (
+        api_keys.base62(rng.getrandbits(64), 12),
+        api_keys.base62(rng.getrandbits(250), 43),
+    )
+    return f"{api_keys.PREFIX}{public_id}_{secret}{api_keys.checksum(public_id, secret)}"
 
 
 def burst(port: int, key: str, calls: int) -> None:

@@ -62,7 +62,7 @@ def test_every_command_in_the_documents_is_real(settings: Settings) -> None:
 
 
 def test_every_model_and_key_variable_of_the_catalogue_is_in_the_readme() -> None:
-    catalogue = tomllib.loads((ROOT / "gateway" / "models.toml").read_text())
+    catalogue = tomllib.loads((ROOT / "gateway" / "catalogue" / "models.toml").read_text())
     for model in catalogue["models"]:
         assert f"`{model}`" in README, model
     for row in catalogue["providers"].values():

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack import ROOT, Stack
+from tests.support.stack import ROOT, Stack
 
 HERE = Path(__file__).parent
 QUESTION = "What is the capital of France?"

@@ -9,7 +9,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel
 
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 QUESTION = "What is the capital of France?"
 

@@ -1,0 +1,185 @@
+"""The shape of chat messages, as OpenAI documents them.
+
+Beyond OpenAI: `cache_control`, `reasoning_content`, `thinking_blocks` and `is_error`, for models of
+Anthropic (platform.claude.com/docs, "Prompt caching" and "Extended thinking", read in November
+2026); an OpenAI-compatible provider gets those of them that it takes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field, Tag
+from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
+
+from api.schemas.fields import FileData, ImageAddress, SpeakerName, either, one_of
+
+
+class CacheControl(TypedDict):
+    """Where Anthropic may end what it remembers of a prompt, and for how long."""
+
+    type: Literal["ephemeral"]
+    ttl: NotRequired[Literal["5m", "1h"] | None]
+
+
+class TextPart(TypedDict):
+    type: Literal["text"]
+    text: str
+    cache_control: NotRequired[CacheControl | None]
+
+
+class RefusalPart(TypedDict):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ImageUrl(TypedDict):
+    url: ImageAddress
+    detail: NotRequired[Literal["auto", "low", "high", "original"] | None]
+
+
+class ImagePart(TypedDict):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+    cache_control: NotRequired[CacheControl | None]
+
+
+class InputAudio(TypedDict):
+    data: str
+    format: Literal["wav", "mp3"]
+
+
+class AudioPart(TypedDict):
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+class File(TypedDict, total=False):
+    file_data: FileData | None
+    file_id: str | None
+    filename: str | None
+
+
+class FilePart(TypedDict):
+    type: Literal["file"]
+    file: File
+    cache_control: NotRequired[CacheControl | None]
+
+
+UserPart = Annotated[
+    Annotated[TextPart, Tag("=text")]
+    | Annotated[ImagePart, Tag("=image_url")]
+    | Annotated[AudioPart, Tag("=input_audio")]
+    | Annotated[FilePart, Tag("=file")],
+    one_of("type", "text", "image_url", "input_audio", "file"),
+]
+AssistantPart = Annotated[
+    Annotated[TextPart, Tag("=text")] | Annotated[RefusalPart, Tag("=refusal")],
+    one_of("type", "text", "refusal"),
+]
+
+Text = Annotated[str, Tag("=text")]
+Items = Field(min_length=1, fail_fast=True)
+PARTS = either("a string or array of objects")
+TextContent = Annotated[Text | Annotated[list[TextPart], Items, Tag("=items")], PARTS]
+UserContent = Annotated[Text | Annotated[list[UserPart], Items, Tag("=items")], PARTS]
+AssistantContent = Annotated[Text | Annotated[list[AssistantPart], Items, Tag("=items")], PARTS]
+
+
+class CalledFunction(TypedDict):
+    name: str
+    arguments: str
+
+
+class FunctionToolCall(TypedDict):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class CalledCustom(TypedDict):
+    name: str
+    input: str
+
+
+class CustomToolCall(TypedDict):
+    id: str
+    type: Literal["custom"]
+    custom: CalledCustom
+
+
+ToolCall = Annotated[
+    Annotated[FunctionToolCall, Tag("=function")] | Annotated[CustomToolCall, Tag("=custom")],
+    one_of("type", "function", "custom"),
+]
+
+
+class SystemMessage(TypedDict):
+    role: Literal["system", "developer"]
+    content: TextContent
+    name: NotRequired[SpeakerName | None]
+
+
+class UserMessage(TypedDict):
+    role: Literal["user"]
+    content: UserContent
+    name: NotRequired[SpeakerName | None]
+
+
+class SpokenAudio(TypedDict):
+    id: str
+
+
+class Thought(TypedDict):
+    type: Literal["thinking"]
+    thinking: str
+    signature: NotRequired[str | None]
+
+
+class RedactedThought(TypedDict):
+    type: Literal["redacted_thinking"]
+    data: str
+
+
+ThinkingBlock = Annotated[
+    Annotated[Thought, Tag("=thinking")] | Annotated[RedactedThought, Tag("=redacted_thinking")],
+    one_of("type", "thinking", "redacted_thinking"),
+]
+
+
+class AssistantMessage(TypedDict):
+    role: Literal["assistant"]
+    content: NotRequired[AssistantContent | None]
+    refusal: NotRequired[str | None]
+    name: NotRequired[SpeakerName | None]
+    audio: NotRequired[SpokenAudio | None]
+    tool_calls: NotRequired[Annotated[list[ToolCall], Field(max_length=128, fail_fast=True)] | None]
+    function_call: NotRequired[CalledFunction | None]
+    reasoning_content: NotRequired[str | None]
+    thinking_blocks: NotRequired[list[ThinkingBlock] | None]
+
+
+class ToolMessage(TypedDict):
+    role: Literal["tool"]
+    content: TextContent
+    tool_call_id: str
+    is_error: NotRequired[bool | None]
+    cache_control: NotRequired[CacheControl | None]
+
+
+class FunctionMessage(TypedDict):
+    role: Literal["function"]
+    content: str | None
+    name: SpeakerName
+
+
+Message = Annotated[
+    Annotated[SystemMessage, Tag("=system")]
+    | Annotated[SystemMessage, Tag("=developer")]
+    | Annotated[UserMessage, Tag("=user")]
+    | Annotated[AssistantMessage, Tag("=assistant")]
+    | Annotated[ToolMessage, Tag("=tool")]
+    | Annotated[FunctionMessage, Tag("=function")],
+    # `function` works and is not advertised: it is OpenAI's form of before there were tools.
+    one_of("role", "system", "developer", "user", "assistant", "tool"),
+]

@@ -1,0 +1,129 @@
+"""Checks a chat request before anything is spent on it.
+
+This module and its `validation_*` parts are the only ones that know pydantic. What leaves here are
+the caller's own values, never a copy that a model made of them.
+
+A request is checked in two steps, because which extra fields a model takes is known only once the
+model is: `model_name(data)`, then `chat_request(data, extra)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from api.chat.schema import MAX_MODEL, ChatBody
+from api.handler import CheckedRequest
+from api.schemas.errors import invalid, invalid_request, json_name
+from gateway.errors import InvalidRequest
+
+CHAT = TypeAdapter(ChatBody)
+# What becomes an attribute of the CheckedRequest instead of a parameter.
+OWN_FIELDS = frozenset({"model", "models", "stream", "stream_options"})
+PARAMETERS = frozenset(ChatBody.__annotations__) - OWN_FIELDS
+# An assistant's message may lack content when it says something in one of these.
+INSTEAD_OF_CONTENT = (
+    "tool_calls",
+    "refusal",
+    "function_call",
+    "audio",
+    "reasoning_content",
+    "thinking_blocks",
+)
+
+
+def model_name(data: Any) -> str:
+    """The name of the model a request asks for: 1 to 256 printable characters.
+
+    Raises InvalidRequest when the request is not an object or names no such model.
+    """
+    if not isinstance(data, dict):
+        raise InvalidRequest(
+            f"Invalid type for the request body: expected an object, but got {json_name(data)}"
+            " instead.",
+            code="invalid_type",
+        )
+    if "model" not in data:
+        raise invalid("missing", "model")
+    name = data["model"]
+    if not isinstance(name, str):
+        raise invalid("wrong.type", "model", name, expected="a string")
+    if not 1 <= len(name) <= MAX_MODEL or not name.isprintable():
+        reason = f"expected 1 to {MAX_MODEL} characters, none of them a control character"
+        raise invalid("wrong.value", "model", reason=reason)
+    return name
+
+
+def chat_request(data: Any, extra: Collection[str] = ()) -> CheckedRequest:
+    """The checked request; fields that OpenAI does not have are ignored, save those in `extra`.
+
+    Raises InvalidRequest about the first thing that is wrong, in OpenAI's words, with its path as
+    `param`.
+    """
+    model = model_name(data)
+    try:
+        CHAT.validate_python(data, strict=True)
+    except ValidationError as error:
+        refusal = invalid_request(error)
+    else:
+        return _checked_request(model, data, extra)
+    # Not inside `except`: pydantic's error holds the caller's values, which must not reach a log.
+    raise refusal
+
+
+def _checked_request(model: str, data: dict[str, Any], extra: Collection[str]) -> CheckedRequest:
+    stream = bool(data.get("stream"))
+    options = _stream_options(data, stream)
+    _check_conversation(data["messages"])
+    parameters, ignored = _sorted_fields(data, extra)
+    usage, models = bool(options.get("include_usage")), data.get("models")
+    others = None if models is None else tuple(models)
+    return CheckedRequest(model, stream, usage, parameters, ignored, others)
+
+
+def _sorted_fields(
+    data: dict[str, Any], extra: Collection[str]
+) -> tuple[dict[str, Any], list[str]]:
+    parameters: dict[str, Any] = {}
+    ignored: list[str] = []
+    for name, value in data.items():
+        if name in OWN_FIELDS:
+            continue
+        if name not in PARAMETERS and name not in extra:
+            ignored.append(name)
+        elif value is not None:
+            parameters[name] = value
+    return parameters, ignored
+
+
+def _stream_options(data: dict[str, Any], stream: bool) -> dict[str, Any]:
+    options: dict[str, Any] | None = data.get("stream_options")
+    if options is None:
+        return {}
+    if not stream:
+        reason = "only allowed when 'stream' is enabled"
+        raise invalid("wrong.value", "stream_options", reason=reason)
+    return options
+
+
+def _check_conversation(messages: list[dict[str, Any]]) -> None:
+    """What one message alone cannot show: a tool answers only what an assistant has asked."""
+    asked: set[str] = set()
+    for index, message in enumerate(messages):
+        role = message["role"]
+        if role == "assistant":
+            _check_says_something(message, f"messages[{index}].content")
+            asked.update(call["id"] for call in message.get("tool_calls") or ())
+        elif role == "tool" and message["tool_call_id"] not in asked:
+            reason = "answers no tool call of an assistant message before it"
+            raise invalid("wrong.value", f"messages[{index}].tool_call_id", reason=reason)
+
+
+def _check_says_something(message: dict[str, Any], path: str) -> None:
+    if message.get("content") is not None or any(message.get(key) for key in INSTEAD_OF_CONTENT):
+        return
+    if "content" not in message:
+        raise invalid("missing", path)
+    raise invalid("wrong.type", path, expected="one of a string or array of objects")

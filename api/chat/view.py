@@ -1,0 +1,25 @@
+"""POST /chat/completions."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flask import Blueprint, Response
+
+from api import handler
+from api.chat import request as chat_request
+from api.chat.renderer import Completion
+from api.http.auth import keyed
+from gateway.account.api_keys import KeyRecord
+
+chat = Blueprint("chat", __name__)
+
+
+@chat.post("/chat/completions")
+@keyed
+def create(key: KeyRecord) -> Response:
+    """Answer a chat completion, whole or as server-sent events."""
+    data = handler.read()
+    route = handler.route_to(chat_request.model_name(data))
+    asked = chat_request.chat_request(data, route.provider.extra_parameters)
+    return handler.answer(key, route, asked, partial(Completion, include_usage=asked.include_usage))

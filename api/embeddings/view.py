@@ -1,0 +1,28 @@
+"""POST /embeddings."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flask import Blueprint, Response
+
+from api import handler
+from api.chat import request as chat_request
+from api.embeddings.renderer import Embeddings
+from api.embeddings.schema import MAX_ELEMENTS, embeddings_request
+from api.http.auth import keyed
+from gateway.account.api_keys import KeyRecord
+
+embeddings = Blueprint("embeddings", __name__)
+
+
+@embeddings.post("/embeddings")
+@keyed
+def create(key: KeyRecord) -> Response:
+    """Answer with the embeddings of one text or of many."""
+    data = handler.read(MAX_ELEMENTS)
+    route = handler.route_to(chat_request.model_name(data))
+    asked = embeddings_request(data, route.provider.extra_parameters)
+    as_numbers = asked.parameters.get("encoding_format") != "base64"
+    make = partial(Embeddings, as_numbers=as_numbers)
+    return handler.answer_whole(key, route, asked, make, kind="embeddings")

@@ -1,0 +1,1 @@
+"""HTTP itself: authentication, bodies, headers, errors, connections."""

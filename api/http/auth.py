@@ -1,0 +1,62 @@
+"""Who is calling: the API key of the Authorization or the x-api-key header."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from flask import current_app, request
+from redis.exceptions import RedisError
+
+from gateway.account.api_keys import KeyRecord, KeyStore
+from gateway.errors import AuthenticationFailed, QueueUnavailable
+
+MISSING = (
+    "You didn't provide an API key. You need to provide your API key in an Authorization header "
+    "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+)
+LONGEST_HEADER = 256  # characters; a key of ours has 75
+
+
+class MissingKey(AuthenticationFailed):
+    """Raised when there is no key at all: OpenAI's answer to that has no code."""
+
+    code = None
+    message = MISSING
+
+
+def authenticate(keys: KeyStore, header: str | None, plain: str | None = None) -> KeyRecord:
+    """The record of the key in an Authorization header or, where there is none, of a plain key.
+
+    Raises AuthenticationFailed, and QueueUnavailable where Redis cannot be asked.
+    """
+    if not header and not plain:
+        raise MissingKey
+    # A key is looked up once, however often it is given: the second header is not a second guess.
+    scheme, _, key = header.partition(" ") if header else ("bearer", "", plain or "")
+    if scheme.lower() != "bearer" or len(header or key) > LONGEST_HEADER:
+        raise AuthenticationFailed("Incorrect API key provided: ***.")
+    try:
+        return keys.verify(key)
+    except RedisError as error:
+        raise QueueUnavailable(retry_after=2) from error
+
+
+def keyed(view: Callable[..., Any]) -> Callable[..., Any]:
+    """A view that is called with the caller's KeyRecord as its first argument."""
+
+    @functools.wraps(view)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        keys: KeyStore = current_app.extensions["keys"]
+        bearer, plain = request.headers.get("Authorization"), request.headers.get("x-api-key")
+        return view(authenticate(keys, bearer, plain), *args, **kwargs)
+
+    checked.access = "key"  # type: ignore[attr-defined]
+    return checked
+
+
+def public(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks a view that needs no key; a route with neither mark fails a test."""
+    view.access = "public"  # type: ignore[attr-defined]
+    return view

@@ -1,0 +1,44 @@
+"""GET /health, for anyone: is this process up? GET /health/ready: can it do its job?"""
+
+from __future__ import annotations
+
+import orjson
+from flask import Blueprint, Response, current_app
+from redis.exceptions import RedisError
+
+from api.http.auth import public
+from gateway import SERVICE, VERSION
+from gateway.broker.broker import Broker
+from gateway.queue import commands
+
+health = Blueprint("health", __name__)
+
+# By hand, for the order of the keys and the spaces that the documentation shows.
+ALIVE = f'{{"status": "ok", "service": "{SERVICE}", "version": "{VERSION}"}}'
+
+
+@health.get("/health")
+@public
+def alive() -> Response:
+    """Answers as long as this process does."""
+    return Response(ALIVE, content_type="application/json")
+
+
+@health.get("/health/ready")
+@public
+def ready() -> Response:
+    """200 where Redis answers, a worker lives and this process is not being stopped; else 503."""
+    broker: Broker = current_app.extensions["broker"]
+    redis, workers = True, 0
+    try:
+        workers = commands.live_workers(broker.redis)
+    except RedisError:
+        redis = False
+    ok = redis and workers > 0 and not broker.draining
+    facts = {
+        "status": "ok" if ok else "unavailable",
+        "redis": "ok" if redis else "unavailable",
+        "workers": workers,
+        "draining": broker.draining,
+    }
+    return Response(orjson.dumps(facts), 200 if ok else 503, content_type="application/json")

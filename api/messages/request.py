@@ -1,0 +1,225 @@
+"""A request of Anthropic's Messages API as the chat request that asks for the same."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from api.handler import CheckedRequest
+from api.messages.turns import chat_messages
+from gateway.catalogue.parameters import Rule, apply
+from gateway.errors import InvalidRequest
+
+Data: TypeAlias = Mapping[str, Any]
+
+# Anthropic's name -> chat's, where the value is the same.
+SAME = {
+    "max_tokens": "max_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "stop_sequences": "stop",
+}
+# Chat parameters that OpenAI does not have: for the providers whose row names them.
+EXTRA = frozenset({"thinking", "output_config", "top_k"})
+CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+PLAIN_USER = re.compile(r"[\w-]{1,64}", re.ASCII)  # what OpenAI and DeepSeek take of a user's name
+SERVICE_TIERS = {"auto": "auto", "standard_only": "default"}
+# What may be left out of a call to a model that refuses it: it tunes an answer and asks for none.
+KNOBS = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "thinking": "thinking",
+    "reasoning_effort": "output_config.effort",
+    "output_config": "output_config.effort",
+    "user": "metadata.user_id",
+    "service_tier": "service_tier",
+}
+KNOWN = frozenset(
+    {*SAME, "model", "messages", "system", "stream", "tools", "tool_choice", "thinking"}
+    | {"output_config", "output_format", "metadata", "service_tier", "cache_control"}
+)
+KNOWN_OF_TOOLS = frozenset(
+    {"type", "name", "description", "input_schema", "strict", "cache_control"}
+)
+
+
+def chat_request(
+    body: Data, extra: Collection[str] = (), native: bool = False, keeps: Collection[str] = ()
+) -> CheckedRequest:
+    """The chat request that a checked Messages request stands for.
+
+    `extra` names the parameters beyond OpenAI's that the provider takes, `keeps` what it takes of
+    messages; `native` tells that it speaks Anthropic's API itself. What the provider has no
+    parameter for is among `ignored`, by Anthropic's name. Raises InvalidRequest for documents by
+    their address where the provider takes none.
+    """
+    if "file_url" not in keeps:
+        _refuse_addresses(body)
+    asked = {ours: body[name] for name, ours in SAME.items() if name in body}
+    asked |= _tools(body) | _thinking(body, native) | _output(body, native) | _account(body, native)
+    unknown = EXTRA.difference(extra) & asked.keys()
+    parameters = {name: value for name, value in asked.items() if name not in unknown}
+    ignored = [*_ignored(body), *(KNOBS[name] for name in sorted(unknown))]
+    if "service_tier" in body and not native:
+        ignored.append("service_tier")
+    messages = chat_messages(body, native)
+    return CheckedRequest(
+        model=body["model"],
+        stream=bool(body.get("stream")),
+        include_usage=True,
+        parameters={"messages": messages, **parameters},
+        ignored=list(dict.fromkeys(ignored)),
+    )
+
+
+def without_refused(
+    rules: Mapping[str, Rule], parameters: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The parameters without those knobs that a model with these rules refuses, and what they are.
+
+    A client of Anthropic's cannot know what another provider's model does not take. What else is
+    refused is kept, for the policy to refuse.
+    """
+    kept, dropped = dict(parameters), list[str]()
+    while True:
+        try:
+            apply(rules, kept)
+        except InvalidRequest as refusal:
+            name = refusal.param
+            if name not in KNOBS or name not in kept:
+                return kept, dropped  # not ours to leave out: the call will be refused
+            del kept[name]
+            dropped.append(KNOBS[name])
+        else:
+            return kept, dropped
+
+
+def own_name(name: str) -> str:
+    """What Anthropic calls this chat parameter."""
+    return KNOBS.get(name, name)
+
+
+def _refuse_addresses(body: Data) -> None:
+    for path, block in _all_blocks(body):
+        if block["type"] == "document" and block["source"]["type"] == "url":
+            path = f"{path}.source.url"
+            reason = "this model takes no documents by URL; send the document itself"
+            raise InvalidRequest(f"{path}: {reason}", param=path)
+
+
+def _all_blocks(body: Data) -> Iterator[tuple[str, Data]]:
+    """Every block of the turns with its path, those inside of tool results too."""
+    for i, message in enumerate(body["messages"]):
+        for j, block in enumerate(_listed(message["content"])):
+            yield f"messages.{i}.content.{j}", block
+            if block["type"] == "tool_result":
+                for k, inner in enumerate(_listed(block.get("content"))):
+                    yield f"messages.{i}.content.{j}.content.{k}", inner
+
+
+def _listed(content: Any) -> list[Data]:
+    return content if isinstance(content, list) else []
+
+
+def _tools(body: Data) -> dict[str, Any]:
+    tools = body.get("tools")
+    if not tools:
+        return {}
+    asked: dict[str, Any] = {"tools": [_tool(tool) for tool in tools]}
+    choice = body.get("tool_choice") or {}
+    if kind := choice.get("type"):
+        named = {"type": "function", "function": {"name": choice.get("name")}}
+        asked["tool_choice"] = CHOICES.get(kind, named)
+    if choice.get("disable_parallel_tool_use"):
+        asked["parallel_tool_calls"] = False
+    return asked
+
+
+def _tool(tool: Data) -> dict[str, Any]:
+    function = {"name": tool["name"], "parameters": tool["input_schema"]}
+    for name in ("description", "strict"):
+        if tool.get(name) is not None:
+            function[name] = tool[name]
+    made: dict[str, Any] = {"type": "function", "function": function}
+    if tool.get("cache_control"):
+        made["cache_control"] = tool["cache_control"]
+    return made
+
+
+def _thinking(body: Data, native: bool) -> dict[str, Any]:
+    thinking = body.get("thinking")
+    if thinking is None:
+        return {}
+    if native:
+        return {"thinking": thinking}
+    # The others that have the parameter know on and off.
+    return {"thinking": {"type": "disabled" if thinking["type"] == "disabled" else "enabled"}}
+
+
+def _output(body: Data, native: bool) -> dict[str, Any]:
+    config = body.get("output_config") or {}
+    asked: dict[str, Any] = {}
+    if effort := config.get("effort"):
+        # OpenAI's word would also make Anthropic's models think, which this does not ask for.
+        asked |= {"output_config": {"effort": effort}} if native else {"reasoning_effort": effort}
+    if wanted := config.get("format") or body.get("output_format"):
+        schema = wanted["schema"]
+        answer = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
+        asked["response_format"] = {"type": "json_schema", "json_schema": answer}
+    return asked
+
+
+def is_strict(schema: Any) -> bool:
+    """Whether a JSON schema is one that OpenAI can enforce.
+
+    Every object of it names all its properties as required and allows no others. Anthropic
+    enforces more; of the others' models such a schema is asked without a promise. Source:
+    developers.openai.com/api/docs/guides/structured-outputs, "Supported schemas".
+    """
+    if isinstance(schema, list):
+        return all(map(is_strict, schema))
+    if not isinstance(schema, dict):
+        return True
+    if schema.get("type") == "object" or "properties" in schema:
+        properties = schema.get("properties")
+        closed = schema.get("additionalProperties") is False and isinstance(properties, dict)
+        if not closed or _names(schema.get("required")) != set(properties or ()):
+            return False
+    return all(map(is_strict, schema.values()))
+
+
+def _names(required: Any) -> set[str] | None:
+    """None for what is no list of names: nobody has looked into the schema before."""
+    named = required or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        return None
+    return set(named)
+
+
+def _account(body: Data, native: bool) -> dict[str, Any]:
+    asked: dict[str, Any] = {}
+    if user := (body.get("metadata") or {}).get("user_id"):
+        # Agents send whole objects, which others refuse; a hash tells users apart as well.
+        plain = native or PLAIN_USER.fullmatch(user)
+        asked["user"] = user if plain else hashlib.sha256(user.encode()).hexdigest()
+    if native and (tier := body.get("service_tier")):
+        asked["service_tier"] = SERVICE_TIERS[tier]
+    return asked
+
+
+def _ignored(body: Data) -> Iterator[str]:
+    """What is said in a request and cannot be passed on to anybody."""
+    yield from (name for name in body if name not in KNOWN)
+    for tool in body.get("tools") or ():
+        yield from (f"tools.{name}" for name in tool if name not in KNOWN_OF_TOOLS)
+    for message in body["messages"]:
+        content = message["content"]
+        for block in content if isinstance(content, list) else ():
+            if block["type"] == "tool_use" and block.get("cache_control"):
+                yield "cache_control"
+            if block["type"] == "document" and (block.get("citations") or {}).get("enabled"):
+                yield "citations"

@@ -1,0 +1,277 @@
+"""Checks a request of Anthropic's Messages API, in Anthropic's words.
+
+Anthropic's own API validates with pydantic and tells pydantic's messages behind a dotted path
+("max_tokens: Field required"); so does this. What leaves here are the caller's own values.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired, Required
+
+from pydantic import Field, Tag, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
+
+from api.messages.blocks_schema import CacheControl, Items, MessageContent, SystemContent
+from api.schemas.errors import TAG
+from api.schemas.fields import JsonSchema, TokenLimit, one_of
+from gateway.errors import InvalidRequest
+
+MAX_MODEL = 256  # characters
+MAX_MESSAGES = 100_000
+MAX_TOOLS = 512
+MAX_STOPS = 8191
+MIN_BUDGET = 1024  # tokens
+MAX_ECHO = 64  # characters of a caller's value that a message may repeat
+
+# What would change the answer if it were left out, and cannot be done here.
+REFUSED = {
+    "mcp_servers": "MCP servers are not called by this service",
+    "container": "containers are not kept by this service",
+}
+
+
+class Message(TypedDict):
+    role: Literal["user", "assistant", "system"]
+    content: MessageContent
+
+
+ToolName = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,128}$")]
+
+
+class Tool(TypedDict):
+    """A tool that the caller runs. Those that Anthropic runs or defines have another `type`."""
+
+    type: NotRequired[Literal["custom"] | None]
+    name: ToolName
+    description: NotRequired[str | None]
+    input_schema: JsonSchema
+    strict: NotRequired[bool | None]
+    cache_control: NotRequired[CacheControl | None]
+
+
+class SimpleChoice(TypedDict):
+    type: Literal["auto", "any", "none"]
+    disable_parallel_tool_use: NotRequired[bool | None]
+
+
+class ChosenTool(TypedDict):
+    type: Literal["tool"]
+    name: ToolName
+    disable_parallel_tool_use: NotRequired[bool | None]
+
+
+ToolChoice = Annotated[
+    Annotated[SimpleChoice, Tag("=auto")]
+    | Annotated[SimpleChoice, Tag("=any")]
+    | Annotated[SimpleChoice, Tag("=none")]
+    | Annotated[ChosenTool, Tag("=tool")],
+    one_of("type", "auto", "any", "tool", "none"),
+]
+
+Display = Literal["summarized", "omitted"]
+
+
+class BudgetThinking(TypedDict):
+    type: Literal["enabled"]
+    budget_tokens: Annotated[int, Field(ge=MIN_BUDGET)]
+    display: NotRequired[Display | None]
+
+
+class AdaptiveThinking(TypedDict):
+    type: Literal["adaptive"]
+    display: NotRequired[Display | None]
+
+
+class OtherThinking(TypedDict):
+    type: Literal["disabled", "between_tools"]
+
+
+Thinking = Annotated[
+    Annotated[BudgetThinking, Tag("=enabled")]
+    | Annotated[AdaptiveThinking, Tag("=adaptive")]
+    | Annotated[OtherThinking, Tag("=disabled")]
+    | Annotated[OtherThinking, Tag("=between_tools")],
+    one_of("type", "enabled", "disabled", "between_tools", "adaptive"),
+]
+
+
+class JsonFormat(TypedDict):
+    type: Literal["json_schema"]
+    schema: JsonSchema
+
+
+class OutputConfig(TypedDict, total=False):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None
+    format: JsonFormat | None
+
+
+class Metadata(TypedDict, total=False):
+    user_id: Annotated[str, Field(max_length=512)] | None
+
+
+class MessagesBody(TypedDict, total=False):
+    """A request for a message."""
+
+    # Errors are looked for in the order of these keys.
+
+    model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
+    max_tokens: Required[TokenLimit]
+    messages: Required[Annotated[list[Message], Items, Field(max_length=MAX_MESSAGES)]]
+    system: SystemContent | None
+    stream: bool | None
+    temperature: Annotated[float, Field(ge=0, le=1)] | None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None
+    top_k: Annotated[int, Field(ge=0)] | None
+    stop_sequences: Annotated[list[str], Field(max_length=MAX_STOPS, fail_fast=True)] | None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None
+    tool_choice: ToolChoice | None
+    thinking: Thinking | None
+    output_config: OutputConfig | None
+    output_format: JsonFormat | None
+    metadata: Metadata | None
+    service_tier: Literal["auto", "standard_only"] | None
+    cache_control: CacheControl | None
+
+
+MESSAGES = TypeAdapter(MessagesBody)
+
+
+def model_name(data: Any) -> str:
+    """The name of the model that a request asks for: 1 to 256 printable characters.
+
+    Raises InvalidRequest when the request is not an object or names no such model.
+    """
+    if not isinstance(data, dict):
+        raise InvalidRequest("Input should be an object")
+    if "model" not in data:
+        raise _invalid("model", "Field required")
+    name = data["model"]
+    if not isinstance(name, str):
+        raise _invalid("model", "Input should be a valid string")
+    if not 1 <= len(name) <= MAX_MODEL or not name.isprintable():
+        raise _invalid("model", f"String should have 1 to {MAX_MODEL} printable characters")
+    return name
+
+
+def checked(data: Any) -> dict[str, Any]:
+    """The request itself, checked and without nulls at its top.
+
+    Raises InvalidRequest about the first thing that is wrong; `param` is its dotted path.
+    """
+    model_name(data)
+    try:
+        MESSAGES.validate_python(data, strict=True)
+    except ValidationError as error:
+        refusal = _first(error)
+    else:
+        body = {name: value for name, value in data.items() if value is not None}
+        _check_whole(body)
+        return body
+    # Not inside `except`: pydantic's error holds the caller's values, which must not reach a log.
+    raise refusal
+
+
+def _check_whole(body: dict[str, Any]) -> None:
+    """What one field alone cannot show."""
+    for name, reason in REFUSED.items():
+        if body.get(name):
+            raise _invalid(name, f"Extra inputs are not permitted: {reason}")
+    if body.get("thinking", {}).get("budget_tokens", 0) >= body["max_tokens"]:
+        raise InvalidRequest(
+            "`max_tokens` must be greater than `thinking.budget_tokens`.", param="max_tokens"
+        )
+    for i, message in enumerate(body["messages"]):
+        for j, block in enumerate(_blocks(message)):
+            kind, role = block["type"], message["role"]
+            if SAID_BY.get(kind, role) != role:
+                reason = f"`{kind}` blocks are not allowed in messages of role '{role}'"
+                raise _invalid(f"messages.{i}.content.{j}", reason)
+    _check_tool_use(body["messages"])
+
+
+def _check_tool_use(messages: list[dict[str, Any]]) -> None:
+    """Every use of a tool has its result in the turn that follows, and every result its use."""
+    waiting: set[str] = set()
+    asking = 0  # where the last turn stands that uses tools
+    for i, message in enumerate(messages):
+        if message["role"] == "assistant" and waiting and asking != i - 1:
+            raise _without_result(asking, waiting)
+        for j, block in enumerate(_blocks(message)):
+            if block["type"] == "tool_use":
+                waiting.add(block["id"])
+                asking = i
+            elif block["type"] == "tool_result" and block["tool_use_id"] not in waiting:
+                raise _invalid(
+                    f"messages.{i}.content.{j}",
+                    f"unexpected `tool_use_id` found in `tool_result` blocks:"
+                    f" {_echo(block['tool_use_id'])}. Each `tool_result` block must have a"
+                    " corresponding `tool_use` block in the previous message.",
+                )
+            elif block["type"] == "tool_result":
+                waiting.remove(block["tool_use_id"])
+    if waiting:
+        raise _without_result(asking, waiting)
+
+
+def _without_result(asking: int, waiting: set[str]) -> InvalidRequest:
+    return _invalid(
+        f"messages.{asking}",
+        "`tool_use` ids were found without `tool_result` blocks immediately after:"
+        f" {', '.join(sorted(map(_echo, waiting)))}. Each `tool_use` block must have a"
+        " corresponding `tool_result` block in the next message.",
+    )
+
+
+# Kind of block -> who may say it; what is not here anybody may.
+SAID_BY = {
+    "image": "user",
+    "document": "user",
+    "tool_result": "user",
+    "tool_use": "assistant",
+    "thinking": "assistant",
+    "redacted_thinking": "assistant",
+}
+
+
+def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message["content"]
+    return content if isinstance(content, list) else []
+
+
+def _invalid(path: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(f"{path}: {reason}", param=path)
+
+
+def _first(error: ValidationError) -> InvalidRequest:
+    first = error.errors(include_url=False)[0]
+    loc, value, facts = first["loc"], first["input"], first.get("ctx", {})
+    reason: str = first["msg"]
+    if first["type"] == "wrong.member":
+        key = facts["key"]
+        if not isinstance(value, dict):
+            reason = "Input should be an object"
+        elif key not in value:
+            loc, reason = (*loc, key), "Field required"
+        else:
+            reason = _wrong_tag(value[key], key, facts["expected"])
+    elif first["type"] == "wrong.type":
+        reason = "Input should be a valid string or array"
+    elif first["type"] == "literal_error" and loc[:1] == ("tools",) and loc[-1] == "type":
+        reason = f"'{_echo(value)}' tools are not run by this service: only 'custom' ones are taken"
+    return _invalid(_path(loc), reason)
+
+
+def _wrong_tag(tag: Any, key: str, expected: str) -> str:
+    return (
+        f"Input tag '{_echo(tag)}' found using '{key}' does not match any of the expected tags: "
+        f"{expected}"
+    )
+
+
+def _echo(value: Any) -> str:
+    text = value if isinstance(value, str) else ""
+    return "".join(char for char in text[:MAX_ECHO] if char.isprintable())
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(step) for step in loc if isinstance(step, int) or not step.startswith(TAG))

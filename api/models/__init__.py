@@ -1,0 +1,1 @@
+"""The list of models, with their limits and prices."""

@@ -1,0 +1,50 @@
+"""What a model's tokens cost: the catalogue's own word, else that of api/models/prices.json.
+
+The file is made by tools/prices.py and never fetched. It is read at the first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+
+import orjson
+
+from gateway.catalogue.file import PRICES, ModelRow
+
+FILE = Path(__file__).with_name("prices.json")
+MILLION = Decimal(1_000_000)
+
+Row = list[str | None]  # USD for a million tokens, in the order of PRICES
+
+
+def prices(row: ModelRow, model: str) -> dict[str, Decimal]:
+    """USD for one token of `model`, which `row` serves, by what it is (see PRICES).
+
+    What is not known is absent.
+    """
+    listed = _row(_table().get(row.provider, {}), row.name_there(model)) or []
+    found = {name: Decimal(price) for name, price in zip(PRICES, listed, strict=False) if price}
+    return {name: price / MILLION for name, price in {**found, **row.prices}.items()}
+
+
+def shown(price: Decimal) -> str:
+    """A price as digits, without exponent and without zeros at its end: "0.00000015"."""
+    text = f"{price:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+@cache
+def _table() -> Mapping[str, Mapping[str, Row]]:
+    table: Mapping[str, Mapping[str, Row]] = orjson.loads(FILE.read_bytes())["prices"]
+    return table
+
+
+def _row(rows: Mapping[str, Row], model: str) -> Row | None:
+    """The row of this very name, else of the longest beginning that has one."""
+    if model in rows:
+        return rows[model]
+    beginnings = [name for name in rows if name.endswith("*") and model.startswith(name[:-1])]
+    return rows[max(beginnings, key=len)] if beginnings else None

@@ -1,0 +1,51 @@
+"""The shape of the list of models that is answered, for the OpenAPI document alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
+
+from api.chat.response_schema import Created
+
+Price = Annotated[str, Field(pattern=r"^\d+(\.\d+)?$", examples=["0.00000015"])]
+
+
+class Pricing(TypedDict, total=False):
+    """USD for one token, by what the token is. What is unknown is absent."""
+
+    prompt: Price
+    completion: Price
+    input_cache_read: Price
+    input_cache_write: Price
+
+
+class Model(TypedDict):
+    """One model. What is unknown is absent."""
+
+    id: Annotated[str, Field(examples=["openai/gpt-4o-mini"])]
+    object: Literal["model"]
+    created: Created
+    owned_by: Annotated[str, Field(description="The provider that serves it.")]
+    available: Annotated[bool, Field(description="Whether its provider is configured here.")]
+    kind: Literal["chat", "embeddings"]
+    context_length: NotRequired[Annotated[int, Field(description="In tokens.")]]
+    max_output_tokens: NotRequired[int]
+    shutdown_date: NotRequired[
+        Annotated[str, Field(json_schema_extra={"format": "date"}, examples=["2027-01-14"])]
+    ]
+    successor: NotRequired[
+        Annotated[str | None, Field(description="The model to use after the shutdown.")]
+    ]
+    pricing: NotRequired[Pricing]
+    supported_parameters: NotRequired[
+        Annotated[list[str], Field(description="Parameters that mean something to this model.")]
+    ]
+
+
+class ModelList(TypedDict):
+    """Every model that has a name of its own."""
+
+    object: Literal["list"]
+    data: list[Model]

@@ -1,0 +1,82 @@
+"""GET /models and /models/{id}: OpenAI's list, and what OpenRouter tells of a model beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, current_app
+
+from api.chat import request as chat_request
+from api.embeddings import schema as embeddings_schema
+from api.http.auth import keyed
+from api.models import prices
+from gateway.account.api_keys import KeyRecord
+from gateway.catalogue import parameters as rules
+from gateway.catalogue.catalogue import Catalogue
+from gateway.catalogue.file import ModelRow
+
+models = Blueprint("models", __name__)
+
+# Kind of a model -> what may be sent to it besides what it is asked.
+PARAMETERS = {
+    "chat": chat_request.PARAMETERS - {"messages"},
+    "embeddings": embeddings_schema.PARAMETERS - {"input"},
+}
+
+
+@models.get("/models")
+@keyed
+def list_models(key: KeyRecord) -> Response:
+    """Every model of the catalogue that has a name of its own."""
+    catalogue: Catalogue = current_app.extensions["catalogue"]
+    rows = [shown(row.id, row, catalogue) for row in catalogue.listed()]
+    return _json({"object": "list", "data": rows})
+
+
+@models.get("/models/<path:model_id>")
+@keyed
+def get_model(key: KeyRecord, model_id: str) -> Response:
+    """One model; raises ModelNotFound."""
+    catalogue: Catalogue = current_app.extensions["catalogue"]
+    return _json(shown(model_id, catalogue.find(model_id), catalogue))
+
+
+def shown(model_id: str, row: ModelRow, catalogue: Catalogue) -> dict[str, Any]:
+    """OpenAI's model object. `available` tells whether its provider is configured here.
+
+    `pricing` is in USD for one token, as strings. What is not known is absent.
+    """
+    facts: dict[str, Any] = {
+        "id": model_id,
+        "object": "model",
+        "created": 0,
+        "owned_by": row.provider,
+        "available": catalogue.available(row),
+        "kind": row.kind,
+    }
+    if row.context is not None:
+        facts["context_length"] = row.context
+    if row.output is not None:
+        facts["max_output_tokens"] = row.output
+    if row.shutdown is not None:
+        facts["shutdown_date"] = row.shutdown.isoformat()
+        facts["successor"] = row.successor
+    if pricing := prices.prices(row, model_id):
+        facts["pricing"] = {name: prices.shown(price) for name, price in pricing.items()}
+    if supported := _supported(row, catalogue):
+        facts["supported_parameters"] = supported
+    return facts
+
+
+def _supported(row: ModelRow, catalogue: Catalogue) -> list[str]:
+    """The parameters that mean something to this model, by name."""
+    provider = catalogue.providers[row.provider]
+    if provider.wire == "demo":  # it reads none
+        return []
+    known = PARAMETERS[row.kind].union(provider.extra_parameters)
+    return sorted(name for name in known if rules.taken(row.parameters, name))
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), content_type="application/json")

@@ -1,0 +1,113 @@
+"""The only place where what is checked and answered becomes JSON schemas.
+
+Imported when the OpenAPI document is first asked for: the shapes of answers are for it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from api.chat import response_schema as answers
+from api.chat.request import CHAT
+from api.embeddings.schema import EMBEDDINGS
+from api.messages import response_schema as messages
+from api.messages.schema import MESSAGES
+from api.models import response_schema as models
+from api.responses import response_schema as responses
+from api.responses.schema import RESPONSES
+
+REF = "#/components/schemas/"
+
+# Name in the document -> what checks it.
+REQUESTS: dict[str, TypeAdapter[Any]] = {
+    "ChatCompletionRequest": CHAT,
+    "EmbeddingsRequest": EMBEDDINGS,
+    "MessagesRequest": MESSAGES,
+    "ResponsesRequest": RESPONSES,
+}
+# Name in the document, which is that of the class where there is one -> the type of an answer.
+ANSWERS: dict[str, Any] = {
+    "ChatCompletion": answers.ChatCompletion,
+    "ChatCompletionChunk": answers.ChatCompletionChunk,
+    "EmbeddingList": answers.EmbeddingList,
+    "Error": answers.Error,
+    "Health": answers.Health,
+    "Message": messages.Message,
+    "MessageEvent": messages.MessageEvent,
+    "MessagesError": messages.MessagesError,
+    "Model": models.Model,
+    "ModelList": models.ModelList,
+    "Readiness": answers.Readiness,
+    "Response": responses.Response,
+    "ResponseEvent": responses.ResponseEvent,
+}
+
+
+class PlainSchema(GenerateJsonSchema):
+    """JSON schemas without the titles that pydantic makes of field names.
+
+    Generators of clients take a title for the name of a class.
+    """
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Never."""
+        return False
+
+
+def component_schemas(names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The schemas of these REQUESTS and ANSWERS and of all they refer to, by name.
+
+    They are of JSON Schema 2020-12, as OpenAPI 3.1 wants it.
+    """
+    found = _schemas({name: TypeAdapter(ANSWERS[name]) for name in names if name in ANSWERS})
+    for name in names:
+        if name in REQUESTS:
+            # One at a time: each API has a name of its own for what others call the same.
+            _merge(found, _schemas({name: REQUESTS[name]}), owner=name)
+    return dict(sorted(found.items()))
+
+
+def _schemas(adapters: dict[str, TypeAdapter[Any]]) -> dict[str, dict[str, Any]]:
+    """The schemas of these and of all they refer to, by name."""
+    keyed, rest = TypeAdapter.json_schemas(
+        [(name, "validation", adapter) for name, adapter in adapters.items()],
+        ref_template=f"{REF}{{model}}",
+        schema_generator=PlainSchema,
+    )
+    parts: dict[str, dict[str, Any]] = rest.get("$defs", {})
+    for (name, _), schema in keyed.items():
+        if "$ref" in schema:  # a class: it is there by its own name
+            schema = parts.pop(schema["$ref"].removeprefix(REF))
+        parts[name] = schema
+    for part in parts.values():
+        part.pop("title", None)
+    return parts
+
+
+def _merge(found: dict[str, Any], parts: dict[str, Any], owner: str) -> None:
+    """Add the parts; one whose name has another meaning already is called after their owner."""
+    renamed: dict[str, str] = {}
+    while clashing := {
+        name: owner + name
+        for name, schema in parts.items()
+        if name in found and name not in renamed and found[name] != _renamed(schema, renamed)
+    }:
+        renamed |= clashing
+    for name, schema in parts.items():
+        found[renamed.get(name, name)] = _renamed(schema, renamed)
+
+
+def _renamed(schema: Any, names: dict[str, str]) -> Any:
+    if isinstance(schema, list):
+        return [_renamed(item, names) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    copy = {key: _renamed(value, names) for key, value in schema.items()}
+    if isinstance(ref := copy.get("$ref"), str):
+        name = ref.removeprefix(REF)
+        copy["$ref"] = REF + names.get(name, name)
+    return copy

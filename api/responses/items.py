@@ -1,0 +1,231 @@
+"""The output items of OpenAI's Responses API while they grow, and the events that tell of it.
+
+Source: OpenAI's API reference, "Streaming events". An event is what stands in its `data:`, but for
+the sequence number.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from api.responses.reasoning import Block, sealed
+
+Event = dict[str, Any]
+
+
+class Item(ABC):
+    """One item of a response's output: what all kinds of it share."""
+
+    def __init__(self, item_id: str, index: int) -> None:
+        self.id, self.index = item_id, index
+
+    @abstractmethod
+    def shown(self, status: str) -> dict[str, Any]:
+        """The item as it stands; `status` is "in_progress", "completed" or "incomplete"."""
+
+    def added(self) -> Event:
+        """Its first event."""
+        return self._event_of_all("added", "in_progress")
+
+    @abstractmethod
+    def closed(self, status: str) -> list[Event]:
+        """The events that end it; the last one holds the whole item."""
+
+    def done(self, status: str) -> Event:
+        """Its last event."""
+        return self._event_of_all("done", status)
+
+    def event(self, kind: str, **more: Any) -> Event:
+        """An event about a piece of it."""
+        place = {"item_id": self.id, "output_index": self.index}
+        return {"type": f"response.{kind}", **place, **more}
+
+    def _event_of_all(self, kind: str, status: str) -> Event:
+        place = {"type": f"response.output_item.{kind}", "output_index": self.index}
+        return {**place, "item": self.shown(status)}
+
+
+class Reasoning(Item):
+    """What the model thought: its text as a summary, and its blocks for the client to keep.
+
+    `kept`: whether the client gets the blocks. The summary's part begins with the first text.
+    """
+
+    def __init__(self, number: str, index: int, kept: bool) -> None:
+        super().__init__(f"rs_{number}", index)
+        self._kept = kept
+        self._pieces: list[str] = []
+        self._blocks: list[Block] = []
+
+    def shown(self, status: str) -> dict[str, Any]:
+        # Without a status: OpenAI's own have none, and clients send items back as they came.
+        summary = [self._part()] if self._pieces else []
+        item: dict[str, Any] = {"id": self.id, "type": "reasoning", "summary": summary}
+        if self._blocks and self._kept:
+            item["encrypted_content"] = sealed(self._blocks)
+        return item
+
+    def grown(self, text: str, blocks: list[Block]) -> list[Event]:
+        """The events of more text, of more finished blocks, or of both."""
+        self._blocks += blocks
+        if not text:
+            return []
+        events = []
+        if not self._pieces:
+            empty = self._part()
+            events = [self.event("reasoning_summary_part.added", summary_index=0, part=empty)]
+        self._pieces.append(text)
+        return [*events, self.event("reasoning_summary_text.delta", summary_index=0, delta=text)]
+
+    def closed(self, status: str) -> list[Event]:
+        if not self._pieces:
+            return [self.done(status)]
+        part = self._part()
+        return [
+            self.event("reasoning_summary_text.done", summary_index=0, text=part["text"]),
+            self.event("reasoning_summary_part.done", summary_index=0, part=part),
+            self.done(status),
+        ]
+
+    def _part(self) -> dict[str, Any]:
+        return {"type": "summary_text", "text": "".join(self._pieces)}
+
+
+class _Part:
+    """One part of a message: text with all that belongs to it, or a refusal."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.pieces: list[str] = []
+        self.annotations: list[Any] = []
+        self.logprobs: list[Any] = []
+
+    def shown(self) -> dict[str, Any]:
+        text = "".join(self.pieces)
+        if self.kind == "refusal":
+            return {"type": "refusal", "refusal": text}
+        facts = {"annotations": [*self.annotations], "logprobs": [*self.logprobs]}
+        return {"type": "output_text", "text": text, **facts}
+
+
+class Message(Item):
+    """What the model says: parts of text and refusals, each of which ends where the next begins."""
+
+    def __init__(self, number: str, index: int) -> None:
+        super().__init__(f"msg_{number}", index)
+        self._parts: list[_Part] = []
+
+    def shown(self, status: str) -> dict[str, Any]:
+        content = [part.shown() for part in self._parts]
+        item = {"id": self.id, "type": "message", "status": status, "role": "assistant"}
+        return {**item, "content": content}
+
+    def said(self, text: str, logprobs: list[Any]) -> list[Event]:
+        """The events of more text."""
+        part, events = self._part_of("output_text")
+        part.pieces.append(text)
+        part.logprobs += logprobs
+        return [*events, self._piece("output_text.delta", delta=text, logprobs=logprobs)]
+
+    def annotated(self, annotations: list[Any]) -> list[Event]:
+        """The events of sources that the text names, in chat's form."""
+        part, events = self._part_of("output_text")
+        for annotation in map(_flat, annotations):
+            facts = {"annotation_index": len(part.annotations), "annotation": annotation}
+            part.annotations.append(annotation)
+            events.append(self._piece("output_text.annotation.added", **facts))
+        return events
+
+    def refused(self, text: str) -> list[Event]:
+        """The events of more of a refusal."""
+        part, events = self._part_of("refusal")
+        part.pieces.append(text)
+        return [*events, self._piece("refusal.delta", delta=text)]
+
+    def closed(self, status: str) -> list[Event]:
+        return [*self._part_closed(), self.done(status)]
+
+    def _part_of(self, kind: str) -> tuple[_Part, list[Event]]:
+        """The part at hand, or a new one of this kind with the events of going on to it."""
+        if self._parts and self._parts[-1].kind == kind:
+            return self._parts[-1], []
+        events = self._part_closed()
+        part = _Part(kind)
+        self._parts.append(part)
+        return part, [*events, self._piece("content_part.added", part=part.shown())]
+
+    def _part_closed(self) -> list[Event]:
+        if not self._parts:
+            return []
+        part = self._parts[-1].shown()
+        if part["type"] == "refusal":
+            done = self._piece("refusal.done", refusal=part["refusal"])
+        else:
+            done = self._piece("output_text.done", text=part["text"], logprobs=part["logprobs"])
+        return [done, self._piece("content_part.done", part=part)]
+
+    def _piece(self, kind: str, **more: Any) -> Event:
+        return self.event(kind, content_index=len(self._parts) - 1, **more)
+
+
+class ToolCall(Item):
+    """A tool that the model wants called; a `custom` one takes a text in place of JSON.
+
+    Nothing is told of it before its name is known, which clients read in the first event.
+    """
+
+    def __init__(self, number: str, index: int, custom: bool) -> None:
+        super().__init__(f"{'ctc' if custom else 'fc'}_{number}", index)
+        self._kind, self._field, self._events = CUSTOM if custom else FUNCTION
+        self._call_id = f"call_{number}"  # for a provider that gives none: results name it
+        self._name = ""
+        self._pieces: list[str] = []
+        self._told = False
+
+    def shown(self, status: str) -> dict[str, Any]:
+        item = {"id": self.id, "type": self._kind, "status": status, "call_id": self._call_id}
+        return {**item, "name": self._name, self._field: "".join(self._pieces)}
+
+    def grown(self, call: dict[str, Any]) -> list[Event]:
+        """The events of one of chat's deltas."""
+        facts = call.get("function") or call.get("custom") or {}
+        self._call_id = call.get("id") or self._call_id
+        self._name += facts.get("name") or ""
+        if piece := facts.get(self._field):
+            self._pieces.append(piece)
+        if not self._told:
+            return self._first() if self._name else []
+        return [self._more(piece)] if piece else []
+
+    def closed(self, status: str) -> list[Event]:
+        events = [] if self._told else self._first()
+        done = self.event(f"{self._events}.done", **self._facts())
+        return [*events, done, self.done(status)]
+
+    def added(self) -> Event:
+        event = super().added()
+        event["item"][self._field] = ""  # what is known of it already is told as a delta
+        return event
+
+    def _first(self) -> list[Event]:
+        self._told = True
+        known = "".join(self._pieces)
+        return [self.added(), *([self._more(known)] if known else [])]
+
+    def _more(self, piece: str) -> Event:
+        return self.event(f"{self._events}.delta", delta=piece)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"name": self._name, self._field: "".join(self._pieces)}
+
+
+# Type of the item, the field of its input, and what its events begin with.
+FUNCTION = ("function_call", "arguments", "function_call_arguments")
+CUSTOM = ("custom_tool_call", "input", "custom_tool_call_input")
+
+
+def _flat(annotation: dict[str, Any]) -> dict[str, Any]:
+    """Chat has the facts of an annotation one level deeper, under the name of its type."""
+    kind = annotation.get("type", "url_citation")
+    return {"type": kind, **(annotation.get(kind) or {})}

@@ -1,0 +1,183 @@
+"""The shape of a request to OpenAI's Responses API: what of it a stateless service can do.
+
+Source: OpenAI's API reference, "Create a model response". Keys beyond these are left alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired, Required
+
+from pydantic import Field, Tag, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
+
+from api.chat.messages_schema import Items, Text
+from api.chat.schema import MAX_MODEL, MAX_TOOLS, TextFormat
+from api.responses.items_schema import Item
+from api.schemas.errors import invalid_request
+from api.schemas.fields import (
+    FunctionName,
+    JsonSchema,
+    Label,
+    Metadata,
+    Probability,
+    Temperature,
+    TokenLimit,
+    TopLogprobs,
+    either,
+    one_of,
+)
+
+MAX_ITEMS = 4096
+
+
+class FlatFunctionTool(TypedDict):
+    type: Literal["function"]
+    name: FunctionName
+    description: NotRequired[str | None]
+    parameters: NotRequired[JsonSchema | None]
+    strict: NotRequired[bool | None]
+
+
+class TextGrammar(TypedDict):
+    type: Literal["text"]
+
+
+class Grammar(TypedDict):
+    type: Literal["grammar"]
+    syntax: Literal["lark", "regex"]
+    definition: str
+
+
+CustomFormat = Annotated[
+    Annotated[TextGrammar, Tag("=text")] | Annotated[Grammar, Tag("=grammar")],
+    one_of("type", "text", "grammar"),
+]
+
+
+class FlatCustomTool(TypedDict):
+    type: Literal["custom"]
+    name: FunctionName
+    description: NotRequired[str | None]
+    format: NotRequired[CustomFormat | None]
+
+
+FlatTool = Annotated[
+    Annotated[FlatFunctionTool, Tag("=function")] | Annotated[FlatCustomTool, Tag("=custom")],
+    one_of("type", "function", "custom"),
+]
+
+
+class NamedFunction(TypedDict):
+    type: Literal["function"]
+    name: FunctionName
+
+
+class NamedCustom(TypedDict):
+    type: Literal["custom"]
+    name: FunctionName
+
+
+NamedTool = Annotated[
+    Annotated[NamedFunction, Tag("=function")] | Annotated[NamedCustom, Tag("=custom")],
+    one_of("type", "function", "custom"),
+]
+
+
+class AllowedFlatTools(TypedDict):
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Items]
+
+
+FlatToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("=text")]
+    | Annotated[
+        Annotated[NamedFunction, Tag("=function")]
+        | Annotated[NamedCustom, Tag("=custom")]
+        | Annotated[AllowedFlatTools, Tag("=allowed_tools")],
+        one_of("type", "function", "custom", "allowed_tools"),
+        Tag("=object"),
+    ],
+    either("a string or object"),
+]
+
+
+class FlatSchemaFormat(TypedDict):
+    type: Literal["json_schema"]
+    name: FunctionName
+    schema: JsonSchema
+    description: NotRequired[str | None]
+    strict: NotRequired[bool | None]
+
+
+FlatFormat = Annotated[
+    Annotated[TextFormat, Tag("=text")]
+    | Annotated[TextFormat, Tag("=json_object")]
+    | Annotated[FlatSchemaFormat, Tag("=json_schema")],
+    one_of("type", "text", "json_object", "json_schema"),
+]
+
+
+class TextConfig(TypedDict, total=False):
+    format: FlatFormat | None
+    verbosity: Literal["low", "medium", "high"] | None
+
+
+class Reasoning(TypedDict, total=False):
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
+    summary: Literal["auto", "concise", "detailed"] | None
+
+
+class ObfuscationOptions(TypedDict, total=False):
+    include_obfuscation: bool | None
+
+
+class ResponsesBody(TypedDict, total=False):
+    """A request for a response."""
+
+    # Errors are looked for in the order of these keys.
+
+    model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
+    input: Required[
+        Annotated[
+            Text | Annotated[list[Item], Items, Field(max_length=MAX_ITEMS), Tag("=items")],
+            either("a string or array of input items"),
+        ]
+    ]
+    instructions: str | None
+    stream: bool | None
+    stream_options: ObfuscationOptions | None
+    store: bool | None
+    include: list[str] | None
+    max_output_tokens: TokenLimit | None
+    temperature: Temperature | None
+    top_p: Probability | None
+    top_logprobs: TopLogprobs | None
+    tools: Annotated[list[FlatTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None
+    tool_choice: FlatToolChoice | None
+    parallel_tool_calls: bool | None
+    text: TextConfig | None
+    reasoning: Reasoning | None
+    truncation: Literal["auto", "disabled"] | None
+    metadata: Metadata | None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None
+    user: Label | None
+    safety_identifier: Label | None
+    prompt_cache_key: Label | None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None
+
+
+RESPONSES = TypeAdapter(ResponsesBody)
+KNOWN = frozenset(ResponsesBody.__annotations__)
+
+
+def check(data: Any) -> None:
+    """Raise InvalidRequest about the first thing that is wrong, its path as `param`."""
+    try:
+        RESPONSES.validate_python(data, strict=True)
+    except ValidationError as error:
+        refusal = invalid_request(error)
+    else:
+        return
+    # Not inside `except`: pydantic's error holds the caller's values, which must not reach a log.
+    raise refusal

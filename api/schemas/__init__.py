@@ -1,0 +1,1 @@
+"""What the request schemas of several APIs share."""

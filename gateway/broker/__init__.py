@@ -1,0 +1,1 @@
+"""Submits calls to the queue and brings back their responses. No Flask."""

@@ -1,0 +1,97 @@
+"""The one reader of this web process' inbox stream."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from redis import Connection, Redis
+from redis.exceptions import RedisError, ResponseError
+
+from gateway.queue import clients, keys
+from gateway.queue.protocol import Event, ProtocolError
+
+log = logging.getLogger(__name__)
+
+READ_EVENTS = 512
+TURN_EVENTS = 64
+RETRY_SECONDS = 0.25
+BEGINNING = b"0-0"
+
+
+class InboxReader:
+    """Reads entries, many at a time, and passes each on; survives every loss of Redis."""
+
+    def __init__(self, redis: Redis, web: str, on_event: Callable[[Event], None]) -> None:
+        self._redis = redis
+        self._key = keys.inbox(web)
+        self._on_event = on_event
+        self.last = BEGINNING  # id of the last entry read: what may be trimmed
+        self._reads_since: float | None = None  # monotonic; None: it does not read
+
+    def run(self) -> None:
+        """Read for ever."""
+        while True:
+            try:
+                connection = clients.take(self._redis)
+            except RedisError:
+                gevent.sleep(RETRY_SECONDS)
+                continue
+            try:
+                self._resume(connection)
+                self._reads_since = time.monotonic()
+                while True:
+                    self._read(connection)
+            except RedisError as error:
+                log.warning("inbox: Redis is away (%s)", type(error).__name__)
+                gevent.sleep(RETRY_SECONDS)
+            finally:
+                self._reads_since = None
+                clients.give_back(self._redis, connection, broken=True)
+
+    def reads_for(self, seconds: float) -> bool:
+        """Whether it has read without a failure for so long."""
+        since = self._reads_since
+        return since is not None and time.monotonic() - since >= seconds
+
+    def _resume(self, connection: Connection) -> None:
+        """Find where to go on: a stream made anew under an older clock would never reach `last`."""
+        connection.send_command("XINFO", "STREAM", self._key)
+        try:
+            info = connection.read_response()
+        except ResponseError:  # no such stream
+            self.last = BEGINNING
+            return
+        facts: dict[bytes, Any] = dict(zip(info[::2], info[1::2], strict=True))
+        if _order(facts[b"last-generated-id"]) < _order(self.last):
+            self.last = BEGINNING
+
+    def _read(self, connection: Connection) -> None:
+        block = int(clients.BLOCK_SECONDS * 1000)
+        connection.send_command(
+            "XREAD", "COUNT", READ_EVENTS, "BLOCK", block, "STREAMS", self._key, self.last
+        )
+        reply = connection.read_response()
+        for count, (entry_id, fields) in enumerate(reply[0][1] if reply else (), 1):
+            self.last = entry_id
+            self._deliver(fields)
+            if count % TURN_EVENTS == 0:
+                gevent.sleep(0)  # let requests take what they got, before they get more
+        # They send it on before Redis is asked for the next; twice, because what they wake (the
+        # submitter, for a client that asks again at once) is to have its turn too.
+        gevent.sleep(0)
+        gevent.sleep(0)
+
+    def _deliver(self, fields: list[bytes]) -> None:
+        try:
+            self._on_event(Event.decode(fields[1]))
+        except ProtocolError:
+            log.error("inbox: an entry is not one of ours")
+
+
+def _order(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, count = entry_id.partition(b"-")
+    return int(milliseconds), int(count)

@@ -1,0 +1,219 @@
+"""The truth behind the inbox: looks after the waiting calls when no event comes.
+
+The inbox is for speed. What Redis says of a job, its outcome and the leases of the workers is what
+holds: a lost event, a dead worker or an emptied Redis is found here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+import gevent
+from redis import Redis
+from redis.exceptions import RedisError
+
+from gateway.broker.backlog import Backlog
+from gateway.broker.inbox import BEGINNING, InboxReader
+from gateway.broker.pending_call import PendingCall
+from gateway.errors import DeadlineExceeded, GatewayError, JobLost, NoWorkers, ReplyLost, WorkerLost
+from gateway.memory import Collector
+from gateway.queue import commands, keys
+from gateway.queue.commands import JobState
+from gateway.queue.lease import Lease
+from gateway.queue.protocol import Outcome
+from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.5  # between two looks at the pending calls and the workers' leases
+TRIM_EVERY = 2  # ticks
+SWEEP_EVERY = 4  # ticks
+SWEEP_SECONDS = SWEEP_EVERY * TICK_SECONDS
+SWEEP_BATCH = 200  # calls asked about in one round trip: keeps the event loop turning
+OVERDUE_SECONDS = 2.0  # past the deadline, when the worker has not said so itself
+LOOK_EVERY = 2  # ticks between two looks at the backlog
+NO_WORKERS_RETRY_SECONDS = 5.0  # least: somebody has to start one
+
+
+class Monitor:
+    """Sweeps the pending calls of one web process, and tidies its keys."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        web: str,
+        lease: Lease,
+        pending_calls: dict[str, PendingCall],
+        reader: InboxReader,
+        settings: Settings,
+        backlog: Backlog,
+    ) -> None:
+        self.delivered: list[str] = []  # calls whose outcome may be removed
+        self._redis, self._web, self._lease = redis, web, lease
+        self._pending_calls, self._reader, self._settings = pending_calls, reader, settings
+        self._backlog = backlog
+        self._missing: set[str] = set()
+
+    def run(self) -> None:
+        """Watch for ever."""
+        collector = Collector()
+        tick = 0
+        while True:
+            gevent.sleep(TICK_SECONDS)
+            tick += 1
+            self._look_at_clock()
+            collector.tick(busy=bool(self._pending_calls))
+            try:
+                self._find_workers()
+                self._watch_workers()
+                if tick % TRIM_EVERY == 0:
+                    self._tidy()
+                if tick % SWEEP_EVERY == 0:
+                    self._sweep()
+                if tick % LOOK_EVERY == 0 and self._backlog.wanted:
+                    self._backlog.look(self._redis)
+            except RedisError as error:
+                log.warning("monitor: Redis is away (%s)", type(error).__name__)
+            except Exception as error:
+                # Without this greenlet a lost worker would hang its callers: it must go on.
+                log.error("monitor: %s", type(error).__name__, exc_info=True)
+
+    def _look_at_clock(self) -> None:
+        now = time.monotonic()
+        for pending in list(self._pending_calls.values()):
+            if pending.nudge_at is not None and now >= pending.nudge_at:
+                pending.nudge()
+            if now > pending.deadline + OVERDUE_SECONDS and pending.outcome is None:
+                pending.fail(DeadlineExceeded())
+                gevent.spawn(_cancel_quietly, self._redis, pending.call_id)
+
+    def _find_workers(self) -> None:
+        """Ask once where a call runs that takes longer than a tick."""
+        since = time.monotonic() - TICK_SECONDS
+        waiting = [w for w in self._waiting() if not w.worker and w.since < since]
+        for start in range(0, len(waiting), SWEEP_BATCH):
+            batch = waiting[start : start + SWEEP_BATCH]
+            states = commands.states(self._redis, [pending.call_id for pending in batch])
+            for pending, state in zip(batch, states, strict=True):
+                if state.status == "started":
+                    pending.started(state.worker, state.claim)
+
+    def _waiting(self) -> list[PendingCall]:
+        return [w for w in self._pending_calls.values() if w.submitted and w.outcome is None]
+
+    def _watch_workers(self) -> None:
+        """Twice running without a lease, while this process' own is steady: a worker is lost."""
+        workers = sorted(
+            {pending.worker for pending in self._pending_calls.values() if pending.worker}
+        )
+        alive = commands.alive(self._redis, workers)
+        missing = {name for name, lives in zip(workers, alive, strict=True) if not lives}
+        if self._lease.steady():
+            lost = missing & self._missing
+            for pending in list(self._pending_calls.values()):
+                if pending.worker in lost:
+                    self._settle(pending, WorkerLost())
+        self._missing = missing
+
+    def _tidy(self) -> None:
+        delivered, self.delivered = self.delivered, []
+        inbox = keys.inbox(self._web)
+        try:
+            with self._redis.pipeline(transaction=False) as pipeline:
+                if delivered:
+                    pipeline.unlink(*map(keys.outcome, delivered))
+                if self._reader.last != BEGINNING:
+                    pipeline.xtrim(inbox, minid=_after(self._reader.last), approximate=False)
+                    pipeline.expire(inbox, keys.INBOX_SECONDS)
+                if pipeline.command_stack:
+                    pipeline.execute()
+        except RedisError:
+            self.delivered += delivered
+            raise
+
+    def _sweep(self) -> None:
+        waiting = self._waiting()
+        for start in range(0, len(waiting), SWEEP_BATCH):
+            self._sweep_batch(waiting[start : start + SWEEP_BATCH])
+
+    def _sweep_batch(self, pending_calls: list[PendingCall]) -> None:
+        states = commands.states(self._redis, [pending.call_id for pending in pending_calls])
+        ended: list[PendingCall] = []
+        queued: list[PendingCall] = []
+        for pending, state in zip(pending_calls, states, strict=True):
+            if state.status == "started":
+                pending.started(state.worker, state.claim)
+            elif state.status == "queued":
+                queued.append(pending)
+            else:
+                ended.append(pending)
+        if ended:
+            self._fetch_outcomes(
+                ended, dict(zip((w.call_id for w in pending_calls), states, strict=True))
+            )
+        self._backlog.wanted |= bool(queued)
+        self._end_without_workers(queued)
+
+    def _fetch_outcomes(
+        self, pending_calls: list[PendingCall], states: dict[str, JobState]
+    ) -> None:
+        found = commands.outcomes(self._redis, [pending.call_id for pending in pending_calls])
+        for pending, outcome in zip(pending_calls, found, strict=True):
+            if outcome is not None:
+                self._apply(pending, outcome)
+            elif not (pending.worker and states[pending.call_id].status == ""):
+                pending.fail(_vanished(states[pending.call_id].status))
+            # else: Redis was emptied under a call that runs. Its worker still delivers; should the
+            # worker die too, its lease tells.
+
+    def _apply(self, pending: PendingCall, outcome: Outcome) -> None:
+        """Use an outcome that the inbox has not brought; events before it may be on their way."""
+        if outcome.last == pending.received or outcome.error is not None:
+            pending.end(outcome)
+        elif pending.suspect == pending.received and self._reader.reads_for(SWEEP_SECONDS):
+            pending.fail(ReplyLost())  # none has come since the last sweep, though one could
+        pending.suspect = pending.received
+
+    def _settle(self, pending: PendingCall, error: GatewayError) -> None:
+        """End a started call in Redis as well, so that a late result of it is fenced off."""
+        outcome = Outcome(last=pending.received, error=error)
+        command = commands.finish_command(
+            pending.call_id, pending.claim, self._web, pending.worker, outcome
+        )
+        try:
+            if not commands.finish(self._redis, command):
+                return  # it has ended otherwise: the next sweep finds out how
+        except RedisError as failure:
+            # Read-only, perhaps. The caller need not wait for that: a call's first end stands.
+            log.warning("monitor: a loss was not recorded (%s)", type(failure).__name__)
+        pending.end(outcome)
+
+    def _end_without_workers(self, queued: Iterable[PendingCall]) -> None:
+        limit = time.monotonic() - self._settings.no_workers_after
+        waiting = [pending for pending in queued if pending.since < limit]
+        if not waiting or commands.live_workers(self._redis):
+            return
+        seconds = max(self._backlog.seconds(len(waiting)), NO_WORKERS_RETRY_SECONDS)
+        for pending in waiting:
+            if commands.cancel(self._redis, pending.call_id) == b"removed":
+                pending.fail(NoWorkers(retry_after=seconds))
+
+
+def _vanished(status: str) -> GatewayError:
+    if status == "canceled":  # by a worker that took this process for dead: it was never started
+        return JobLost("The queue dropped this call before it was started.", should_retry=True)
+    return ReplyLost() if status in ("finished", "failed") else JobLost()
+
+
+def _after(entry_id: bytes) -> str:
+    milliseconds, _, count = entry_id.decode().partition("-")
+    return f"{milliseconds}-{int(count) + 1}"
+
+
+def _cancel_quietly(redis: Redis, call_id: str) -> None:
+    try:
+        commands.cancel(redis, call_id)
+    except RedisError:
+        pass  # its worker ends it by the same deadline

@@ -1,0 +1,58 @@
+"""The life of a model: what callers are told when its provider shuts it down.
+
+A date only ever makes a warning: whether a model is gone is for its provider to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+
+from gateway.catalogue.file import ModelRow
+from gateway.errors import ModelNotFound
+
+NOTICE = timedelta(days=60)  # before a shutdown
+
+_NOT_QUOTABLE = re.compile(r"[^ !#-\[\]-~]")
+
+Today = Callable[[], date]
+
+
+def today() -> date:
+    """The date, in UTC."""
+    return datetime.now(UTC).date()
+
+
+def notice(name: str, row: ModelRow, now: date) -> str | None:
+    """What to say of a model that is shut down within 60 days or has been, or None."""
+    if row.shutdown is None or row.shutdown - now > NOTICE:
+        return None
+    verb = "was to be" if row.shutdown <= now else "will be"
+    successor = f" Use {row.successor} instead." if row.successor else ""
+    return f"{name} {verb} shut down by its provider on {row.shutdown.isoformat()}.{successor}"
+
+
+def substitution(asked: str, answered: str, gone: bool = True) -> str:
+    """What to say where another model has answered: a successor, or else a fallback."""
+    if not gone:
+        return f"{asked} could not answer: {answered} answered in its place."
+    return f"{asked} has been shut down by its provider: {answered} answered in its place."
+
+
+def warning(text: str) -> str:
+    """The value of a `Warning` header (RFC 7234, section 5.5; 299: to be shown to a user)."""
+    return f'299 - "{_NOT_QUOTABLE.sub("?", text)}"'
+
+
+def gone(error: ModelNotFound, row: ModelRow) -> ModelNotFound:
+    """The provider's refusal of a model, with its successor where one is known."""
+    if not row.successor:
+        return error
+    when = f" (shut down on {row.shutdown.isoformat()})" if row.shutdown else ""
+    return ModelNotFound(
+        f"{error.message} Use the model '{row.successor}' instead{when}.",
+        param=error.param,
+        code=error.code,
+        status=error.status,
+    )

@@ -1,0 +1,195 @@
+"""How a call gets into the queue and out of it again: the web side's way to Redis.
+
+With `workers`, the only place that knows RQ: jobs are written by a script, in the form that RQ 3
+reads (`rq info` and `Job.fetch` tell the truth about them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+from redis import Redis
+from rq.utils import utcformat
+
+from gateway.errors import (
+    ReplyLost,
+)
+from gateway.queue import keys, scripts
+from gateway.queue.protocol import OUTCOME, CallSpec, Event, Outcome, ProtocolError
+from gateway.settings import Settings
+
+TASK = b"workers.tasks.run"
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What Redis says of a job; status is "" where it knows none."""
+
+    status: str = ""
+    worker: str = ""
+    claim: str = ""
+
+
+def now_text() -> str:
+    """The present in RQ's time format."""
+    return str(utcformat(datetime.now(UTC)))
+
+
+def submit_command(
+    settings: Settings,
+    spec: CallSpec,
+    body: bytes,
+    public_id: str,
+    key_hmac: str,
+    budget: float,
+    expiry: float = 0,
+) -> tuple[object, ...]:
+    """The command that puts a call into the queue, to be run within `budget` seconds.
+
+    The script compares `key_hmac` with the record of the API key `public_id`.
+
+    Run twice it queues the call once; run after `expiry`, in Redis' time (0: never), it does not,
+    since nobody waits for its reply any more. Where the reply is lost the call may be queued all
+    the same: then it is to be cancelled until that succeeds.
+    """
+    call_id = spec.call_id
+    return scripts.SUBMIT.command(
+        [
+            keys.job(call_id),
+            keys.call(call_id),
+            keys.key(public_id),
+            keys.cancel(call_id),
+            keys.RQ_QUEUE,
+            keys.BELL,
+            keys.QUEUED_BYTES,
+            keys.RQ_QUEUES,
+        ],
+        [
+            call_id,
+            spec.encode(body),
+            key_hmac,
+            spec.web,
+            int(budget * 1000),
+            settings.queue_limit,
+            settings.queue_bytes,
+            now_text(),
+            b'["%b",null,["%b"],{}]' % (TASK, call_id.encode()),  # RQ's form of a call
+            keys.GRACE_SECONDS,
+            keys.QUEUE,
+            keys.SHARED_SECONDS,
+            int(expiry * 1000),
+            spec.kind,
+        ],
+    )
+
+
+def cancel(redis: Redis, call_id: str) -> bytes:
+    """Give a call up: b"removed" (it never started), b"told" (its worker will stop it), b"ended",
+    or b"marked" (not known; refused should it still come). Raises RedisError."""
+    names = [
+        keys.job(call_id),
+        keys.RQ_QUEUE,
+        keys.call(call_id),
+        keys.cancel(call_id),
+        keys.RQ_CANCELED,
+        keys.QUEUED_BYTES,
+    ]
+    args = [call_id, keys.CANCEL_SECONDS, now_text(), keys.JOB_SECONDS]
+    result: bytes = scripts.CANCEL(redis, names, args)
+    return result
+
+
+def states(redis: Redis, call_ids: Sequence[str]) -> list[JobState]:
+    """What Redis knows of these jobs, in one round trip. Raises RedisError."""
+    with redis.pipeline(transaction=False) as pipeline:
+        for call_id in call_ids:
+            pipeline.hmget(keys.job(call_id), "status", "worker_name", "claim")
+        rows = pipeline.execute()
+    return [JobState(*(field.decode() if field else "" for field in row)) for row in rows]
+
+
+def outcomes(redis: Redis, call_ids: Sequence[str]) -> list[Outcome | None]:
+    """The outcomes that Redis holds of these calls, in one round trip. Raises RedisError."""
+    values = redis.mget([keys.outcome(call_id) for call_id in call_ids])
+    found = cast("list[bytes | None]", values)  # no client here decodes
+    return [_outcome(value) if value is not None else None for value in found]
+
+
+def _outcome(value: bytes) -> Outcome:
+    try:
+        return Outcome.decode(value)
+    except ProtocolError:
+        return Outcome(error=ReplyLost())
+
+
+def alive(redis: Redis, processes: Sequence[str]) -> list[bool]:
+    """Which of these processes hold their lease. Raises RedisError."""
+    if not processes:
+        return []
+    values = redis.mget([keys.lease(process) for process in processes])
+    return [value is not None for value in values]
+
+
+def live_workers(redis: Redis) -> int:
+    """How many registered workers hold their lease. Raises RedisError."""
+    return len(live_slots(redis))
+
+
+def live_slots(redis: Redis) -> list[int]:
+    """How many calls each of them runs at once; 0 once it stops. Raises RedisError."""
+    members = cast("set[bytes]", redis.smembers(keys.RQ_WORKERS))
+    if not members:
+        return []
+    names = [member.decode().rpartition(":")[2] for member in members]
+    values = cast("list[bytes | None]", redis.mget([keys.lease(name) for name in names]))
+    return [int(value) if value.isdigit() else 0 for value in values if value is not None]
+
+
+def depth(redis: Redis) -> int:
+    """How many calls are queued. Raises RedisError."""
+    return redis.llen(keys.RQ_QUEUE)
+
+
+def emit_command(web: str, events: Sequence[bytes]) -> tuple[object, ...]:
+    """The command that puts encoded events into a web process' inbox."""
+    args = [keys.INBOX_EVENTS, keys.INBOX_SECONDS, *events]
+    return scripts.EMIT.command([keys.inbox(web)], args)
+
+
+def finish_command(
+    call_id: str, claim: str, web: str, worker: str, outcome: Outcome, milliseconds: int = 0
+) -> tuple[object, ...]:
+    """The command that ends a call, for an outbox or for `finish`."""
+    failed = outcome.error is not None
+    return scripts.FINISH.command(
+        [
+            keys.outcome(call_id),
+            keys.job(call_id),
+            keys.inbox(web),
+            keys.RQ_STARTED,
+            keys.RQ_FAILED if failed else keys.RQ_FINISHED,
+            keys.rq_worker(worker),
+            keys.call(call_id),
+        ],
+        [
+            call_id,
+            claim,
+            outcome.encode(),
+            Event(call_id, claim, outcome.last + 1, OUTCOME, b"").head(),
+            "failed" if failed else "finished",
+            now_text(),
+            keys.OUTCOME_SECONDS,
+            keys.JOB_SECONDS,
+            milliseconds,
+            keys.INBOX_EVENTS,
+            keys.INBOX_SECONDS,
+        ],
+    )
+
+
+def finish(redis: Redis, command: tuple[object, ...]) -> bool:
+    """Run a `finish_command`; whether its outcome stands. Raises RedisError."""
+    return bool(scripts.run(redis, command) == 1)

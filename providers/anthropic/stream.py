@@ -1,0 +1,202 @@
+"""Anthropic's event stream as OpenAI's chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from gateway.chat import Chunk
+from providers.errors import rejection_inside
+
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+PROMPT_PARTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+
+TIERS = {"standard": "default", "priority": "priority"}
+# Anthropic's count -> where it stands in OpenAI's usage; left out where Anthropic does not tell it.
+DETAILS = (
+    ("cache_read_input_tokens", "prompt_tokens_details", "cached_tokens"),
+    ("cache_creation_input_tokens", "prompt_tokens_details", "cache_write_tokens"),
+    ("cache_creation", "prompt_tokens_details", "cache_creation"),
+    ("thinking_tokens", "completion_tokens_details", "reasoning_tokens"),
+)
+
+
+class AnthropicDecoder:
+    """Turns one message's events into parts. Tool calls are counted; blocks of text are not."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self.finished = False
+        self.ended = False
+        self._secrets = tuple(secrets)
+        self._role: Chunk = {"role": "assistant"}  # until the first delta has carried it
+        self._tools: dict[int, _ToolCall] = {}  # by index of content block
+        self._thinking: dict[int, Chunk] = {}  # blocks of thinking that have not ended, by index
+        self._usage: dict[str, Any] = {}
+        self._end: Chunk = {}  # what the last delta of the message has told about its end
+
+    def feed(self, event: str, data: str) -> Iterable[Chunk]:
+        """The parts of one event; raises the UpstreamError that an error event stands for."""
+        if self.ended:
+            return ()
+        try:
+            body = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            body = {"type": "error"} if event == "error" else None
+        match body:
+            case {
+                "type": "content_block_delta",
+                "delta": {"type": "text_delta", "text": str(text)},
+            }:
+                return self._delta({"content": text}) if text else ()
+            case {
+                "type": "content_block_delta",
+                "index": int(index),
+                "delta": {"type": "input_json_delta", "partial_json": str(piece)},
+            } if piece and index in self._tools:
+                return self._delta(self._tools[index].more(piece))
+            case {
+                "type": "content_block_delta",
+                "index": int(index),
+                "delta": {"type": "thinking_delta" | "signature_delta"} as delta,
+            } if index in self._thinking:
+                return self._think(index, delta)
+            case {
+                "type": "content_block_start",
+                "index": int(index),
+                "content_block": {"type": "tool_use", "id": str(ident), "name": str(name)} as block,
+            }:
+                call = _ToolCall(len(self._tools), block.get("input"))
+                self._tools[index] = call
+                return self._delta(call.start(ident, name))
+            case {
+                "type": "content_block_start",
+                "content_block": {"type": "text", "text": str(text)},
+            } if text:
+                return self._delta({"content": text})
+            case {
+                "type": "content_block_start",
+                "index": int(index),
+                "content_block": {"type": "thinking" | "redacted_thinking"} as block,
+            }:
+                self._thinking[index] = {}
+                return self._think(index, block)
+            case {"type": "content_block_stop", "index": int(index)} if index in self._tools:
+                return self._delta(self._tools[index].rest())
+            case {"type": "content_block_stop", "index": int(index)} if index in self._thinking:
+                return self._delta({"thinking_blocks": [self._thinking.pop(index)]})
+            case {"type": "message_start", "message": {"usage": dict(usage)}}:
+                self._count(usage)
+            case {"type": "message_delta"}:
+                self._message_delta(body)
+            case {"type": "message_stop"}:
+                return self._stop()
+            case {"type": "error"}:
+                raise rejection_inside(body.get("error"), self._secrets)
+        return ()  # pings, citations, and whatever Anthropic adds
+
+    def _delta(self, delta: Chunk | None) -> Iterable[Chunk]:
+        if delta is None:
+            return ()
+        delta = {**self._role, **delta}
+        self._role = {}
+        return ({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]},)
+
+    def _think(self, index: int, said: dict[str, Any]) -> Iterable[Chunk]:
+        """Adds what a start or a delta says to a block of thinking; its text is shown at once."""
+        block = self._thinking[index]
+        if said["type"] == "redacted_thinking":
+            block.update(type="redacted_thinking", data=_text(said.get("data")))
+            return ()
+        text, signature = (_text(said.get(name)) for name in ("thinking", "signature"))
+        block["type"] = "thinking"
+        block["thinking"] = block.get("thinking", "") + text
+        block["signature"] = block.get("signature", "") + signature
+        return self._delta({"reasoning_content": text}) if text else ()
+
+    def _message_delta(self, body: dict[str, Any]) -> None:
+        if isinstance(body.get("usage"), dict):
+            self._count(body["usage"])
+        if isinstance(body.get("delta"), dict):
+            self._end.update((k, v) for k, v in body["delta"].items() if v is not None)
+
+    def _count(self, usage: dict[str, Any]) -> None:
+        # Cumulative: a later count replaces an earlier one, and adds nothing to it.
+        self._usage.update((key, value) for key, value in usage.items() if value is not None)
+
+    def _stop(self) -> Iterable[Chunk]:
+        self.finished = self.ended = True
+        default = "tool_calls" if self._tools else "stop"
+        said = self._end.get("stop_reason")
+        reason = FINISH_REASONS.get(str(said), default)
+        last: Chunk = {"index": 0, "delta": self._role, "finish_reason": reason}
+        if isinstance(said, str):
+            last["native_finish_reason"] = said
+        for name in ("stop_sequence", "stop_details"):
+            if name in self._end:
+                last[name] = self._end[name]
+        part: Chunk = {"choices": [last]}
+        if tier := TIERS.get(str(self._usage.get("service_tier"))):
+            part["service_tier"] = tier
+        parts = [part]
+        if self._number("input_tokens", "output_tokens"):
+            parts.append({"choices": [], "usage": self._openai_usage()})
+        return parts
+
+    def _number(self, *names: str) -> bool:
+        return all(isinstance(self._usage.get(name), int) for name in names)
+
+    def _openai_usage(self) -> Chunk:
+        prompt = sum(self._usage[part] for part in PROMPT_PARTS if self._number(part))
+        completion = self._usage["output_tokens"]
+        usage: Chunk = {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        }
+        spent = self._usage.get("output_tokens_details")
+        counts = {**self._usage, **(spent if isinstance(spent, dict) else {})}
+        for ours, group, name in DETAILS:
+            if isinstance(counts.get(ours), dict if ours == "cache_creation" else int):
+                usage.setdefault(group, {})[name] = counts[ours]
+        return usage
+
+
+def _text(said: Any) -> str:
+    return said if isinstance(said, str) else ""
+
+
+class _ToolCall:
+    """One tool call of a message, while it streams."""
+
+    def __init__(self, index: int, given: Any) -> None:
+        self._index = index
+        self._given = given  # arguments that came with the start; {} before streamed ones
+        self._begun = False
+
+    def start(self, ident: str, name: str) -> Chunk:
+        function = {"name": name, "arguments": ""}
+        return self._part({"id": ident, "type": "function", "function": function})
+
+    def more(self, piece: str) -> Chunk:
+        self._begun = True
+        return self._part({"function": {"arguments": piece}})
+
+    def rest(self) -> Chunk | None:
+        """The arguments where none were streamed: a client parses them, and "" is no JSON."""
+        return None if self._begun else self.more(orjson.dumps(self._given or {}).decode())
+
+    def _part(self, call: Chunk) -> Chunk:
+        return {"tool_calls": [{"index": self._index, **call}]}

@@ -1,0 +1,1 @@
+"""OpenAI's API, and every provider that is compatible with it."""

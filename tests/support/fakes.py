@@ -1,0 +1,127 @@
+"""Stand-ins at the service's own seams: an broker that answers from a script, without a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from api.reply import WATCH_SECONDS
+from gateway.account.api_keys import KeyRecord
+from gateway.broker.pending_call import PendingCall
+from gateway.errors import CallCancelled, GatewayError
+from gateway.queue.protocol import PARTS, CallSpec, Event, Outcome
+
+SILENCE = "silence"  # a step of a script: a wait ends with nothing new
+
+CHOICE = {
+    "index": 0,
+    "message": {"role": "assistant", "content": "Hello!", "refusal": None},
+    "logprobs": None,
+    "finish_reason": "stop",
+}
+USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+ANSWER = Outcome(answer=orjson.dumps({"choices": [CHOICE], "usage": USAGE}), usage=USAGE)
+
+
+def part(content: str, **more: Any) -> bytes:
+    """One streamed part, as a worker sends it."""
+    delta = {"role": "assistant", "content": content}
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+    return orjson.dumps({"choices": [choice], **more})
+
+
+LAST_PART = orjson.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+USAGE_PART = orjson.dumps({"choices": [], "usage": USAGE})
+STREAM = (part("Hel"), part("lo!") + b"\n" + LAST_PART, USAGE_PART, Outcome(last=3))
+
+
+class Clock:
+    """Stands in for the `time` module: time passes only when told to."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    time = monotonic = __call__
+
+
+class ScriptedWaiter(PendingCall):
+    """A pending call for which each wait brings the next step of a script.
+
+    A step is a payload of parts, the outcome, an error, or SILENCE. The short look before a client
+    is watched brings nothing, and counts as part of the wait that follows it.
+    """
+
+    def __init__(self, call_id: str, budget: float, script: Iterator[Any]) -> None:
+        super().__init__(call_id, budget, lambda pending: None)
+        self.waited: list[float | None] = []
+        self._looked = 0.0
+        self._script = script
+
+    def wait(self, timeout: float | None) -> bool:
+        if timeout == WATCH_SECONDS:
+            self._looked = timeout
+            return super().wait(0)
+        self.waited.append(timeout and timeout + self._looked)
+        self._looked = 0.0
+        if super().wait(0):
+            return True
+        step = next(self._script)
+        if step is SILENCE:
+            return False
+        if isinstance(step, Outcome):
+            self.end(step)
+        elif isinstance(step, GatewayError):
+            self.fail(step)
+        else:
+            self.offer(Event(self.call_id, "claim", self.received + 1, PARTS, step))
+        return True
+
+    def wait_nudged(self, seconds: float) -> bool:
+        return self.wait(seconds)
+
+
+@dataclass
+class Submitted:
+    """A call that reached the broker."""
+
+    spec: CallSpec
+    body: dict[str, Any]
+    key: KeyRecord
+    budget: float
+    pending: ScriptedWaiter
+
+
+class FakeBroker:
+    """Takes the place of `api.broker.Broker`: records calls and plays the script to each.
+
+    Without a script, every call is answered well. An exception in `refusal` is raised at once.
+    """
+
+    def __init__(self, *script: Any) -> None:
+        self.web = "web-fake"
+        self.draining = False
+        self.redis: Any = None
+        self.script = script
+        self.refusal: Exception | None = None
+        self.calls: list[Submitted] = []
+        self.left: list[str] = []
+
+    def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
+        if self.refusal is not None:
+            raise self.refusal
+        script = self.script or (STREAM if spec.stream else (ANSWER,))
+        pending = ScriptedWaiter(spec.call_id, budget, iter(script))
+        self.calls.append(Submitted(spec, orjson.loads(body), key, budget, pending))
+        return pending
+
+    def leave(self, pending: PendingCall) -> None:
+        self.left.append(pending.call_id)
+
+    def abandon(self, pending: PendingCall) -> None:
+        pending.fail(CallCancelled())

@@ -1,0 +1,261 @@
+"""api/pending call.py: one call's events, in order, until its outcome."""
+
+from __future__ import annotations
+
+import time
+
+import gevent
+import pytest
+
+from gateway.broker.pending_call import (
+    BUFFER_BYTES,
+    BUFFER_EVENTS,
+    FAIR_BYTES,
+    SHARED_BYTES,
+    TAKE_BYTES,
+    Buffers,
+    PendingCall,
+)
+from gateway.errors import CallCancelled, ReplyLost, SlowReader, WorkerLost
+from gateway.queue.protocol import OUTCOME, PARTS, Event, Outcome
+
+
+@pytest.fixture
+def overflown():
+    return []
+
+
+@pytest.fixture
+def pending(overflown):
+    return PendingCall("call", 60, overflown.append)
+
+
+def parts(number, payload=b"x"):
+    return Event("call", "claim", number, PARTS, payload)
+
+
+def ending(number, outcome):
+    return Event("call", "claim", number, OUTCOME, outcome.encode())
+
+
+def test_events_come_out_in_order_and_once(pending):
+    pending.offer(parts(1, b"a"))
+    pending.offer(parts(2, b"b"))
+    assert pending.parts() == [b"a", b"b"]
+    pending.offer(parts(3, b"c"))
+    assert pending.parts() == [b"c"]
+    assert pending.parts() == []
+    assert (pending.received, pending.outcome) == (3, None)
+
+
+def test_a_wait_ends_with_what_has_come(pending):
+    assert not pending.wait(0)
+    pending.offer(parts(1))
+    assert pending.wait(0)
+    pending.parts()
+    assert not pending.wait(0)
+    pending.offer(ending(2, Outcome(last=1)))
+    assert pending.wait(0)
+    pending.parts()
+    assert pending.wait(0)
+
+
+def test_the_outcome_ends_the_call_after_its_parts(pending):
+    pending.offer(parts(1, b"a"))
+    pending.offer(ending(2, Outcome(last=1, answer=b"{}")))
+    assert pending.parts() == [b"a"]
+    assert pending.outcome == Outcome(last=1, answer=b"{}")
+
+
+@pytest.mark.parametrize("numbers", [(1, 1), (1, 2, 1), (1, 2, 2, 3, 3), (1, 2, 3, 2, 1)])
+def test_an_event_seen_before_is_dropped(pending, numbers):
+    for number in numbers:
+        pending.offer(parts(number, b"%d" % number))
+    assert pending.parts() == [b"%d" % number for number in range(1, max(numbers) + 1)]
+    assert pending.outcome is None
+
+
+@pytest.mark.parametrize("numbers", [(2,), (1, 3), (1, 2, 5)])
+def test_a_gap_is_an_error_and_no_hole_in_the_text(pending, numbers):
+    for number in numbers:
+        pending.offer(parts(number))
+    assert isinstance(pending.outcome.error, ReplyLost)
+    assert len(pending.parts()) == len(numbers) - 1
+
+
+def test_an_outcome_after_a_gap_is_a_lost_reply(pending):
+    pending.offer(parts(1))
+    pending.offer(ending(3, Outcome(last=2, answer=b"{}")))
+    assert type(pending.outcome.error) is ReplyLost
+
+
+def test_an_outcome_that_counts_otherwise_is_a_lost_reply(pending):
+    pending.offer(parts(1))
+    pending.offer(ending(2, Outcome(last=5, answer=b"{}")))
+    assert type(pending.outcome.error) is ReplyLost
+
+
+def test_an_outcome_that_cannot_be_read_is_a_lost_reply(pending):
+    pending.offer(Event("call", "claim", 1, OUTCOME, b"\xff"))
+    assert type(pending.outcome.error) is ReplyLost
+
+
+@pytest.mark.parametrize("second", ["end", "fail", "offer", "parts"])
+def test_the_first_outcome_stands(pending, second):
+    first = Outcome(last=0, answer=b"first")
+    pending.end(first)
+    if second == "end":
+        pending.end(Outcome(last=0, answer=b"second"))
+    elif second == "fail":
+        pending.fail(WorkerLost())
+    elif second == "offer":
+        pending.offer(ending(1, Outcome(last=0, answer=b"second")))
+    else:
+        pending.offer(parts(1))
+    assert pending.outcome is first
+    assert pending.parts() == []
+
+
+def test_a_call_that_failed_stays_failed(pending):
+    pending.fail(CallCancelled())
+    pending.offer(ending(1, Outcome(answer=b"late")))
+    assert isinstance(pending.outcome.error, CallCancelled)
+
+
+def test_a_failure_keeps_count_of_what_was_received(pending):
+    pending.offer(parts(1))
+    pending.fail(WorkerLost())
+    assert pending.outcome.last == 1
+    assert pending.parts() == [b"x"]
+
+
+@pytest.mark.parametrize(
+    ("most", "size"),
+    [(BUFFER_EVENTS, 1), (4, BUFFER_BYTES // 4)],
+    ids=["events", "bytes"],
+)
+def test_a_reader_too_slow_for_its_buffer_is_given_up(pending, overflown, most, size):
+    for number in range(1, most + 1):
+        pending.offer(parts(number, b"x" * size))
+    assert pending.outcome is None
+    pending.offer(parts(most + 1))
+    assert isinstance(pending.outcome.error, SlowReader)
+    assert overflown == [pending]
+    pending.offer(parts(most + 2))
+    assert overflown == [pending]
+
+
+def test_a_reader_that_keeps_up_may_read_any_amount(pending, overflown):
+    for number in range(1, 3 * BUFFER_EVENTS):
+        pending.offer(parts(number, b"x" * 10_000))
+        pending.parts()
+    assert (pending.outcome, overflown) == (None, [])
+
+
+def test_a_call_knows_how_long_it_may_live(overflown):
+    pending = PendingCall("call", 60, overflown.append)
+    assert pending.deadline == pending.since + 60
+
+
+def test_one_payload_of_any_size_fits(overflown):
+    pending = PendingCall("call", 60, overflown.append)
+    pending.offer(Event("call", "claim", 1, PARTS, b"x" * 5_000_000))
+    assert pending.outcome is None and overflown == []
+    pending.offer(Event("call", "claim", 2, PARTS, b"y"))
+    assert isinstance(pending.outcome.error, SlowReader) and overflown == [pending]
+
+
+def test_events_of_a_second_claim_are_no_part_of_the_answer(overflown):
+    pending = PendingCall("call", 60, overflown.append)
+    pending.started("worker-1", "first")
+    pending.offer(Event("call", "first", 1, PARTS, b"a"))
+    pending.offer(Event("call", "second", 2, PARTS, b"b"))
+    assert pending.parts() == [b"a"]
+    assert isinstance(pending.outcome.error, ReplyLost) and overflown == [pending]
+
+
+def test_a_call_started_a_second_time_is_given_up(overflown):
+    pending = PendingCall("call", 60, overflown.append)
+    pending.started("worker-1", "first")
+    pending.started("worker-1", "first")
+    assert pending.outcome is None
+    pending.started("worker-2", "second")
+    assert isinstance(pending.outcome.error, ReplyLost)
+
+
+def test_a_nudge_ends_a_wait_that_brought_nothing(pending):
+    waiting = gevent.spawn(pending.wait_nudged, 60)
+    gevent.sleep(0)
+    assert pending.nudge_at > time.monotonic() + 59
+    pending.nudge()
+    assert waiting.get(timeout=10) is False
+    assert pending.nudge_at is None
+    assert not pending.wait(0), "a nudge is nothing to send"
+
+
+@pytest.mark.parametrize("event", [parts(1), ending(1, Outcome())], ids=["parts", "outcome"])
+def test_what_comes_ends_a_wait_before_its_nudge(pending, event):
+    waiting = gevent.spawn(pending.wait_nudged, 60)
+    gevent.sleep(0)
+    pending.offer(event)
+    assert waiting.get(timeout=10) is True
+    assert pending.nudge_at is None
+
+
+def test_what_has_come_before_is_not_waited_for(pending):
+    pending.offer(parts(1))
+    assert pending.wait_nudged(60) is True
+
+
+# what many hold together
+
+
+def test_much_is_taken_in_turns_until_nothing_is_left(pending):
+    payloads = [b"%d" % number * (TAKE_BYTES // 2) for number in range(1, 6)]
+    for number, payload in enumerate(payloads, 1):
+        pending.offer(parts(number, payload))
+    pending.offer(ending(6, Outcome(last=5)))
+    taken = []
+    while more := pending.parts():
+        assert sum(map(len, more[:-1])) < TAKE_BYTES
+        taken += more
+    assert taken == payloads
+    assert pending.wait(0)
+
+
+def test_a_wait_ends_at_once_while_something_is_left(pending):
+    for number in (1, 2):
+        pending.offer(parts(number, b"x" * TAKE_BYTES))
+    assert len(pending.parts()) == 1
+    assert pending.wait(0)
+    assert len(pending.parts()) == 1
+    assert not pending.wait(0)
+
+
+def test_where_all_hold_much_a_slow_reader_is_given_up_earlier(overflown):
+    buffers = Buffers()
+    slow = PendingCall("call", 60, overflown.append, buffers)
+    other = PendingCall("call", 60, overflown.append, buffers)
+    for number in range(1, 4):
+        slow.offer(parts(number, b"x" * FAIR_BYTES))
+    buffers.held = SHARED_BYTES - 10  # by many others
+    other.offer(parts(1, b"x" * 100))
+    other.offer(parts(2, b"x" * 100))
+    assert overflown == []
+    slow.offer(parts(4))
+    assert overflown == [slow]
+    assert isinstance(slow.outcome.error, SlowReader)
+
+
+@pytest.mark.parametrize("sizes", [[10, 20], [TAKE_BYTES, TAKE_BYTES, 5]])
+def test_what_is_taken_or_dropped_is_held_no_more(sizes):
+    buffers = Buffers()
+    pending = PendingCall("call", 60, lambda pending: None, buffers)
+    for number, size in enumerate(sizes, 1):
+        pending.offer(parts(number, b"x" * size))
+    assert buffers.held == sum(sizes)
+    taken = pending.parts()
+    assert buffers.held == sum(sizes) - sum(map(len, taken))
+    pending.drop()
+    assert buffers.held == 0
+    assert pending.parts() == []

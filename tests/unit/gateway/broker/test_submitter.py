@@ -1,0 +1,196 @@
+"""Submissions: many at once, refused, unanswered, late."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import gevent
+import pytest
+from redis import Redis
+
+from gateway.account.api_keys import KeyRecord, KeyStore
+from gateway.broker import submitter
+from gateway.broker.pending_call import PendingCall
+from gateway.broker.submitter import Submission, Submitter
+from gateway.errors import AuthenticationFailed, GatewayError, QueueUnavailable
+from gateway.queue import clients, commands, keys
+from gateway.queue.protocol import CallSpec, Target
+from gateway.settings import Settings
+
+
+@dataclass
+class Sending:
+    """A submitter at work, and what it reported as unknown."""
+
+    settings: Settings
+    key: KeyRecord
+    unknown: list[PendingCall] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.client = clients.commands(self.settings, 1)
+        self.submitter = Submitter(self.client, self.unknown.append, float)
+        self.greenlet = gevent.spawn(self.submitter.run)
+
+    def put(self, expiry: float = 0, key: KeyRecord | None = None) -> PendingCall:
+        spec = CallSpec(uuid.uuid4().hex, "web-1", False, (Target("demo/echo", "demo", "echo"),))
+        pending = PendingCall(spec.call_id, 60, lambda pending: None)
+        record = key or self.key
+        command = commands.submit_command(
+            self.settings, spec, b"{}", record.public_id, record.hmac, 60, expiry
+        )
+        self.submitter.put(Submission(command, pending, record))
+        return pending
+
+    def close(self) -> None:
+        self.greenlet.kill()
+        self.submitter._disconnect(broken=True)
+        self.client.connection_pool.disconnect()
+
+
+@pytest.fixture
+def key(redis: Redis, settings: Settings) -> KeyRecord:
+    store = KeyStore(redis, settings.key_pepper)
+    return store.verify(store.create("tests"))
+
+
+@pytest.fixture
+def sending(settings: Settings, key: KeyRecord) -> Iterator[Sending]:
+    made = Sending(settings, key)
+    yield made
+    made.close()
+
+
+def settled(*pending_calls: PendingCall) -> None:
+    with gevent.Timeout(10):
+        while not all(pending.submitted or pending.outcome for pending in pending_calls):
+            gevent.sleep(0.001)
+
+
+def error(pending: PendingCall) -> GatewayError:
+    assert pending.outcome is not None
+    assert pending.outcome.error is not None
+    return pending.outcome.error
+
+
+def test_calls_put_together_go_out_together(redis: Redis, sending: Sending) -> None:
+    settled(sending.put())
+    before = redis.info("stats")["total_reads_processed"]
+    settled(*(sending.put() for _ in range(50)))
+    assert redis.llen(keys.RQ_QUEUE) == 51
+    # Redis reads 16 kB at a time: a few reads for the batch, one or two for this test's question.
+    assert redis.info("stats")["total_reads_processed"] - before < 20
+
+
+def test_a_refusal_ends_its_own_call_only(redis: Redis, sending: Sending) -> None:
+    bad = sending.put(key=replace(sending.key, hmac="0" * 64))
+    good = sending.put()
+    settled(bad, good)
+    assert isinstance(error(bad), AuthenticationFailed)
+    assert good.submitted
+    assert sending.unknown == []
+
+
+def test_forgotten_scripts_are_loaded_again(redis: Redis, sending: Sending) -> None:
+    settled(sending.put())
+    redis.script_flush()
+    pending_calls = [sending.put() for _ in range(3)]
+    settled(*pending_calls)
+    assert all(pending.submitted for pending in pending_calls)
+
+
+def test_a_connection_closed_meanwhile_costs_nothing(redis: Redis, sending: Sending) -> None:
+    settled(sending.put())
+    redis.client_kill_filter(_type="normal", skipme=True)
+    pending = sending.put()
+    settled(pending)
+    assert pending.submitted
+    assert redis.llen(keys.RQ_QUEUE) == 2
+
+
+def test_a_call_whose_client_has_left_is_not_sent(redis: Redis, sending: Sending) -> None:
+    pending = sending.put()
+    pending.fail(GatewayError())
+    settled(sending.put())
+    assert redis.llen(keys.RQ_QUEUE) == 1
+
+
+def test_a_call_that_comes_too_late_is_refused_and_may_be_sent_again(
+    redis: Redis, sending: Sending
+) -> None:
+    pending = sending.put(expiry=redis.time()[0] - 1)
+    settled(pending)
+    assert isinstance(error(pending), QueueUnavailable)
+    assert error(pending).should_retry is True
+    assert redis.llen(keys.RQ_QUEUE) == 0
+
+
+def test_a_call_that_could_not_be_sent_may_be_sent_again(
+    settings: Settings, key: KeyRecord
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{closed.getsockname()[1]}/0"
+        sending = Sending(replace(settings, redis_url=url), key)
+        pending = sending.put()
+        settled(pending)
+    assert error(pending).should_retry is True
+    assert sending.unknown == []
+    sending.close()
+
+
+def test_a_call_that_was_sent_and_not_answered_is_cancelled_and_not_to_be_repeated(
+    settings: Settings, key: KeyRecord, silent_redis: Callable[[], str]
+) -> None:
+    sending = Sending(replace(settings, redis_url=silent_redis()), key)
+    pending = sending.put()
+    settled(pending)
+    assert isinstance(error(pending), QueueUnavailable)
+    assert error(pending).should_retry is False
+    assert sending.unknown == [pending]
+    sending.close()
+
+
+@pytest.fixture
+def silent_redis(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """A server that greets, reads everything and then hangs up without a reply."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with client:
+                while data := client.recv(65536):
+                    if b"EVALSHA" in data:
+                        break
+                    client.sendall(b"+OK\r\n" * data.count(b"*"))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    # The fake serves in a thread, and an unpatched socket would keep it from running.
+    yield lambda: f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(5)
+
+
+def test_a_fault_of_ours_costs_its_batch_and_no_other(
+    redis: Redis, sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(*_: object) -> None:
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(submitter, "refusal", faulty)
+    first = sending.put()
+    settled(first)
+    assert error(first).should_retry is False
+    second = sending.put()
+    settled(second)
+    assert second.submitted

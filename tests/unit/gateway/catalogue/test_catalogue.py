@@ -1,0 +1,604 @@
+"""gateway/catalogue: which models there are, and where each goes."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
+from gateway.catalogue.catalogue import Catalogue
+from gateway.catalogue.parameters import Rule
+from gateway.errors import InvalidRequest, ModelNotFound, ProviderNotConfigured
+from gateway.settings import ConfigurationError, Settings
+
+DEMO = [
+    "demo/echo", "demo/slow", "demo/error", "demo/throttled", "demo/cut", "demo/tool", "demo/embed",
+]  # fmt: skip
+WILD = [
+    "groq", "mistral", "deepseek", "together", "openrouter", "xai", "fireworks", "gemini",
+    "ollama", "vllm", "llamacpp", "local",
+]  # fmt: skip
+KEYS = {
+    "OPENAI_API_KEY": "sk-1",
+    "ANTHROPIC_API_KEY": "sk-ant-1",
+    "LOCAL_BASE_URL": "http://127.0.0.1:1/v1",
+    **{f"{name.upper()}_API_KEY": "key" for name in WILD},
+}
+
+
+def catalogue(**fields):
+    return Catalogue.load(Settings(**fields))
+
+
+@pytest.fixture
+def with_file(tmp_path):
+    """A function that loads the catalogue with this text as MODELS_FILE."""
+
+    def load(text, **fields):
+        file = tmp_path / "models.toml"
+        file.write_text(text, "utf-8")
+        return catalogue(models_file=str(file), variables=KEYS, **fields)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("model", "shutdown", "successor"),
+    [
+        ("openai/gpt-4o-mini", date(2027, 1, 14), "openai/gpt-6-luna"),
+        ("openai/gpt-4o", date(2027, 1, 14), "openai/gpt-6.1-sol"),
+        ("anthropic/claude-sonnet-4-5", date(2026, 11, 30), "anthropic/claude-sonnet-5-5"),
+    ],
+)
+def test_the_documented_models_are_served_with_their_ends_and_successors(
+    model, shutdown, successor
+):
+    known = catalogue(variables=KEYS)
+    row = known.find(model)
+    assert (row.shutdown, row.successor) == (shutdown, successor)
+    route = known.route(model)
+    assert (route.provider.name, route.upstream_model) == tuple(model.split("/"))
+    assert known.find(successor).shutdown is None
+
+
+def test_every_successor_and_fallback_can_be_asked_for():
+    known = catalogue(variables=KEYS)
+    for row in known.listed():
+        for other in (*row.fallbacks, *([row.successor] if row.successor else [])):
+            assert known.route(other).provider.name == row.provider
+
+
+@pytest.mark.parametrize("model", DEMO)
+def test_demo_models_are_served_only_where_they_are_asked_for(model):
+    with pytest.raises(ModelNotFound):
+        catalogue().route(model)
+    route = catalogue(demo_models=True).route(model)
+    assert (route.provider.wire, route.upstream_model) == ("demo", model.partition("/")[2])
+
+
+@pytest.mark.parametrize("family", WILD)
+def test_a_wildcard_serves_any_model_of_its_provider(family):
+    known = catalogue(variables=KEYS)
+    route = known.route(f"{family}/meta-llama/Llama-4:free")
+    assert (route.provider.name, route.upstream_model) == (family, "meta-llama/Llama-4:free")
+
+
+def test_the_list_names_models_and_no_wildcards():
+    listed = [row.id for row in catalogue(demo_models=True).listed()]
+    assert listed[0] == "openai/gpt-4o-mini"
+    assert listed[-len(DEMO) :] == DEMO
+    assert not any("*" in name for name in listed)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["gpt-4o", "openai/gpt-9", "openai/", "groq", "groq/", "/", "", "groq/*", "OpenAI/gpt-4o"],
+)
+def test_an_unknown_model_is_not_found(model):
+    with pytest.raises(ModelNotFound) as caught:
+        catalogue(variables=KEYS).route(model)
+    assert caught.value.message == (
+        f"The model `{model}` does not exist or you do not have access to it."
+    )
+
+
+def test_a_long_unknown_name_is_not_repeated_whole():
+    with pytest.raises(ModelNotFound) as caught:
+        catalogue().find("m" * 10_000)
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("model", "variable"),
+    [
+        ("openai/gpt-4o-mini", "OPENAI_API_KEY"),
+        ("anthropic/claude-sonnet-4-5", "ANTHROPIC_API_KEY"),
+        ("groq/llama", "GROQ_API_KEY"),
+        ("local/any", "LOCAL_BASE_URL"),
+    ],
+)
+def test_a_provider_that_is_not_configured_says_which_variable_to_set(model, variable):
+    known = catalogue()
+    with pytest.raises(ProviderNotConfigured, match=f"set {variable}.$") as caught:
+        known.route(model)
+    assert caught.value.code == "provider_not_configured"
+    assert not known.available(known.find(model))
+    configured = catalogue(variables=KEYS)
+    assert configured.available(configured.find(model))
+
+
+def test_a_blank_key_is_none():
+    with pytest.raises(ProviderNotConfigured):
+        catalogue(variables={"OPENAI_API_KEY": "  "}).route("openai/gpt-4o")
+
+
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        ({}, "https://api.openai.com/v1"),
+        ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1/"}, "http://127.0.0.1:9/v1"),
+        ({"OPENAI_BASE_URL": " "}, "https://api.openai.com/v1"),
+    ],
+)
+def test_a_variable_overrides_the_base_url(variables, address):
+    settings = Settings(variables=variables)
+    assert Catalogue.load(settings).providers["openai"].address(settings) == address
+
+
+PRIVATE = """
+[providers.house]
+wire = "openai"
+base_url = "http://127.0.0.1:8000/v1/"
+headers = { "X-Team" = "search" }
+extra_parameters = ["top_k"]
+
+[models."house/small"]
+provider = "house"
+upstream = "models/small-7b"
+context = 8192
+"""
+
+
+def test_a_file_adds_a_private_provider_to_the_built_in_ones(with_file):
+    known = with_file(PRIVATE)
+    route = known.route("house/small")
+    assert route.upstream_model == "models/small-7b"
+    assert route.provider.address(Settings()) == "http://127.0.0.1:8000/v1"
+    assert route.provider.headers == {"X-Team": "search"}
+    assert route.provider.extra_parameters == ("top_k",)
+    assert route.model.context == 8192
+    assert known.route("openai/gpt-4o").upstream_model == "gpt-4o"
+
+
+def test_a_row_of_the_file_replaces_the_built_in_one_of_its_name(with_file):
+    known = with_file('[models."openai/gpt-4o"]\nprovider = "groq"\nupstream = "other"')
+    route = known.route("openai/gpt-4o")
+    assert (route.provider.name, route.upstream_model) == ("groq", "other")
+    assert route.model.shutdown is None
+
+
+def test_a_file_may_replace_the_whole_catalogue(with_file):
+    known = with_file("replace = true\n" + PRIVATE, demo_models=True)
+    assert [row.id for row in known.listed()] == ["house/small"]
+    assert list(known.providers) == ["house"]
+
+
+def test_a_model_s_rules_are_read(with_file):
+    known = with_file(
+        PRIVATE + '[models."house/small".parameters]\n'
+        "temperature = { clamp = [0, 1] }\nseed = { drop = true }"
+    )
+    rules = known.find("house/small").parameters
+    assert rules["temperature"].clamp == (0, 1)
+    assert rules["seed"].drop
+
+
+RULES = """
+[providers.house]
+wire = "openai"
+base_url = "http://127.0.0.1:8000/v1/"
+[providers.house.parameters]
+seed = { drop = true }
+stop = { drop = true }
+n = { refuse = true }
+
+[policies.old]
+models = ["house/old-*", "house/ancient"]
+[policies.old.parameters]
+stop = { pass = true }
+n = { only = 1 }
+
+[policies.others]
+models = ["elsewhere/*"]
+[policies.others.parameters]
+user = { drop = true }
+
+[models."house/*"]
+provider = "house"
+[models."house/old-1"]
+provider = "house"
+parameters = { n = { drop = true }, top_p = { clamp = [0, 1] } }
+[models."house/alias"]
+provider = "house"
+upstream = "ancient"
+"""
+DROP = Rule(drop=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "rules"),
+    [
+        ("house/new", {"seed": DROP, "stop": DROP, "n": Rule(refuse=True)}),
+        ("house/old-2", {"seed": DROP, "n": Rule(only=1)}),
+        ("house/old-1", {"seed": DROP, "n": DROP, "top_p": Rule(clamp=(0, 1))}),
+        ("house/alias", {"seed": DROP, "n": Rule(only=1)}),
+    ],
+)
+def test_rules_of_provider_family_and_model_stand_one_over_the_other(with_file, model, rules):
+    assert with_file(RULES).find(model).parameters == rules
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("openai/o3-mini", "max_tokens"),
+        ("openai/gpt-5-nano", "temperature"),
+        ("openai/gpt-6-sol", "reasoning_effort"),
+        ("anthropic/claude-sonnet-5", "temperature"),
+    ],
+)
+def test_models_that_an_operator_adds_have_the_rules_of_their_family(with_file, model, name):
+    provider = model.partition("/")[0]
+    known = with_file(f'[models."{provider}/*"]\nprovider = "{provider}"')
+    other = known.find(f"{provider}/another")
+    assert name in known.find(model).parameters
+    assert other.parameters.get(name) == known.providers[provider].parameters.get(name)
+
+
+def test_a_model_of_another_kind_is_refused_in_openai_s_words():
+    known = catalogue(variables=KEYS, demo_models=True)
+    known.route("openai/gpt-4o").require("chat")
+    known.route("openai/text-embedding-3-small").require("embeddings")
+    known.route("mistral/mistral-embed").require("embeddings")  # nothing is known of it
+    with pytest.raises(InvalidRequest, match="^This is not a chat model") as caught:
+        known.route("demo/embed").require("chat")
+    assert (caught.value.status, caught.value.param, caught.value.code) == (404, "model", None)
+    with pytest.raises(InvalidRequest, match="embeddings") as caught:
+        known.route("openai/gpt-4o").require("embeddings")
+    assert (caught.value.status, caught.value.param) == (400, "model")
+
+
+CHAIN = """
+[models."openai/a"]
+provider = "openai"
+successor = "openai/b"
+[models."openai/b"]
+provider = "openai"
+successor = "groq/c"
+[models."openai/x"]
+provider = "openai"
+successor = "openai/y"
+[models."openai/y"]
+provider = "openai"
+successor = "openai/x"
+[models."openai/lost"]
+provider = "openai"
+successor = "local/d"
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("openai/a", ["openai/b", "groq/c"]),
+        ("openai/x", ["openai/y"]),
+        ("openai/lost", []),
+        ("groq/c", []),
+    ],
+)
+def test_successors_follow_each_other_as_far_as_they_are_configured(tmp_path, model, names):
+    file = tmp_path / "models.toml"
+    file.write_text(CHAIN, "utf-8")
+    keys = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
+    known = catalogue(models_file=str(file), variables=keys, retired_models="successor")
+    assert [route.name for route in known.successors(known.route(model), {})] == names
+    refusing = catalogue(models_file=str(file), variables=keys)
+    assert refusing.successors(refusing.route(model), {}) == []
+
+
+SUBSTITUTES = """
+[models."openai/a"]
+provider = "openai"
+successor = "anthropic/b"
+[models."anthropic/b"]
+provider = "anthropic"
+successor = "openai/gpt-6-luna"
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "names"),
+    [
+        ({"temperature": 2, "seed": 1}, ["anthropic/b", "openai/gpt-6-luna"]),
+        ({"n": 1}, ["anthropic/b", "openai/gpt-6-luna"]),
+        ({"n": 2}, ["openai/gpt-6-luna"]),
+        ({"web_search_options": {}}, ["openai/gpt-6-luna"]),
+    ],
+)
+def test_no_successor_takes_a_call_that_it_cannot_answer_as_asked(with_file, asked, names):
+    known = with_file(SUBSTITUTES, retired_models="successor")
+    assert [r.name for r in known.successors(known.route("openai/a"), asked)] == names
+
+
+def test_a_substitute_does_without_a_knob_and_not_without_what_is_asked_for():
+    known = catalogue(variables=KEYS)
+    assert known.fit("openai/gpt-4o", {"top_k": 1}, "llamacpp/m") == ({}, ["top_k"])
+    with pytest.raises(InvalidRequest) as refusal:
+        known.fit("openai/gpt-4o", {"grammar": "root ::= [ab]"}, "llamacpp/m")
+    assert refusal.value.param == "grammar"
+
+
+@pytest.mark.parametrize(
+    ("model", "dropped"),
+    [
+        ("openai/gpt-4o", ["reasoning_effort", "verbosity"]),
+        ("openai/gpt-4o-mini", ["reasoning_effort", "verbosity"]),
+        ("openai/gpt-6-luna", []),
+    ],
+)
+def test_a_model_is_told_nothing_of_reasoning_that_it_does_not_do(model, dropped):
+    sent = {"reasoning_effort": "low", "verbosity": "low"}
+    kept, left_out = catalogue(variables=KEYS).fit(model, sent, model)
+    assert left_out == dropped
+    assert kept == {name: value for name, value in sent.items() if name not in dropped}
+
+
+def test_what_a_provider_keeps_of_messages_is_one_of_what_there_is(with_file):
+    row = '[providers.own]\nwire = "openai"\nbase_url = "http://a"\nkeeps = '
+    assert with_file(row + '["reasoning_content"]').providers["own"].keeps
+    with pytest.raises(ConfigurationError, match="keeps may name cache_control, file_url"):
+        with_file(row + '["everything"]')
+
+
+@pytest.mark.parametrize(
+    "old", ["openai/gpt-4o-mini", "openai/gpt-4o", "anthropic/claude-sonnet-4-5"]
+)
+def test_the_successors_take_what_was_sent_to_the_seed_models(old):
+    known = catalogue(variables=KEYS)
+    sent = {
+        "messages": [], "temperature": 0.2, "top_p": 0.9, "max_tokens": 50, "seed": 1, "stop": "a",
+        "presence_penalty": 0.5, "frequency_penalty": 0.5, "logprobs": True, "top_logprobs": 2,
+        "logit_bias": {"1": 1}, "user": "u",
+    }  # fmt: skip
+    new = known.find(old).successor
+    kept, dropped = known.fit(new, sent, old)
+    assert {"temperature", "top_p", "logprobs", "logit_bias"} <= set(dropped)
+    assert not set(dropped) & kept.keys()
+    assert kept["stop"] == "a"
+    limits = {"max_tokens", "max_completion_tokens"} & kept.keys()
+    assert limits == {"max_completion_tokens" if new.startswith("openai/") else "max_tokens"}
+
+
+def test_a_substitute_of_another_provider_gets_nothing_that_only_the_first_one_takes():
+    known = catalogue(variables=KEYS)
+    sent = {"messages": [], "top_k": 4, "min_p": 0.1, "stop": "a"}
+    assert known.fit("openai/gpt-4o", sent, "together/m") == (
+        {"messages": [], "stop": "a"},
+        ["top_k", "min_p"],
+    )
+    assert known.fit("together/m", sent, "together/m") == (sent, [])
+
+
+def test_prices_are_read_as_they_are_written(with_file):
+    known = with_file(PRIVATE + 'prices = { prompt = "0.10", completion = "2" }')
+    assert known.find("house/small").prices == {"prompt": Decimal("0.10"), "completion": Decimal(2)}
+
+
+WRONG = {
+    "unknown field of a model": ('[models."a/b"]\nprovider = "openai"\ncolour = "red"', "a/b"),
+    "unknown field of a provider": (
+        '[providers.a]\nwire = "openai"\nbase_url = "http://a"\ntimeout = 3',
+        "a",
+    ),
+    "its own name as a field": ('[models."a/b"]\nprovider = "openai"\nid = "c"', "a/b"),
+    "model without provider": ('[models."a/b"]\ncontext = 1', "a/b"),
+    "unknown provider": ('[models."a/b"]\nprovider = "nobody"', "a/b"),
+    "unknown successor": ('[models."a/b"]\nprovider = "openai"\nsuccessor = "a/c"', "a/b"),
+    "unknown fallback": ('[models."a/b"]\nprovider = "openai"\nfallbacks = ["a/c"]', "a/b"),
+    "fallback of another kind": (
+        '[models."a/b"]\nprovider = "openai"\nfallbacks = ["openai/text-embedding-3-small"]',
+        "a/b",
+    ),
+    "unknown timeout": ('[models."a/b"]\nprovider = "openai"\ntimeouts = { lunch = 1 }', "a/b"),
+    "timeout of nothing": ('[models."a/b"]\nprovider = "openai"\ntimeouts = { total = 0 }', "a/b"),
+    "timeout without end": (
+        '[models."a/b"]\nprovider = "openai"\ntimeouts = { total = inf }',
+        "a/b",
+    ),
+    "timeout as a string": (
+        '[models."a/b"]\nprovider = "openai"\ntimeouts = { total = "1s" }',
+        "a/b",
+    ),
+    "timeout that is on": (
+        '[models."a/b"]\nprovider = "openai"\ntimeouts = { total = true }',
+        "a/b",
+    ),
+    "timeouts that are no table": ('[models."a/b"]\nprovider = "openai"\ntimeouts = 5', "a/b"),
+    "retries below nothing": ('[models."a/b"]\nprovider = "openai"\nretries = -1', "a/b"),
+    "retries without end": ('[models."a/b"]\nprovider = "openai"\nretries = 11', "a/b"),
+    "unknown rule": (
+        '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = { burn = true }',
+        "a/b",
+    ),
+    "two rules": (
+        '[models."a/b"]\nprovider = "openai"\n'
+        '[models."a/b".parameters]\nseed = { drop = true, refuse = true }',
+        "a/b",
+    ),
+    "rule of a wrong type": (
+        '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = "drop"',
+        "a/b",
+    ),
+    "rule that is off": (
+        '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = { drop = false }',
+        "a/b",
+    ),
+    "range that is a number": (
+        '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\ntop_p = { clamp = 1 }',
+        "a/b",
+    ),
+    "rules that are no table": ('[models."a/b"]\nprovider = "openai"\nparameters = 5', "a/b"),
+    "date as a string": ('[models."a/b"]\nprovider = "openai"\nshutdown = "2027-01-14"', "a/b"),
+    "limit as a string": ('[models."a/b"]\nprovider = "openai"\ncontext = "128k"', "a/b"),
+    "model that is no table": ('[models]\n"a/b" = 5', "a/b"),
+    "models that are no table": ("models = 5", "models"),
+    "price as a number": ('[models."a/b"]\nprovider = "openai"\nprices = { prompt = 0.1 }', "a/b"),
+    "price of nothing known": (
+        '[models."a/b"]\nprovider = "openai"\nprices = { image = "0.1" }',
+        "a/b",
+    ),
+    "price that is no number": (
+        '[models."a/b"]\nprovider = "openai"\nprices = { prompt = "cheap" }',
+        "a/b",
+    ),
+    "price below nothing": (
+        '[models."a/b"]\nprovider = "openai"\nprices = { prompt = "-1" }',
+        "a/b",
+    ),
+    "unknown kind": ('[models."a/b"]\nprovider = "openai"\nkind = "images"', "a/b"),
+    "control character in a name": ('[models."a/\\n"]\nprovider = "openai"', "a/\n"),
+    "provider with a slash": ('[providers."a/b"]\nwire = "openai"\nbase_url = "http://a"', "a/b"),
+    "policy without models": ("[policies.a]\nparameters = { n = { drop = true } }", "a"),
+    "unknown field of a policy": ('[policies.a]\nmodels = ["a/*"]\nwire = "openai"', "a"),
+    "condition without a rule": (
+        '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = { when = "n" }',
+        "a/b",
+    ),
+    "unknown wire": ('[providers.a]\nwire = "gopher"\nbase_url = "http://a"', "a"),
+    "no base URL": ('[providers.a]\nwire = "openai"', "a"),
+    "base URL that is none": ('[providers.a]\nwire = "openai"\nbase_url = "a:1"', "a"),
+    "provider without wire": ('[providers.a]\nbase_url = "http://a"', "a"),
+    "headers that are no table": (
+        '[providers.a]\nwire = "openai"\nbase_url = "http://a"\nheaders = "X-Team"',
+        "a",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "row"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_file_is_refused_with_the_name_of_the_row(with_file, text, row):
+    with pytest.raises(ConfigurationError) as caught:
+        with_file(text)
+    assert f'"{row}"' in str(caught.value)
+
+
+def test_a_file_that_is_not_there_names_the_variable(tmp_path):
+    with pytest.raises(ConfigurationError, match="^MODELS_FILE .*absent.toml: No such file"):
+        catalogue(models_file=str(tmp_path / "absent.toml"))
+
+
+def test_a_file_that_is_not_toml_is_refused_with_the_line(with_file):
+    with pytest.raises(ConfigurationError, match=r"models.toml is not TOML: .*line 2"):
+        with_file("replace = true\nx = = 1")
+
+
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
+    file = tmp_path / "models.toml"
+    file.write_bytes(b"# \xff")
+    with pytest.raises(ConfigurationError, match="is not TOML"):
+        catalogue(models_file=str(file))
+
+
+def test_rows_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        catalogue().find("openai/gpt-4o").context = 1
+
+
+# Fallbacks
+
+FALLBACKS = """
+[models."house/first"]
+provider = "openai"
+fallbacks = ["house/second", "groq/llama", "house/unset", "house/first"]
+timeouts = { first_token = 2, total = 60.5 }
+retries = 0
+[models."house/second"]
+provider = "openai"
+[models."house/third"]
+provider = "openai"
+[providers.unset]
+wire = "openai"
+base_url = "http://127.0.0.1:1/v1"
+key_variable = "NOT_SET"
+[models."house/unset"]
+provider = "unset"
+fallbacks = ["house/second"]
+"""
+
+
+def names(routes):
+    return [route.name for route in routes]
+
+
+def test_a_row_names_its_fallbacks_in_order_and_those_without_key_are_left_out(with_file):
+    known = with_file(FALLBACKS)
+    assert names(known.fallbacks(known.route("house/first"), None)) == [
+        "house/second",
+        "groq/llama",
+    ]
+    assert known.fallbacks(known.route("house/second"), None) == []
+
+
+def test_the_caller_s_fallbacks_take_the_place_of_the_row_s(with_file):
+    known = with_file(FALLBACKS)
+    first = known.route("house/first")
+    asked = ["house/first", "house/third", "house/third", "house/unset"]
+    assert names(known.fallbacks(first, asked)) == ["house/third"]
+    assert known.fallbacks(first, []) == []
+
+
+def test_a_fallback_that_the_caller_made_up_is_refused_by_name(with_file):
+    known = with_file(FALLBACKS)
+    with pytest.raises(ModelNotFound) as caught:
+        known.fallbacks(known.route("house/first"), ["house/third", "house/nowhere"])
+    assert "house/nowhere" in caught.value.message
+    assert caught.value.param == "models"
+
+
+def test_an_embedder_does_not_chat_for_a_model_that_fails(with_file):
+    known = with_file(FALLBACKS)
+    assert known.fallbacks(known.route("house/first"), ["openai/text-embedding-3-small"]) == []
+
+
+def test_a_model_whose_provider_has_no_key_has_a_place_and_fallbacks(with_file):
+    known = with_file(FALLBACKS)
+    route = known.place("house/unset")
+    assert names(known.fallbacks(route, None)) == ["house/second"]
+    with pytest.raises(ProviderNotConfigured, match="set NOT_SET"):
+        known.require_configured(route)
+
+
+def test_a_row_s_own_limits_are_kept(with_file):
+    row = with_file(FALLBACKS).find("house/first")
+    assert (row.timeouts, row.retries) == ({"first_token": 2, "total": 60.5}, 0)
+    row = with_file(FALLBACKS).find("house/second")
+    assert (row.timeouts, row.retries) == ({}, None)
+
+
+def test_every_row_is_told_families_among_them(with_file):
+    ids = [row.id for row in with_file(FALLBACKS).rows()]
+    assert {"house/first", "groq/*"} <= set(ids)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_substitute_is_not_asked_for_more_than_it_can_write(name: str) -> None:
+    known = catalogue(variables=KEYS)
+    new, old = "openai/gpt-4o", "anthropic/claude-sonnet-4-5"
+    most = known.find(new).output
+    for asked, given in ((most + 1, most), (7, 7)):
+        kept, dropped = known.fit(new, {"messages": [], name: asked}, old)
+        assert given in kept.values()
+        assert dropped == []
+    assert known.fit(new, {"messages": [], name: most + 1}, new)[0][name] == most + 1

@@ -1,0 +1,285 @@
+"""gateway/queue/lease.py: a key that lives while its process does, on a real Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError, TimeoutError
+
+from gateway.queue import clients, keys, lease
+from gateway.queue.lease import RENEW_SECONDS, STEADY_SECONDS, Lease
+from gateway.settings import Settings
+from local.redis_server import RedisServer
+from tests.support.fakes import Clock
+
+PROCESS = "web-1"
+KEY = keys.lease(PROCESS)
+PATIENCE = 10.0
+
+
+class Answers:
+    """A client that takes every renewal and tells its own time, or raises `error`."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.now = (1_700_000_000, 250_000)
+
+    def pipeline(self, transaction: bool) -> Answers:
+        return self
+
+    def __enter__(self) -> Answers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def set(self, *args: Any, **options: Any) -> None:
+        pass
+
+    def time(self) -> None:
+        pass
+
+    def execute(self) -> list[Any]:
+        if self.error is not None:
+            raise self.error
+        return [True, self.now]
+
+
+@pytest.fixture
+def held(settings: Settings, redis: Redis) -> Iterator[Lease]:
+    made = Lease(lambda: clients.commands(settings, 1), PROCESS)
+    yield made
+    made.release()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(lease, "time", made)
+    return made
+
+
+def busily(condition: Callable[[], bool]) -> bool:
+    """Whether this becomes true while the event loop gets no turn."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if condition():
+            return True
+    return False
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Whether this becomes true while the event loop turns."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if condition():
+            return True
+        gevent.sleep(0.01)
+    return False
+
+
+def renewed(redis: Redis) -> Callable[[], bool]:
+    """A condition: the key's life was made longer since this was called."""
+    lowest = redis.pttl(KEY)
+
+    def longer() -> bool:
+        nonlocal lowest
+        left = redis.pttl(KEY)
+        if left > lowest:
+            return True
+        lowest = left
+        return False
+
+    return longer
+
+
+def test_a_started_process_has_its_lease_for_three_seconds(redis: Redis, held: Lease) -> None:
+    assert not redis.exists(KEY)
+    held.start()
+    assert 2_000 < redis.pttl(KEY) <= 3_000
+
+
+def test_the_lease_is_renewed_while_the_event_loop_is_busy(
+    redis: Redis, held: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    held.start()
+    for _ in range(3):
+        assert busily(renewed(redis))
+
+
+def test_a_process_whose_event_loop_has_stopped_is_dead_until_it_turns_again(
+    redis: Redis, held: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(lease, "LOOP_SECONDS", 0.3)
+    monkeypatch.setattr(keys, "LEASE_MS", 300)
+    held.start()
+    assert eventually(renewed(redis))
+    assert busily(lambda: not redis.exists(KEY))
+    assert eventually(lambda: bool(redis.exists(KEY)))
+
+
+def test_a_lease_that_redis_has_lost_is_there_again_soon(
+    redis: Redis, held: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    held.start()
+    redis.flushall()
+    assert eventually(lambda: bool(redis.exists(KEY)))
+
+
+def test_a_released_lease_is_gone_and_stays_gone(
+    redis: Redis, held: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    held.start()
+    held.release()
+    assert not redis.exists(KEY)
+    assert held._thread.ready(), "nobody is left to renew it"
+
+
+def test_releasing_twice_or_what_was_never_taken_changes_nothing(held: Lease) -> None:
+    held.release()
+    held.start()
+    held.release()
+    held.release()
+
+
+def test_a_process_that_starts_without_redis_gets_its_lease_once_redis_is_there(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    with RedisServer(tmp_path, persistent=False) as server:
+        theirs = replace(settings, redis_url=server.url)
+        server.stop()
+        made = Lease(lambda: clients.commands(theirs, 1), PROCESS)
+        made.start()
+        assert not made.steady()
+        server.start()
+        with Redis.from_url(server.url, protocol=2) as redis:
+            assert eventually(lambda: bool(redis.exists(KEY)))
+            made.release()
+            assert not redis.exists(KEY)
+
+
+def test_a_release_does_not_wait_for_a_redis_that_is_away(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    with RedisServer(tmp_path, persistent=False) as server:
+        theirs = replace(settings, redis_url=server.url)
+        made = Lease(lambda: clients.commands(theirs, 1), PROCESS)
+        made.start()
+        server.stop()
+        made.release()
+        assert made._thread.successful()
+
+
+# steady
+
+
+def renew(held: Lease, clock: Clock, client: Any, seconds: float) -> None:
+    """Renewals at their usual distance until `seconds` have passed."""
+    end = clock.now + seconds
+    while clock.now < end:
+        clock.now += RENEW_SECONDS
+        held._renew(client)
+
+
+@pytest.fixture
+def idle(clock: Clock) -> Lease:
+    return Lease(lambda: pytest.fail("no connection is needed"), PROCESS)
+
+
+def test_a_process_that_never_renewed_is_not_steady(idle: Lease, clock: Clock) -> None:
+    assert not idle.steady()
+    clock.now += 100
+    assert not idle.steady()
+
+
+def test_a_process_is_steady_once_it_has_renewed_for_four_seconds(
+    idle: Lease, clock: Clock
+) -> None:
+    assert STEADY_SECONDS >= 4
+    client = Answers()
+    idle._renew(client)  # type: ignore[arg-type]
+    renew(idle, clock, client, STEADY_SECONDS - RENEW_SECONDS)
+    assert not idle.steady()
+    renew(idle, clock, client, RENEW_SECONDS)
+    assert idle.steady()
+
+
+@pytest.mark.parametrize("error", [ConnectionError(), TimeoutError()])
+def test_one_failed_renewal_makes_all_that_was_before_worthless(
+    idle: Lease, clock: Clock, error: Exception
+) -> None:
+    client = Answers()
+    renew(idle, clock, client, 60)
+    assert idle.steady()
+    client.error = error
+    renew(idle, clock, client, RENEW_SECONDS)
+    assert not idle.steady()
+    client.error = None
+    renew(idle, clock, client, STEADY_SECONDS)
+    assert not idle.steady()
+    renew(idle, clock, client, RENEW_SECONDS)
+    assert idle.steady()
+
+
+def test_renewals_that_have_ceased_are_not_steady(idle: Lease, clock: Clock) -> None:
+    renew(idle, clock, Answers(), 60)
+    clock.now += 3 * RENEW_SECONDS - 0.01
+    assert idle.steady()
+    clock.now += 0.02
+    assert not idle.steady()
+
+
+def test_a_gap_as_long_as_the_lease_begins_the_count_anew(idle: Lease, clock: Clock) -> None:
+    client = Answers()
+    renew(idle, clock, client, 60)
+    clock.now += keys.LEASE_MS / 1000
+    renew(idle, clock, client, RENEW_SECONDS)
+    assert not idle.steady()
+    renew(idle, clock, client, STEADY_SECONDS)
+    assert idle.steady()
+
+
+# Redis' clock
+
+
+def test_the_time_of_a_redis_that_never_answered_is_not_known(idle: Lease, clock: Clock) -> None:
+    client = Answers()
+    client.error = ConnectionError()
+    assert idle.redis_time(1) == 0
+    renew(idle, clock, client, RENEW_SECONDS)
+    assert idle.redis_time(1) == 0
+
+
+def test_the_time_of_redis_goes_on_between_renewals(idle: Lease, clock: Clock) -> None:
+    clock.now = 5_000.0  # of a clock that began with the machine
+    idle._renew(Answers())  # type: ignore[arg-type]
+    assert idle.redis_time(0) == pytest.approx(1_700_000_000.25, abs=0.001)
+    clock.now += 0.4
+    assert idle.redis_time(1.5) == pytest.approx(1_700_000_002.15, abs=0.001)
+
+
+def test_a_clock_that_was_set_is_followed(idle: Lease, clock: Clock) -> None:
+    client = Answers()
+    idle._renew(client)  # type: ignore[arg-type]
+    client.now = (1_600_000_000, 0)
+    idle._renew(client)  # type: ignore[arg-type]
+    assert idle.redis_time(0) == pytest.approx(1_600_000_000, abs=0.001)
+
+
+def test_the_time_of_a_real_redis_is_known_from_the_start(redis: Redis, held: Lease) -> None:
+    held.start()
+    seconds, microseconds = redis.time()
+    assert abs(held.redis_time(0) - seconds - microseconds / 1e6) < 1

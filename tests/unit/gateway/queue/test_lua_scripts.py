@@ -1,0 +1,529 @@
+"""Each script on a real Redis: called once, twice, late, and after Redis was emptied."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from gateway.account.api_keys import KeyRecord, KeyStore
+from gateway.broker import submitter
+from gateway.errors import (
+    AuthenticationFailed,
+    CallCancelled,
+    Overloaded,
+    QueueUnavailable,
+    WorkerLost,
+)
+from gateway.queue import commands, keys, scripts
+from gateway.queue.protocol import CallSpec, Event, Outcome, Target
+from gateway.settings import Settings
+
+WEB, WORKER = "web-1", "worker-1"
+
+
+@pytest.fixture
+def key(redis: Redis, settings: Settings) -> Iterator[KeyRecord]:
+    store = KeyStore(redis, settings.key_pepper)
+    yield store.verify(store.create("tests"))
+
+
+@pytest.fixture(autouse=True)
+def live_web(redis: Redis) -> None:
+    redis.set(keys.lease(WEB), 1, px=60_000)
+
+
+def spec(call_id: str | None = None) -> CallSpec:
+    return CallSpec(call_id or uuid.uuid4().hex, WEB, False, (Target("demo/echo", "demo", "echo"),))
+
+
+def submit(
+    redis: Redis,
+    settings: Settings,
+    key: KeyRecord,
+    the_spec: CallSpec | None = None,
+    **options: Any,
+) -> str:
+    the_spec = the_spec or spec()
+    body = options.pop("body", b'{"messages":[]}')
+    budget, expiry = options.pop("budget", 600), options.pop("expiry", 0)
+    command = commands.submit_command(
+        settings, the_spec, body, key.public_id, key.hmac, budget, expiry
+    )
+    refusal = submitter.refusal(scripts.run(redis, command), key, options.pop("seconds", float))
+    if refusal is not None:
+        raise refusal
+    return the_spec.call_id
+
+
+def claim(
+    redis: Redis, claim_id: str = "c1", slots: int = 10, again: bool = False, judge: bool = True
+) -> list[Any]:
+    names = [
+        keys.BELL,
+        keys.QUEUED_BYTES,
+        keys.RQ_STARTED,
+        keys.claim(claim_id),
+        keys.RQ_QUEUE,
+    ]
+    args = [
+        claim_id,
+        slots,
+        int(again),
+        WORKER,
+        commands.now_text(),
+        int((time.time() + 60) * 1000) if judge else 0,
+        120,
+        60,
+        10,
+    ]
+    reply = scripts.CLAIM(redis, names, args)
+    return [tuple(reply[i : i + 4]) for i in range(0, len(reply), 4)]
+
+
+def finish(redis: Redis, call_id: str, outcome: Outcome, claim_id: str = "c1") -> bool:
+    return commands.finish(
+        redis, commands.finish_command(call_id, claim_id, WEB, WORKER, outcome, 1500)
+    )
+
+
+def job(redis: Redis, call_id: str) -> Job:
+    return Job.fetch(call_id, connection=redis, serializer=JSONSerializer)
+
+
+# submit
+
+
+def test_a_submitted_call_is_a_job_that_rq_can_read(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    fetched = job(redis, call_id)
+    assert fetched.get_status() == JobStatus.QUEUED
+    assert fetched.origin == "infer"
+    assert (fetched.func_name, fetched.args, fetched.kwargs) == ("workers.tasks.run", [call_id], {})
+    assert fetched.timeout == 600
+    assert fetched.enqueued_at is not None
+    assert redis.lrange(keys.RQ_QUEUE, 0, -1) == [call_id.encode()]
+    assert redis.smembers("rq:queues") == {b"rq:queue:infer"}
+
+
+def test_nothing_of_the_request_is_in_the_job_record(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key, body=b'{"messages":"CANARY"}')
+    assert b"CANARY" not in b"".join(redis.hgetall(keys.job(call_id)).values())
+
+
+def test_submitting_twice_queues_once(redis: Redis, settings: Settings, key: KeyRecord) -> None:
+    the_spec = spec()
+    submit(redis, settings, key, the_spec)
+    submit(redis, settings, key, the_spec)
+    assert redis.llen(keys.RQ_QUEUE) == 1
+    assert redis.llen(keys.BELL) == 1
+
+
+def test_every_key_of_a_submitted_call_has_an_end(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key)
+    lasting = {name for name in redis.keys() if redis.ttl(name) == -1}
+    assert lasting == {
+        b"rq:queue:infer",
+        b"rq:queues",
+        keys.key(key.public_id).encode(),
+    }
+
+
+def test_a_body_lives_until_the_deadline_and_a_minute(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key, budget=100)
+    assert 155 <= redis.ttl(keys.call(call_id)) <= 160
+    assert 155 <= redis.ttl(keys.job(call_id)) <= 160
+
+
+def test_a_revoked_key_is_refused_though_the_caller_remembers_it(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    KeyStore(redis, settings.key_pepper).revoke(key.public_id)
+    with pytest.raises(AuthenticationFailed):
+        submit(redis, settings, key)
+    assert redis.llen(keys.RQ_QUEUE) == 0
+
+
+def test_a_key_whose_secret_was_changed_is_refused(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    with pytest.raises(AuthenticationFailed):
+        submit(redis, settings, replace(key, hmac="0" * 64))
+
+
+def test_a_call_given_up_before_it_came_is_refused(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    the_spec = spec()
+    assert commands.cancel(redis, the_spec.call_id) == b"marked"
+    with pytest.raises(CallCancelled):
+        submit(redis, settings, key, the_spec)
+    assert not redis.exists(keys.job(the_spec.call_id))
+
+
+def test_a_submit_that_nobody_waits_for_any_more_is_refused(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    seconds, _ = redis.time()
+    with pytest.raises(QueueUnavailable):
+        submit(redis, settings, key, expiry=seconds - 1)
+    assert redis.llen(keys.RQ_QUEUE) == 0
+    submit(redis, settings, key, expiry=seconds + 10)
+    assert redis.llen(keys.RQ_QUEUE) == 1
+
+
+def test_a_short_lived_call_does_not_shorten_what_all_share(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key, budget=600)
+    submit(redis, settings, key, budget=0.001)
+    assert redis.ttl(keys.BELL) > 3600
+    assert redis.ttl(keys.QUEUED_BYTES) > 3600
+
+
+def test_a_lost_counter_never_goes_below_nothing(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    submit(redis, settings, key)
+    redis.delete(keys.QUEUED_BYTES)
+    commands.cancel(redis, call_id)
+    claim(redis, slots=1)
+    assert not redis.exists(keys.QUEUED_BYTES)
+
+
+def test_a_full_queue_refuses_with_the_time_to_wait(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    full = replace(settings, queue_limit=2)
+    submit(redis, full, key)
+    submit(redis, full, key)
+    with pytest.raises(Overloaded) as refusal:
+        submit(redis, full, key, seconds=lambda depth: depth * 10.0)
+    assert refusal.value.retry_after == 20
+
+
+def test_too_many_waiting_bytes_refuse_and_are_free_again_once_claimed(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    tight = replace(settings, queue_bytes=3_000)
+    submit(redis, tight, key, body=b"x" * 2_000)
+    with pytest.raises(Overloaded) as refusal:
+        submit(redis, tight, key, body=b"x" * 2_000, seconds=lambda depth: depth * 10.0)
+    assert refusal.value.retry_after == 10
+    claim(redis)
+    submit(redis, tight, key, body=b"x" * 2_000)
+
+
+def test_waiting_bytes_are_free_again_once_the_call_is_cancelled(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    tight = replace(settings, queue_bytes=3_000)
+    submit(redis, tight, key, body=b"x" * 100)
+    big = submit(redis, tight, key, body=b"x" * 2_000)
+    commands.cancel(redis, big)
+    submit(redis, tight, key, body=b"x" * 2_000)
+
+
+def test_a_redis_over_four_fifths_of_its_memory_takes_no_more(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    used = redis.info("memory")["used_memory"]
+    redis.config_set("maxmemory", int(used / 0.85))
+    try:
+        with pytest.raises(Overloaded) as refusal:
+            submit(redis, settings, key)
+        assert refusal.value.retry_after == submitter.MEMORY_SECONDS
+        with pytest.raises(Overloaded) as refusal:
+            submit(redis, settings, key, seconds=lambda depth: 30.0 + depth)
+        assert refusal.value.retry_after == 30
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
+def test_a_forgotten_script_is_loaded_again(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key)
+    redis.script_flush()
+    submit(redis, settings, key)
+    assert redis.llen(keys.RQ_QUEUE) == 2
+
+
+def test_a_bell_that_nobody_answers_stays_small(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    for _ in range(70):
+        submit(redis, settings, key)
+    assert redis.llen(keys.BELL) == 64
+
+
+# claim
+
+
+def test_a_claim_starts_the_oldest_calls_first(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    ids = [submit(redis, settings, key) for _ in range(3)]
+    taken = claim(redis, slots=2)
+    assert [row[0].decode() for row in taken] == ids[:2]
+    assert [row[1] for row in taken] == [WEB.encode()] * 2
+    assert all(590_000 < row[2] <= 600_000 for row in taken)
+    assert CallSpec.decode(taken[0][3])[0].call_id == ids[0]
+    fetched = job(redis, ids[0])
+    assert fetched.get_status() == JobStatus.STARTED
+    assert fetched.worker_name == WORKER
+    assert fetched.started_at is not None
+    assert redis.exists(keys.BELL), "somebody has to come back for the third"
+
+
+def test_the_bell_is_silent_when_nothing_is_left(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key)
+    claim(redis)
+    assert not redis.exists(keys.BELL)
+    assert not redis.exists(keys.QUEUED_BYTES)
+
+
+def test_a_claim_asked_again_returns_its_batch_and_nothing_new(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    ids = {submit(redis, settings, key) for _ in range(3)}
+    first = claim(redis, "c1")
+    submit(redis, settings, key)
+    again = claim(redis, "c1", again=True)
+    assert {row[0].decode() for row in again} == ids
+    assert {row[3] for row in again} == {row[3] for row in first}
+
+
+def test_a_claim_that_arrives_after_its_own_repetition_takes_nothing(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key)
+    assert claim(redis, "c1", again=True) == []
+    assert claim(redis, "c1") == []
+    assert len(claim(redis, "c2")) == 1
+
+
+def test_an_id_pushed_twice_is_started_once(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    redis.rpush(keys.RQ_QUEUE, call_id)
+    assert len(claim(redis)) == 1
+    assert claim(redis, "c2") == []
+
+
+def test_an_id_without_a_job_is_dropped(redis: Redis) -> None:
+    redis.rpush(keys.RQ_QUEUE, "nobody", "knows")
+    assert claim(redis) == []
+    assert redis.llen(keys.RQ_QUEUE) == 0
+
+
+def test_a_call_whose_web_process_is_dead_is_dropped(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    redis.delete(keys.lease(WEB))
+    assert claim(redis) == []
+    assert job(redis, call_id).get_status() == JobStatus.CANCELED
+    assert not redis.exists(keys.call(call_id))
+
+
+def test_a_missing_lease_means_nothing_while_the_worker_may_not_judge(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key)
+    redis.delete(keys.lease(WEB))
+    assert len(claim(redis, judge=False)) == 1
+
+
+def test_a_call_without_a_body_is_handed_out_as_lost(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    redis.delete(keys.call(call_id))
+    assert claim(redis)[0][3] is None
+
+
+def test_a_call_past_its_deadline_is_handed_out_without_time(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    redis.hset(keys.job(call_id), "deadline_ms", int(time.time() * 1000) - 5)
+    assert claim(redis)[0][2] < 0
+
+
+def test_a_started_call_stays_in_rqs_registry_until_a_minute_past_its_deadline(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key, budget=100)
+    claim(redis)
+    score = redis.zscore(keys.RQ_STARTED, f"{call_id}:c1")
+    assert 155 <= score - time.time() <= 161
+
+
+# emit
+
+
+def test_events_arrive_in_order_and_the_inbox_has_an_end(redis: Redis) -> None:
+    events = [Event("a" * 32, "c1", number, b"p", b"{}").encode() for number in (1, 2, 3)]
+    scripts.run(redis, commands.emit_command(WEB, events))
+    scripts.run(redis, commands.emit_command(WEB, events))  # a repetition: the numbers tell
+    entries = redis.xrange(keys.inbox(WEB))
+    assert [Event.decode(fields[b"e"]).number for _, fields in entries] == [1, 2, 3, 1, 2, 3]
+    assert 0 < redis.ttl(keys.inbox(WEB)) <= 120
+
+
+def test_events_are_taken_while_redis_is_full(redis: Redis) -> None:
+    redis.config_set("maxmemory", 1)
+    try:
+        scripts.run(redis, commands.emit_command(WEB, [b"x"]))
+        assert redis.xlen(keys.inbox(WEB)) == 1
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
+# finish
+
+
+def started(redis: Redis, settings: Settings, key: KeyRecord) -> str:
+    call_id = submit(redis, settings, key)
+    claim(redis)
+    return call_id
+
+
+def test_a_finished_call_leaves_outcome_event_and_truthful_records(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    redis.hset(keys.rq_worker(WORKER), "birth", "x")
+    call_id = started(redis, settings, key)
+    assert finish(redis, call_id, Outcome(last=0, answer=b'{"choices":[]}'))
+    (outcome,) = commands.outcomes(redis, [call_id])
+    assert outcome is not None
+    assert outcome.answer == b'{"choices":[]}'
+    ((_, fields),) = redis.xrange(keys.inbox(WEB))
+    event = Event.decode(fields[b"e"])
+    assert (event.call_id, event.number) == (call_id, 1)
+    assert Outcome.decode(event.payload).answer == outcome.answer
+    assert job(redis, call_id).get_status() == JobStatus.FINISHED
+    assert redis.zcard(keys.RQ_STARTED) == 0
+    assert redis.zrange(keys.RQ_FINISHED, 0, -1) == [call_id.encode()]
+    worker = redis.hgetall(keys.rq_worker(WORKER))
+    assert worker[b"successful_job_count"] == b"1"
+    assert float(worker[b"total_working_time"]) == 1.5
+    assert 0 < redis.ttl(keys.job(call_id)) <= 10
+    assert 0 < redis.ttl(keys.outcome(call_id)) <= 120
+
+
+def test_finishing_twice_counts_once(redis: Redis, settings: Settings, key: KeyRecord) -> None:
+    redis.hset(keys.rq_worker(WORKER), "birth", "x")
+    call_id = started(redis, settings, key)
+    assert finish(redis, call_id, Outcome())
+    assert not finish(redis, call_id, Outcome())
+    assert redis.hget(keys.rq_worker(WORKER), "successful_job_count") == b"1"
+    assert redis.xlen(keys.inbox(WEB)) == 1
+
+
+def test_a_late_result_is_fenced_off_by_the_loss_that_came_first(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = started(redis, settings, key)
+    assert finish(redis, call_id, Outcome(error=WorkerLost()))
+    redis.unlink(keys.outcome(call_id))  # delivered
+    assert not finish(redis, call_id, Outcome(answer=b"{}"))
+    assert job(redis, call_id).get_status() == JobStatus.FAILED
+    assert redis.zrange(keys.RQ_FAILED, 0, -1) == [call_id.encode()]
+
+
+def test_the_result_of_another_claim_is_fenced_off(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = started(redis, settings, key)
+    assert not finish(redis, call_id, Outcome(answer=b"{}"), claim_id="other")
+
+
+def test_a_result_is_delivered_though_redis_was_emptied(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = started(redis, settings, key)
+    redis.flushall()
+    assert finish(redis, call_id, Outcome(answer=b"{}"))
+    assert redis.xlen(keys.inbox(WEB)) == 1
+    assert redis.zcard(keys.RQ_FINISHED) == 0
+    assert not redis.exists(keys.job(call_id))
+
+
+# cancel
+
+
+def test_a_queued_call_is_removed(redis: Redis, settings: Settings, key: KeyRecord) -> None:
+    call_id = submit(redis, settings, key)
+    assert commands.cancel(redis, call_id) == b"removed"
+    assert redis.llen(keys.RQ_QUEUE) == 0
+    assert job(redis, call_id).get_status() == JobStatus.CANCELED
+    assert not redis.exists(keys.call(call_id))
+    assert claim(redis) == []
+
+
+def test_cancelling_twice_is_like_once(redis: Redis, settings: Settings, key: KeyRecord) -> None:
+    call_id = submit(redis, settings, key)
+    submit(redis, settings, key)
+    commands.cancel(redis, call_id)
+    assert commands.cancel(redis, call_id) == b"ended"
+    assert redis.llen(keys.RQ_QUEUE) == 1
+
+
+def test_a_started_call_is_named_to_its_worker(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = started(redis, settings, key)
+    assert commands.cancel(redis, call_id) == b"told"
+    assert redis.smembers(keys.cancel(WORKER)) == {call_id.encode()}
+    assert 0 < redis.ttl(keys.cancel(WORKER)) <= 60
+
+
+def test_cancelling_an_ended_call_changes_nothing(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = started(redis, settings, key)
+    finish(redis, call_id, Outcome(answer=b"{}"))
+    assert commands.cancel(redis, call_id) == b"ended"
+    assert job(redis, call_id).get_status() == JobStatus.FINISHED
+
+
+def test_scripts_are_for_a_redis_that_knows_flags(redis: Redis) -> None:
+    for script in scripts.ALL:
+        assert script.text.startswith(b"#!lua flags=allow-oom\n")
+
+
+def test_foreign_ids_in_the_queue_lose_none_of_ours(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    redis.set(keys.job("string"), "not a job")
+    redis.hset(keys.job("foreign"), mapping={"status": "queued", "data": "pickle"})
+    redis.rpush(keys.RQ_QUEUE, "string", "foreign")
+    ours = submit(redis, settings, key)
+    odd = submit(redis, settings, key)
+    redis.delete(keys.call(odd))
+    redis.lpush(keys.call(odd), "not a string")
+    taken = claim(redis)
+    assert [row[0].decode() for row in taken] == [ours, odd]
+    assert taken[1][3] is None
+    assert redis.hget(keys.job("foreign"), "status") == b"failed"

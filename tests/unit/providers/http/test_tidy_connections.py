@@ -1,0 +1,166 @@
+"""Idle connections that providers have hung up on do not stay open."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+
+from providers.base import Request
+from providers.http.connection import POOLS
+from providers.http.transport import Transport
+from workers.providers import TIDY_SECONDS, keep_tidy
+
+CERTIFICATE = Path(__file__).parents[3] / "e2e" / "self_signed.pem"
+pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS")  # the certificate is nobody's
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Provider:
+    """Answers one request, then hangs up its side when told to, and sees when ours is."""
+
+    def __init__(self, secure: bool) -> None:
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.server.settimeout(10)
+        scheme = "https" if secure else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.server.getsockname()[1]}/"
+        self.hang_up, self.hung_up = threading.Event(), threading.Event()
+        self.closed = threading.Event()
+        self._secure = secure
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Provider:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hang_up.set()
+        self._thread.join()
+        self.server.close()
+
+    def _serve(self) -> None:
+        connection, _ = self.server.accept()
+        connection.settimeout(10)
+        if self._secure:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.num_tickets = 0  # or one would lie unread, and the connection look dead
+            context.load_cert_chain(CERTIFICATE)
+            connection = context.wrap_socket(connection, server_side=True)
+        with connection:
+            assert connection.recv(1 << 16)
+            connection.sendall(ANSWER)
+            self.hang_up.wait(10)
+            connection.shutdown(socket.SHUT_WR)
+            self.hung_up.set()
+            # Past TLS, whose own farewell does not matter here.
+            raw = socket.socket(fileno=connection.detach())
+        with raw:
+            raw.settimeout(10)
+            while raw.recv(1 << 16):
+                pass
+            self.closed.set()
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "tls"])
+def provider(request):
+    with Provider(request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def transport(monkeypatch):
+    made = Transport(read_timeout=5)
+    # Whether certificates are checked is not the question here.
+    made._adapter._tls.check_hostname = False
+    made._adapter._tls.verify_mode = ssl.CERT_NONE
+    monkeypatch.setattr(made._adapter, "cert_verify", _trusting)
+    yield made
+    made.close()
+
+
+def _trusting(connection, url, verify, cert):
+    connection.cert_reqs = "CERT_NONE"
+
+
+def ask(transport, provider):
+    with transport.post(Request(provider.url, {}, b"{}")) as answer:
+        assert answer.read_all() == b"{}"
+
+
+def test_a_connection_that_its_provider_has_closed_is_closed(provider, transport):
+    ask(transport, provider)
+    provider.hang_up.set()
+    assert provider.hung_up.wait(5)
+    transport.close_dead()
+    assert provider.closed.wait(5)
+
+
+def test_one_that_lives_is_kept(provider, transport):
+    ask(transport, provider)
+    transport.close_dead()
+    assert not provider.closed.is_set()
+    provider.hang_up.set()
+    assert provider.hung_up.wait(5)
+    assert not provider.closed.is_set()
+
+
+def test_a_transport_that_is_closed_closes_its_idle_connections(provider, transport):
+    ask(transport, provider)
+    transport.close()
+    provider.hang_up.set()
+    assert provider.closed.wait(5)
+
+
+class Taken:
+    """A connection that somebody takes out of the pool while it is asked whether it lives."""
+
+    def __init__(self, pool) -> None:
+        self.pool, self.sock, self.closed = pool, object(), False
+
+    @property
+    def is_connected(self) -> bool:
+        self.pool.pool.queue.remove(self)
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("scheme", POOLS)
+def test_one_that_is_taken_meanwhile_is_left_to_who_took_it(scheme):
+    pool = POOLS[scheme]("127.0.0.1", maxsize=2)
+    taken = Taken(pool)
+    pool.pool.get()
+    pool.pool.put(taken)
+    pool.close_dead()
+    assert not taken.closed
+
+
+@pytest.mark.parametrize("scheme", POOLS)
+def test_a_pool_that_was_closed_has_none(scheme):
+    pool = POOLS[scheme]("127.0.0.1")
+    pool.close()
+    pool.close_dead()
+
+
+def test_a_worker_looks_for_them_now_and_then():
+    class Enough(Exception):
+        pass
+
+    class Counted:
+        looks = 0
+
+        def close_dead(self) -> None:
+            self.looks += 1
+
+    def sleep(seconds: float) -> None:
+        assert seconds == TIDY_SECONDS
+        if transport.looks == 2:
+            raise Enough
+
+    transport = Counted()
+    with pytest.raises(Enough):
+        keep_tidy(transport, sleep)

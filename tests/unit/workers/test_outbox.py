@@ -1,0 +1,125 @@
+"""The outbox against a real Redis, one that forgets and one that is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import gevent
+import pytest
+from redis import Redis
+
+from gateway.queue import clients, keys
+from gateway.queue.protocol import OUTCOME, PARTS, Event, Outcome
+from gateway.settings import Settings
+from local.redis_server import RedisServer
+from workers.outbox import Outbox, Sender
+
+WEB = "web-1"
+
+
+@pytest.fixture
+def outbox(settings: Settings) -> Iterator[Outbox]:
+    made = Outbox(clients.blocking(settings))
+    made.start()
+    yield made
+    made.close(0)
+    made.disconnect()
+
+
+def events(redis: Redis) -> list[Event]:
+    return [Event.decode(fields[b"e"]) for _, fields in redis.xrange(keys.inbox(WEB))]
+
+
+def test_events_of_a_call_are_numbered_and_end_with_its_outcome(
+    redis: Redis, outbox: Outbox
+) -> None:
+    sender = Sender(outbox, "a" * 32, "claim", WEB)
+    sender.send(b'{"n":1}')
+    assert outbox.settled(5)
+    sender.send(b'{"n":2}')
+    sender.finish("worker", Outcome(last=sender.number), 5)
+    assert outbox.settled(5)
+    seen = events(redis)
+    assert [(event.number, event.kind) for event in seen] == [(1, PARTS), (2, PARTS), (3, OUTCOME)]
+    assert Outcome.decode(seen[-1].payload).last == 2
+
+
+def test_what_is_not_sent_yet_is_joined(redis: Redis, outbox: Outbox) -> None:
+    sender = Sender(outbox, "a" * 32, "claim", WEB)
+    for number in range(100):
+        sender.send(b'{"n":%d}' % number)
+    assert outbox.settled(5)
+    (event,) = events(redis)
+    assert event.payload.split(b"\n") == [b'{"n":%d}' % number for number in range(100)]
+    assert sender.number == 1
+
+
+def test_many_calls_share_a_batch(redis: Redis, outbox: Outbox) -> None:
+    before = redis.info("stats")["total_commands_processed"]
+    for number in range(50):
+        Sender(outbox, f"{number:032d}", "claim", WEB).send(b"{}")
+    assert outbox.settled(5)
+    assert len(events(redis)) == 50
+    # One EVALSHA, the script's 50 XADD and EXPIRE; where the script was unknown, a second round.
+    assert redis.info("stats")["total_commands_processed"] - before < 70
+
+
+def test_a_forgotten_script_is_loaded_and_the_order_kept(redis: Redis, outbox: Outbox) -> None:
+    sender = Sender(outbox, "a" * 32, "claim", WEB)
+    redis.script_flush()
+    sender.send(b"{}")
+    sender.finish("worker", Outcome(last=sender.number), 5)
+    assert outbox.settled(5)
+    assert [event.number for event in events(redis)] == [1, 2]
+
+
+def test_a_write_that_redis_refuses_for_good_does_not_hold_up_the_next(
+    redis: Redis, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.set(keys.inbox("web-2"), "not a stream")
+    Sender(outbox, "a" * 32, "claim", "web-2").send(b'{"secret":"CANARY"}')
+    Sender(outbox, "b" * 32, "claim", WEB).send(b"{}")
+    assert outbox.settled(5)
+    assert [event.call_id for event in events(redis)] == ["b" * 32]
+    assert "refused" in caplog.text
+    assert "CANARY" not in caplog.text
+
+
+def test_answers_are_kept_while_redis_is_away(tmp_path: Path, settings: Settings) -> None:
+    with RedisServer(tmp_path) as server:
+        theirs = replace(settings, redis_url=server.url)
+        outbox = Outbox(clients.blocking(theirs))
+        outbox.start()
+        sender = Sender(outbox, "a" * 32, "claim", WEB)
+        sender.send(b'{"n":1}')
+        assert outbox.settled(5)
+        server.stop()
+        sender.send(b'{"n":2}')
+        sender.finish("worker", Outcome(last=sender.number), 5)
+        assert not outbox.settled(0.5)
+        server.start()
+        assert outbox.settled(10)
+        with Redis.from_url(server.url, protocol=2) as redis:
+            numbers = [event.number for event in events(redis)]
+        assert sorted(set(numbers)) == [1, 2, 3]
+        outbox.close(0)
+        outbox.disconnect()
+
+
+def test_a_call_waits_when_too_much_of_it_is_unsent(redis: Redis, outbox: Outbox) -> None:
+    sender = Sender(outbox, "a" * 32, "claim", WEB)
+    chunk = b'"%s"' % (b"x" * 1_000_000)
+
+    def produce() -> None:
+        for _ in range(20):
+            sender.send(chunk)
+
+    producer = gevent.spawn(produce)
+    producer.join(30)
+    assert producer.successful()
+    assert outbox.settled(30)
+    seen = events(redis)
+    assert sum(len(event.payload.split(b"\n")) for event in seen) == 20
+    assert max(len(event.payload) for event in seen) < 7_000_000

@@ -1,0 +1,242 @@
+"""The worker's own rules, without its loop: registration, cancels, deadlines, repeated claims."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+
+import gevent
+import pytest
+from redis import Redis
+
+from gateway.errors import UpstreamFailed
+from gateway.queue import commands, keys
+from gateway.queue.protocol import CallSpec, Outcome, Target
+from gateway.settings import Settings
+from workers.outbox import Sender
+from workers.runner import Claimed
+from workers.worker import CANCEL_LOOKS, CallWorker, Running
+
+
+class FakeRunner:
+    """Answers every call, or runs until it is stopped."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.hang = False
+
+    def run(self, claimed: Claimed, spec: CallSpec, body: bytes, sender: Sender) -> Outcome:
+        self.ran.append(claimed.call_id)
+        if self.hang:
+            gevent.get_hub().switch()
+        return Outcome(answer=b'{"choices":[]}')
+
+
+@pytest.fixture
+def runner() -> FakeRunner:
+    return FakeRunner()
+
+
+@pytest.fixture
+def worker(redis: Redis, settings: Settings, runner: FakeRunner) -> Iterator[CallWorker]:
+    made = CallWorker(settings, runner)  # type: ignore[arg-type]
+    made.outbox.start()
+    yield made
+    made.pool.kill()
+    made.outbox.close(0)
+    made.outbox.disconnect()
+    made.claims._bell.connection_pool.disconnect()
+    made.connection.connection_pool.disconnect()
+
+
+def claimed(budget: float = 60) -> Claimed:
+    call_id = uuid.uuid4().hex
+    spec = CallSpec(call_id, "web-1", False, (Target("demo/echo", "demo", "echo"),))
+    return Claimed(call_id, "web-1", "claim", budget, spec.encode(b"{}"))
+
+
+def run(worker: CallWorker, call: Claimed) -> Outcome:
+    running = worker.running[call.call_id] = Running(call)
+    running.greenlet = worker.pool.spawn(worker._run, running)
+    return outcome(worker, call)
+
+
+def outcome(worker: CallWorker, call: Claimed) -> Outcome:
+    with gevent.Timeout(10):
+        worker.pool.join()
+        assert worker.outbox.settled(10)
+    (found,) = commands.outcomes(worker.connection, [call.call_id])
+    assert found is not None
+    return found
+
+
+def test_a_second_try_to_register_finds_its_own_record_and_goes_on(
+    redis: Redis, worker: CallWorker
+) -> None:
+    worker.register_birth()  # and the reply was lost
+    worker._register()
+    assert redis.smembers(keys.RQ_WORKERS) == {worker.key.encode()}
+    assert redis.hget(worker.key, "state") == b"idle"
+
+
+def test_a_call_is_run_and_its_outcome_written(worker: CallWorker, runner: FakeRunner) -> None:
+    call = claimed()
+    assert run(worker, call).answer == b'{"choices":[]}'
+    assert runner.ran == [call.call_id]
+    assert worker.running == {}
+
+
+def test_a_call_past_its_deadline_is_not_begun(worker: CallWorker, runner: FakeRunner) -> None:
+    error = run(worker, claimed(budget=-1)).error
+    assert error is not None
+    assert error.code == "deadline_exceeded"
+    assert runner.ran == []
+
+
+def test_a_call_is_ended_at_its_deadline(worker: CallWorker, runner: FakeRunner) -> None:
+    runner.hang = True
+    error = run(worker, claimed(budget=0.05)).error
+    assert error is not None
+    assert error.code == "deadline_exceeded"
+
+
+def test_a_call_without_a_body_is_lost(worker: CallWorker, runner: FakeRunner) -> None:
+    call = Claimed(uuid.uuid4().hex, "web-1", "claim", 60, None)
+    error = run(worker, call).error
+    assert error is not None
+    assert error.code == "job_lost"
+    assert runner.ran == []
+
+
+def test_a_running_call_is_stopped_and_forgotten(
+    redis: Redis, worker: CallWorker, runner: FakeRunner
+) -> None:
+    runner.hang = True
+    call = claimed()
+    running = worker.running[call.call_id] = Running(call)
+    running.greenlet = worker.pool.spawn(worker._run, running)
+    gevent.sleep(0)
+    redis.sadd(keys.cancel(worker.name), call.call_id)
+    worker._obey_cancels()
+    error = outcome(worker, call).error
+    assert error is not None
+    assert error.code == "client_closed_request"
+    assert redis.smembers(keys.cancel(worker.name)) == set()
+
+
+def test_a_call_cancelled_before_its_claim_was_read_is_not_begun(
+    redis: Redis, worker: CallWorker, runner: FakeRunner
+) -> None:
+    call = claimed()
+    redis.sadd(keys.cancel(worker.name), call.call_id)
+    worker._obey_cancels()
+    error = run(worker, call).error
+    assert error is not None
+    assert error.code == "client_closed_request"
+    assert runner.ran == []
+
+
+def test_a_cancel_of_a_call_that_never_comes_is_dropped_after_a_while(
+    redis: Redis, worker: CallWorker
+) -> None:
+    redis.sadd(keys.cancel(worker.name), "nobody")
+    for _ in range(CANCEL_LOOKS):
+        worker._obey_cancels()
+    assert redis.scard(keys.cancel(worker.name)) == 1
+    worker._obey_cancels()
+    assert worker.outbox.settled(10)
+    assert redis.scard(keys.cancel(worker.name)) == 0
+
+
+def test_a_call_that_runs_is_not_begun_a_second_time(
+    worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.hang = True
+    call = claimed()
+    monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: [call])
+    worker._take_calls()
+    worker._take_calls()
+    gevent.sleep(0)
+    assert runner.ran == [call.call_id]
+
+
+def test_a_running_call_that_is_handed_out_again_ends_at_once(
+    redis: Redis, worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.hang = True
+    call = claimed()
+    again = replace(call, claim="another")
+    batches = iter([[call], [again]])
+    monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: next(batches))
+    job = {"status": "started", "claim": "another"}  # as the second claim leaves it
+    redis.hset(keys.job(call.call_id), mapping=job)
+    redis.zadd(keys.RQ_STARTED, {f"{call.call_id}:another": 9_999_999_999})
+    worker._take_calls()
+    worker._take_calls()
+    error = outcome(worker, call).error
+    assert error is not None
+    assert error.code == "reply_lost"
+    assert runner.ran == [call.call_id]
+    assert worker.running == {}
+    assert redis.zcard(keys.RQ_STARTED) == 0
+
+
+def test_the_calls_of_a_web_process_without_a_lease_are_stopped_at_the_second_look(
+    redis: Redis, worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.hang = True
+    call = claimed()
+    running = worker.running[call.call_id] = Running(call)
+    running.greenlet = worker.pool.spawn(worker._run, running)
+    gevent.sleep(0)
+    monkeypatch.setattr(worker.lease, "steady", lambda: False)
+    for _ in range(3):
+        worker._cancel_for_dead_webs()
+    gevent.sleep(0)
+    assert call.call_id in worker.running, "Redis may have been away: nobody is judged"
+    monkeypatch.setattr(worker.lease, "steady", lambda: True)
+    worker._cancel_for_dead_webs()
+    error = outcome(worker, call).error
+    assert error is not None
+    assert error.code == "client_closed_request"
+
+
+def test_records_are_renewed_and_registries_trimmed(redis: Redis, worker: CallWorker) -> None:
+    worker._register()
+    redis.zadd(keys.RQ_FINISHED, {"old": 1, "new": 9_999_999_999})
+    redis.zadd(keys.RQ_STARTED, {"old:claim": 1})
+    redis.delete(worker.key)  # Redis was emptied
+    worker._renew_records()
+    assert redis.zrange(keys.RQ_FINISHED, 0, -1) == [b"new"]
+    assert redis.zcard(keys.RQ_STARTED) == 0
+    assert redis.hget(worker.key, "state") == b"idle"
+    assert 0 < redis.ttl(worker.key) <= 80
+
+
+def test_what_other_workers_know_of_routes_is_learned(redis: Redis, worker: CallWorker) -> None:
+    redis.hset(keys.BREAKERS, "acme/model", "9 1 99999999999999")
+    worker._learn_breakers()
+    assert not worker.breakers.is_open("acme/model")  # in what time is it written? not known yet
+    worker.lease._clock = 1.0
+    worker._learn_breakers()
+    assert worker.breakers.is_open("acme/model")
+
+
+def test_a_foreign_value_teaches_nothing_and_stops_nobody(redis: Redis, worker: CallWorker) -> None:
+    worker.lease._clock = 1.0
+    for _ in range(5):
+        worker.breakers.failed("acme/model", UpstreamFailed())
+    assert worker.outbox.settled(10)
+    redis.set(keys.BREAKERS, "not a hash")
+    worker._learn_breakers()
+    assert worker.breakers.is_open("acme/model")
+
+
+def test_failures_are_written_through_the_outbox(redis: Redis, worker: CallWorker) -> None:
+    worker.breakers.failed("acme/model", UpstreamFailed())
+    assert worker.outbox.settled(10)
+    assert redis.hkeys(keys.BREAKERS) == [b"acme/model"]
+    worker.breakers.answered("acme/model")
+    assert worker.outbox.settled(10)
+    assert redis.hkeys(keys.BREAKERS) == []
