@@ -14,29 +14,20 @@ from api.models.view import models
 from api.openapi.docs import docs
 from api.openapi.document import openapi
 from api.responses.view import responses
-from gateway.account.api_keys import KeyStore
-from gateway.broker.broker import Broker
-from gateway.catalogue import deprecation
-from gateway.catalogue.catalogue import Catalogue
-from gateway.queue import clients
+from api.services import Services
 from gateway.settings import Settings
 
 PREFIX = "/inference/v1"
 
 
-def create_app(settings: Settings) -> Flask:
+def create_app(settings: Settings, services: Services | None = None) -> Flask:
     """The Flask app for these settings. Connects to nothing until the first request.
 
-    Raises ConfigurationError for a catalogue that cannot be used.
+    `services` replaces those that the settings describe. Raises ConfigurationError for a catalogue
+    that cannot be used.
     """
     app = Flask(__name__, static_folder=None)
-    # Submitter, reader and lease have a connection each; what is left is for commands.
-    redis = clients.commands(settings, settings.redis_connections - 3)
-    app.extensions["settings"] = settings
-    app.extensions["catalogue"] = Catalogue.load(settings)
-    app.extensions["today"] = deprecation.today
-    app.extensions["keys"] = KeyStore(redis, settings.key_pepper)
-    app.extensions["broker"] = Broker(settings, redis)
+    (services or Services.create(settings)).install(app)
     errors.register(app)
     headers.register(app, settings.cors_allow_origins)
     for blueprint in (chat, messages, embeddings, models, responses, health, openapi, docs):

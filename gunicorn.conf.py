@@ -37,8 +37,11 @@ graceful_timeout = int(settings.drain_seconds + 3)  # the arbiter's kill
 
 def post_worker_init(worker):
     """Start the app's reader, lease and sweep, and watch for the end."""
+    # Not at the top: the arbiter reads this file before gevent has patched the standard library.
+    from api.services import services
+
     worker.requests_running = 0
-    broker = worker.wsgi.extensions["broker"]
+    broker = services(worker.wsgi).broker
     broker.start()
     gevent.spawn(_lead_drain, worker, broker)
 

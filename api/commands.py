@@ -6,14 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from flask import current_app
 from flask.cli import AppGroup, with_appcontext
 from redis.exceptions import RedisError
 
+from api.services import services
 from gateway.account.api_keys import KeyStore
-from gateway.catalogue.catalogue import Catalogue
 from gateway.queue import clients
-from gateway.settings import Settings
 
 
 class RedisGroup(AppGroup):
@@ -61,8 +59,7 @@ def revoke(public_id: str) -> None:
 @with_appcontext
 def check_config() -> None:
     """Check settings, catalogue and Redis; exit code 1 where a deploy could not work."""
-    settings: Settings = current_app.extensions["settings"]
-    catalogue: Catalogue = current_app.extensions["catalogue"]
+    settings, catalogue = services().settings, services().catalogue
     try:
         info = clients.commands(settings, 1).info("server")
     except RedisError as error:
@@ -76,8 +73,7 @@ def check_config() -> None:
 
 
 def _store() -> KeyStore:
-    store: KeyStore = current_app.extensions["keys"]
-    return store
+    return services().keys
 
 
 def _day(seconds: int) -> str:

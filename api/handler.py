@@ -11,18 +11,17 @@ from functools import partial
 from typing import Any
 
 import orjson
-from flask import Response, after_this_request, current_app, request
+from flask import Response, after_this_request, request
 from werkzeug.datastructures import Headers
 
 from api.http.body import read_json
 from api.reply import Renderer, Reply, StreamRenderer
+from api.services import services
 from gateway import strict_json
 from gateway.account.api_keys import KeyRecord
-from gateway.broker.broker import Broker
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue, Route
 from gateway.queue.protocol import CallSpec, Target
-from gateway.settings import Settings
 
 IGNORED_NAMES = 20
 # gunicorn answers 500 to a header with bytes that it refuses: only names like this go into one.
@@ -50,7 +49,7 @@ class CheckedRequest:
 
 def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
     """The JSON of the request's body; raises what `read_json` does."""
-    settings: Settings = current_app.extensions["settings"]
+    settings = services().settings
     return read_json(request.environ, settings.max_body_bytes, settings.body_timeout, max_elements)
 
 
@@ -60,10 +59,10 @@ def route_to(model: str) -> Route:
     Whether its provider is configured is for `answer` to ask, which knows who else may be asked.
     Whatever the answer to this request will be, it warns of the model's end where that is near.
     """
-    catalogue: Catalogue = current_app.extensions["catalogue"]
-    route = catalogue.place(model)
-    today: deprecation.Today = current_app.extensions["today"]
-    notice = route.model.shutdown and deprecation.notice(route.name, route.model, today())
+    route = services().catalogue.place(model)
+    notice = route.model.shutdown and deprecation.notice(
+        route.name, route.model, services().today()
+    )
     if notice:
         after_this_request(partial(_warn, notice))
     return route
@@ -101,9 +100,7 @@ def _answer(
     make: Callable[[str, str], Renderer],
     kind: str,
 ) -> Response:
-    settings: Settings = current_app.extensions["settings"]
-    broker: Broker = current_app.extensions["broker"]
-    catalogue: Catalogue = current_app.extensions["catalogue"]
+    settings, broker, catalogue = services().settings, services().broker, services().catalogue
     route.require(kind)
     # For its refusals and the names; the worker does it again, for the target that it asks.
     _, dropped = catalogue.fit(route.name, asked.parameters, route.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import shutil
 import socket
@@ -13,6 +14,7 @@ import hypothesis
 import pytest
 from redis import Redis
 
+from api.services import Services
 from app import create_app
 from gateway.account.api_keys import KeyStore
 from gateway.settings import Settings
@@ -87,20 +89,24 @@ def settings(redis_url):
 
 @pytest.fixture
 def make_client(redis):
-    """A function that makes a test client of the app with these settings and this broker."""
-    apps = []
+    """A function that returns a test client of an app with a fake broker.
 
-    def make(settings, broker=None, raising=False):
-        app = create_app(settings)
+    Its further arguments replace fields of the app's Services.
+    """
+    clients = []
+
+    def make(settings, broker=None, raising=False, **replaced):
+        services = Services.create(settings)
+        clients.append(services.broker.redis)
+        broker = broker or FakeBroker()
+        broker.redis = services.broker.redis
+        app = create_app(settings, dataclasses.replace(services, broker=broker, **replaced))
         app.testing = raising
-        apps.append(app.extensions["broker"])
-        app.extensions["broker"] = broker or FakeBroker()
-        app.extensions["broker"].redis = redis
         return app.test_client()
 
     yield make
-    for real in apps:
-        real.redis.connection_pool.disconnect()
+    for each in clients:
+        each.connection_pool.disconnect()
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from flask import current_app, request
+from flask import request
 from redis.exceptions import RedisError
 
+from api.services import services
 from gateway.account.api_keys import KeyRecord, KeyStore
 from gateway.errors import AuthenticationFailed, QueueUnavailable
 
@@ -48,9 +49,8 @@ def keyed(view: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(view)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        keys: KeyStore = current_app.extensions["keys"]
         bearer, plain = request.headers.get("Authorization"), request.headers.get("x-api-key")
-        return view(authenticate(keys, bearer, plain), *args, **kwargs)
+        return view(authenticate(services().keys, bearer, plain), *args, **kwargs)
 
     checked.access = "key"  # type: ignore[attr-defined]
     return checked

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import orjson
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response
 from redis.exceptions import RedisError
 
 from api.http.auth import public
+from api.services import services
 from gateway import SERVICE, VERSION
-from gateway.broker.broker import Broker
 from gateway.queue import commands
 
 health = Blueprint("health", __name__)
@@ -28,7 +28,7 @@ def alive() -> Response:
 @public
 def ready() -> Response:
     """200 where Redis answers, a worker lives and this process is not being stopped; else 503."""
-    broker: Broker = current_app.extensions["broker"]
+    broker = services().broker
     redis, workers = True, 0
     try:
         workers = commands.live_workers(broker.redis)

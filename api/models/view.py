@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response
 
 from api.chat import request as chat_request
 from api.embeddings import schema as embeddings_schema
 from api.http.auth import keyed
 from api.models import prices
+from api.services import services
 from gateway.account.api_keys import KeyRecord
 from gateway.catalogue import parameters as rules
 from gateway.catalogue.catalogue import Catalogue
@@ -29,7 +30,7 @@ PARAMETERS = {
 @keyed
 def list_models(key: KeyRecord) -> Response:
     """Every model of the catalogue that has a name of its own."""
-    catalogue: Catalogue = current_app.extensions["catalogue"]
+    catalogue = services().catalogue
     rows = [shown(row.id, row, catalogue) for row in catalogue.listed()]
     return _json({"object": "list", "data": rows})
 
@@ -38,7 +39,7 @@ def list_models(key: KeyRecord) -> Response:
 @keyed
 def get_model(key: KeyRecord, model_id: str) -> Response:
     """One model; raises ModelNotFound."""
-    catalogue: Catalogue = current_app.extensions["catalogue"]
+    catalogue = services().catalogue
     return _json(shown(model_id, catalogue.find(model_id), catalogue))
 
 

@@ -7,10 +7,11 @@ import hashlib
 from pathlib import Path
 
 import orjson
-from flask import Blueprint, Response, current_app, render_template
+from flask import Blueprint, Response, render_template
 
 from api.http.auth import public
 from api.openapi import document
+from api.services import services
 
 docs = Blueprint("docs", __name__, template_folder="templates")
 
@@ -22,10 +23,10 @@ NOTHING_ELSE = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-a
 @public
 def show() -> Response:
     """The page; rendered when first asked for."""
-    cached: tuple[bytes, str] | None = current_app.extensions.get("docs")
-    if cached is None:
-        cached = current_app.extensions["docs"] = _page()
-    page, policy = cached
+    pages = services().pages
+    if docs.name not in pages:
+        pages[docs.name] = _page()
+    page, policy = pages[docs.name]
     response = Response(page, content_type="text/html; charset=utf-8")
     response.headers["Content-Security-Policy"] = policy
     response.headers["Referrer-Policy"] = "no-referrer"

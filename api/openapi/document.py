@@ -14,6 +14,7 @@ from flask import Blueprint, Flask, Response, current_app
 
 from api.http.auth import public
 from api.openapi.operations import JSON, OPERATIONS, TAGS, Failures, Operation
+from api.services import services
 from gateway import VERSION
 from gateway.errors import GatewayError
 
@@ -90,10 +91,11 @@ def show() -> Response:
 
 def rendered() -> bytes:
     """The current app's document as JSON, made once."""
-    cached: bytes | None = current_app.extensions.get("openapi")
-    if cached is None:
-        cached = current_app.extensions["openapi"] = orjson.dumps(document(current_app))
-    return cached
+    pages = services().pages
+    if openapi.name not in pages:
+        pages[openapi.name] = orjson.dumps(document(current_app))
+    page: bytes = pages[openapi.name]
+    return page
 
 
 def document(app: Flask) -> dict[str, Any]:

@@ -121,7 +121,6 @@ def test_readiness_needs_a_worker_and_no_drain(client, broker, redis, workers, d
 def test_without_redis_the_service_lives_and_is_not_ready(make_client, settings, broker, tmp_path):
     absent = dataclasses.replace(settings, redis_url=f"unix://{tmp_path}/absent.sock")
     client = make_client(absent, broker)
-    broker.redis = client.application.extensions["keys"]._redis
     assert client.get(f"{BASE}/health").status_code == 200
     ready = client.get(f"{BASE}/health/ready")
     assert (ready.status_code, ready.get_json()["redis"]) == (503, "unavailable")

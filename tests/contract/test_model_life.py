@@ -28,8 +28,8 @@ def ask(make_client, settings, auth):
 
     def post(*script, today=LONG_BEFORE, path="/chat/completions", configured=(), **fields):
         fake = FakeBroker(*script)
-        client = make_client(dataclasses.replace(settings, **dict(configured)), fake)
-        client.application.extensions["today"] = lambda: today
+        configured_settings = dataclasses.replace(settings, **dict(configured))
+        client = make_client(configured_settings, fake, today=lambda: today)
         body = {"model": OLD, "messages": MESSAGES, **fields}
         sent = {name: value for name, value in body.items() if value is not None}
         answer = client.post(f"{BASE}{path}", data=orjson.dumps(sent), headers=auth, buffered=True,

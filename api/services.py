@@ -1,0 +1,58 @@
+"""What the views of one web process share: the only way from a request to settings and broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import Flask, current_app
+
+from gateway.account.api_keys import KeyStore
+from gateway.broker.broker import Broker
+from gateway.catalogue import deprecation
+from gateway.catalogue.catalogue import Catalogue
+from gateway.queue import clients
+from gateway.settings import Settings
+
+NAME = "services"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one web process that requests use.
+
+    `today` returns the current date. `pages` holds what is generated at the first request for it,
+    by the name of its blueprint.
+    """
+
+    settings: Settings
+    catalogue: Catalogue
+    keys: KeyStore
+    broker: Broker
+    today: deprecation.Today = deprecation.today
+    pages: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def create(cls, settings: Settings) -> Services:
+        """The services for these settings. Connects to nothing yet.
+
+        Raises ConfigurationError for a catalogue that cannot be used.
+        """
+        # Submitter, reader and lease have a connection each; the rest are for commands.
+        redis = clients.commands(settings, settings.redis_connections - 3)
+        return cls(
+            settings=settings,
+            catalogue=Catalogue.load(settings),
+            keys=KeyStore(redis, settings.key_pepper),
+            broker=Broker(settings, redis),
+        )
+
+    def install(self, app: Flask) -> None:
+        """Make these the services of an app."""
+        app.extensions[NAME] = self
+
+
+def services(app: Flask | None = None) -> Services:
+    """The services of an app; by default, of the one that handles the current request."""
+    installed: Services = (app or current_app).extensions[NAME]
+    return installed
