@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from api.chat.schema import MAX_MODEL, ChatBody
 from api.handler import CheckedRequest
+from api.schemas.check import check
 from api.schemas.errors import invalid, invalid_request, json_name
 from gateway.errors import InvalidRequest
 
@@ -63,14 +64,8 @@ def chat_request(data: Any, extra: Collection[str] = ()) -> CheckedRequest:
     `param`.
     """
     model = model_name(data)
-    try:
-        CHAT.validate_python(data, strict=True)
-    except ValidationError as error:
-        refusal = invalid_request(error)
-    else:
-        return _checked_request(model, data, extra)
-    # Not inside `except`: pydantic's error holds the caller's values, which must not reach a log.
-    raise refusal
+    check(CHAT, data, invalid_request)
+    return _checked_request(model, data, extra)
 
 
 def _checked_request(model: str, data: dict[str, Any], extra: Collection[str]) -> CheckedRequest:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, Required
 
-from pydantic import AfterValidator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, Tag, TypeAdapter
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
 from api.chat.request import model_name
 from api.chat.schema import MAX_MODEL
 from api.handler import CheckedRequest
+from api.schemas.check import check
 from api.schemas.errors import TAG, invalid_request
 from api.schemas.fields import Choice, Label, Whole
 
@@ -76,16 +77,10 @@ def embeddings_request(data: Any, extra: Collection[str] = ()) -> CheckedRequest
     Raises InvalidRequest about the first thing that is wrong, in OpenAI's words.
     """
     model = model_name(data)
-    try:
-        EMBEDDINGS.validate_python(data, strict=True)
-    except ValidationError as error:
-        refusal = invalid_request(error)
-    else:
-        known = PARAMETERS.union(extra)
-        parameters = {k: v for k, v in data.items() if k in known and v is not None}
-        ignored = [name for name in data if name not in known and name != "model"]
-        return CheckedRequest(
-            model=model, stream=False, include_usage=False, parameters=parameters, ignored=ignored
-        )
-    # Not inside `except`: pydantic's error holds the caller's values, which must not reach a log.
-    raise refusal
+    check(EMBEDDINGS, data, invalid_request)
+    known = PARAMETERS.union(extra)
+    parameters = {k: v for k, v in data.items() if k in known and v is not None}
+    ignored = [name for name in data if name not in known and name != "model"]
+    return CheckedRequest(
+        model=model, stream=False, include_usage=False, parameters=parameters, ignored=ignored
+    )

@@ -12,6 +12,7 @@ from pydantic import Field, Tag, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
 from api.messages.blocks_schema import CacheControl, Items, MessageContent, SystemContent
+from api.schemas.check import check
 from api.schemas.errors import TAG
 from api.schemas.fields import JsonSchema, TokenLimit, one_of
 from gateway.errors import InvalidRequest
@@ -159,16 +160,10 @@ def checked(data: Any) -> dict[str, Any]:
     Raises InvalidRequest about the first thing that is wrong; `param` is its dotted path.
     """
     model_name(data)
-    try:
-        MESSAGES.validate_python(data, strict=True)
-    except ValidationError as error:
-        refusal = _first(error)
-    else:
-        body = {name: value for name, value in data.items() if value is not None}
-        _check_whole(body)
-        return body
-    # Not inside `except`: pydantic's error holds the caller's values, which must not reach a log.
-    raise refusal
+    check(MESSAGES, data, _first)
+    body = {name: value for name, value in data.items() if value is not None}
+    _check_whole(body)
+    return body
 
 
 def _check_whole(body: dict[str, Any]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from api.handler import CheckedRequest
 from api.responses import schema as responses_schema
 from api.responses.input import messages, refuse_addresses
-from api.schemas.errors import invalid
+from api.schemas.check import check
+from api.schemas.errors import invalid, invalid_request
 from gateway.errors import InvalidRequest
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -48,7 +49,7 @@ def chat_request(
     `store` changes nothing: no response is ever stored. Raises InvalidRequest in OpenAI's words,
     with a path into the caller's own request as `param`.
     """
-    responses_schema.check(data)
+    check(responses_schema.RESPONSES, data, invalid_request)
     _refuse_stored(data)
     if "file_url" not in keeps:
         refuse_addresses(data)

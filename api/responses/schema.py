@@ -5,15 +5,14 @@ Source: OpenAI's API reference, "Create a model response". Keys beyond these are
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, Required
+from typing import Annotated, Literal, NotRequired, Required
 
-from pydantic import Field, Tag, TypeAdapter, ValidationError
+from pydantic import Field, Tag, TypeAdapter
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
 from api.chat.messages_schema import Items, Text
 from api.chat.schema import MAX_MODEL, MAX_TOOLS, TextFormat
 from api.responses.items_schema import Item
-from api.schemas.errors import invalid_request
 from api.schemas.fields import (
     FunctionName,
     JsonSchema,
@@ -169,15 +168,3 @@ class ResponsesBody(TypedDict, total=False):
 
 RESPONSES = TypeAdapter(ResponsesBody)
 KNOWN = frozenset(ResponsesBody.__annotations__)
-
-
-def check(data: Any) -> None:
-    """Raise InvalidRequest about the first thing that is wrong, its path as `param`."""
-    try:
-        RESPONSES.validate_python(data, strict=True)
-    except ValidationError as error:
-        refusal = invalid_request(error)
-    else:
-        return
-    # Not inside `except`: pydantic's error holds the caller's values, which must not reach a log.
-    raise refusal

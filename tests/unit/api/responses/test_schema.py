@@ -4,8 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.responses.schema import check
+from api.responses.schema import RESPONSES
+from api.schemas.check import check as check_shape
+from api.schemas.errors import invalid_request
 from gateway.errors import InvalidRequest
+
+
+def check(data):
+    check_shape(RESPONSES, data, invalid_request)
+
 
 WRONG = [
     ({"input": 3}, "input", "invalid_type"),
