@@ -15,7 +15,7 @@ from flask import Response, after_this_request, request
 from werkzeug.datastructures import Headers
 
 from api.http.body import read_json
-from api.reply import Renderer, Reply, StreamRenderer
+from api.reply import Renderer, Reply
 from api.services import services
 from gateway import strict_json
 from gateway.account.api_keys import KeyRecord
@@ -68,38 +68,18 @@ def route_to(model: str) -> Route:
     return route
 
 
-def answer(
+def respond(
     key: KeyRecord,
     route: Route,
     asked: CheckedRequest,
-    make: Callable[[str, str], StreamRenderer],
+    make: Callable[[str, str], Renderer],
+    kind: str = "chat",
 ) -> Response:
-    """Queue a chat, wait for it and answer as the renderer says: whole, or as events.
+    """Queue a call of this kind (see CallSpec), wait for its result and return the HTTP response.
 
-    `make(call_id, model)` makes the renderer. Raises a GatewayError where the call fails before
-    anything of its answer was sent, or can be asked of nobody.
+    `make(call_id, model)` returns the call's renderer. Raises a GatewayError where the call fails
+    before anything of the response was sent, and where no target can be asked.
     """
-    return _answer(key, route, asked, make, "chat")
-
-
-def answer_whole(
-    key: KeyRecord,
-    route: Route,
-    asked: CheckedRequest,
-    make: Callable[[str, str], Renderer],
-    kind: str,
-) -> Response:
-    """The same for a call of a kind (see CallSpec) that has no streams."""
-    return _answer(key, route, asked, make, kind)
-
-
-def _answer(
-    key: KeyRecord,
-    route: Route,
-    asked: CheckedRequest,
-    make: Callable[[str, str], Renderer],
-    kind: str,
-) -> Response:
     settings, broker, catalogue = services().settings, services().broker, services().catalogue
     route.require(kind)
     # For its refusals and the names; the worker does it again, for the target that it asks.

@@ -1,13 +1,15 @@
-"""One call's answer on its way to the client, in whatever dialect: whole, or as events."""
+"""Sends one call's result to the client, whole or as server-sent events, in any API's format."""
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, cast
+from typing import Any
 
 from flask import Response
 
+from api.http import sse
 from api.http.disconnect import DisconnectWatcher
 from gateway.broker.broker import Broker
 from gateway.broker.pending_call import PendingCall
@@ -17,51 +19,45 @@ from gateway.queue.protocol import Target, answerer
 
 log = logging.getLogger(__name__)
 
-WATCH_SECONDS = 0.2  # before a waiting client's connection is watched: most answers are faster
+WATCH_SECONDS = 0.2  # until a waiting client's connection is watched: most calls are faster
 HEADERS_SECONDS = 5.0  # of silence before a stream's headers go out
 COMMENT_SECONDS = 15.0  # of silence between two comments: Heroku's router allows 55
 BLANK_SECONDS = 15.0  # of silence between two blanks before an unstreamed reply
 
-COMMENT = b": keep-alive\n\n"
 
+class Renderer(ABC):
+    """What the result of one call looks like in one API. Each call has its own renderer.
 
-class Renderer(Protocol):
-    """What one whole answer looks like to the client: made for one call, used once.
-
-    A worker sends it as JSON (see gateway/chat.py).
+    Workers send results as JSON (see gateway/chat.py). An API whose calls are never streamed
+    implements the first two methods only.
     """
 
-    def whole(self, answer: bytes) -> bytes:
-        """The body of an unstreamed answer."""
-        ...
+    @abstractmethod
+    def whole(self, result: bytes) -> bytes:
+        """The body of an unstreamed response."""
 
+    @abstractmethod
     def whole_error(self, error: GatewayError) -> bytes:
-        """The body of an error, where the status is spent."""
-        ...
-
-
-class StreamRenderer(Renderer, Protocol):
-    """A renderer of calls that may be streamed as well: their parts come as lines of JSON."""
+        """The body of an error whose status has been sent already."""
 
     def events(self, payload: bytes) -> bytes:
-        """The events of one payload of a stream: none, one or many."""
-        ...
+        """The events of one payload of a stream: lines of JSON, one for each chunk."""
+        raise NotImplementedError
 
     def end(self) -> bytes:
         """The last events of a stream that ended well."""
-        ...
+        raise NotImplementedError
 
     def error(self, error: GatewayError) -> bytes:
         """The last events of a stream that failed after it began."""
-        ...
+        raise NotImplementedError
 
 
 class Reply:
-    """Waits for one call's answer and gives it to the client, who may leave at any moment.
+    """Waits for one call's result and sends it to the client, who may leave at any moment.
 
-    `make(model)` makes the renderer, once it is known which model answers: `target` is the one
-    that was asked first, and `route` who has answered ("": not known yet, or that one). Only who
-    makes a StreamRenderer may ask for `streamed`.
+    `make(model)` returns the renderer, once it is known which model answers: `target` is the first
+    one of the call, and `route` the one that answered ("": not known yet, or the first).
     """
 
     def __init__(
@@ -79,7 +75,10 @@ class Reply:
         self._watcher: DisconnectWatcher | None = None
 
     def whole(self, heartbeat: float) -> Response:
-        """The unstreamed answer; after `heartbeat` seconds (0: never) it begins with blanks."""
+        """The unstreamed response; after `heartbeat` seconds (0: never) it begins with blanks.
+
+        Raises the GatewayError of a call that fails before.
+        """
         try:
             arrived = self._wait(heartbeat or None)
         except BaseException:
@@ -98,7 +97,10 @@ class Reply:
         return Response(self._renderer().whole(outcome.answer), content_type="application/json")
 
     def streamed(self) -> Response:
-        """Server-sent events. A failure before the first one keeps its HTTP status."""
+        """The response as server-sent events.
+
+        Raises the GatewayError of a call that fails before the first one.
+        """
         try:
             self._wait(HEADERS_SECONDS)
             payloads = self._parts()
@@ -112,7 +114,7 @@ class Reply:
         response = Response(self._events(payloads), content_type="text/event-stream")
         response.headers["Cache-Control"] = "no-cache"
         response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
-        # Not a `finally` in the generator: one that was never begun would not run it.
+        # Not a `finally` in the generator, which does not run if the generator never started.
         response.call_on_close(self._close)
         return response
 
@@ -122,11 +124,6 @@ class Reply:
             self._rendering = self._make(model)
         return self._rendering
 
-    def _stream_renderer(self) -> StreamRenderer:
-        # calls.answer() asks for one. An isinstance() of a protocol would look at every method, for
-        # every event.
-        return cast("StreamRenderer", self._renderer())
-
     def _parts(self) -> list[bytes]:
         payloads = self._call.parts()
         if payloads and self._rendering is None:
@@ -135,7 +132,7 @@ class Reply:
         return payloads
 
     def _wait(self, seconds: float | None) -> bool:
-        """Wait for something to send; a client is watched for only once it has to wait itself."""
+        """Wait for something to send; watch the client only once it has waited for a moment."""
         if self._call.wait(WATCH_SECONDS):
             return True
         self._watch()
@@ -147,8 +144,8 @@ class Reply:
             self._watcher = DisconnectWatcher(self._connection, lambda: broker.abandon(pending))
 
     def _blanks_then_answer(self) -> Iterator[bytes]:
-        # Blanks are legal before JSON. The status is spent: a failure is an error object under 200,
-        # since breaking the reply off would make clients send the call again.
+        # Blanks are legal before JSON. The status has been sent, so a failure becomes an error
+        # object with status 200: clients would repeat a call whose response breaks off.
         yield b" "
         while not self._call.wait(BLANK_SECONDS):
             yield b" "
@@ -162,34 +159,34 @@ class Reply:
                 yield renderer.whole(outcome.answer)
                 return
             except Exception as fault:
-                error = _told(fault)
+                error = _internal_error(fault)
         yield renderer.whole_error(error)
 
     def _events(self, payloads: list[bytes]) -> Iterator[bytes]:
         if not payloads and self._call.outcome is None:
-            yield COMMENT
+            yield sse.COMMENT
         while True:
             if payloads:
                 try:
-                    events = b"".join(map(self._stream_renderer().events, payloads))
+                    events = b"".join(map(self._renderer().events, payloads))
                 except Exception as fault:
-                    # A stream that just breaks off would look like a whole answer.
-                    yield self._stream_renderer().error(_told(fault))
+                    # A stream that just stops looks complete to many clients.
+                    yield self._renderer().error(_internal_error(fault))
                     return
                 yield events
             elif self._call.outcome is not None:
                 break
             elif not self._call.wait_nudged(COMMENT_SECONDS):
-                yield COMMENT
+                yield sse.COMMENT
             payloads = self._parts()
         yield self._last_events(self._call.outcome.error)
 
     def _last_events(self, error: GatewayError | None) -> bytes:
-        renderer = self._stream_renderer()
+        renderer = self._renderer()
         try:
             return renderer.end() if error is None else renderer.error(error)
         except Exception as fault:
-            return renderer.error(_told(fault))
+            return renderer.error(_internal_error(fault))
 
     def _close(self) -> None:
         if self._watcher is not None:
@@ -197,7 +194,7 @@ class Reply:
         self._broker.leave(self._call)
 
 
-def _told(fault: Exception) -> GatewayError:
-    """The error for a fault of a renderer. Its text may quote the answer, which no log may have."""
+def _internal_error(fault: Exception) -> GatewayError:
+    """The error for an exception of a renderer. Its text may quote the result and is not logged."""
     log.error("reply: %s at %s", type(fault).__name__, where(fault))
     return GatewayError(should_retry=False)

@@ -1,6 +1,6 @@
-"""How an answer looks on the wire: OpenAI's objects around the parts that a worker sends.
+"""Renders chat completions: OpenAI's objects around the JSON that a worker sends.
 
-Parts arrive as JSON that nobody here reads: identity is put in front of their first field.
+The JSON is not parsed here: the completion's identity goes in front of its first field.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ import time
 
 import orjson
 
-from api.http import errors
+from api.http import errors, sse
+from api.reply import Renderer
 from gateway.errors import GatewayError
 
-DONE = b"data: [DONE]\n\n"
 
+class ChatRenderer(Renderer):
+    """Renders one chat completion, with the same id and time of creation in every chunk.
 
-class Completion:
-    """Renders one chat completion: what it is called is minted here, the same in every chunk."""
+    `created` is a Unix time in seconds; by default, now. `include_usage`: the caller wants a last
+    chunk with the usage.
+    """
 
     def __init__(
         self, call_id: str, model: str, include_usage: bool = False, created: int | None = None
@@ -27,19 +30,19 @@ class Completion:
         self._chunk = b""
         self._usage: object = None
 
-    def whole(self, answer: bytes) -> bytes:
-        """An unstreamed answer."""
-        return self._head("chat.completion") + answer[1:]
+    def whole(self, result: bytes) -> bytes:
+        """The completion object."""
+        return self._head("chat.completion") + result[1:]
 
     def whole_error(self, error: GatewayError) -> bytes:
-        """The error's envelope."""
+        """OpenAI's error envelope."""
         return errors.body(error)
 
     def events(self, payload: bytes) -> bytes:
-        """The events of one payload: a line of JSON for each part.
+        """The events of one payload.
 
-        Usage is kept back for `end`; where it was asked for, every chunk on the way says
-        `"usage": null`, as OpenAI's do.
+        Usage is kept for `end`. Where the caller wants usage, every chunk before the last has
+        `"usage": null`, as OpenAI's have.
         """
         head = self._chunk_head()
         out = []
@@ -48,19 +51,19 @@ class Completion:
                 line = self._without_usage(line)
             if line:
                 null = b'"usage":null,' if self._include_usage else b""
-                out.append(head + null + line[1:] + b"\n\n")
+                out.append(head + null + line[1:] + sse.END)
         return b"".join(out)
 
     def end(self) -> bytes:
         """The last events of a stream that ended well."""
         if not self._include_usage:
-            return DONE
+            return sse.DONE
         last = orjson.dumps({"choices": [], "usage": self._usage})
-        return self._chunk_head() + last[1:] + b"\n\n" + DONE
+        return self._chunk_head() + last[1:] + sse.END + sse.DONE
 
     def error(self, error: GatewayError) -> bytes:
         """The last events of a stream that failed after it began."""
-        return b"data: " + errors.body(error) + b"\n\n" + DONE
+        return sse.event(errors.body(error)) + sse.DONE
 
     def _head(self, kind: str) -> bytes:
         """The beginning of an object of this completion, up to its next field."""
@@ -74,13 +77,13 @@ class Completion:
 
     def _chunk_head(self) -> bytes:
         if not self._chunk:
-            self._chunk = b"data: " + self._head("chat.completion.chunk")
+            self._chunk = sse.DATA + self._head("chat.completion.chunk")
         return self._chunk
 
     def _without_usage(self, line: bytes) -> bytes:
-        part = orjson.loads(line)
-        usage = part.pop("usage", None)
+        chunk = orjson.loads(line)
+        usage = chunk.pop("usage", None)
         self._usage = usage or self._usage
-        if not part.get("choices"):
+        if not chunk.get("choices"):
             return b""
-        return orjson.dumps(part)
+        return orjson.dumps(chunk)

@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 
 from api import handler
 from api.chat import request as chat_request
-from api.chat.renderer import Completion
+from api.chat.renderer import ChatRenderer
 from api.http.auth import keyed
 from gateway.account.api_keys import KeyRecord
 
@@ -22,4 +22,5 @@ def create(key: KeyRecord) -> Response:
     data = handler.read()
     route = handler.route_to(chat_request.model_name(data))
     asked = chat_request.chat_request(data, route.provider.extra_parameters)
-    return handler.answer(key, route, asked, partial(Completion, include_usage=asked.include_usage))
+    renderer = partial(ChatRenderer, include_usage=asked.include_usage)
+    return handler.respond(key, route, asked, renderer)

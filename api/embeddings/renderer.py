@@ -1,4 +1,4 @@
-"""How embeddings look on the wire: OpenAI's list, its vectors as numbers or in base64."""
+"""Renders embeddings: OpenAI's list, its vectors as numbers or in base64."""
 
 from __future__ import annotations
 
@@ -10,49 +10,50 @@ import gevent
 import orjson
 
 from api.http import errors
+from api.reply import Renderer
 from gateway.errors import GatewayError
 
-FLOAT = 4  # bytes
-TURN = 16  # vectors made into numbers before others have their turn: some milliseconds
+FLOAT_BYTES = 4
+VECTORS_A_TURN = 16  # decoded before other requests run: some milliseconds
 
 
-class Embeddings:
-    """Renders the embeddings of one call; there are no streams of them.
+class EmbeddingsRenderer(Renderer):
+    """Renders the embeddings of one call, which are never streamed.
 
-    `as_numbers` is what the caller wants: a worker sends base64 where the provider knows it, and
-    numbers only where it does not.
+    A worker sends base64, or numbers where the provider has nothing else. `as_numbers` says which
+    of the two the caller wants.
     """
 
     def __init__(self, call_id: str, model: str, as_numbers: bool = True) -> None:
         self._model, self._as_numbers = model, as_numbers
 
-    def whole(self, answer: bytes) -> bytes:
+    def whole(self, result: bytes) -> bytes:
         """OpenAI's list of embeddings."""
         head = orjson.dumps({"object": "list", "model": self._model})[:-1] + b","
-        return with_numbers(head, answer) if self._as_numbers else head + answer[1:]
+        return with_numbers(head, result) if self._as_numbers else head + result[1:]
 
     def whole_error(self, error: GatewayError) -> bytes:
-        """The error's envelope."""
+        """OpenAI's error envelope."""
         return errors.body(error)
 
 
-def with_numbers(head: bytes, answer: bytes) -> bytes:
-    """`head`, then the answer's fields with base64 vectors (little-endian float32) as numbers."""
-    part: dict[str, Any] = orjson.loads(answer)
+def with_numbers(head: bytes, result: bytes) -> bytes:
+    """`head` and the result's fields, with base64 vectors (little-endian float32) as numbers."""
+    fields: dict[str, Any] = orjson.loads(result)
     pieces = [head]
     # Joined once, at the end: a large batch is 130 MB as numbers.
-    for position, item in enumerate(part.pop("data")):
+    for position, item in enumerate(fields.pop("data")):
         if isinstance(item["embedding"], str):
             item["embedding"] = _numbers(item["embedding"])
         pieces += (b"," if position else b'"data":[', orjson.dumps(item))
         item.clear()
-        if position % TURN == 0:
+        if position % VECTORS_A_TURN == 0:
             gevent.sleep(0)
-    rest = orjson.dumps(part)
-    pieces += (b"]", b"," if part else b"", rest[1:])
+    rest = orjson.dumps(fields)
+    pieces += (b"]", b"," if fields else b"", rest[1:])
     return b"".join(pieces)
 
 
 def _numbers(vector: str) -> tuple[float, ...]:
     raw = base64.b64decode(vector)
-    return struct.unpack(f"<{len(raw) // FLOAT}f", raw)
+    return struct.unpack(f"<{len(raw) // FLOAT_BYTES}f", raw)

@@ -8,7 +8,7 @@ from flask import Blueprint, Response
 
 from api import handler
 from api.chat import request as chat_request
-from api.embeddings.renderer import Embeddings
+from api.embeddings.renderer import EmbeddingsRenderer
 from api.embeddings.schema import MAX_ELEMENTS, embeddings_request
 from api.http.auth import keyed
 from gateway.account.api_keys import KeyRecord
@@ -24,5 +24,5 @@ def create(key: KeyRecord) -> Response:
     route = handler.route_to(chat_request.model_name(data))
     asked = embeddings_request(data, route.provider.extra_parameters)
     as_numbers = asked.parameters.get("encoding_format") != "base64"
-    make = partial(Embeddings, as_numbers=as_numbers)
-    return handler.answer_whole(key, route, asked, make, kind="embeddings")
+    make = partial(EmbeddingsRenderer, as_numbers=as_numbers)
+    return handler.respond(key, route, asked, make, kind="embeddings")

@@ -1,17 +1,17 @@
-"""The only place that renders errors as HTTP, in the words of the API that was called."""
+"""The only place that renders errors as HTTP, in the format of the API that was called."""
 
 from __future__ import annotations
 
 import logging
 import math
-import re
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import orjson
-from flask import Flask, Response, g, request
+from flask import Blueprint, Flask, Response, current_app, request
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from api.messages import errors as messages_errors
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.logs import where
@@ -19,40 +19,14 @@ from gateway.logs import where
 log = logging.getLogger(__name__)
 
 LONGEST_RETRY_AFTER = 120  # seconds; OpenAI's clients give up at once above it
-# By address and not by view: a wrong method or an unknown address below it reaches no view.
-ANTHROPIC = re.compile(r"/v1/messages(/|$)")
 
-
-def register(app: Flask) -> None:
-    """Render all errors of the app: ours, Flask's own, and faults nobody foresaw."""
-    app.register_error_handler(GatewayError, render)
-    app.register_error_handler(HTTPException, _render_http)
-    app.register_error_handler(RedisError, _render_redis)
-    app.register_error_handler(Exception, _render_fault)
-
-
-def render(error: GatewayError) -> Response:
-    """The error's HTTP response."""
-    # It would hold the request's frames, which hold the call, which holds the error: a knot that
-    # only a collection unties.
-    error.__traceback__ = None
-    response = _anthropic(error) if ANTHROPIC.search(request.path) else _openai(error)
-    response.headers.update(headers(error))
-    if error.status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
-
-
-def _openai(error: GatewayError) -> Response:
-    return Response(body(error), error.status, content_type="application/json")
-
-
-def _anthropic(error: GatewayError) -> Response:
-    request_id = g.get("request_id", "")
-    told = messages_errors.body(error, request_id)
-    response = Response(told, messages_errors.status(error), content_type="application/json")
-    response.headers["request-id"] = request_id
-    return response
+KINDS: dict[int, type[GatewayError]] = {
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    408: errors.BodyTimeout,
+    413: errors.PayloadTooLarge,
+    415: errors.UnsupportedMedia,
+}
 
 
 def body(error: GatewayError) -> bytes:
@@ -60,30 +34,82 @@ def body(error: GatewayError) -> bytes:
     return orjson.dumps(error.envelope())
 
 
+def openai(error: GatewayError) -> Response:
+    """The error as OpenAI's APIs send it."""
+    return Response(body(error), error.status, content_type="application/json")
+
+
+Dialect: TypeAlias = Callable[[GatewayError], Response]
+
+
+class Api(Blueprint):
+    """A blueprint that renders its errors in a dialect of its own.
+
+    The dialect also applies to requests that reach none of its views: a method that its addresses
+    do not take, and an unknown address below them.
+    """
+
+    def __init__(self, name: str, import_name: str, dialect: Dialect, **options: Any) -> None:
+        super().__init__(name, import_name, **options)
+        self.dialect = dialect
+
+
+def register(app: Flask) -> None:
+    """Render all errors of the app: ours, Flask's own, and unforeseen exceptions."""
+    app.register_error_handler(GatewayError, render)
+    app.register_error_handler(HTTPException, _render_http)
+    app.register_error_handler(RedisError, _render_redis)
+    app.register_error_handler(Exception, _render_fault)
+
+
+def render(error: GatewayError) -> Response:
+    """The error's HTTP response, in the dialect of the API that was called."""
+    # The traceback holds the request's frames, which hold the call, which holds the error: a cycle
+    # that only a garbage collection frees.
+    error.__traceback__ = None
+    response = _dialect()(error)
+    response.headers.update(headers(error))
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
 def headers(error: GatewayError) -> dict[str, str]:
-    """What tells a client whether and when to try again."""
-    found = {}
+    """The headers that say whether and when a client should retry."""
+    values = {}
     if error.retry_after is not None:
-        # Never 0: some clients then fire their retries within milliseconds.
+        # Never 0: some clients then send their retries within milliseconds.
         seconds = min(max(math.ceil(error.retry_after), 1), LONGEST_RETRY_AFTER)
-        found["Retry-After"] = str(seconds)
+        values["Retry-After"] = str(seconds)
     if error.should_retry is not None:
-        found["x-should-retry"] = "true" if error.should_retry else "false"
-    return found
+        values["x-should-retry"] = "true" if error.should_retry else "false"
+    return values
+
+
+def _dialect() -> Dialect:
+    name = request.blueprint or _blueprint_above(request.path)
+    blueprint = current_app.blueprints.get(name or "")
+    return blueprint.dialect if isinstance(blueprint, Api) else openai
+
+
+def _blueprint_above(path: str) -> str | None:
+    """The blueprint that serves this address or one above it, whatever the methods.
+
+    The last two segments of its own address decide ("/v1/messages"), so a wrong base URL before
+    them does not change the dialect.
+    """
+    for rule in current_app.url_map.iter_rules():
+        tail = "/".join(rule.rule.rsplit("/", 2)[1:])
+        if f"/{tail}/" in f"{path}/":
+            return str(rule.endpoint).rpartition(".")[0]
+    return None
 
 
 def _render_http(error: HTTPException) -> Response:
     status = error.code or 500
     if status < 400 and error.response is None:
         return Response(error.get_response().get_data(), status, error.get_headers())
-    kinds: dict[int, type[GatewayError]] = {
-        404: errors.NotFound,
-        405: errors.MethodNotAllowed,
-        408: errors.BodyTimeout,
-        413: errors.PayloadTooLarge,
-        415: errors.UnsupportedMedia,
-    }
-    kind = kinds.get(status, errors.InvalidRequest if status < 500 else GatewayError)
+    kind = KINDS.get(status, errors.InvalidRequest if status < 500 else GatewayError)
     message = None
     if status == 404:
         message = f"Unknown request URL: {request.method} {request.path[:256]}."
@@ -99,6 +125,6 @@ def _render_redis(error: RedisError) -> Response:
 
 
 def _render_fault(error: Exception) -> Response:
-    # The text of an unforeseen exception may quote the request: the log gets its kind and place.
+    # The text of an unforeseen exception may quote the request: the log gets its type and place.
     log.error("%s %s: %s at %s", request.method, request.path, type(error).__name__, where(error))
     return render(GatewayError())

@@ -1,4 +1,4 @@
-"""Errors as Anthropic's API tells them.
+"""Errors in the format of Anthropic's API.
 
 Source: platform.claude.com/docs/en/api/errors, read in November 2026.
 """
@@ -6,6 +6,7 @@ Source: platform.claude.com/docs/en/api/errors, read in November 2026.
 from __future__ import annotations
 
 import orjson
+from flask import Response, g
 
 from gateway.errors import GatewayError
 
@@ -24,7 +25,7 @@ NO_KEY = "x-api-key header is required"
 
 
 def status(error: GatewayError) -> int:
-    """The HTTP status: Anthropic has one of its own for what is overloaded."""
+    """The HTTP status: an overloaded service has a status of its own at Anthropic."""
     return OVERLOADED if error.code == "server_is_overloaded" else error.status
 
 
@@ -32,8 +33,16 @@ def body(error: GatewayError, request_id: str) -> bytes:
     """Anthropic's error object as JSON."""
     number = status(error)
     kind = TYPES.get(number, "api_error" if number >= 500 else "invalid_request_error")
-    # Only where there is no key at all does this error lack a code.
+    # An authentication error without a code means that the request has no key at all.
     message = NO_KEY if number == 401 and error.code is None else error.message
     return orjson.dumps(
         {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
     )
+
+
+def render(error: GatewayError) -> Response:
+    """The error as Anthropic's API sends it. Needs the context of a request."""
+    request_id = g.get("request_id", "")
+    response = Response(body(error, request_id), status(error), content_type="application/json")
+    response.headers["request-id"] = request_id
+    return response

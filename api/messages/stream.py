@@ -15,7 +15,7 @@ TEXT = "text"
 THINKING = "thinking"
 
 
-class Blocks:
+class ContentBlocks:
     """Opens, fills and closes the blocks of one message; only the last one is ever open.
 
     A chat stream does not say where a text or a call ends: that something else begins ends it.

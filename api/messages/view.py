@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from flask import Blueprint, Response, g
+from flask import Response, g
 
 from api import handler
 from api.http.auth import keyed
+from api.http.errors import Api
+from api.messages import errors as messages_errors
 from api.messages import schema as messages_schema
-from api.messages.renderer import MessageReply
+from api.messages.renderer import MessageRenderer
 from api.messages.request import chat_request, own_name, without_refused
 from gateway.account.api_keys import KeyRecord
 
-messages = Blueprint("messages", __name__)
+messages = Api("messages", __name__, dialect=messages_errors.render)
 
 
 @messages.post("/messages")
@@ -29,7 +31,7 @@ def create(key: KeyRecord) -> Response:
     asked = chat_request(body, provider.extra_parameters, native, provider.keeps)
     parameters, dropped = without_refused(route.model.parameters, asked.parameters)
     asked = replace(asked, parameters=parameters, ignored=[*asked.ignored, *dropped])
-    response = handler.answer(key, route, asked, partial(MessageReply, request_id=g.request_id))
+    response = handler.respond(key, route, asked, partial(MessageRenderer, request_id=g.request_id))
     if ignored := response.headers.get("X-Ignored-Parameters"):
         names = dict.fromkeys(map(own_name, ignored.split(", ")))
         response.headers["X-Ignored-Parameters"] = ", ".join(names)

@@ -5,21 +5,17 @@ Source: OpenAI's API reference, "The response object".
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.errors import GatewayError
-
 # Chat's name -> that of Responses.
-OWN_NAMES = {
+RESPONSES_NAMES = {
     "max_completion_tokens": "max_output_tokens",
     "messages": "input",
     "reasoning_effort": "reasoning.effort",
     "response_format": "text.format",
     "verbosity": "text.verbosity",
 }
-FIRST_NAME = re.compile(r"\w+", re.ASCII)
 
 # Chat's finish reason -> why a response is incomplete; all others complete it.
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -102,34 +98,9 @@ def usage(counted: Data | None) -> dict[str, Any] | None:
     }
 
 
-def failure(error: GatewayError) -> dict[str, Any]:
-    """The `error` of a failed response; its code is one of the few that OpenAI has there."""
-    code = "server_error"
-    if error.status == 429:
-        code = "rate_limit_exceeded"
-    elif error.status < 500:
-        code = "invalid_prompt"
-    return {"code": code, "message": error.message}
-
-
 def own_name(name: str) -> str:
     """A chat parameter by the name that it has in a Responses request."""
-    return OWN_NAMES.get(name, name)
-
-
-def in_own_words(error: GatewayError) -> GatewayError:
-    """The error with the names of the caller's request in place of chat's.
-
-    A path into the messages becomes `input` as a whole: which item it was is not known any more.
-    """
-    first = FIRST_NAME.match(error.param or "")
-    if error.param is None or first is None or first[0] not in OWN_NAMES:
-        return error
-    own = OWN_NAMES[first[0]]
-    if first[0] != "messages":
-        own += error.param[first.end() :]
-    message = error.message.replace(f"'{error.param}'", f"'{own}'")
-    return GatewayError.from_dict({**error.to_dict(), "param": own, "message": message})
+    return RESPONSES_NAMES.get(name, name)
 
 
 def _reasoning(asked: Data) -> dict[str, Any]:

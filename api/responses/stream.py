@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from api.responses import errors as responses_errors
 from api.responses import response as response_object
 from api.responses.items import Event, Item, Message, Reasoning, ToolCall
 from api.responses.request import keeps_reasoning
@@ -79,13 +80,13 @@ class ResponseEvents:
         The first one's error is flat in OpenAI's reference and nested in what OpenAI sends: clients
         read one of the two, and the nested one makes OpenAI's own raise it.
         """
-        told = response_object.in_own_words(error)
+        told = responses_errors.renamed(error)
         inner = told.envelope()["error"]
         flat = {name: inner[name] for name in ("code", "message", "param")}
         self._tell({"type": "error", **flat, "error": inner})
         failed = {
             "status": "failed",
-            "error": response_object.failure(told),
+            "error": responses_errors.failure(told),
             "output": [self._ended.get(i.index) or i.shown("incomplete") for i in self._items],
         }
         self._tell({"type": "response.failed", "response": self._response | failed})

@@ -246,6 +246,7 @@ def test_a_stream_without_a_word_is_a_message_all_the_same(ask_scripted):
         ("GET", MESSAGES, 405, "invalid_request_error"),
         ("POST", f"{MESSAGES}/count_tokens", 404, "not_found_error"),
         ("GET", f"{MESSAGES}/batches", 404, "not_found_error"),
+        ("POST", "/v1/messages", 404, "not_found_error"),
     ],
 )
 def test_what_is_not_there_is_told_in_anthropic_s_envelope(
@@ -269,7 +270,7 @@ def test_an_unforeseen_fault_is_an_api_error_that_says_nothing(ask, broker, capl
     assert "secret" not in told + caplog.text
 
 
-@pytest.mark.parametrize("path", ["nothing", "models/nobody/messages", "messages2"])
+@pytest.mark.parametrize("path", ["nothing", "models/nobody/messages", "threads/1/messages", "messages2"])
 def test_other_addresses_keep_openai_s_envelope(client, plain, path):
     told = client.get(f"{BASE}/{path}", headers=plain).get_json()
     assert told["error"].keys() == {"message", "type", "param", "code"}

@@ -8,8 +8,8 @@ import time
 import orjson
 import pytest
 
-from api.chat.renderer import DONE, Completion
-from api.reply import COMMENT
+from api.chat.renderer import ChatRenderer
+from api.http.sse import COMMENT, DONE
 from gateway.errors import UpstreamFailed
 from tests.support.fakes import ANSWER, CHOICE, LAST_PART, USAGE, USAGE_PART, part
 
@@ -25,12 +25,12 @@ def objects(stream):
 
 
 def completion(include_usage=False):
-    return Completion("abc", "gpt-4o-mini", include_usage, created=1_700_000_000)
+    return ChatRenderer("abc", "gpt-4o-mini", include_usage, created=1_700_000_000)
 
 
 def streamed(*payloads, include_usage=False):
-    frames = completion(include_usage)
-    return b"".join(map(frames.events, payloads)) + frames.end()
+    renderer = completion(include_usage)
+    return b"".join(map(renderer.events, payloads)) + renderer.end()
 
 
 def test_a_whole_answer_is_openai_s_object_with_identity_first():
@@ -50,7 +50,7 @@ def test_every_chunk_has_one_id_and_one_time_of_creation():
 
 def test_a_completion_made_now_is_as_old_as_its_call():
     before = int(time.time())
-    created = json.loads(Completion("abc", "m").whole(ANSWER.answer))["created"]
+    created = json.loads(ChatRenderer("abc", "m").whole(ANSWER.answer))["created"]
     assert before <= created <= time.time()
 
 
@@ -117,9 +117,9 @@ def test_what_a_provider_adds_goes_through():
 
 @pytest.mark.parametrize("include_usage", [False, True])
 def test_a_failure_is_an_event_with_the_envelope_and_the_end_marker(include_usage):
-    frames = completion(include_usage)
-    frames.events(part("a"))
-    stream = frames.error(UpstreamFailed())
+    renderer = completion(include_usage)
+    renderer.events(part("a"))
+    stream = renderer.error(UpstreamFailed())
     assert objects(stream) == [UpstreamFailed().envelope()]
     assert stream.endswith(b"\n\ndata: [DONE]\n\n")
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.embeddings.renderer import TURN, Embeddings
+from api.embeddings.renderer import VECTORS_A_TURN, EmbeddingsRenderer
 from gateway.errors import WorkerLost
 
 USAGE = {"prompt_tokens": 3, "total_tokens": 3}
@@ -27,7 +27,7 @@ def item(embedding: Any, index: int = 0) -> dict[str, Any]:
 
 
 def rendered(part: dict[str, Any], as_numbers: bool) -> dict[str, Any]:
-    body = Embeddings("call", "model-2", as_numbers).whole(orjson.dumps(part))
+    body = EmbeddingsRenderer("call", "model-2", as_numbers).whole(orjson.dumps(part))
     return dict(json.loads(body))
 
 
@@ -47,7 +47,7 @@ def test_numbers_that_a_provider_gave_stay_as_they_are() -> None:
 
 def test_base64_is_passed_on_byte_by_byte() -> None:
     answer = b'{"data":[{"embedding":"x"}],"spaced" : 1}'
-    assert Embeddings("call", "m", False).whole(answer).endswith(answer[1:])
+    assert EmbeddingsRenderer("call", "m", False).whole(answer).endswith(answer[1:])
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
@@ -56,11 +56,11 @@ def test_every_float32_arrives_as_it_was(numbers: list[float]) -> None:
 
 
 def test_a_large_batch_keeps_its_order() -> None:
-    count = 3 * TURN + 1
+    count = 3 * VECTORS_A_TURN + 1
     part = {"data": [item(encoded(index), index) for index in range(count)], "usage": USAGE}
     assert rendered(part, True)["data"] == [item([float(index)], index) for index in range(count)]
 
 
 def test_an_error_under_a_spent_status_is_the_envelope() -> None:
-    body = Embeddings("call", "m").whole_error(WorkerLost())
+    body = EmbeddingsRenderer("call", "m").whole_error(WorkerLost())
     assert json.loads(body) == WorkerLost().envelope()

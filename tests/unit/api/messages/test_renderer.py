@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.messages import errors as messages_errors
-from api.messages.renderer import MessageReply
+from api.messages.renderer import MessageRenderer
 from gateway import errors
 from gateway.chat import fold
 from tests.support.messages_events import events, message
@@ -27,7 +27,7 @@ REDACTED = {"type": "redacted_thinking", "data": "ZGF0YQ=="}
 
 
 def reply():
-    return MessageReply("abc", "gpt-4o", "req")
+    return MessageRenderer("abc", "gpt-4o", "req")
 
 
 def part(finish=None, **fields):

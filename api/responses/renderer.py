@@ -1,0 +1,51 @@
+"""Renders a chat answer as a response of OpenAI's Responses API, whole and as events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from api.http import sse
+from api.reply import Renderer
+from api.responses import errors
+from api.responses.stream import ResponseEvents
+from gateway.errors import GatewayError
+
+
+class ResponseRenderer(Renderer):
+    """Renders one response; `request` is the checked request as the caller wrote it."""
+
+    def __init__(self, call_id: str, model: str, request: Mapping[str, Any]) -> None:
+        self._response = ResponseEvents(call_id, model, request)
+        self._begun = False
+
+    def whole(self, result: bytes) -> bytes:
+        """The response object."""
+        return orjson.dumps(self._response.whole(orjson.loads(result)))
+
+    def whole_error(self, error: GatewayError) -> bytes:
+        """OpenAI's error envelope."""
+        return errors.body(error)
+
+    def events(self, payload: bytes) -> bytes:
+        """The events of one payload."""
+        chunks = (orjson.loads(line) for line in payload.split(b"\n") if line)
+        return self._begin() + b"".join(
+            sse.typed_events(self._response.of(chunk)) for chunk in chunks
+        )
+
+    def end(self) -> bytes:
+        """The last events; OpenAI sends no end marker here."""
+        return self._begin() + sse.typed_events(self._response.ended())
+
+    def error(self, error: GatewayError) -> bytes:
+        """The last events of a response that failed after it began."""
+        return self._begin() + sse.typed_events(self._response.failed(error))
+
+    def _begin(self) -> bytes:
+        if self._begun:
+            return b""
+        self._begun = True
+        return sse.typed_events(self._response.begun())
