@@ -28,5 +28,6 @@ def event(data: bytes, name: str = "") -> bytes:
 def typed_events(objects: Iterable[Mapping[str, Any]]) -> bytes:
     """One event for each object, named after the object's `type`."""
     return b"".join(
-        b"event: %b\ndata: %b\n\n" % (each["type"].encode(), orjson.dumps(each)) for each in objects
+        b"event: " + each["type"].encode() + b"\ndata: " + orjson.dumps(each) + b"\n\n"
+        for each in objects
     )
