@@ -1,4 +1,4 @@
-"""Notices that a client has gone, which no write would tell before the answer is ready."""
+"""Notices that a client has closed its connection while it waits for a response."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ GONE = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR
 
 
 class DisconnectWatcher:
-    """Calls `on_gone` once if the client closes its connection before the watcher is stopped."""
+    """Calls `on_gone` once if the client closes its connection before the watcher is stopped.
+
+    `greenlet` watches; there is none without a connection.
+    """
 
     def __init__(self, connection: socket.socket | None, on_gone: Callable[[], None]) -> None:
         self._connection, self._on_gone = connection, on_gone
-        self._greenlet: Any = gevent.spawn(self._watch) if connection is not None else None
+        self.greenlet: Any = gevent.spawn(self._watch) if connection is not None else None
 
     def stop(self) -> None:
-        """End the watch; to be done before the connection is used for another request."""
-        self._on_gone = _nothing  # the kill takes a turn of the loop, in which it may just notice
-        if self._greenlet is not None:
-            self._greenlet.kill(block=False)
+        """End the watch. Call it before the connection serves another request."""
+        self._on_gone = _ignore  # the kill takes a turn of the loop, in which it may still notice
+        if self.greenlet is not None:
+            self.greenlet.kill(block=False)
 
     def _watch(self) -> None:
         assert self._connection is not None
@@ -38,9 +41,9 @@ class DisconnectWatcher:
             self._on_gone()
 
     def _hung_up(self) -> bool:
-        """Wait for the hang-up of a client that has sent its next request already.
+        """Wait until a client that has already sent its next request hangs up.
 
-        Its bytes keep the socket readable: waiting for that again would spin.
+        Its bytes keep the socket readable, so waiting for it to be readable would spin.
         """
         assert self._connection is not None
         poll = select.poll()
@@ -51,5 +54,5 @@ class DisconnectWatcher:
             gevent.sleep(LOOK_SECONDS)
 
 
-def _nothing() -> None:
+def _ignore() -> None:
     return

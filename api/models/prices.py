@@ -25,7 +25,7 @@ def prices(row: ModelRow, model: str) -> dict[str, Decimal]:
 
     What is not known is absent.
     """
-    listed = _row(_table().get(row.provider, {}), row.name_there(model)) or []
+    listed = _row(table().get(row.provider, {}), row.name_there(model)) or []
     found = {name: Decimal(price) for name, price in zip(PRICES, listed, strict=False) if price}
     return {name: price / MILLION for name, price in {**found, **row.prices}.items()}
 
@@ -37,9 +37,10 @@ def shown(price: Decimal) -> str:
 
 
 @cache
-def _table() -> Mapping[str, Mapping[str, Row]]:
-    table: Mapping[str, Mapping[str, Row]] = orjson.loads(FILE.read_bytes())["prices"]
-    return table
+def table() -> Mapping[str, Mapping[str, Row]]:
+    """The prices of the file, by provider and model. Reads it once."""
+    rows: Mapping[str, Mapping[str, Row]] = orjson.loads(FILE.read_bytes())["prices"]
+    return rows
 
 
 def _row(rows: Mapping[str, Row], model: str) -> Row | None:

@@ -61,8 +61,8 @@ class Watched:
 
     def ended(self) -> bool:
         """Whether nothing more can come of it."""
-        self.watcher._greenlet.join(PATIENCE)
-        return bool(self.watcher._greenlet.dead)
+        self.watcher.greenlet.join(PATIENCE)
+        return bool(self.watcher.greenlet.dead)
 
 
 def turn() -> None:
@@ -193,6 +193,6 @@ def test_a_watcher_stopped_in_the_moment_of_its_look_never_calls(
     theirs.close()
     look.set()
     watcher.stop()
-    watcher._greenlet.join(PATIENCE)
+    watcher.greenlet.join(PATIENCE)
     ours.close()
     assert calls == []

@@ -104,6 +104,6 @@ def test_the_service_does_without_the_package_and_reads_no_price_before_it_is_as
     code = (
         "import sys, app, workers.runner; from api.models import prices; "
         "assert 'genai_prices' not in sys.modules; "
-        "assert prices._table.cache_info().misses == 0"
+        "assert prices.table.cache_info().misses == 0"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
