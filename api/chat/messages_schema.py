@@ -79,11 +79,13 @@ AssistantPart = Annotated[
 ]
 
 Text = Annotated[str, Tag("=text")]
-Items = Field(min_length=1, fail_fast=True)
-PARTS = either("a string or array of objects")
-TextContent = Annotated[Text | Annotated[list[TextPart], Items, Tag("=items")], PARTS]
-UserContent = Annotated[Text | Annotated[list[UserPart], Items, Tag("=items")], PARTS]
-AssistantContent = Annotated[Text | Annotated[list[AssistantPart], Items, Tag("=items")], PARTS]
+NonEmpty = Field(min_length=1, fail_fast=True)
+TEXT_OR_PARTS = either("a string or array of objects")
+TextContent = Annotated[Text | Annotated[list[TextPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS]
+UserContent = Annotated[Text | Annotated[list[UserPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS]
+AssistantContent = Annotated[
+    Text | Annotated[list[AssistantPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS
+]
 
 
 class CalledFunction(TypedDict):

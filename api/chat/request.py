@@ -20,10 +20,10 @@ from api.schemas.check import check
 from api.schemas.errors import invalid, invalid_request, json_name
 from gateway.errors import InvalidRequest
 
-CHAT = TypeAdapter(ChatBody)
+CHAT_REQUEST = TypeAdapter(ChatBody)
 # What becomes an attribute of the CheckedRequest instead of a parameter.
 OWN_FIELDS = frozenset({"model", "models", "stream", "stream_options"})
-PARAMETERS = frozenset(ChatBody.__annotations__) - OWN_FIELDS
+CHAT_PARAMETERS = frozenset(ChatBody.__annotations__) - OWN_FIELDS
 # An assistant's message may lack content when it says something in one of these.
 INSTEAD_OF_CONTENT = (
     "tool_calls",
@@ -64,7 +64,7 @@ def chat_request(data: Any, extra: Collection[str] = ()) -> CheckedRequest:
     `param`.
     """
     model = model_name(data)
-    check(CHAT, data, invalid_request)
+    check(CHAT_REQUEST, data, invalid_request)
     return _checked_request(model, data, extra)
 
 
@@ -86,7 +86,7 @@ def _sorted_fields(
     for name, value in data.items():
         if name in OWN_FIELDS:
             continue
-        if name not in PARAMETERS and name not in extra:
+        if name not in CHAT_PARAMETERS and name not in extra:
             ignored.append(name)
         elif value is not None:
             parameters[name] = value

@@ -1,8 +1,4 @@
-"""The shape of what is answered, for the OpenAPI document alone: nothing is checked with it here.
-
-Clients must bear further keys, since a provider's own are passed on. Imported when the document is
-first asked for, so that a process which nobody asks does not hold it.
-"""
+"""The shape of chat completions and their chunks, for the OpenAPI document alone."""
 
 from __future__ import annotations
 
@@ -11,23 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-Count = Annotated[int, Field(ge=0)]
-Created = Annotated[int, Field(description="Unix time, in seconds.")]
-
-
-class ErrorDetails(TypedDict):
-    """OpenAI's error object: all four keys are always there."""
-
-    message: str
-    type: Annotated[str, Field(examples=["invalid_request_error"])]
-    param: Annotated[str | None, Field(description="Path of the wrong value in the request.")]
-    code: Annotated[str | None, Field(examples=["model_not_found"])]
-
-
-class Error(TypedDict):
-    """Why a call failed."""
-
-    error: ErrorDetails
+from api.schemas.response_schema import Count, Created
 
 
 class PromptTokensDetails(TypedDict):
@@ -185,43 +165,3 @@ class ChatCompletionChunk(TypedDict):
     ]
     service_tier: NotRequired[str | None]
     system_fingerprint: NotRequired[str | None]
-
-
-class EmbeddingVector(TypedDict):
-    object: Literal["embedding"]
-    index: Count
-    embedding: Annotated[
-        list[float] | str,
-        Field(description="Numbers, or base64 of little-endian float32 where that was asked for."),
-    ]
-
-
-class EmbeddingUsage(TypedDict):
-    prompt_tokens: Count
-    total_tokens: Count
-
-
-class EmbeddingList(TypedDict):
-    """One vector for each input, in the order of the inputs."""
-
-    object: Literal["list"]
-    data: list[EmbeddingVector]
-    model: str
-    usage: NotRequired[EmbeddingUsage]
-
-
-class Health(TypedDict):
-    """The web process is up."""
-
-    status: Literal["ok"]
-    service: Annotated[str, Field(examples=["inference-service"])]
-    version: Annotated[str, Field(examples=["1.0.0"])]
-
-
-class Readiness(TypedDict):
-    """Whether calls can be answered: Redis answers, workers live, nothing is shutting down."""
-
-    status: Literal["ok", "unavailable"]
-    redis: Literal["ok", "unavailable"]
-    workers: Count
-    draining: bool

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired, Required
 from pydantic import Field, Tag
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-from api.chat.messages_schema import CacheControl, Items, Message, Text, TextContent
+from api.chat.messages_schema import CacheControl, Message, NonEmpty, Text, TextContent
 from api.schemas.fields import (
     Choices,
     FunctionName,
@@ -182,7 +182,7 @@ class ChatBody(TypedDict, total=False):
     # Errors are looked for in the order of these keys.
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
-    messages: Required[Annotated[list[Message], Items, Field(max_length=MAX_MESSAGES)]]
+    messages: Required[Annotated[list[Message], NonEmpty, Field(max_length=MAX_MESSAGES)]]
     # OpenRouter's: asked in this order should `model` fail.
     models: Annotated[list[ModelName], Field(max_length=MAX_FALLBACKS, fail_fast=True)] | None
     stream: bool | None
@@ -208,7 +208,7 @@ class ChatBody(TypedDict, total=False):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
     verbosity: Literal["low", "medium", "high"] | None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None
-    modalities: Annotated[list[Literal["text", "audio"]], Items] | None
+    modalities: Annotated[list[Literal["text", "audio"]], NonEmpty] | None
     audio: Audio | None
     prediction: Prediction | None
     web_search_options: WebSearchOptions | None

@@ -66,8 +66,8 @@ class EmbeddingsBody(TypedDict, total=False):
     user: Label | None
 
 
-EMBEDDINGS = TypeAdapter(EmbeddingsBody)
-PARAMETERS = frozenset(EmbeddingsBody.__annotations__) - {"model"}
+EMBEDDINGS_REQUEST = TypeAdapter(EmbeddingsBody)
+EMBEDDINGS_PARAMETERS = frozenset(EmbeddingsBody.__annotations__) - {"model"}
 
 
 def embeddings_request(data: Any, extra: Collection[str] = ()) -> CheckedRequest:
@@ -77,8 +77,8 @@ def embeddings_request(data: Any, extra: Collection[str] = ()) -> CheckedRequest
     Raises InvalidRequest about the first thing that is wrong, in OpenAI's words.
     """
     model = model_name(data)
-    check(EMBEDDINGS, data, invalid_request)
-    known = PARAMETERS.union(extra)
+    check(EMBEDDINGS_REQUEST, data, invalid_request)
+    known = EMBEDDINGS_PARAMETERS.union(extra)
     parameters = {k: v for k, v in data.items() if k in known and v is not None}
     ignored = [name for name in data if name not in known and name != "model"]
     return CheckedRequest(

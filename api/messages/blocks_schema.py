@@ -10,8 +10,8 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 from api.chat.messages_schema import Text
 from api.schemas.fields import ImageAddress, WebAddress, either, one_of
 
-Items = Field(min_length=1, fail_fast=True)
-Several = Field(fail_fast=True)
+NonEmpty = Field(min_length=1, fail_fast=True)
+FailFast = Field(fail_fast=True)
 # What base64 may be made of is told by its first characters: a whole image is not looked through.
 Base64 = Annotated[str, Field(pattern="^[A-Za-z0-9+/_-]")]
 
@@ -64,7 +64,7 @@ class WebDocument(TypedDict):
     url: WebAddress
 
 
-PART_OF_DOCUMENT = one_of("type", "text", "image")
+DOCUMENT_PART = one_of("type", "text", "image")
 
 
 class Custom(TypedDict):
@@ -75,10 +75,10 @@ class Custom(TypedDict):
             list[
                 Annotated[
                     Annotated[TextBlock, Tag("=text")] | Annotated[ImageBlock, Tag("=image")],
-                    PART_OF_DOCUMENT,
+                    DOCUMENT_PART,
                 ]
             ],
-            Several,
+            FailFast,
             Tag("=items"),
         ],
         either("a string or array of objects"),
@@ -136,7 +136,7 @@ class ToolResultBlock(TypedDict):
     tool_use_id: str
     content: NotRequired[
         Annotated[
-            Text | Annotated[list[ResultBlock], Several, Tag("=items")],
+            Text | Annotated[list[ResultBlock], FailFast, Tag("=items")],
             either("a string or array of objects"),
         ]
         | None
@@ -145,7 +145,7 @@ class ToolResultBlock(TypedDict):
     cache_control: NotRequired[CacheControl | None]
 
 
-Block = Annotated[
+ContentBlock = Annotated[
     Annotated[TextBlock, Tag("=text")]
     | Annotated[ImageBlock, Tag("=image")]
     | Annotated[DocumentBlock, Tag("=document")]
@@ -165,9 +165,10 @@ Block = Annotated[
     ),
 ]
 MessageContent = Annotated[
-    Text | Annotated[list[Block], Several, Tag("=items")], either("a string or array of objects")
+    Text | Annotated[list[ContentBlock], FailFast, Tag("=items")],
+    either("a string or array of objects"),
 ]
 SystemContent = Annotated[
-    Text | Annotated[list[TextBlock], Several, Tag("=items")],
+    Text | Annotated[list[TextBlock], FailFast, Tag("=items")],
     either("a string or array of objects"),
 ]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-from api.chat.response_schema import Count
+from api.schemas.response_schema import Count
 
 
 class MessagesErrorDetails(TypedDict):

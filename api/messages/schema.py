@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired, Required
 from pydantic import Field, Tag, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-from api.messages.blocks_schema import CacheControl, Items, MessageContent, SystemContent
+from api.messages.blocks_schema import CacheControl, MessageContent, NonEmpty, SystemContent
 from api.schemas.check import check
 from api.schemas.errors import TAG
 from api.schemas.fields import JsonSchema, TokenLimit, one_of
@@ -117,7 +117,7 @@ class MessagesBody(TypedDict, total=False):
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
     max_tokens: Required[TokenLimit]
-    messages: Required[Annotated[list[Message], Items, Field(max_length=MAX_MESSAGES)]]
+    messages: Required[Annotated[list[Message], NonEmpty, Field(max_length=MAX_MESSAGES)]]
     system: SystemContent | None
     stream: bool | None
     temperature: Annotated[float, Field(ge=0, le=1)] | None
@@ -134,7 +134,7 @@ class MessagesBody(TypedDict, total=False):
     cache_control: CacheControl | None
 
 
-MESSAGES = TypeAdapter(MessagesBody)
+MESSAGES_REQUEST = TypeAdapter(MessagesBody)
 
 
 def model_name(data: Any) -> str:
@@ -160,7 +160,7 @@ def checked(data: Any) -> dict[str, Any]:
     Raises InvalidRequest about the first thing that is wrong; `param` is its dotted path.
     """
     model_name(data)
-    check(MESSAGES, data, _first)
+    check(MESSAGES_REQUEST, data, _first)
     body = {name: value for name, value in data.items() if value is not None}
     _check_whole(body)
     return body

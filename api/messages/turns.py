@@ -26,7 +26,7 @@ def chat_messages(body: Data, native: bool) -> list[Message]:
     if system := body.get("system"):
         messages.append({"role": "system", "content": _content(system, native)})
     for turn in body["messages"]:
-        messages += TURNS[turn["role"]](turn["content"], native)
+        messages += TURN_MAKERS[turn["role"]](turn["content"], native)
     if control := body.get("cache_control"):
         _mark_last(messages[-1], control)
     return messages
@@ -84,7 +84,7 @@ def _call(block: Data) -> Part:
     return {"id": block["id"], "type": "function", "function": function}
 
 
-TURNS: dict[str, Callable[[Any, bool], list[Message]]] = {
+TURN_MAKERS: dict[str, Callable[[Any, bool], list[Message]]] = {
     "user": _user,
     "assistant": _assistant,
     "system": _system,
@@ -99,7 +99,7 @@ def _content(content: Any, native: bool) -> str | list[Part]:
 
 
 def _parts(block: Data, native: bool) -> list[Part]:
-    parts = list(PARTS[block["type"]](block, native))
+    parts = list(PART_MAKERS[block["type"]](block, native))
     if parts and parts[-1]["type"] in CACHED:
         _marked(parts[-1], block)
     return parts
@@ -141,7 +141,7 @@ def _written(source: Data, native: bool) -> Iterable[Part]:
     return [part for block in content for part in _parts(block, native)]
 
 
-PARTS: dict[str, Callable[[Data, bool], Iterator[Part]]] = {
+PART_MAKERS: dict[str, Callable[[Data, bool], Iterator[Part]]] = {
     "text": _text,
     "image": _image,
     "document": _document,

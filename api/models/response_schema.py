@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-from api.chat.response_schema import Created
+from api.schemas.response_schema import Created
 
 Price = Annotated[str, Field(pattern=r"^\d+(\.\d+)?$", examples=["0.00000015"])]
 

@@ -20,9 +20,9 @@ from gateway.catalogue.file import ModelRow
 models = Blueprint("models", __name__)
 
 # Kind of a model -> what may be sent to it besides what it is asked.
-PARAMETERS = {
-    "chat": chat_request.PARAMETERS - {"messages"},
-    "embeddings": embeddings_schema.PARAMETERS - {"input"},
+PARAMETERS_BY_KIND = {
+    "chat": chat_request.CHAT_PARAMETERS - {"messages"},
+    "embeddings": embeddings_schema.EMBEDDINGS_PARAMETERS - {"input"},
 }
 
 
@@ -75,7 +75,7 @@ def _supported(row: ModelRow, catalogue: Catalogue) -> list[str]:
     provider = catalogue.providers[row.provider]
     if provider.wire == "demo":  # it reads none
         return []
-    known = PARAMETERS[row.kind].union(provider.extra_parameters)
+    known = PARAMETERS_BY_KIND[row.kind].union(provider.extra_parameters)
     return sorted(name for name in known if rules.taken(row.parameters, name))
 
 

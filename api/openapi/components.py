@@ -1,6 +1,6 @@
-"""The only place where what is checked and answered becomes JSON schemas.
+"""The only place that makes JSON schemas of the shapes of requests and responses.
 
-Imported when the OpenAPI document is first asked for: the shapes of answers are for it alone.
+Imported when the OpenAPI document is first requested, which alone needs response shapes.
 """
 
 from __future__ import annotations
@@ -11,37 +11,40 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from api.chat import response_schema as answers
-from api.chat.request import CHAT
-from api.embeddings.schema import EMBEDDINGS
+from api.chat import response_schema as chat
+from api.chat.request import CHAT_REQUEST
+from api.embeddings import response_schema as embeddings
+from api.embeddings.schema import EMBEDDINGS_REQUEST
+from api.http import response_schema as http
 from api.messages import response_schema as messages
-from api.messages.schema import MESSAGES
+from api.messages.schema import MESSAGES_REQUEST
 from api.models import response_schema as models
 from api.responses import response_schema as responses
-from api.responses.schema import RESPONSES
+from api.responses.schema import RESPONSES_REQUEST
+from api.schemas import response_schema as shared
 
 REF = "#/components/schemas/"
 
 # Name in the document -> what checks it.
 REQUESTS: dict[str, TypeAdapter[Any]] = {
-    "ChatCompletionRequest": CHAT,
-    "EmbeddingsRequest": EMBEDDINGS,
-    "MessagesRequest": MESSAGES,
-    "ResponsesRequest": RESPONSES,
+    "ChatCompletionRequest": CHAT_REQUEST,
+    "EmbeddingsRequest": EMBEDDINGS_REQUEST,
+    "MessagesRequest": MESSAGES_REQUEST,
+    "ResponsesRequest": RESPONSES_REQUEST,
 }
-# Name in the document, which is that of the class where there is one -> the type of an answer.
-ANSWERS: dict[str, Any] = {
-    "ChatCompletion": answers.ChatCompletion,
-    "ChatCompletionChunk": answers.ChatCompletionChunk,
-    "EmbeddingList": answers.EmbeddingList,
-    "Error": answers.Error,
-    "Health": answers.Health,
+# Name in the document, which is that of the class where there is one -> the type of a response.
+RESPONSES: dict[str, Any] = {
+    "ChatCompletion": chat.ChatCompletion,
+    "ChatCompletionChunk": chat.ChatCompletionChunk,
+    "EmbeddingList": embeddings.EmbeddingList,
+    "Error": shared.Error,
+    "Health": http.Health,
     "Message": messages.Message,
     "MessageEvent": messages.MessageEvent,
     "MessagesError": messages.MessagesError,
     "Model": models.Model,
     "ModelList": models.ModelList,
-    "Readiness": answers.Readiness,
+    "Readiness": http.Readiness,
     "Response": responses.Response,
     "ResponseEvent": responses.ResponseEvent,
 }
@@ -59,11 +62,11 @@ class PlainSchema(GenerateJsonSchema):
 
 
 def component_schemas(names: Collection[str]) -> dict[str, dict[str, Any]]:
-    """The schemas of these REQUESTS and ANSWERS and of all they refer to, by name.
+    """The schemas of these REQUESTS and RESPONSES and of all they refer to, by name.
 
     They are of JSON Schema 2020-12, as OpenAPI 3.1 wants it.
     """
-    found = _schemas({name: TypeAdapter(ANSWERS[name]) for name in names if name in ANSWERS})
+    found = _schemas({name: TypeAdapter(RESPONSES[name]) for name in names if name in RESPONSES})
     for name in names:
         if name in REQUESTS:
             # One at a time: each API has a name of its own for what others call the same.

@@ -23,7 +23,7 @@ openapi = Blueprint("openapi", __name__)
 PATH = "/openapi.json"
 EVENTS = "text/event-stream"
 
-HEADERS: dict[str, dict[str, Any]] = {
+RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {
         "description": "Names this request in the service's logs; the caller's own where it sent "
         "one of at most 64 plain characters.",
@@ -54,7 +54,7 @@ HEADERS: dict[str, dict[str, Any]] = {
     "WWW-Authenticate": {"schema": {"type": "string"}},
 }
 
-PARAMETERS: dict[str, dict[str, Any]] = {
+REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {
         "description": "A name for this request, of at most 64 letters, digits, `_` and `-`. "
         "Anything else is replaced.",
@@ -132,10 +132,10 @@ def _components(operations: list[Operation]) -> dict[str, Any]:
     return {
         "schemas": component_schemas(_shapes(operations)),
         "responses": _error_responses(operations),
-        "headers": HEADERS,
+        "headers": RESPONSE_HEADERS,
         "parameters": {
             name: {"name": name, "in": "header", **parameter}
-            for name, parameter in PARAMETERS.items()
+            for name, parameter in REQUEST_HEADERS.items()
         },
         "securitySchemes": SECURITY,
     }
@@ -197,7 +197,7 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
 
 
 def _parameters(name: str, is_call: bool) -> list[dict[str, Any]]:
-    headers = PARAMETERS if is_call else ("X-Request-Id",)
+    headers = REQUEST_HEADERS if is_call else ("X-Request-Id",)
     return [
         *(
             {"name": each, "in": "path", "required": True, "schema": {"type": "string"}}

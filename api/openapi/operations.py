@@ -70,7 +70,7 @@ CALL = Failures(
     ),
     headers=("Warning",),
 )
-MESSAGES = Failures(
+MESSAGES_CALL = Failures(
     "Messages",
     CALL.errors,
     "MessagesError",
@@ -149,7 +149,7 @@ OPERATIONS: dict[str, Operation] = {
         answer="Message",
         events="MessageEvent",
         headers=("X-Ignored-Parameters", "Warning", "request-id"),
-        failures=MESSAGES,
+        failures=MESSAGES_CALL,
     ),
     "POST /responses": Operation(
         id="createResponse",

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response
 
 from api.http import errors
-from api.responses.response import RESPONSES_NAMES
+from api.responses.response import OWN_NAMES
 from gateway.errors import GatewayError
 
 FIRST_NAME = re.compile(r"\w+", re.ASCII)
@@ -30,9 +30,9 @@ def renamed(error: GatewayError) -> GatewayError:
     A path into the chat messages becomes `input`: the item it came from is no longer known.
     """
     first = FIRST_NAME.match(error.param or "")
-    if error.param is None or first is None or first[0] not in RESPONSES_NAMES:
+    if error.param is None or first is None or first[0] not in OWN_NAMES:
         return error
-    param = RESPONSES_NAMES[first[0]]
+    param = OWN_NAMES[first[0]]
     if first[0] != "messages":
         param += error.param[first.end() :]
     message = error.message.replace(f"'{error.param}'", f"'{param}'")

@@ -41,7 +41,7 @@ def messages(asked: Data) -> list[Message]:
             raise invalid("wrong.value", f"{path}.call_id", reason=reason)
         if kind in ("function_call", "custom_tool_call"):
             called.add(item["call_id"])
-        ITEMS[kind](made, item, path)
+        ITEM_READERS[kind](made, item, path)
     return _complete(made)
 
 
@@ -122,7 +122,7 @@ def _content(content: Any, path: str) -> Any:
     """Chat's content; a string where that says the same, since not every server takes parts."""
     if isinstance(content, str):
         return content
-    parts = [PARTS[part["type"]](part, f"{path}[{i}]") for i, part in enumerate(content)]
+    parts = [PART_MAKERS[part["type"]](part, f"{path}[{i}]") for i, part in enumerate(content)]
     if not parts:
         return ""
     return parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
@@ -181,14 +181,14 @@ def _unsupported(path: str, instead: str) -> InvalidRequest:
     )
 
 
-PARTS: dict[str, Callable[[Data, str], dict[str, Any]]] = {
+PART_MAKERS: dict[str, Callable[[Data, str], dict[str, Any]]] = {
     "input_text": _text,
     "output_text": _text,
     "refusal": _refusal,
     "input_image": _image,
     "input_file": _file,
 }
-ITEMS: dict[str, Callable[[list[Message], Data, str], None]] = {
+ITEM_READERS: dict[str, Callable[[list[Message], Data, str], None]] = {
     "message": _message,
     "reasoning": _reasoning,
     "function_call": _function_call,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from api.responses.reasoning import Block, sealed
+from api.responses.reasoning import ThinkingBlock, sealed
 
 Event = dict[str, Any]
 
@@ -56,7 +56,7 @@ class Reasoning(Item):
         super().__init__(f"rs_{number}", index)
         self._kept = kept
         self._pieces: list[str] = []
-        self._blocks: list[Block] = []
+        self._blocks: list[ThinkingBlock] = []
 
     def shown(self, status: str) -> dict[str, Any]:
         # Without a status: OpenAI's own have none, and clients send items back as they came.
@@ -66,7 +66,7 @@ class Reasoning(Item):
             item["encrypted_content"] = sealed(self._blocks)
         return item
 
-    def grown(self, text: str, blocks: list[Block]) -> list[Event]:
+    def grown(self, text: str, blocks: list[ThinkingBlock]) -> list[Event]:
         """The events of more text, of more finished blocks, or of both."""
         self._blocks += blocks
         if not text:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Tag
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-from api.chat.messages_schema import PARTS, Items, RefusalPart, Text
+from api.chat.messages_schema import TEXT_OR_PARTS, NonEmpty, RefusalPart, Text
 from api.schemas.errors import TAG
 from api.schemas.fields import Choice, FileData, ImageAddress, WebAddress, one_of
 
@@ -51,11 +51,15 @@ OutputPart = Annotated[
     Annotated[OutputText, Tag("=output_text")] | Annotated[RefusalPart, Tag("=refusal")],
     one_of("type", "output_text", "refusal"),
 ]
-InputContent = Annotated[Text | Annotated[list[InputPart], Items, Tag("=items")], PARTS]
+InputContent = Annotated[Text | Annotated[list[InputPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS]
 # A tool may have nothing to say.
-ToolOutput = Annotated[Text | Annotated[list[InputPart], Tag("=items")], PARTS]
-InstructionContent = Annotated[Text | Annotated[list[InputText], Items, Tag("=items")], PARTS]
-OutputContent = Annotated[Text | Annotated[list[OutputPart], Items, Tag("=items")], PARTS]
+ToolOutput = Annotated[Text | Annotated[list[InputPart], Tag("=items")], TEXT_OR_PARTS]
+InstructionContent = Annotated[
+    Text | Annotated[list[InputText], NonEmpty, Tag("=items")], TEXT_OR_PARTS
+]
+OutputContent = Annotated[
+    Text | Annotated[list[OutputPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS
+]
 
 
 class UserItem(TypedDict):

@@ -18,17 +18,17 @@ from gateway.errors import InvalidRequest
 
 PREFIX = "thinking.1."  # what others wrote, OpenAI's own among it, begins otherwise
 
-Block = dict[str, Any]
+ThinkingBlock = dict[str, Any]
 
 FIELDS = {"thinking": ("thinking", "signature"), "redacted_thinking": ("data",)}
 
 
-def sealed(blocks: list[Block]) -> str:
+def sealed(blocks: list[ThinkingBlock]) -> str:
     """These thinking blocks as the `encrypted_content` of a reasoning item."""
     return PREFIX + urlsafe_b64encode(orjson.dumps(blocks)).decode()
 
 
-def unsealed(text: str) -> list[Block]:
+def unsealed(text: str) -> list[ThinkingBlock]:
     """The thinking blocks that `sealed` made the text of.
 
     Nothing for the text of another service, which no provider here could read: a conversation
@@ -47,7 +47,7 @@ def unsealed(text: str) -> list[Block]:
     return [_checked(block) for block in blocks]
 
 
-def _checked(block: Any) -> Block:
+def _checked(block: Any) -> ThinkingBlock:
     """Only what belongs to a block: the text comes from a client, whatever it looks like."""
     kind = block.get("type") if isinstance(block, dict) else None
     fields = FIELDS.get(kind) if isinstance(kind, str) else None

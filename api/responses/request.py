@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from api.handler import CheckedRequest
-from api.responses import schema as responses_schema
 from api.responses.input import messages, refuse_addresses
+from api.responses.schema import RESPONSES_FIELDS, RESPONSES_REQUEST
 from api.schemas.check import check
 from api.schemas.errors import invalid, invalid_request
 from gateway.errors import InvalidRequest
@@ -16,7 +16,7 @@ ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
 # Responses' name -> that of chat completions, where the value is the same.
-PARAMETERS = {
+CHAT_NAMES = {
     "max_output_tokens": "max_completion_tokens",
     "temperature": "temperature",
     "top_p": "top_p",
@@ -34,8 +34,6 @@ STORED = {
     "background": "leave it out and wait for the answer, or stream it",
 }
 
-KNOWN = responses_schema.KNOWN
-
 Data = Mapping[str, Any]
 
 
@@ -49,7 +47,7 @@ def chat_request(
     `store` changes nothing: no response is ever stored. Raises InvalidRequest in OpenAI's words,
     with a path into the caller's own request as `param`.
     """
-    check(responses_schema.RESPONSES, data, invalid_request)
+    check(RESPONSES_REQUEST, data, invalid_request)
     _refuse_stored(data)
     if "file_url" not in keeps:
         refuse_addresses(data)
@@ -60,11 +58,11 @@ def chat_request(
         raise invalid("wrong.value", "stream_options", reason=reason)
     parameters = {
         "messages": messages(asked),
-        **{ours: asked[name] for name, ours in PARAMETERS.items() if name in asked},
+        **{ours: asked[name] for name, ours in CHAT_NAMES.items() if name in asked},
         **_tools(asked),
         **_text(asked.get("text") or {}),
         **_logprobs(asked),
-        **{name: asked[name] for name in extra if name in asked and name not in KNOWN},
+        **{name: asked[name] for name in extra if name in asked and name not in RESPONSES_FIELDS},
     }
     if effort := (asked.get("reasoning") or {}).get("effort"):
         parameters["reasoning_effort"] = effort
@@ -93,7 +91,7 @@ def _refuse_stored(data: Data) -> None:
 
 def _ignored(data: Data, extra: Collection[str]) -> list[str]:
     """The fields nobody knows, and those that are known and change nothing here."""
-    known = KNOWN | STORED.keys() | set(extra)
+    known = RESPONSES_FIELDS | STORED.keys() | set(extra)
     ignored = [name for name in data if name not in known]
     if data.get("truncation") == "auto":
         ignored.append("truncation")

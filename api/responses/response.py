@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Chat's name -> that of Responses.
-RESPONSES_NAMES = {
+OWN_NAMES = {
     "max_completion_tokens": "max_output_tokens",
     "messages": "input",
     "reasoning_effort": "reasoning.effort",
@@ -100,7 +100,7 @@ def usage(counted: Data | None) -> dict[str, Any] | None:
 
 def own_name(name: str) -> str:
     """A chat parameter by the name that it has in a Responses request."""
-    return RESPONSES_NAMES.get(name, name)
+    return OWN_NAMES.get(name, name)
 
 
 def _reasoning(asked: Data) -> dict[str, Any]:

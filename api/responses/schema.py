@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NotRequired, Required
 from pydantic import Field, Tag, TypeAdapter
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-from api.chat.messages_schema import Items, Text
+from api.chat.messages_schema import NonEmpty, Text
 from api.chat.schema import MAX_MODEL, MAX_TOOLS, TextFormat
 from api.responses.items_schema import Item
 from api.schemas.fields import (
@@ -85,7 +85,7 @@ NamedTool = Annotated[
 class AllowedFlatTools(TypedDict):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], Items]
+    tools: Annotated[list[NamedTool], NonEmpty]
 
 
 FlatToolChoice = Annotated[
@@ -139,7 +139,7 @@ class ResponsesBody(TypedDict, total=False):
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
     input: Required[
         Annotated[
-            Text | Annotated[list[Item], Items, Field(max_length=MAX_ITEMS), Tag("=items")],
+            Text | Annotated[list[Item], NonEmpty, Field(max_length=MAX_ITEMS), Tag("=items")],
             either("a string or array of input items"),
         ]
     ]
@@ -166,5 +166,5 @@ class ResponsesBody(TypedDict, total=False):
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None
 
 
-RESPONSES = TypeAdapter(ResponsesBody)
-KNOWN = frozenset(ResponsesBody.__annotations__)
+RESPONSES_REQUEST = TypeAdapter(ResponsesBody)
+RESPONSES_FIELDS = frozenset(ResponsesBody.__annotations__)

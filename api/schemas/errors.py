@@ -15,7 +15,7 @@ TAG = "="
 MAX_ECHO = 64  # characters of a caller's value that a message may repeat
 
 # Kind of error -> code and message. Kinds with a dot are ours, the others are pydantic's.
-MESSAGES: dict[str, tuple[str, str]] = {
+ERRORS: dict[str, tuple[str, str]] = {
     "missing": ("missing_required_parameter", "Missing required parameter: '{path}'."),
     "wrong.type": (
         "invalid_type",
@@ -55,10 +55,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
         " Expected a string that matches the pattern '{pattern}'.",
     ),
 }
-UNLISTED = ("invalid_value", "Invalid value for '{path}'.")
+OTHER_ERROR = ("invalid_value", "Invalid value for '{path}'.")
 
 # Pydantic's kinds of wrong type -> what was expected.
-EXPECTED = {
+JSON_TYPES = {
     "string_type": "a string",
     "int_type": "an integer",
     "float_type": "a decimal",
@@ -86,7 +86,7 @@ def json_name(value: Any) -> str:
 
 def invalid(kind: str, path: str, value: Any = None, **facts: Any) -> InvalidRequest:
     """The error of this kind at this path; `facts` are what its message names besides the value."""
-    code, message = MESSAGES.get(kind, UNLISTED)
+    code, message = ERRORS.get(kind, OTHER_ERROR)
     names = {key: _number(fact) for key, fact in facts.items()}
     names |= {"path": path, "got": json_name(value), "value": _echo(value)}
     if isinstance(value, (str, list, dict)):
@@ -106,8 +106,8 @@ def invalid_request(error: ValidationError) -> InvalidRequest:
         loc, value, kind, facts = _wrong_member(loc, value, facts)
     if kind == "literal_error":
         kind, facts = _wrong_choice(value, facts["expected"].replace(" or ", ", "))
-    if kind in EXPECTED:
-        kind, facts = "wrong.type", {"expected": EXPECTED[kind]}
+    if kind in JSON_TYPES:
+        kind, facts = "wrong.type", {"expected": JSON_TYPES[kind]}
     return invalid(kind, _path(loc), value, **facts)
 
 

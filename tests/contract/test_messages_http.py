@@ -270,7 +270,9 @@ def test_an_unforeseen_fault_is_an_api_error_that_says_nothing(ask, broker, capl
     assert "secret" not in told + caplog.text
 
 
-@pytest.mark.parametrize("path", ["nothing", "models/nobody/messages", "threads/1/messages", "messages2"])
+@pytest.mark.parametrize(
+    "path", ["nothing", "models/nobody/messages", "threads/1/messages", "messages2"]
+)
 def test_other_addresses_keep_openai_s_envelope(client, plain, path):
     told = client.get(f"{BASE}/{path}", headers=plain).get_json()
     assert told["error"].keys() == {"message", "type", "param", "code"}

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 
-from api.chat.request import CHAT, OWN_FIELDS, PARAMETERS, chat_request, model_name
-from api.schemas.errors import EXPECTED, MESSAGES, invalid_request
+from api.chat.request import CHAT_PARAMETERS, CHAT_REQUEST, OWN_FIELDS, chat_request, model_name
+from api.schemas.errors import ERRORS, JSON_TYPES, invalid_request
 from api.schemas.urls import MAX_DATA_URL, is_image_url
 from gateway import strict_json
 from gateway.errors import GatewayError, InvalidRequest
@@ -383,7 +383,7 @@ def test_a_kind_of_error_the_table_lacks_is_an_invalid_value():
 
 
 def test_every_wrong_type_has_its_words_in_the_one_table():
-    assert not EXPECTED.keys() & MESSAGES.keys()
+    assert not JSON_TYPES.keys() & ERRORS.keys()
 
 
 FULL = {
@@ -479,7 +479,7 @@ FULL = {
 
 
 def test_the_full_request_holds_every_parameter_there_is():
-    assert FULL.keys() == PARAMETERS | OWN_FIELDS
+    assert FULL.keys() == CHAT_PARAMETERS | OWN_FIELDS
 
 
 def test_all_parameters_are_returned_as_the_very_objects_that_came():
@@ -530,7 +530,7 @@ def test_a_right_request_is_taken(data):
 
 
 def test_null_is_no_parameter():
-    nulls = dict.fromkeys((PARAMETERS | OWN_FIELDS) - {"model", "messages"})
+    nulls = dict.fromkeys((CHAT_PARAMETERS | OWN_FIELDS) - {"model", "messages"})
     request = chat_request(body(**nulls))
     assert list(request.parameters) == ["messages"]
     assert (request.stream, request.include_usage, request.ignored) == (False, False, [])
@@ -675,8 +675,8 @@ def test_an_inline_image_over_50_mb_is_refused():
 
 
 def test_the_shapes_make_an_openapi_document():
-    schema = CHAT.json_schema()
-    assert schema["properties"].keys() == PARAMETERS | OWN_FIELDS
+    schema = CHAT_REQUEST.json_schema()
+    assert schema["properties"].keys() == CHAT_PARAMETERS | OWN_FIELDS
     assert schema["required"] == ["model", "messages"]
     model = schema["properties"]["model"]
     assert (model["minLength"], model["maxLength"]) == (1, 256)

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from api.openapi import components
-from api.openapi.components import ANSWERS, REF, REQUESTS, component_schemas
+from api.openapi.components import REF, REQUESTS, RESPONSES, component_schemas
 
 
 def shape(name, **fields):
@@ -21,7 +21,7 @@ def shapes(monkeypatch):
     def put(requests, answers):
         adapters = {name: TypeAdapter(kind) for name, kind in requests.items()}
         monkeypatch.setattr(components, "REQUESTS", adapters)
-        monkeypatch.setattr(components, "ANSWERS", answers)
+        monkeypatch.setattr(components, "RESPONSES", answers)
         return component_schemas([*answers, *requests])
 
     return put
@@ -34,7 +34,7 @@ def test_a_shape_comes_with_all_that_it_refers_to():
 
 
 def test_nothing_has_a_title():
-    schemas = component_schemas([*REQUESTS, *ANSWERS])
+    schemas = component_schemas([*REQUESTS, *RESPONSES])
     assert not any("title" in schema for schema in schemas.values())
     assert not any(
         "title" in field

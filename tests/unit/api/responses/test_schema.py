@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.responses.schema import RESPONSES
+from api.responses.schema import RESPONSES_REQUEST
 from api.schemas.check import check as check_shape
 from api.schemas.errors import invalid_request
 from gateway.errors import InvalidRequest
 
 
 def check(data):
-    check_shape(RESPONSES, data, invalid_request)
+    check_shape(RESPONSES_REQUEST, data, invalid_request)
 
 
 WRONG = [

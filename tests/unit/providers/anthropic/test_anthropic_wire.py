@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from api.chat.request import PARAMETERS
+from api.chat.request import CHAT_PARAMETERS
 from gateway.catalogue import parameters
 from gateway.catalogue.catalogue import Catalogue
 from gateway.chat import ChatCall
@@ -243,7 +243,7 @@ def test_every_parameter_without_a_counterpart_is_named_to_the_caller():
     kept, dropped = parameters.apply(table, {"messages": HELLO, **dict.fromkeys(knobs, 1)})
     assert (kept, sorted(dropped)) == ({"messages": HELLO}, sorted(knobs))
     said = set(knobs) | {name for name, rule in table.items() if not rule.drop}
-    assert {name for name in PARAMETERS if name not in said} == TRANSLATED
+    assert {name for name in CHAT_PARAMETERS if name not in said} == TRANSLATED
 
 
 def test_thinking_is_shown_as_it_comes_and_told_whole_at_its_end():
