@@ -2,7 +2,7 @@
 
 Beyond OpenAI: `cache_control`, `reasoning_content`, `thinking_blocks` and `is_error`, for models of
 Anthropic (platform.claude.com/docs, "Prompt caching" and "Extended thinking", read in November
-2026); an OpenAI-compatible provider gets those of them that it takes.
+2026). An OpenAI-compatible provider gets those that it accepts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from api.schemas.fields import FileData, ImageAddress, SpeakerName, either, one_
 
 
 class CacheControl(TypedDict):
-    """Where Anthropic may end what it remembers of a prompt, and for how long."""
+    """The end of a cached part of a prompt at Anthropic, and how long it is cached."""
 
     type: Literal["ephemeral"]
     ttl: NotRequired[Literal["5m", "1h"] | None]
@@ -182,6 +182,6 @@ Message = Annotated[
     | Annotated[AssistantMessage, Tag("=assistant")]
     | Annotated[ToolMessage, Tag("=tool")]
     | Annotated[FunctionMessage, Tag("=function")],
-    # `function` works and is not advertised: it is OpenAI's form of before there were tools.
+    # `function` works and is not advertised: OpenAI used it before there were tools.
     one_of("role", "system", "developer", "user", "assistant", "tool"),
 ]

@@ -1,10 +1,7 @@
-"""Checks a chat request before anything is spent on it.
+"""Checks a chat request. The caller's own values are passed on, never copies made by pydantic.
 
-This module and its `validation_*` parts are the only ones that know pydantic. What leaves here are
-the caller's own values, never a copy that a model made of them.
-
-A request is checked in two steps, because which extra fields a model takes is known only once the
-model is: `model_name(data)`, then `chat_request(data, extra)`.
+The check has two steps, since the fields that a model accepts depend on the model:
+`model_name(data)`, then `chat_request(data, extra)`.
 """
 
 from __future__ import annotations
@@ -21,10 +18,10 @@ from api.schemas.errors import invalid, invalid_request, json_name
 from gateway.errors import InvalidRequest
 
 CHAT_REQUEST = TypeAdapter(ChatBody)
-# What becomes an attribute of the CheckedRequest instead of a parameter.
+# Fields that become attributes of the CheckedRequest instead of parameters.
 OWN_FIELDS = frozenset({"model", "models", "stream", "stream_options"})
 CHAT_PARAMETERS = frozenset(ChatBody.__annotations__) - OWN_FIELDS
-# An assistant's message may lack content when it says something in one of these.
+# An assistant message may lack content if one of these is present.
 INSTEAD_OF_CONTENT = (
     "tool_calls",
     "refusal",
@@ -36,9 +33,9 @@ INSTEAD_OF_CONTENT = (
 
 
 def model_name(data: Any) -> str:
-    """The name of the model a request asks for: 1 to 256 printable characters.
+    """The name of the model in a request: 1 to 256 printable characters.
 
-    Raises InvalidRequest when the request is not an object or names no such model.
+    Raises InvalidRequest if the request is not an object or has no such name.
     """
     if not isinstance(data, dict):
         raise InvalidRequest(
@@ -58,10 +55,9 @@ def model_name(data: Any) -> str:
 
 
 def chat_request(data: Any, extra: Collection[str] = ()) -> CheckedRequest:
-    """The checked request; fields that OpenAI does not have are ignored, save those in `extra`.
+    """The checked request. Fields that are not OpenAI's are ignored, except those in `extra`.
 
-    Raises InvalidRequest about the first thing that is wrong, in OpenAI's words, with its path as
-    `param`.
+    Raises InvalidRequest for the first problem, with OpenAI's message and the path as `param`.
     """
     model = model_name(data)
     check(CHAT_REQUEST, data, invalid_request)
@@ -104,19 +100,19 @@ def _stream_options(data: dict[str, Any], stream: bool) -> dict[str, Any]:
 
 
 def _check_conversation(messages: list[dict[str, Any]]) -> None:
-    """What one message alone cannot show: a tool answers only what an assistant has asked."""
-    asked: set[str] = set()
+    """Check the rules that involve several messages: a tool result needs a call before it."""
+    call_ids: set[str] = set()
     for index, message in enumerate(messages):
         role = message["role"]
         if role == "assistant":
-            _check_says_something(message, f"messages[{index}].content")
-            asked.update(call["id"] for call in message.get("tool_calls") or ())
-        elif role == "tool" and message["tool_call_id"] not in asked:
+            _check_has_content(message, f"messages[{index}].content")
+            call_ids.update(call["id"] for call in message.get("tool_calls") or ())
+        elif role == "tool" and message["tool_call_id"] not in call_ids:
             reason = "answers no tool call of an assistant message before it"
             raise invalid("wrong.value", f"messages[{index}].tool_call_id", reason=reason)
 
 
-def _check_says_something(message: dict[str, Any], path: str) -> None:
+def _check_has_content(message: dict[str, Any], path: str) -> None:
     if message.get("content") is not None or any(message.get(key) for key in INSTEAD_OF_CONTENT):
         return
     if "content" not in message:

@@ -28,7 +28,7 @@ class CompletionTokensDetails(TypedDict):
 class Usage(TypedDict):
     """Tokens of one call, as the provider counted them."""
 
-    prompt_tokens: Annotated[Count, Field(description="Those of the cache included.")]
+    prompt_tokens: Annotated[Count, Field(description="Includes cached tokens.")]
     completion_tokens: Count
     total_tokens: Count
     prompt_tokens_details: NotRequired[PromptTokensDetails | None]
@@ -46,7 +46,7 @@ class AnsweredCustom(TypedDict):
 
 
 class AnsweredToolCall(TypedDict):
-    """A tool that the model wants called: `function` or `custom` says which, as `type` does."""
+    """A tool call of the model, in `function` or `custom` according to its `type`."""
 
     id: str
     type: Annotated[str, Field(examples=["function"])]
@@ -55,7 +55,7 @@ class AnsweredToolCall(TypedDict):
 
 
 class ThinkingBlock(TypedDict):
-    """Reasoning of an Anthropic model, signed, to be sent back as it is with a tool's result."""
+    """Signed reasoning of an Anthropic model. Send it back unchanged with a tool's result."""
 
     type: Literal["thinking", "redacted_thinking"]
     thinking: NotRequired[str]
@@ -69,7 +69,7 @@ class AnsweredMessage(TypedDict):
     refusal: str | None
     tool_calls: NotRequired[list[AnsweredToolCall] | None]
     reasoning_content: NotRequired[
-        Annotated[str | None, Field(description="What the model thought, where it tells.")]
+        Annotated[str | None, Field(description="The model's reasoning, if the provider sends it.")]
     ]
     thinking_blocks: NotRequired[list[ThinkingBlock] | None]
 
@@ -97,13 +97,13 @@ class CompletionChoice(TypedDict):
     logprobs: Logprobs | None
     finish_reason: FinishReason
     native_finish_reason: NotRequired[
-        Annotated[str | None, Field(description="The provider's own word for the end.")]
+        Annotated[str | None, Field(description="The provider's own finish reason.")]
     ]
     stop_sequence: NotRequired[str | None]
 
 
 class ChatCompletion(TypedDict):
-    """A whole answer."""
+    """A chat completion."""
 
     id: Annotated[str, Field(examples=["chatcmpl-0123456789abcdef0123456789abcdef"])]
     object: Literal["chat.completion"]
@@ -130,7 +130,7 @@ class ToolCallDelta(TypedDict):
 
 
 class Delta(TypedDict, total=False):
-    """What a chunk adds to the message; its first chunk says `role`."""
+    """The addition of a chunk to the message; the first chunk has `role`."""
 
     role: str | None
     content: str | None
@@ -160,7 +160,7 @@ class ChatCompletionChunk(TypedDict):
     usage: NotRequired[
         Annotated[
             Usage | None,
-            Field(description="Only where `stream_options` asks; null in all chunks but the last."),
+            Field(description="Only if `stream_options` asks; null in all chunks but the last."),
         ]
     ]
     service_tier: NotRequired[str | None]

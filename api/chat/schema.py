@@ -1,8 +1,8 @@
-"""The shape of a chat request, as OpenAI documents it; keys beyond these are left alone.
+"""The shape of a chat request, as OpenAI documents it. Further keys are not checked.
 
-Typed dictionaries, because nothing is built from a request: it is checked, and its own values are
-what a provider gets. All unions are decided by a function and carry tags, because a union that
-tries its members one after the other is slow, and tells the caller about all of them.
+These are typed dictionaries, since nothing is built from a request: it is checked, and the provider
+gets its own values. Each union has a function that selects the member by a tag: pydantic would
+otherwise try all members, which is slow and reports the errors of each.
 """
 
 from __future__ import annotations
@@ -179,11 +179,11 @@ Stop = Annotated[
 class ChatBody(TypedDict, total=False):
     """A request for a chat completion."""
 
-    # Errors are looked for in the order of these keys.
+    # The first error in the order of these keys is reported.
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
     messages: Required[Annotated[list[Message], NonEmpty, Field(max_length=MAX_MESSAGES)]]
-    # OpenRouter's: asked in this order should `model` fail.
+    # OpenRouter's: the fallbacks, in this order, if `model` fails.
     models: Annotated[list[ModelName], Field(max_length=MAX_FALLBACKS, fail_fast=True)] | None
     stream: bool | None
     stream_options: StreamOptions | None
@@ -217,5 +217,5 @@ class ChatBody(TypedDict, total=False):
     user: Label | None
     safety_identifier: Label | None
     prompt_cache_key: Label | None
-    # The two spellings of the first are both OpenAI's: one in its reference, one in its clients.
+    # OpenAI's reference spells the first one way and its clients the other.
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None

@@ -18,7 +18,7 @@ chat = Blueprint("chat", __name__)
 @chat.post("/chat/completions")
 @keyed
 def create(key: KeyRecord) -> Response:
-    """Answer a chat completion, whole or as server-sent events."""
+    """Create a chat completion, whole or as server-sent events."""
     data = handler.read()
     route = handler.route_to(chat_request.model_name(data))
     asked = chat_request.chat_request(data, route.provider.extra_parameters)

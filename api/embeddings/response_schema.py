@@ -15,7 +15,7 @@ class EmbeddingVector(TypedDict):
     index: Count
     embedding: Annotated[
         list[float] | str,
-        Field(description="Numbers, or base64 of little-endian float32 where that was asked for."),
+        Field(description="Numbers, or base64 of little-endian float32, as requested."),
     ]
 
 

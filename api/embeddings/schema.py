@@ -16,9 +16,9 @@ from api.schemas.check import check
 from api.schemas.errors import TAG, invalid_request
 from api.schemas.fields import Choice, Label, Whole
 
-MAX_INPUTS = 2048  # texts of one request, and tokens of a text that stands alone
-MAX_DIMENSIONS = 2**31 - 1  # what a model can do is for its provider to say
-# OpenAI takes 300,000 tokens in one request; the rest is for the arrays around them.
+MAX_INPUTS = 2048  # texts in one request, and tokens of a single text
+MAX_DIMENSIONS = 2**31 - 1  # the provider checks the limit of the model
+# OpenAI accepts 300,000 tokens in one request; the rest is for the arrays around them.
 MAX_ELEMENTS = 310_000
 
 MEMBERS: dict[type, str] = {str: "texts", int: "tokens", list: "token_lists"}
@@ -26,7 +26,7 @@ EXPECTED = "one of a string, array of strings, array of integers, or array of in
 
 
 def _member(value: Any) -> str | None:
-    """Which kind of input this is: an array's first element decides."""
+    """The tag of this kind of input. The first element of an array decides."""
     if isinstance(value, str):
         return f"{TAG}text"
     if not isinstance(value, list):
@@ -42,14 +42,14 @@ def _not_empty(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_not_empty)]
 Token = Annotated[int, Field(ge=0), Whole]
-Many = Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)
-# How many tokens the model takes is for its provider to say.
-Some = Field(min_length=1, fail_fast=True)
+UpToMaxInputs = Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)
+# The provider checks how many tokens the model accepts.
+NonEmpty = Field(min_length=1, fail_fast=True)
 Input = Annotated[
     Annotated[Text, Tag("=text")]
-    | Annotated[list[Text], Many, Tag("=texts")]
-    | Annotated[list[Token], Many, Tag("=tokens")]
-    | Annotated[list[Annotated[list[Token], Some]], Many, Tag("=token_lists")],
+    | Annotated[list[Text], UpToMaxInputs, Tag("=texts")]
+    | Annotated[list[Token], UpToMaxInputs, Tag("=tokens")]
+    | Annotated[list[Annotated[list[Token], NonEmpty]], UpToMaxInputs, Tag("=token_lists")],
     Choice(_member, "wrong.type", "expected {expected}", {"expected": EXPECTED}),
 ]
 
@@ -57,7 +57,7 @@ Input = Annotated[
 class EmbeddingsBody(TypedDict, total=False):
     """A request for embeddings."""
 
-    # Errors are looked for in the order of these keys.
+    # The first error in the order of these keys is reported.
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
     input: Required[Input]
@@ -71,16 +71,16 @@ EMBEDDINGS_PARAMETERS = frozenset(EmbeddingsBody.__annotations__) - {"model"}
 
 
 def embeddings_request(data: Any, extra: Collection[str] = ()) -> CheckedRequest:
-    """The checked request; fields that OpenAI does not have are ignored, save those in `extra`.
+    """The checked request. Fields that are not OpenAI's are ignored, except those in `extra`.
 
-    It has the form of a chat request that is not streamed, with `input` in place of `messages`.
-    Raises InvalidRequest about the first thing that is wrong, in OpenAI's words.
+    It has the form of an unstreamed chat request, with `input` in place of `messages`. Raises
+    InvalidRequest for the first problem, with OpenAI's message.
     """
     model = model_name(data)
     check(EMBEDDINGS_REQUEST, data, invalid_request)
-    known = EMBEDDINGS_PARAMETERS.union(extra)
-    parameters = {k: v for k, v in data.items() if k in known and v is not None}
-    ignored = [name for name in data if name not in known and name != "model"]
+    accepted = EMBEDDINGS_PARAMETERS.union(extra)
+    parameters = {k: v for k, v in data.items() if k in accepted and v is not None}
+    ignored = [name for name in data if name not in accepted and name != "model"]
     return CheckedRequest(
         model=model, stream=False, include_usage=False, parameters=parameters, ignored=ignored
     )

@@ -19,7 +19,7 @@ embeddings = Blueprint("embeddings", __name__)
 @embeddings.post("/embeddings")
 @keyed
 def create(key: KeyRecord) -> Response:
-    """Answer with the embeddings of one text or of many."""
+    """Create the embeddings of one or more texts."""
     data = handler.read(MAX_ELEMENTS)
     route = handler.route_to(chat_request.model_name(data))
     asked = embeddings_request(data, route.provider.extra_parameters)

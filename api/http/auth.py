@@ -1,4 +1,4 @@
-"""Who is calling: the API key of the Authorization or the x-api-key header."""
+"""Authenticates a request by the API key in its Authorization or x-api-key header."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ MISSING = (
     "You didn't provide an API key. You need to provide your API key in an Authorization header "
     "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
 )
-LONGEST_HEADER = 256  # characters; a key of ours has 75
+LONGEST_HEADER = 256  # characters; a key of this service has 75
 
 
 class MissingKey(AuthenticationFailed):
-    """Raised when there is no key at all: OpenAI's answer to that has no code."""
+    """Raised when there is no key at all. OpenAI's error for that has no code."""
 
     code = None
     message = MISSING
 
 
 def authenticate(keys: KeyStore, header: str | None, plain: str | None = None) -> KeyRecord:
-    """The record of the key in an Authorization header or, where there is none, of a plain key.
+    """The record of the key in an Authorization header or, without one, of a plain key.
 
-    Raises AuthenticationFailed, and QueueUnavailable where Redis cannot be asked.
+    Raises AuthenticationFailed, and QueueUnavailable if Redis does not answer.
     """
     if not header and not plain:
         raise MissingKey
-    # A key is looked up once, however often it is given: the second header is not a second guess.
+    # Only one key is looked up, even if both headers are present.
     scheme, _, key = header.partition(" ") if header else ("bearer", "", plain or "")
     if scheme.lower() != "bearer" or len(header or key) > LONGEST_HEADER:
         raise AuthenticationFailed("Incorrect API key provided: ***.")
@@ -57,6 +57,6 @@ def keyed(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def public(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Marks a view that needs no key; a route with neither mark fails a test."""
+    """Mark a view that needs no key. A test fails for a route that is neither public nor keyed."""
     view.access = "public"  # type: ignore[attr-defined]
     return view

@@ -1,4 +1,4 @@
-"""Reads a request's JSON body, or says exactly why not."""
+"""Reads a request's JSON body."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _read(environ: dict[str, Any], limit: int, timeout: float) -> bytes:
     if length is None and not environ.get("HTTP_TRANSFER_ENCODING"):
         length = 0
     if length is not None and length > limit:
-        raise PayloadTooLarge(f"The request body is too large: {limit} bytes are allowed.")
+        raise PayloadTooLarge(f"The request body is too large: at most {limit} bytes are allowed.")
     with gevent.Timeout(timeout, BodyTimeout()):
         try:
             body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
@@ -64,13 +64,13 @@ def _read(environ: dict[str, Any], limit: int, timeout: float) -> bytes:
         except Exception:
             if length is not None:
                 raise
-            # gunicorn has kinds of its own for chunks that are none; their text quotes the body.
+            # gunicorn's own exceptions for malformed chunks quote the body.
             raise InvalidRequest(
-                "The request body is not what HTTP/1.1 calls chunked.", code="invalid_chunks"
+                "The request body is not valid chunked encoding.", code="invalid_chunks"
             ) from None
     if length is None and len(body) > limit:
-        raise PayloadTooLarge(f"The request body is too large: {limit} bytes are allowed.")
-    # gunicorn hands over what has come when the client closes early, and says nothing.
+        raise PayloadTooLarge(f"The request body is too large: at most {limit} bytes are allowed.")
+    # gunicorn returns the part that has arrived, without an error, when the client closes early.
     if length is not None and len(body) < length:
         raise _incomplete()
     return body

@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker: replies in one write, strict requests, a log that quotes nobody."""
+"""gunicorn's gevent worker: responses in one write, strict requests, a log without client data."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from gunicorn.workers.ggevent import GeventWorker
 
 log = logging.getLogger(__name__)
 
-# Bytes that the system takes for a client to which it cannot send them yet: by itself megabytes,
-# so that a thousand clients that do not read held gigabytes, and none was noticed.
+# Bytes that the system buffers for a client that does not read. Its default is megabytes, so a
+# thousand such clients held gigabytes and none was noticed.
 UNSENT_BYTES = 131_072
 NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 QUOTE = re.compile(r"b?['\"].*", re.DOTALL)
 
 
 class ReplySocket:
-    """A client's socket that holds the head of one reply back until its body begins.
+    """A client's socket that holds back the head of one response until its body begins.
 
     gunicorn sends the two apart, and each write wakes the reader: one fewer saved about 8 % of the
     web process' CPU time for a short answer (0.59 to 0.55 ms a call, at 64 connections).
@@ -37,10 +37,10 @@ class ReplySocket:
         self._begun = False
 
     def sendall(self, data: bytes) -> None:
-        """Send `data`, after the head if there is one; a head on its own waits.
+        """Send `data`, after the head if there is one. A head alone waits.
 
-        Raises OSError: EPIPE also where the client takes nothing for too long, since gunicorn
-        writes a traceback for whatever it does not know as a client's leaving.
+        Raises OSError. It is EPIPE also for a client that reads nothing for too long, since
+        gunicorn logs a traceback for all but a few errors of a closed connection.
         """
         if not self._begun and data.endswith(b"\r\n\r\n"):
             self._begun, self._head = True, data
@@ -48,16 +48,16 @@ class ReplySocket:
         if self._head:
             data, self._head = self._head + data, b""
         try:
-            # gevent's sendall() asks for the size of the buffer each time; most events fit into it.
+            # gevent's sendall() queries the size of the buffer each time; most events fit into it.
             sent = self._connection.send(data)
             if sent < len(data):
                 self._connection.sendall(data[sent:])
         except TimeoutError:
-            log.info("a client takes nothing: it is cut off")
-            raise BrokenPipeError(errno.EPIPE, "the client takes nothing") from None
+            log.info("a client reads nothing: its connection is closed")
+            raise BrokenPipeError(errno.EPIPE, "the client reads nothing") from None
 
     def flush(self) -> None:
-        """Send the head of a reply that has no body."""
+        """Send the head of a response without a body."""
         if self._head:
             self.sendall(b"")
 
@@ -66,22 +66,22 @@ class ReplySocket:
 
 
 class StrictRequest(Request):  # type: ignore[misc]
-    """A request, without what gunicorn lets pass and a proxy in front may read otherwise."""
+    """A request that rejects what gunicorn accepts and a proxy may read differently."""
 
     def parse(self, unreader: Any) -> Any:
-        """What follows the head; raises gunicorn's errors for a head that is none."""
+        """The bytes after the head; raises gunicorn's errors for a malformed head."""
         rest = super().parse(unreader)
         # An absolute target is for a proxy, an authority for a tunnel: this is neither.
         if not self.uri.startswith("/"):
             raise InvalidRequestLine("not an origin-form target")
-        # What the C parser makes of a folded header (RFC 9112, 5.2: reject).
+        # The C parser leaves the name of a folded header empty (RFC 9112, 5.2: reject).
         if any(not name for name, _ in self.headers):
             raise InvalidHeader("folded header")
         return rest
 
     def _parse_fast(self, unreader: Any, buf: bytearray) -> Any:
         rest = super()._parse_fast(unreader, buf)
-        # To the C parser a bare LF ends a line, to others it is part of a header's value.
+        # A bare LF ends a line for the C parser, and is part of a header's value for others.
         head = buf[: len(buf) - len(rest)]
         if head.count(b"\n") != head.count(b"\r\n"):
             raise InvalidHeader("bare LF as line terminator")
@@ -89,10 +89,10 @@ class StrictRequest(Request):  # type: ignore[misc]
 
 
 class Log(Logger):  # type: ignore[misc]
-    """gunicorn's log, without what clients sent: a broken request may hold a key or a prompt."""
+    """gunicorn's log, without client data: a malformed request may hold a key or a prompt."""
 
     def warning(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Log a warning; of an invalid request, its kind and where it came from."""
+        """Log a warning; for an invalid request, only its kind and origin."""
         if isinstance(msg, str) and msg.startswith("Invalid request"):
             msg = QUOTE.sub("...", msg)
         super().warning(msg, *args, **kwargs)
@@ -114,7 +114,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
             self.connections -= 1
 
     def init_process(self) -> None:
-        """Run until the end; gunicorn has no setting for the requests that its parser makes."""
+        """Run the worker. gunicorn has no setting for the request class of its parser."""
         RequestParser.mesg_class = StrictRequest
         super().init_process()
 

@@ -1,4 +1,4 @@
-"""What every response carries, whoever made it: its request id, and CORS where it is allowed."""
+"""Headers of every response: its request id and, where allowed, CORS."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PREFLIGHT_SECONDS = "600"
 
 
 def register(app: Flask, origins: tuple[str, ...]) -> None:
-    """Add the headers to every response; `origins` may call from a browser ("*": any)."""
+    """Add the headers to every response; browsers may call from `origins` ("*": from any)."""
 
     @app.before_request
     def answer_preflight() -> Response | None:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        asked = request.headers.get("Access-Control-Request-Method")
-        if request.method == "OPTIONS" and asked and _allowed(origins):
+        request_id = request.headers.get("X-Request-Id", "")
+        g.request_id = request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
+        requested = request.headers.get("Access-Control-Request-Method")
+        if request.method == "OPTIONS" and requested and _allowed(origins):
             return Response(status=204, headers=_preflight())
         return None
 
@@ -43,9 +43,9 @@ def _allowed(origins: tuple[str, ...]) -> bool:
 
 
 def _preflight() -> dict[str, str]:
-    # OpenAI's JavaScript client sends a dozen headers of its own: what is asked for is allowed.
-    asked = request.headers.get("Access-Control-Request-Headers", "")
-    names = [name for name in re.split(r"[,\s]+", asked) if HEADER_NAME.fullmatch(name)]
+    # OpenAI's JavaScript client sends a dozen headers of its own: all requested ones are allowed.
+    requested = request.headers.get("Access-Control-Request-Headers", "")
+    names = [name for name in re.split(r"[,\s]+", requested) if HEADER_NAME.fullmatch(name)]
     return {
         "Access-Control-Allow-Methods": "GET, POST",
         "Access-Control-Allow-Headers": ", ".join(names[:64]) or "Authorization, Content-Type",

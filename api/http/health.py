@@ -1,4 +1,4 @@
-"""GET /health, for anyone: is this process up? GET /health/ready: can it do its job?"""
+"""GET /health: the process is up. GET /health/ready: it can answer calls."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from gateway.queue import commands
 
 health = Blueprint("health", __name__)
 
-# By hand, for the order of the keys and the spaces that the documentation shows.
+# Written by hand for the key order and the spaces that the documentation shows.
 ALIVE = f'{{"status": "ok", "service": "{SERVICE}", "version": "{VERSION}"}}'
 
 
 @health.get("/health")
 @public
 def alive() -> Response:
-    """Answers as long as this process does."""
+    """Return 200 as long as this process runs."""
     return Response(ALIVE, content_type="application/json")
 
 
 @health.get("/health/ready")
 @public
 def ready() -> Response:
-    """200 where Redis answers, a worker lives and this process is not being stopped; else 503."""
+    """Return 200 if Redis answers, a worker runs and this process is not draining; else 503."""
     broker = services().broker
     redis, workers = True, 0
     try:

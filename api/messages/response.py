@@ -17,7 +17,7 @@ STOP_REASONS = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
-# Some compatible providers tell reasons of their own in `native_finish_reason`.
+# Other providers also send `native_finish_reason`, with values of their own.
 NATIVE = frozenset(
     {"end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal"}
     | {"model_context_window_exceeded"}
@@ -25,13 +25,12 @@ NATIVE = frozenset(
 
 
 def message(identity: Data, answer: Data) -> dict[str, Any]:
-    """The whole message; `identity` is its `id` and `model`.
+    """The message object; `identity` is its `id` and `model`.
 
-    `answer` is a chat completion as gateway.chat has it. A message has one choice: the first.
+    `answer` is a chat completion (see gateway/chat.py), of which the first choice is used.
     """
     choice = answer["choices"][0] if answer.get("choices") else {}
-    said = choice.get("message") or {}
-    blocks = list(_content(said, identity["id"]))
+    blocks = list(_content(choice.get("message") or {}, identity["id"]))
     return {
         **empty(identity),
         "content": blocks,
@@ -41,7 +40,7 @@ def message(identity: Data, answer: Data) -> dict[str, Any]:
 
 
 def empty(identity: Data) -> dict[str, Any]:
-    """A message of which nothing is known yet, as a stream begins with."""
+    """A message without content, as the first event of a stream has it."""
     return {
         "id": identity["id"],
         "type": "message",
@@ -55,9 +54,9 @@ def empty(identity: Data) -> dict[str, Any]:
 
 
 def stop(choice: Data, uses_tools: bool) -> dict[str, Any]:
-    """Why the message ended: `stop_reason`, `stop_sequence` and, where told, `stop_details`.
+    """Why the message ended: `stop_reason`, `stop_sequence` and, if present, `stop_details`.
 
-    Many providers say "stop" where a tool was forced; Anthropic's clients run tools only after
+    Many providers send "stop" after a forced tool call; Anthropic's clients run tools only after
     "tool_use".
     """
     reason = choice.get("native_finish_reason")
@@ -72,56 +71,58 @@ def stop(choice: Data, uses_tools: bool) -> dict[str, Any]:
     return ended
 
 
-def usage(counted: Data) -> dict[str, Any]:
-    """Anthropic's usage, whose `input_tokens` leave those of the cache out.
+def usage(chat_usage: Data) -> dict[str, Any]:
+    """Anthropic's usage, whose `input_tokens` exclude cached tokens.
 
-    0 stands where the provider has not counted: the API has no other word for it.
+    Counts that the provider does not report are 0: the API has no other value for them.
     """
-    prompt = counted.get("prompt_tokens_details") or {}
+    prompt = chat_usage.get("prompt_tokens_details") or {}
     read = prompt.get("cached_tokens") or 0
     written = prompt.get("cache_write_tokens") or 0
-    told: dict[str, Any] = {
-        "input_tokens": max((counted.get("prompt_tokens") or 0) - read - written, 0),
+    result: dict[str, Any] = {
+        "input_tokens": max((chat_usage.get("prompt_tokens") or 0) - read - written, 0),
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": read,
-        "output_tokens": counted.get("completion_tokens") or 0,
+        "output_tokens": chat_usage.get("completion_tokens") or 0,
     }
     if isinstance(prompt.get("cache_creation"), dict):
-        told["cache_creation"] = prompt["cache_creation"]
-    completion = counted.get("completion_tokens_details") or {}
+        result["cache_creation"] = prompt["cache_creation"]
+    completion = chat_usage.get("completion_tokens_details") or {}
     if completion.get("reasoning_tokens") is not None:
-        told["output_tokens_details"] = {"thinking_tokens": completion["reasoning_tokens"]}
-    return told
+        result["output_tokens_details"] = {"thinking_tokens": completion["reasoning_tokens"]}
+    return result
 
 
 def tool_use(ident: str | None, name: str, message_id: str, index: int) -> Block:
-    """The beginning of a tool_use block; some servers give calls no id."""
+    """A tool_use block without input. A call without an id, as some servers send it, gets one."""
     ident = ident or f"toolu_{message_id.removeprefix('msg_')}_{index}"
     return {"type": "tool_use", "id": ident, "name": name, "input": {}}
 
 
 def thinking(text: str = "") -> Block:
-    """A thinking block that nobody has signed: not every provider signs."""
+    """A thinking block without a signature, which only Anthropic provides."""
     return {"type": "thinking", "thinking": text, "signature": ""}
 
 
-def _content(said: Data, message_id: str) -> Iterator[Block]:
-    if said.get("thinking_blocks"):
-        yield from said["thinking_blocks"]
-    elif said.get("reasoning_content"):
-        yield thinking(said["reasoning_content"])
-    for text in (said.get("content"), said.get("refusal")):
+def _content(chat_message: Data, message_id: str) -> Iterator[Block]:
+    if chat_message.get("thinking_blocks"):
+        yield from chat_message["thinking_blocks"]
+    elif chat_message.get("reasoning_content"):
+        yield thinking(chat_message["reasoning_content"])
+    for text in (chat_message.get("content"), chat_message.get("refusal")):
         if text:
             yield {"type": "text", "text": text}
-    for index, call in enumerate(said.get("tool_calls") or ()):
+    for index, call in enumerate(chat_message.get("tool_calls") or ()):
         function = call.get("function") or {}
         block = tool_use(call.get("id"), function.get("name") or "", message_id, index)
         yield {**block, "input": _input(function.get("arguments") or "{}")}
 
 
-def _input(said: str) -> dict[str, Any]:
-    """A call's arguments, an object. What is none (cut short, or made badly) is kept as it is:
-    the tool will refuse it, which is better than being run without its arguments.
+def _input(text: str) -> dict[str, Any]:
+    """A call's arguments as an object.
+
+    Text that is no object (cut short, or malformed) is kept under a key of its own: the tool will
+    refuse it, which is better than a run without arguments.
     """
-    value = arguments(said)
-    return {"invalid_json": said} if value is None else value
+    value = arguments(text)
+    return {"invalid_json": text} if value is None else value

@@ -1,4 +1,4 @@
-"""The shape of Anthropic's Messages answers, for the OpenAPI document alone.
+"""The shape of Anthropic's Messages responses, for the OpenAPI document alone.
 
 From Anthropic's API reference: "Messages" and "Streaming messages".
 """
@@ -32,7 +32,7 @@ class TextBlock(TypedDict):
 
 
 class SignedThinkingBlock(TypedDict):
-    """What the model thought; send it back as it is with a tool's result."""
+    """The model's reasoning. Send it back unchanged with a tool's result."""
 
     type: Literal["thinking"]
     thinking: str
@@ -45,7 +45,7 @@ class RedactedThinkingBlock(TypedDict):
 
 
 class ToolUseBlock(TypedDict):
-    """A tool that the model wants called."""
+    """A tool call of the model."""
 
     type: Literal["tool_use"]
     id: str
@@ -66,7 +66,7 @@ class ThinkingTokens(TypedDict):
 
 
 class MessageUsage(TypedDict):
-    """Tokens of one call; unlike OpenAI's, `input_tokens` leaves those of the cache out."""
+    """Tokens of one call. Unlike OpenAI's, `input_tokens` excludes cached tokens."""
 
     input_tokens: Count
     output_tokens: Count
@@ -77,7 +77,7 @@ class MessageUsage(TypedDict):
 
 
 class Message(TypedDict):
-    """A whole answer in Anthropic's form."""
+    """A message, complete."""
 
     id: Annotated[str, Field(examples=["msg_0123456789abcdef0123456789abcdef"])]
     type: Literal["message"]

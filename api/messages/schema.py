@@ -1,7 +1,7 @@
-"""Checks a request of Anthropic's Messages API, in Anthropic's words.
+"""Checks a request of Anthropic's Messages API, with Anthropic's error messages.
 
-Anthropic's own API validates with pydantic and tells pydantic's messages behind a dotted path
-("max_tokens: Field required"); so does this. What leaves here are the caller's own values.
+Anthropic's own API validates with pydantic and puts a dotted path before pydantic's message
+("max_tokens: Field required"); so does this. The caller's own values are passed on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_STOPS = 8191
 MIN_BUDGET = 1024  # tokens
 MAX_ECHO = 64  # characters of a caller's value that a message may repeat
 
-# What would change the answer if it were left out, and cannot be done here.
+# Fields that are not supported and would change the result if they were ignored.
 REFUSED = {
     "mcp_servers": "MCP servers are not called by this service",
     "container": "containers are not kept by this service",
@@ -40,7 +40,7 @@ ToolName = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,128}$")]
 
 
 class Tool(TypedDict):
-    """A tool that the caller runs. Those that Anthropic runs or defines have another `type`."""
+    """A tool that the caller runs. Tools that Anthropic runs or defines have another `type`."""
 
     type: NotRequired[Literal["custom"] | None]
     name: ToolName
@@ -113,7 +113,7 @@ class Metadata(TypedDict, total=False):
 class MessagesBody(TypedDict, total=False):
     """A request for a message."""
 
-    # Errors are looked for in the order of these keys.
+    # The first error in the order of these keys is reported.
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
     max_tokens: Required[TokenLimit]
@@ -138,7 +138,7 @@ MESSAGES_REQUEST = TypeAdapter(MessagesBody)
 
 
 def model_name(data: Any) -> str:
-    """The name of the model that a request asks for: 1 to 256 printable characters.
+    """The name of the model in a request: 1 to 256 printable characters.
 
     Raises InvalidRequest when the request is not an object or names no such model.
     """
@@ -155,19 +155,19 @@ def model_name(data: Any) -> str:
 
 
 def checked(data: Any) -> dict[str, Any]:
-    """The request itself, checked and without nulls at its top.
+    """The request itself, checked and without nulls at the top level.
 
     Raises InvalidRequest about the first thing that is wrong; `param` is its dotted path.
     """
     model_name(data)
-    check(MESSAGES_REQUEST, data, _first)
+    check(MESSAGES_REQUEST, data, _to_error)
     body = {name: value for name, value in data.items() if value is not None}
     _check_whole(body)
     return body
 
 
 def _check_whole(body: dict[str, Any]) -> None:
-    """What one field alone cannot show."""
+    """Check the rules that involve several fields."""
     for name, reason in REFUSED.items():
         if body.get(name):
             raise _invalid(name, f"Extra inputs are not permitted: {reason}")
@@ -178,24 +178,24 @@ def _check_whole(body: dict[str, Any]) -> None:
     for i, message in enumerate(body["messages"]):
         for j, block in enumerate(_blocks(message)):
             kind, role = block["type"], message["role"]
-            if SAID_BY.get(kind, role) != role:
+            if BLOCK_ROLES.get(kind, role) != role:
                 reason = f"`{kind}` blocks are not allowed in messages of role '{role}'"
                 raise _invalid(f"messages.{i}.content.{j}", reason)
     _check_tool_use(body["messages"])
 
 
 def _check_tool_use(messages: list[dict[str, Any]]) -> None:
-    """Every use of a tool has its result in the turn that follows, and every result its use."""
-    waiting: set[str] = set()
-    asking = 0  # where the last turn stands that uses tools
+    """Check that every tool_use block has its result in the next turn, and every result its use."""
+    open_ids: set[str] = set()
+    last_use = 0  # index of the last turn that uses tools
     for i, message in enumerate(messages):
-        if message["role"] == "assistant" and waiting and asking != i - 1:
-            raise _without_result(asking, waiting)
+        if message["role"] == "assistant" and open_ids and last_use != i - 1:
+            raise _without_result(last_use, open_ids)
         for j, block in enumerate(_blocks(message)):
             if block["type"] == "tool_use":
-                waiting.add(block["id"])
-                asking = i
-            elif block["type"] == "tool_result" and block["tool_use_id"] not in waiting:
+                open_ids.add(block["id"])
+                last_use = i
+            elif block["type"] == "tool_result" and block["tool_use_id"] not in open_ids:
                 raise _invalid(
                     f"messages.{i}.content.{j}",
                     f"unexpected `tool_use_id` found in `tool_result` blocks:"
@@ -203,22 +203,22 @@ def _check_tool_use(messages: list[dict[str, Any]]) -> None:
                     " corresponding `tool_use` block in the previous message.",
                 )
             elif block["type"] == "tool_result":
-                waiting.remove(block["tool_use_id"])
-    if waiting:
-        raise _without_result(asking, waiting)
+                open_ids.remove(block["tool_use_id"])
+    if open_ids:
+        raise _without_result(last_use, open_ids)
 
 
-def _without_result(asking: int, waiting: set[str]) -> InvalidRequest:
+def _without_result(last_use: int, open_ids: set[str]) -> InvalidRequest:
     return _invalid(
-        f"messages.{asking}",
+        f"messages.{last_use}",
         "`tool_use` ids were found without `tool_result` blocks immediately after:"
-        f" {', '.join(sorted(map(_echo, waiting)))}. Each `tool_use` block must have a"
+        f" {', '.join(sorted(map(_echo, open_ids)))}. Each `tool_use` block must have a"
         " corresponding `tool_result` block in the next message.",
     )
 
 
-# Kind of block -> who may say it; what is not here anybody may.
-SAID_BY = {
+# Type of block -> the role whose messages may have it. All roles may have the others.
+BLOCK_ROLES = {
     "image": "user",
     "document": "user",
     "tool_result": "user",
@@ -237,8 +237,8 @@ def _invalid(path: str, reason: str) -> InvalidRequest:
     return InvalidRequest(f"{path}: {reason}", param=path)
 
 
-def _first(error: ValidationError) -> InvalidRequest:
-    first = error.errors(include_url=False)[0]
+def _to_error(problem: ValidationError) -> InvalidRequest:
+    first = problem.errors(include_url=False)[0]
     loc, value, facts = first["loc"], first["input"], first.get("ctx", {})
     reason: str = first["msg"]
     if first["type"] == "wrong.member":

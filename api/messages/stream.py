@@ -1,4 +1,4 @@
-"""The deltas of a chat stream as the content blocks of an Anthropic message, one by one."""
+"""Turns the deltas of a chat stream into the content blocks of an Anthropic message."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ THINKING = "thinking"
 class ContentBlocks:
     """Opens, fills and closes the blocks of one message; only the last one is ever open.
 
-    A chat stream does not say where a text or a call ends: that something else begins ends it.
+    A chat stream does not mark where a text or a call ends: the next one ends it.
     """
 
     def __init__(self, message_id: str) -> None:
         self._message_id = message_id
         self._count = 0
         self._open: str | int | None = None  # TEXT, THINKING or the index of a tool call
-        self._thought = ""  # what the open block of thinking holds
-        self._calls: dict[int, Event] = {}  # those that still lack a name
+        self._thinking = ""  # the text of the open thinking block
+        self._unnamed_calls: dict[int, Event] = {}  # calls whose name has not arrived
         self._begun: set[int] = set()
 
     @property
@@ -36,17 +36,17 @@ class ContentBlocks:
 
     @property
     def unnamed(self) -> bool:
-        """Whether a call has begun of which nobody knows which tool it calls."""
-        return bool(self._calls)
+        """Whether the name of some tool call has not arrived."""
+        return bool(self._unnamed_calls)
 
     def events(self, delta: Data) -> Iterator[Event]:
         """The events of one delta.
 
-        Raises UpstreamBadResponse where a call goes on after another one has begun: a message has
-        no place for that.
+        Raises UpstreamBadResponse for a call that continues after another one has begun, which a
+        message cannot express.
         """
         if text := delta.get("reasoning_content"):
-            yield from self._think(text)
+            yield from self._thinking_text(text)
         for block in delta.get("thinking_blocks") or ():
             yield from self._thinking_block(block)
         for text in (delta.get("content"), delta.get("refusal")):
@@ -57,7 +57,7 @@ class ContentBlocks:
             yield from self._call(call)
 
     def close(self) -> Iterator[Event]:
-        """The end of the open block, if there is one."""
+        """The event that ends the open block, if there is one."""
         if self._open is not None:
             self._open = None
             yield {"type": "content_block_stop", "index": self._count - 1}
@@ -72,23 +72,23 @@ class ContentBlocks:
     def _delta(self, delta: Data) -> Event:
         return {"type": "content_block_delta", "index": self._count - 1, "delta": delta}
 
-    def _think(self, text: str) -> Iterator[Event]:
+    def _thinking_text(self, text: str) -> Iterator[Event]:
         if self._open != THINKING:
-            self._thought = ""
+            self._thinking = ""
         yield from self._enter(THINKING, thinking())
-        self._thought += text
+        self._thinking += text
         yield self._delta({"type": "thinking_delta", "thinking": text})
 
     def _thinking_block(self, block: Data) -> Iterator[Event]:
-        """A block that has ended. Its text has come already, but for thinking that is not shown."""
+        """A complete block. Its text has been sent already, unless the provider hides it."""
         if block["type"] != "thinking":
             yield from self._enter(block["type"], block)
             yield from self.close()
             return
         if self._open != THINKING:
-            self._thought = ""
+            self._thinking = ""
             yield from self._enter(THINKING, thinking())
-        if rest := block["thinking"].removeprefix(self._thought):
+        if rest := block["thinking"].removeprefix(self._thinking):
             yield self._delta({"type": "thinking_delta", "thinking": rest})
         if block.get("signature"):
             yield self._delta({"type": "signature_delta", "signature": block["signature"]})
@@ -99,15 +99,16 @@ class ContentBlocks:
         function = call.get("function") or {}
         arguments = function.get("arguments") or ""
         if index not in self._begun:
-            waiting = self._calls.setdefault(index, {"id": None, "name": "", "arguments": ""})
-            waiting["id"] = call.get("id") or waiting["id"]
-            waiting["name"] += function.get("name") or ""
-            waiting["arguments"] += arguments
-            if not waiting["name"]:
+            empty = {"id": None, "name": "", "arguments": ""}
+            unnamed = self._unnamed_calls.setdefault(index, empty)
+            unnamed["id"] = call.get("id") or unnamed["id"]
+            unnamed["name"] += function.get("name") or ""
+            unnamed["arguments"] += arguments
+            if not unnamed["name"]:
                 return
-            arguments = self._calls.pop(index)["arguments"]
+            arguments = self._unnamed_calls.pop(index)["arguments"]
             self._begun.add(index)
-            ident, name = waiting["id"], waiting["name"]
+            ident, name = unnamed["id"], unnamed["name"]
             yield from self._enter(index, tool_use(ident, name, self._message_id, index))
         if not arguments:
             return

@@ -1,4 +1,4 @@
-"""The turns of an Anthropic Messages request as chat messages."""
+"""Converts the turns of an Anthropic Messages request to chat messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Part: TypeAlias = dict[str, Any]
 Message: TypeAlias = dict[str, Any]
 
 THINKING = frozenset({"thinking", "redacted_thinking"})
-CACHED = frozenset({"text", "image_url", "file"})  # parts on which a cache breakpoint may stand
+CACHEABLE = frozenset({"text", "image_url", "file"})  # parts that can have a cache breakpoint
 
 
 def chat_messages(body: Data, native: bool) -> list[Message]:
@@ -28,7 +28,7 @@ def chat_messages(body: Data, native: bool) -> list[Message]:
     for turn in body["messages"]:
         messages += TURN_MAKERS[turn["role"]](turn["content"], native)
     if control := body.get("cache_control"):
-        _mark_last(messages[-1], control)
+        _set_last_breakpoint(messages[-1], control)
     return messages
 
 
@@ -37,14 +37,14 @@ def _system(content: Any, native: bool) -> list[Message]:
 
 
 def _user(content: Any, native: bool) -> list[Message]:
-    """A tool message for each result, then what else is said: in chat, results come first."""
+    """A tool message for each result, then the other blocks: in chat, results come first."""
     if isinstance(content, str):
         return [{"role": "user", "content": content}]
     results = [block for block in content if block["type"] == "tool_result"]
-    said = [block for block in content if block["type"] != "tool_result"]
+    others = [block for block in content if block["type"] != "tool_result"]
     messages = [_result(block, native) for block in results]
-    if said or not results:
-        messages.append({"role": "user", "content": _content(said, native)})
+    if others or not results:
+        messages.append({"role": "user", "content": _content(others, native)})
     return messages
 
 
@@ -56,7 +56,7 @@ def _result(block: Data, native: bool) -> Message:
     }
     if block.get("is_error"):
         message["is_error"] = True
-    return _marked(message, block)
+    return _with_cache_control(message, block)
 
 
 def _assistant(content: Any, native: bool) -> list[Message]:
@@ -64,11 +64,11 @@ def _assistant(content: Any, native: bool) -> list[Message]:
         return [{"role": "assistant", "content": content}]
     thoughts = [block for block in content if block["type"] in THINKING]
     calls = [_call(block) for block in content if block["type"] == "tool_use"]
-    said = [block for block in content if block["type"] == "text"]
+    texts = [block for block in content if block["type"] == "text"]
     message: Message = {"role": "assistant"}
-    if said or not calls:
-        message["content"] = _content(said, native)
-    # What no Anthropic model has signed comes from another one, which may want its own text back.
+    if texts or not calls:
+        message["content"] = _content(texts, native)
+    # Unsigned thinking comes from another provider, which may need its own text back.
     if signed := [thought for thought in thoughts if thought.get("signature", "redacted")]:
         message["thinking_blocks"] = signed
     elif thoughts:
@@ -92,7 +92,7 @@ TURN_MAKERS: dict[str, Callable[[Any, bool], list[Message]]] = {
 
 
 def _content(content: Any, native: bool) -> str | list[Part]:
-    """Text, or parts; no parts at all are an empty text, since chat has no empty array."""
+    """Text, or parts. No parts become an empty text, since chat has no empty array."""
     if isinstance(content, str):
         return content
     return [part for block in content for part in _parts(block, native)] or ""
@@ -100,8 +100,8 @@ def _content(content: Any, native: bool) -> str | list[Part]:
 
 def _parts(block: Data, native: bool) -> list[Part]:
     parts = list(PART_MAKERS[block["type"]](block, native))
-    if parts and parts[-1]["type"] in CACHED:
-        _marked(parts[-1], block)
+    if parts and parts[-1]["type"] in CACHEABLE:
+        _with_cache_control(parts[-1], block)
     return parts
 
 
@@ -116,9 +116,10 @@ def _image(block: Data, native: bool) -> Iterator[Part]:
 
 
 def _document(block: Data, native: bool) -> Iterator[Part]:
-    """A file, or its text; the model is told title and context as Anthropic tells its own."""
+    """A file or its text, with title and context as Anthropic passes them to its models."""
     source, title = block["source"], block.get("title")
-    unnamed = "" if native else "document.pdf"  # which OpenAI's kind wants, and Anthropic shows
+    # OpenAI-compatible providers require a name; Anthropic shows it to the model.
+    unnamed = "" if native else "document.pdf"
     if context := block.get("context"):
         yield {"type": "text", "text": context}
     if source["type"] == "base64":
@@ -131,10 +132,10 @@ def _document(block: Data, native: bool) -> Iterator[Part]:
     else:
         if title:
             yield {"type": "text", "text": title}
-        yield from _written(source, native)
+        yield from _text_parts(source, native)
 
 
-def _written(source: Data, native: bool) -> Iterable[Part]:
+def _text_parts(source: Data, native: bool) -> Iterable[Part]:
     content = source["data"] if source["type"] == "text" else source["content"]
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
@@ -156,14 +157,14 @@ def _data_url(source: Data) -> str:
     return f"data:{source['media_type']};base64,{source['data']}"
 
 
-def _marked(said: Part, block: Data) -> Part:
+def _with_cache_control(part: Part, block: Data) -> Part:
     if control := block.get("cache_control"):
-        said["cache_control"] = control
-    return said
+        part["cache_control"] = control
+    return part
 
 
-def _mark_last(message: Message, control: Data) -> None:
-    """Set a cache breakpoint at the end of the conversation, where chat has a place for one."""
+def _set_last_breakpoint(message: Message, control: Data) -> None:
+    """Set a cache breakpoint at the end of the conversation, if chat has a place for it there."""
     if message["role"] == "tool":
         message["cache_control"] = control
         return

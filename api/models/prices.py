@@ -1,6 +1,6 @@
-"""What a model's tokens cost: the catalogue's own word, else that of api/models/prices.json.
+"""The prices of a model's tokens: the catalogue's, or else those of api/models/prices.json.
 
-The file is made by tools/prices.py and never fetched. It is read at the first use.
+tools/prices.py generates the file, which is read at its first use.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Row = list[str | None]  # USD for a million tokens, in the order of PRICES
 
 
 def prices(row: ModelRow, model: str) -> dict[str, Decimal]:
-    """USD for one token of `model`, which `row` serves, by what it is (see PRICES).
+    """USD for one token of `model`, which `row` serves, by kind of token (see PRICES).
 
-    What is not known is absent.
+    Unknown prices are absent.
     """
     listed = _row(table().get(row.provider, {}), row.name_there(model)) or []
-    found = {name: Decimal(price) for name, price in zip(PRICES, listed, strict=False) if price}
-    return {name: price / MILLION for name, price in {**found, **row.prices}.items()}
+    by_kind = {name: Decimal(price) for name, price in zip(PRICES, listed, strict=False) if price}
+    return {name: price / MILLION for name, price in {**by_kind, **row.prices}.items()}
 
 
 def shown(price: Decimal) -> str:
@@ -44,8 +44,8 @@ def table() -> Mapping[str, Mapping[str, Row]]:
 
 
 def _row(rows: Mapping[str, Row], model: str) -> Row | None:
-    """The row of this very name, else of the longest beginning that has one."""
+    """The row of this name, or else of the longest prefix that has one."""
     if model in rows:
         return rows[model]
-    beginnings = [name for name in rows if name.endswith("*") and model.startswith(name[:-1])]
-    return rows[max(beginnings, key=len)] if beginnings else None
+    prefixes = [name for name in rows if name.endswith("*") and model.startswith(name[:-1])]
+    return rows[max(prefixes, key=len)] if prefixes else None

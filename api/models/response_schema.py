@@ -1,4 +1,4 @@
-"""The shape of the list of models that is answered, for the OpenAPI document alone."""
+"""The shape of models and their list, for the OpenAPI document alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Price = Annotated[str, Field(pattern=r"^\d+(\.\d+)?$", examples=["0.00000015"])]
 
 
 class Pricing(TypedDict, total=False):
-    """USD for one token, by what the token is. What is unknown is absent."""
+    """USD for one token, by kind of token. Unknown prices are absent."""
 
     prompt: Price
     completion: Price
@@ -22,7 +22,7 @@ class Pricing(TypedDict, total=False):
 
 
 class Model(TypedDict):
-    """One model. What is unknown is absent."""
+    """One model. Unknown values are absent."""
 
     id: Annotated[str, Field(examples=["openai/gpt-4o-mini"])]
     object: Literal["model"]
@@ -40,12 +40,12 @@ class Model(TypedDict):
     ]
     pricing: NotRequired[Pricing]
     supported_parameters: NotRequired[
-        Annotated[list[str], Field(description="Parameters that mean something to this model.")]
+        Annotated[list[str], Field(description="The parameters that this model supports.")]
     ]
 
 
 class ModelList(TypedDict):
-    """Every model that has a name of its own."""
+    """The models that have a name of their own."""
 
     object: Literal["list"]
     data: list[Model]

@@ -1,4 +1,4 @@
-"""GET /models and /models/{id}: OpenAI's list, and what OpenRouter tells of a model beside it."""
+"""GET /models and /models/{id}: OpenAI's list, with the fields that OpenRouter adds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gateway.catalogue.file import ModelRow
 
 models = Blueprint("models", __name__)
 
-# Kind of a model -> what may be sent to it besides what it is asked.
+# Kind of a model -> its parameters besides the input itself.
 PARAMETERS_BY_KIND = {
     "chat": chat_request.CHAT_PARAMETERS - {"messages"},
     "embeddings": embeddings_schema.EMBEDDINGS_PARAMETERS - {"input"},
@@ -29,7 +29,7 @@ PARAMETERS_BY_KIND = {
 @models.get("/models")
 @keyed
 def list_models(key: KeyRecord) -> Response:
-    """Every model of the catalogue that has a name of its own."""
+    """List the models of the catalogue that have a name of their own."""
     catalogue = services().catalogue
     rows = [shown(row.id, row, catalogue) for row in catalogue.listed()]
     return _json({"object": "list", "data": rows})
@@ -38,15 +38,15 @@ def list_models(key: KeyRecord) -> Response:
 @models.get("/models/<path:model_id>")
 @keyed
 def get_model(key: KeyRecord, model_id: str) -> Response:
-    """One model; raises ModelNotFound."""
+    """Return one model; raises ModelNotFound."""
     catalogue = services().catalogue
     return _json(shown(model_id, catalogue.find(model_id), catalogue))
 
 
 def shown(model_id: str, row: ModelRow, catalogue: Catalogue) -> dict[str, Any]:
-    """OpenAI's model object. `available` tells whether its provider is configured here.
+    """OpenAI's model object. `available` says whether its provider is configured.
 
-    `pricing` is in USD for one token, as strings. What is not known is absent.
+    `pricing` is in USD for one token, as strings. Unknown values are absent.
     """
     facts: dict[str, Any] = {
         "id": model_id,
@@ -71,9 +71,9 @@ def shown(model_id: str, row: ModelRow, catalogue: Catalogue) -> dict[str, Any]:
 
 
 def _supported(row: ModelRow, catalogue: Catalogue) -> list[str]:
-    """The parameters that mean something to this model, by name."""
+    """The names of the parameters that this model supports, sorted."""
     provider = catalogue.providers[row.provider]
-    if provider.wire == "demo":  # it reads none
+    if provider.wire == "demo":  # it ignores all parameters
         return []
     known = PARAMETERS_BY_KIND[row.kind].union(provider.extra_parameters)
     return sorted(name for name in known if rules.taken(row.parameters, name))

@@ -53,7 +53,7 @@ RESPONSES: dict[str, Any] = {
 class PlainSchema(GenerateJsonSchema):
     """JSON schemas without the titles that pydantic makes of field names.
 
-    Generators of clients take a title for the name of a class.
+    Client generators use a title as the name of a class.
     """
 
     def field_title_should_be_set(self, schema: Any) -> bool:
@@ -64,18 +64,18 @@ class PlainSchema(GenerateJsonSchema):
 def component_schemas(names: Collection[str]) -> dict[str, dict[str, Any]]:
     """The schemas of these REQUESTS and RESPONSES and of all they refer to, by name.
 
-    They are of JSON Schema 2020-12, as OpenAPI 3.1 wants it.
+    They follow JSON Schema 2020-12, as OpenAPI 3.1 requires.
     """
-    found = _schemas({name: TypeAdapter(RESPONSES[name]) for name in names if name in RESPONSES})
+    schemas = _schemas({name: TypeAdapter(RESPONSES[name]) for name in names if name in RESPONSES})
     for name in names:
         if name in REQUESTS:
-            # One at a time: each API has a name of its own for what others call the same.
-            _merge(found, _schemas({name: REQUESTS[name]}), owner=name)
-    return dict(sorted(found.items()))
+            # One at a time: APIs use one name for different shapes.
+            _merge(schemas, _schemas({name: REQUESTS[name]}), owner=name)
+    return dict(sorted(schemas.items()))
 
 
 def _schemas(adapters: dict[str, TypeAdapter[Any]]) -> dict[str, dict[str, Any]]:
-    """The schemas of these and of all they refer to, by name."""
+    """The schemas of the adapters and of all they refer to, by name."""
     keyed, rest = TypeAdapter.json_schemas(
         [(name, "validation", adapter) for name, adapter in adapters.items()],
         ref_template=f"{REF}{{model}}",
@@ -83,7 +83,7 @@ def _schemas(adapters: dict[str, TypeAdapter[Any]]) -> dict[str, dict[str, Any]]
     )
     parts: dict[str, dict[str, Any]] = rest.get("$defs", {})
     for (name, _), schema in keyed.items():
-        if "$ref" in schema:  # a class: it is there by its own name
+        if "$ref" in schema:  # a class, which is listed under its own name
             schema = parts.pop(schema["$ref"].removeprefix(REF))
         parts[name] = schema
     for part in parts.values():
@@ -91,17 +91,17 @@ def _schemas(adapters: dict[str, TypeAdapter[Any]]) -> dict[str, dict[str, Any]]
     return parts
 
 
-def _merge(found: dict[str, Any], parts: dict[str, Any], owner: str) -> None:
-    """Add the parts; one whose name has another meaning already is called after their owner."""
+def _merge(schemas: dict[str, Any], parts: dict[str, Any], owner: str) -> None:
+    """Add the parts. A part whose name is taken by another shape gets the owner's name in front."""
     renamed: dict[str, str] = {}
     while clashing := {
         name: owner + name
         for name, schema in parts.items()
-        if name in found and name not in renamed and found[name] != _renamed(schema, renamed)
+        if name in schemas and name not in renamed and schemas[name] != _renamed(schema, renamed)
     }:
         renamed |= clashing
     for name, schema in parts.items():
-        found[renamed.get(name, name)] = _renamed(schema, renamed)
+        schemas[renamed.get(name, name)] = _renamed(schema, renamed)
 
 
 def _renamed(schema: Any, names: dict[str, str]) -> Any:

@@ -1,6 +1,6 @@
-"""GET /openapi.json: what this service takes and answers, as an OpenAPI 3.1 document.
+"""GET /openapi.json: the service's API as an OpenAPI 3.1 document.
 
-Generated when first asked for, from the app's routes, api/openapi/operations.py, the schemas that
+Generated at the first request, from the app's routes, api/openapi/operations.py, the schemas that
 requests are checked with, and the classes of errors.
 """
 
@@ -25,21 +25,21 @@ EVENTS = "text/event-stream"
 
 RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {
-        "description": "Names this request in the service's logs; the caller's own where it sent "
-        "one of at most 64 plain characters.",
+        "description": "Identifies this request in the service's logs: the caller's own id if it "
+        "sent one of at most 64 plain characters.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
     },
     "X-Ignored-Parameters": {
-        "description": "Fields of the request that nobody knows or that the model does not take.",
+        "description": "Fields of the request that are unknown or that the model does not support.",
         "schema": {"type": "string"},
     },
     "Warning": {
-        "description": "Says when the model will be shut down, and who answers in its place.",
+        "description": "When the model will be shut down, or which model answered instead.",
         "schema": {"type": "string"},
     },
     "request-id": {
-        "description": "The same as `X-Request-Id`, by Anthropic's name.",
+        "description": "The value of `X-Request-Id`, under Anthropic's name.",
         "schema": {"type": "string"},
     },
     "Retry-After": {
@@ -47,8 +47,8 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "integer", "minimum": 1, "maximum": 120},
     },
     "x-should-retry": {
-        "description": "`false`: do not repeat the call, the provider may have acted on it. "
-        "`true`: it is safe to repeat.",
+        "description": "`false`: do not repeat the call, the provider may have processed it. "
+        "`true`: the call is safe to repeat.",
         "schema": {"type": "string", "enum": ["true", "false"]},
     },
     "WWW-Authenticate": {"schema": {"type": "string"}},
@@ -56,13 +56,13 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
 
 REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {
-        "description": "A name for this request, of at most 64 letters, digits, `_` and `-`. "
-        "Anything else is replaced.",
+        "description": "An id for this request: at most 64 letters, digits, `_` and `-`. "
+        "Any other value is replaced.",
         "schema": {"type": "string"},
     },
     "X-Request-Timeout": {
-        "description": "Seconds after which the call is given up; the service's own deadline, "
-        "where that is earlier, stands. What is no positive number is ignored.",
+        "description": "Seconds after which the call is cancelled, if the service's own "
+        "deadline is not earlier. Values other than positive numbers are ignored.",
         "schema": {"type": "string"},
     },
 }
@@ -71,13 +71,13 @@ SECURITY: dict[str, dict[str, Any]] = {
     "bearer": {
         "type": "http",
         "scheme": "bearer",
-        "description": "A key of this service: `Authorization: Bearer mk_inference_...`",
+        "description": "An API key of this service: `Authorization: Bearer mk_inference_...`",
     },
     "x-api-key": {
         "type": "apiKey",
         "in": "header",
         "name": "x-api-key",
-        "description": "The same key as Anthropic's clients send it: `x-api-key: mk_inference_...`",
+        "description": "An API key as Anthropic's clients send it: `x-api-key: mk_inference_...`",
     },
 }
 
@@ -90,7 +90,7 @@ def show() -> Response:
 
 
 def rendered() -> bytes:
-    """The current app's document as JSON, made once."""
+    """The current app's document as JSON, generated once."""
     pages = services().pages
     if openapi.name not in pages:
         pages[openapi.name] = orjson.dumps(document(current_app))
@@ -126,7 +126,7 @@ def document(app: Flask) -> dict[str, Any]:
 
 
 def _components(operations: list[Operation]) -> dict[str, Any]:
-    # The shapes of answers are of no use to a process that nobody asks for this.
+    # Only this document needs the shapes of responses: they are not imported before.
     from api.openapi.components import component_schemas
 
     return {
@@ -142,20 +142,22 @@ def _components(operations: list[Operation]) -> dict[str, Any]:
 
 
 def _routes(app: Flask) -> tuple[str, dict[str, str]]:
-    """The prefix of all paths, and who may use each route, in the order of OPERATIONS."""
+    """The prefix of all paths, and the access to each route, in the order of OPERATIONS."""
     rules = list(app.url_map.iter_rules())
     (own,) = (rule.rule for rule in rules if rule.endpoint == f"{openapi.name}.{show.__name__}")
     prefix = own.removesuffix(PATH)
-    found = {}
+    accesses = {}
     for rule in rules:
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(prefix))
         for method in rule.methods or ():
-            found[f"{method} {path}"] = getattr(app.view_functions[rule.endpoint], "access", "key")
-    return prefix, {name: found[name] for name in OPERATIONS if name in found}
+            accesses[f"{method} {path}"] = getattr(
+                app.view_functions[rule.endpoint], "access", "key"
+            )
+    return prefix, {name: accesses[name] for name in OPERATIONS if name in accesses}
 
 
 def _shapes(operations: list[Operation]) -> list[str]:
-    """The names of all shapes that these operations use, each once."""
+    """The names of all shapes that these operations use, without duplicates."""
     names = []
     for each in operations:
         names += [each.request, each.answer, each.events, *each.more.values(), each.failures.shape]
@@ -163,7 +165,7 @@ def _shapes(operations: list[Operation]) -> list[str]:
 
 
 def curl(method: str, path: str, key: bool, body: str) -> str:
-    """The command that calls an address of `$HOST`, with a key and a body where it wants them."""
+    """The curl command that calls an address of `$HOST`, with a key and a body where needed."""
     lines = [f"curl {'-X POST ' if method == 'POST' else ''}$HOST{path}"]
     if key:
         lines.append('-H "Authorization: Bearer mk_inference_YOUR_API_KEY"')
@@ -174,7 +176,7 @@ def curl(method: str, path: str, key: bool, body: str) -> str:
 
 def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
     row = OPERATIONS[name]
-    made: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "operationId": row.id,
         "tags": [row.tag],
         "summary": row.summary,
@@ -184,16 +186,16 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
         "x-codeSamples": [{"lang": "Shell", "source": sample}],
     }
     if row.request:
-        made["requestBody"] = _request_body(row)
-    made["responses"] = {
-        **({"200": _answer(row)} if row.media else {}),
+        operation["requestBody"] = _request_body(row)
+    operation["responses"] = {
+        **({"200": _success(row)} if row.media else {}),
         **{str(status): _body(row.tag, JSON, shape) for status, shape in row.more.items()},
         **{
             str(status): {"$ref": f"#/components/responses/{row.failures.name}{status}"}
             for status in row.failures.by_status()
         },
     }
-    return made
+    return operation
 
 
 def _parameters(name: str, is_call: bool) -> list[dict[str, Any]]:
@@ -214,26 +216,26 @@ def _request_body(row: Operation) -> dict[str, Any]:
     return {"required": True, "content": {JSON: content}}
 
 
-def _answer(row: Operation) -> dict[str, Any]:
-    """The response 200: a call's is an error where it fails after the status is spent."""
+def _success(row: Operation) -> dict[str, Any]:
+    """The response 200. That of a call is an error if it fails after the status was sent."""
     if not row.request:
         return _body(row.summary, row.media, row.answer)
-    made = _body(
-        "The answer; an error where the call fails after its status was sent.",
+    response = _body(
+        "The result, or an error if the call fails after its status was sent.",
         JSON,
         row.answer,
         row.failures.shape,
     )
     if row.events:
-        made["content"][EVENTS] = {"schema": _event(row)}
-    made["headers"] |= _headers(*row.headers)
-    return made
+        response["content"][EVENTS] = {"schema": _event(row)}
+    response["headers"] |= _headers(*row.headers)
+    return response
 
 
 def _event(row: Operation) -> dict[str, Any]:
     """One server-sent event, as OpenAPI 3.2 describes them ("Sequential Media Types").
 
-    3.1 leaves open what the schema of a stream is about; tools take it for that of its items.
+    OpenAPI 3.1 does not say what the schema of a stream describes; tools apply it to its events.
     """
     data: dict[str, Any] = {
         "type": "string",
@@ -249,30 +251,30 @@ def _event(row: Operation) -> dict[str, Any]:
 def _error_responses(operations: list[Operation]) -> dict[str, dict[str, Any]]:
     failures = {each.failures.name: each.failures for each in operations}
     return {
-        f"{name}{status}": _error_response(each, status, found)
+        f"{name}{status}": _error_response(each, status, errors)
         for name, each in failures.items()
-        for status, found in each.by_status().items()
+        for status, errors in each.by_status().items()
     }
 
 
-def _error_response(failures: Failures, status: int, found: list[GatewayError]) -> dict[str, Any]:
-    made = _body(" ".join(dict.fromkeys(map(_told, found))), JSON, failures.shape)
-    made["headers"] |= _headers(*failures.headers)
+def _error_response(failures: Failures, status: int, errors: list[GatewayError]) -> dict[str, Any]:
+    response = _body(" ".join(dict.fromkeys(map(_described, errors))), JSON, failures.shape)
+    response["headers"] |= _headers(*failures.headers)
     if status == 401:
-        made["headers"] |= _headers("WWW-Authenticate")
+        response["headers"] |= _headers("WWW-Authenticate")
     if status in (429, 503, 529):
-        made["headers"] |= _headers("Retry-After")
-    if any(error.should_retry is not None for error in found):
-        made["headers"] |= _headers("x-should-retry")
-    return made
+        response["headers"] |= _headers("Retry-After")
+    if any(error.should_retry is not None for error in errors):
+        response["headers"] |= _headers("x-should-retry")
+    return response
 
 
-def _told(error: GatewayError) -> str:
+def _described(error: GatewayError) -> str:
     return f"`{error.code}`: {error.message}" if error.code else error.message
 
 
 def _body(description: str, media: str, *shapes: str) -> dict[str, Any]:
-    """A response; without a shape its body is an object, or text where it is no JSON."""
+    """A response. Without a shape, its body is an object if it is JSON, and text otherwise."""
     named = [shape for shape in shapes if shape]
     bare = {"type": "object" if media == JSON else "string"}
     return {

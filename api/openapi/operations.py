@@ -1,7 +1,7 @@
-"""What each route takes and answers: the table behind the OpenAPI document.
+"""The requests and responses of each route: the table behind the OpenAPI document.
 
-Bodies are named as in `api.openapi.components`, paths without the service's prefix. A
-route without a row fails a test.
+Bodies are named as in `api.openapi.components`; paths have no prefix. A test fails for a route
+without a row.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from gateway.errors import GatewayError
 JSON = "application/json"
 
 TAGS = {
-    "Chat": "Ask a model.",
+    "Chat": "Call a model.",
     "Embeddings": "Turn text into vectors.",
-    "Models": "What can be asked for.",
-    "Service": "Is it up, and what is it.",
+    "Models": "The available models.",
+    "Service": "Health and documentation.",
 }
 
 NEVER_SENT = (
-    errors.CallCancelled,  # nobody is there to receive it
-    errors.NotFound,  # no operation's answer: no such address
-    errors.MethodNotAllowed,  # likewise
-    errors.Unavailable,  # only a base
+    errors.CallCancelled,  # the client has gone
+    errors.NotFound,  # belongs to no operation: there is no such address
+    errors.MethodNotAllowed,  # belongs to no operation either
+    errors.Unavailable,  # only a base class
 )
-# Statuses that a provider's refusal keeps (see providers/rejections.py).
+# Statuses of a provider's refusal that are passed on (see providers/errors.py).
 KEPT = (400, 409, 413, 415, 422)
 
 
@@ -38,9 +38,10 @@ def _status(error: GatewayError) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """The errors that an operation may answer with: one of each kind, and the shape of all bodies.
+    """The errors that an operation may return: one of each kind, and the shape of all bodies.
 
-    `status` tells an error's HTTP status, `headers` what such answers have beside those of all.
+    `status` returns an error's HTTP status. `headers` are those that such responses have in
+    addition to the headers of all errors.
     """
 
     name: str
@@ -51,10 +52,10 @@ class Failures:
 
     def by_status(self) -> dict[int, list[GatewayError]]:
         """The errors of each status, lowest status first."""
-        found: dict[int, list[GatewayError]] = {}
+        by_status: dict[int, list[GatewayError]] = {}
         for error in sorted(self.errors, key=self.status):
-            found.setdefault(self.status(error), []).append(error)
-        return found
+            by_status.setdefault(self.status(error), []).append(error)
+        return by_status
 
 
 PUBLIC = Failures("Public", (GatewayError(),))
@@ -81,11 +82,12 @@ MESSAGES_CALL = Failures(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What one route does, takes and answers; one without `media` answers with errors alone.
+    """What one route does, its request and its responses.
 
-    `example` is a body as a person writes it in JSON; `events` is the shape of the data of a
-    stream's events, `last_event` data that has another; `more` are statuses other than 200 whose
-    body is no error, with the names of their shapes.
+    `example` is a body as a person writes it in JSON. `answer` is the shape of the response 200,
+    and `media` its media type; a route without one returns errors only. `events` is the shape of
+    the data of a stream's events, and `last_event` data of another shape. `more` maps statuses
+    other than 200 whose body is no error to their shapes.
     """
 
     id: str
@@ -123,10 +125,10 @@ OPERATIONS: dict[str, Operation] = {
     "POST /chat/completions": Operation(
         id="createChatCompletion",
         tag="Chat",
-        summary="Answer a conversation",
+        summary="Create a chat completion",
         description=(
-            "OpenAI's chat completions, for any model. With `stream: true` the answer comes as "
-            "server-sent events, whose end is `data: [DONE]`."
+            "OpenAI's chat completions, for any model. With `stream: true` the response is a "
+            "stream of server-sent events that ends with `data: [DONE]`."
         ),
         request="ChatCompletionRequest",
         example=CHAT_EXAMPLE,
@@ -139,10 +141,10 @@ OPERATIONS: dict[str, Operation] = {
     "POST /messages": Operation(
         id="createMessage",
         tag="Chat",
-        summary="Answer a conversation in Anthropic's form",
+        summary="Create a message (Anthropic's API)",
         description=(
-            "Anthropic's Messages, for any model. With `stream: true` the answer comes as "
-            "server-sent events."
+            "Anthropic's Messages, for any model. With `stream: true` the response is a "
+            "stream of server-sent events."
         ),
         request="MessagesRequest",
         example=MESSAGES_EXAMPLE,
@@ -154,10 +156,10 @@ OPERATIONS: dict[str, Operation] = {
     "POST /responses": Operation(
         id="createResponse",
         tag="Chat",
-        summary="Answer a conversation in the form of OpenAI's Responses",
+        summary="Create a response (OpenAI's Responses API)",
         description=(
-            "For any model; nothing is stored. With `stream: true` the answer comes as "
-            "server-sent events."
+            "For any model; nothing is stored. With `stream: true` the response is a "
+            "stream of server-sent events."
         ),
         request="ResponsesRequest",
         example=RESPONSES_EXAMPLE,
@@ -169,16 +171,16 @@ OPERATIONS: dict[str, Operation] = {
     "GET /responses/{response_id}": Operation(
         id="getResponse",
         tag="Chat",
-        summary="Find a stored response",
-        description="There is none: nothing is stored.",
+        summary="Get a stored response",
+        description="Always 404: no response is stored.",
         media="",
         failures=STORED,
     ),
     "POST /embeddings": Operation(
         id="createEmbeddings",
         tag="Embeddings",
-        summary="Turn texts into vectors",
-        description="OpenAI's embeddings, for models that make them.",
+        summary="Create embeddings",
+        description="OpenAI's embeddings, for embedding models.",
         request="EmbeddingsRequest",
         example=EMBEDDINGS_EXAMPLE,
         answer="EmbeddingList",
@@ -195,34 +197,34 @@ OPERATIONS: dict[str, Operation] = {
     "GET /models/{model_id}": Operation(
         id="getModel",
         tag="Models",
-        summary="Show one model",
-        description="Its id may hold slashes, as they are or percent-encoded.",
+        summary="Get a model",
+        description="The id may contain slashes, plain or percent-encoded.",
         answer="Model",
         failures=LOOKUP,
     ),
     "GET /health": Operation(
         id="getHealth",
         tag="Service",
-        summary="Is the web process up?",
+        summary="Check that the web process is up",
         answer="Health",
     ),
     "GET /health/ready": Operation(
         id="getReadiness",
         tag="Service",
-        summary="Can calls be answered?",
-        description="200 where Redis answers and a worker lives, else 503.",
+        summary="Check that calls can be answered",
+        description="200 if Redis answers and a worker is running, 503 otherwise.",
         answer="Readiness",
         more={503: "Readiness"},
     ),
     "GET /openapi.json": Operation(
         id="getOpenApi",
         tag="Service",
-        summary="This document",
+        summary="Get this document",
     ),
     "GET /docs": Operation(
         id="getDocs",
         tag="Service",
-        summary="This document, to be read by people",
+        summary="Read this document as a page",
         media="text/html; charset=utf-8",
     ),
 }

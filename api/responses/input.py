@@ -1,7 +1,6 @@
-"""The input items of OpenAI's Responses API as chat messages.
+"""Converts the input items of OpenAI's Responses API to chat messages.
 
-Chat says in one message of the assistant what Responses says in several items: its reasoning, its
-text and its tool calls.
+Reasoning, text and tool calls are separate items in Responses, and one assistant message in chat.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ Data = Mapping[str, Any]
 Message = dict[str, Any]
 
 INSTEAD = "send the file itself in 'file_data'"
-DETAILS = {"original": "high"}  # the most that every chat model knows
+DETAILS = {"original": "high"}  # the highest that all chat models accept
 CALL_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
 
-def messages(asked: Data) -> list[Message]:
+def chat_messages(request: Data) -> list[Message]:
     """The conversation, `instructions` first.
 
-    Raises InvalidRequest, with its path into `input`, for what needs stored files, for a tool's
-    output that answers no call before it, and for damaged reasoning.
+    Raises InvalidRequest, with its path into `input`, for stored files, for a tool output without
+    a call before it, and for damaged reasoning.
     """
-    made: list[Message] = []
-    if asked.get("instructions"):
-        made.append({"role": "system", "content": asked["instructions"]})
-    if isinstance(asked["input"], str):
-        return [*made, {"role": "user", "content": asked["input"]}]
+    messages: list[Message] = []
+    if request.get("instructions"):
+        messages.append({"role": "system", "content": request["instructions"]})
+    if isinstance(request["input"], str):
+        return [*messages, {"role": "user", "content": request["input"]}]
     called: set[str] = set()
-    for index, item in enumerate(asked["input"]):
+    for index, item in enumerate(request["input"]):
         path = f"input[{index}]"
         kind = item.get("type") or "message"
         if kind in CALL_OUTPUTS and item["call_id"] not in called:
@@ -41,85 +40,86 @@ def messages(asked: Data) -> list[Message]:
             raise invalid("wrong.value", f"{path}.call_id", reason=reason)
         if kind in ("function_call", "custom_tool_call"):
             called.add(item["call_id"])
-        ITEM_READERS[kind](made, item, path)
-    return _complete(made)
+        ITEM_READERS[kind](messages, item, path)
+    return _complete(messages)
 
 
-def _complete(made: list[Message]) -> list[Message]:
-    """Without the reasoning that nothing came of; chat wants a content, if only null."""
+def _complete(messages: list[Message]) -> list[Message]:
+    """The messages with a `content`, which chat requires, and without those of reasoning alone."""
     complete = []
-    for message in made:
+    for message in messages:
         if "content" in message:
             complete.append(message)
         elif "tool_calls" in message:
             complete.append({"role": message["role"], "content": None, **message})
     if not complete:
-        raise invalid("wrong.value", "input", reason="there is no message in it")
+        raise invalid("wrong.value", "input", reason="expected at least one message")
     return complete
 
 
-def _message(made: list[Message], item: Data, path: str) -> None:
+def _message(messages: list[Message], item: Data, path: str) -> None:
     if item["role"] != "assistant":
         content = _content(item["content"], f"{path}.content")
-        made.append({"role": item["role"], "content": content})
+        messages.append({"role": item["role"], "content": content})
         return
-    message = _turn(made, begins=True)
+    message = _turn(messages, begins=True)
     content = _content(item["content"], f"{path}.content")
     if "content" in message:
         content = [*_as_parts(message["content"]), *_as_parts(content)]
     message["content"] = content
 
 
-def _reasoning(made: list[Message], item: Data, path: str) -> None:
+def _reasoning(messages: list[Message], item: Data, path: str) -> None:
     try:
         blocks = unsealed(item.get("encrypted_content") or "")
     except ValueError:
         path = f"{path}.encrypted_content"
-        raise invalid("wrong.value", path, reason="it is not what this service gave out") from None
-    thought = "".join(part["text"] for part in item.get("content") or item["summary"])
-    if not blocks and not thought:
+        reason = "expected the value that this service returned"
+        raise invalid("wrong.value", path, reason=reason) from None
+    text = "".join(part["text"] for part in item.get("content") or item["summary"])
+    if not blocks and not text:
         return
-    message = _turn(made, begins=True)
-    if thought:
-        message["reasoning_content"] = message.get("reasoning_content", "") + thought
+    message = _turn(messages, begins=True)
+    if text:
+        message["reasoning_content"] = message.get("reasoning_content", "") + text
     if blocks:
         message.setdefault("thinking_blocks", []).extend(blocks)
 
 
-def _function_call(made: list[Message], item: Data, path: str) -> None:
+def _function_call(messages: list[Message], item: Data, path: str) -> None:
     function = {"name": item["name"], "arguments": item["arguments"]}
-    _call(made, {"id": item["call_id"], "type": "function", "function": function})
+    _call(messages, {"id": item["call_id"], "type": "function", "function": function})
 
 
-def _custom_call(made: list[Message], item: Data, path: str) -> None:
+def _custom_call(messages: list[Message], item: Data, path: str) -> None:
     custom = {"name": item["name"], "input": item["input"]}
-    _call(made, {"id": item["call_id"], "type": "custom", "custom": custom})
+    _call(messages, {"id": item["call_id"], "type": "custom", "custom": custom})
 
 
-def _call(made: list[Message], call: dict[str, Any]) -> None:
-    _turn(made, begins=False).setdefault("tool_calls", []).append(call)
+def _call(messages: list[Message], call: dict[str, Any]) -> None:
+    _turn(messages, begins=False).setdefault("tool_calls", []).append(call)
 
 
-def _output(made: list[Message], item: Data, path: str) -> None:
+def _output(messages: list[Message], item: Data, path: str) -> None:
     content = _content(item["output"], f"{path}.output")
-    made.append({"role": "tool", "tool_call_id": item["call_id"], "content": content})
+    messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": content})
 
 
-def _turn(made: list[Message], begins: bool) -> Message:
-    """The assistant's message that an item belongs to; a new one where none is open.
+def _turn(messages: list[Message], begins: bool) -> Message:
+    """The assistant message that an item belongs to; a new one if none is open.
 
-    `begins`: the item is of a kind that begins an answer, so it belongs to no message that has its
-    text already. Tool calls keep a message open: chat wants nothing between them and their outputs.
+    `begins`: items of this type begin a turn, so they belong to no message that already has text.
+    Tool calls keep a message open: in chat, their outputs must follow directly.
     """
-    last = made[-1] if made else {"role": ""}
-    spoken = "content" in last and "tool_calls" not in last
-    if last["role"] != "assistant" or (begins and spoken):
-        made.append({"role": "assistant"})
-    return made[-1]
+    last = messages[-1] if messages else {"role": ""}
+    has_text = "content" in last and "tool_calls" not in last
+    if last["role"] != "assistant" or (begins and has_text):
+        messages.append({"role": "assistant"})
+    return messages[-1]
 
 
 def _content(content: Any, path: str) -> Any:
-    """Chat's content; a string where that says the same, since not every server takes parts."""
+    """Chat's content; a string if possible, since not every server accepts parts."""
     if isinstance(content, str):
         return content
     parts = [PART_MAKERS[part["type"]](part, f"{path}[{i}]") for i, part in enumerate(content)]
@@ -161,9 +161,9 @@ def _file(part: Data, path: str) -> dict[str, Any]:
     return {"type": "file", "file": {**name, "file_data": data}}
 
 
-def refuse_addresses(asked: Data) -> None:
-    """Raises InvalidRequest for files by their address, for a provider that takes none."""
-    items = asked["input"] if isinstance(asked["input"], list) else []
+def refuse_addresses(request: Data) -> None:
+    """Raise InvalidRequest for files by URL, for a provider that does not accept them."""
+    items = request["input"] if isinstance(request["input"], list) else []
     for i, item in enumerate(items):
         for name in ("content", "output"):
             parts = item.get(name) if isinstance(item.get(name), list) else []
@@ -174,8 +174,8 @@ def refuse_addresses(asked: Data) -> None:
 
 def _unsupported(path: str, instead: str) -> InvalidRequest:
     return InvalidRequest(
-        f"Unsupported parameter: '{path}' is not supported by this service, which keeps and"
-        f" fetches no files: {instead}.",
+        f"Unsupported parameter: '{path}' is not supported by this service, which neither"
+        f" stores nor fetches files: {instead}.",
         param=path,
         code="unsupported_parameter",
     )

@@ -1,7 +1,7 @@
-"""The output items of OpenAI's Responses API while they grow, and the events that tell of it.
+"""The output items of OpenAI's Responses API while they grow, and their events.
 
-Source: OpenAI's API reference, "Streaming events". An event is what stands in its `data:`, but for
-the sequence number.
+Source: OpenAI's API reference, "Streaming events". An event here is the object of its `data:` line,
+without the sequence number.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ Event = dict[str, Any]
 
 
 class Item(ABC):
-    """One item of a response's output: what all kinds of it share."""
+    """One item of a response's output: what all types of items share."""
 
     def __init__(self, item_id: str, index: int) -> None:
         self.id, self.index = item_id, index
 
     @abstractmethod
     def shown(self, status: str) -> dict[str, Any]:
-        """The item as it stands; `status` is "in_progress", "completed" or "incomplete"."""
+        """The item so far; `status` is "in_progress", "completed" or "incomplete"."""
 
     def added(self) -> Event:
         """Its first event."""
-        return self._event_of_all("added", "in_progress")
+        return self._item_event("added", "in_progress")
 
     @abstractmethod
     def closed(self, status: str) -> list[Event]:
@@ -34,40 +34,40 @@ class Item(ABC):
 
     def done(self, status: str) -> Event:
         """Its last event."""
-        return self._event_of_all("done", status)
+        return self._item_event("done", status)
 
     def event(self, kind: str, **more: Any) -> Event:
         """An event about a piece of it."""
         place = {"item_id": self.id, "output_index": self.index}
         return {"type": f"response.{kind}", **place, **more}
 
-    def _event_of_all(self, kind: str, status: str) -> Event:
+    def _item_event(self, kind: str, status: str) -> Event:
         place = {"type": f"response.output_item.{kind}", "output_index": self.index}
         return {**place, "item": self.shown(status)}
 
 
 class Reasoning(Item):
-    """What the model thought: its text as a summary, and its blocks for the client to keep.
+    """The model's reasoning: its text as a summary, and its blocks for the client to keep.
 
-    `kept`: whether the client gets the blocks. The summary's part begins with the first text.
+    `with_blocks`: whether the client gets the blocks. The summary begins with the first text.
     """
 
-    def __init__(self, number: str, index: int, kept: bool) -> None:
+    def __init__(self, number: str, index: int, with_blocks: bool) -> None:
         super().__init__(f"rs_{number}", index)
-        self._kept = kept
+        self._with_blocks = with_blocks
         self._pieces: list[str] = []
         self._blocks: list[ThinkingBlock] = []
 
     def shown(self, status: str) -> dict[str, Any]:
-        # Without a status: OpenAI's own have none, and clients send items back as they came.
+        # No status: OpenAI's have none either, and clients send items back unchanged.
         summary = [self._part()] if self._pieces else []
         item: dict[str, Any] = {"id": self.id, "type": "reasoning", "summary": summary}
-        if self._blocks and self._kept:
+        if self._blocks and self._with_blocks:
             item["encrypted_content"] = sealed(self._blocks)
         return item
 
-    def grown(self, text: str, blocks: list[ThinkingBlock]) -> list[Event]:
-        """The events of more text, of more finished blocks, or of both."""
+    def add(self, text: str, blocks: list[ThinkingBlock]) -> list[Event]:
+        """The events of more text, more finished blocks, or both."""
         self._blocks += blocks
         if not text:
             return []
@@ -93,7 +93,7 @@ class Reasoning(Item):
 
 
 class _Part:
-    """One part of a message: text with all that belongs to it, or a refusal."""
+    """One part of a message: a refusal, or text with its annotations and log probabilities."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -110,7 +110,7 @@ class _Part:
 
 
 class Message(Item):
-    """What the model says: parts of text and refusals, each of which ends where the next begins."""
+    """A message of the model: parts of text and refusals. Each ends where the next begins."""
 
     def __init__(self, number: str, index: int) -> None:
         super().__init__(f"msg_{number}", index)
@@ -121,15 +121,15 @@ class Message(Item):
         item = {"id": self.id, "type": "message", "status": status, "role": "assistant"}
         return {**item, "content": content}
 
-    def said(self, text: str, logprobs: list[Any]) -> list[Event]:
+    def add_text(self, text: str, logprobs: list[Any]) -> list[Event]:
         """The events of more text."""
         part, events = self._part_of("output_text")
         part.pieces.append(text)
         part.logprobs += logprobs
         return [*events, self._piece("output_text.delta", delta=text, logprobs=logprobs)]
 
-    def annotated(self, annotations: list[Any]) -> list[Event]:
-        """The events of sources that the text names, in chat's form."""
+    def add_annotations(self, annotations: list[Any]) -> list[Event]:
+        """The events of the text's annotations, which come in chat's format."""
         part, events = self._part_of("output_text")
         for annotation in map(_flat, annotations):
             facts = {"annotation_index": len(part.annotations), "annotation": annotation}
@@ -137,7 +137,7 @@ class Message(Item):
             events.append(self._piece("output_text.annotation.added", **facts))
         return events
 
-    def refused(self, text: str) -> list[Event]:
+    def add_refusal(self, text: str) -> list[Event]:
         """The events of more of a refusal."""
         part, events = self._part_of("refusal")
         part.pieces.append(text)
@@ -147,7 +147,7 @@ class Message(Item):
         return [*self._part_closed(), self.done(status)]
 
     def _part_of(self, kind: str) -> tuple[_Part, list[Event]]:
-        """The part at hand, or a new one of this kind with the events of going on to it."""
+        """The current part, or a new one of this kind and the events that begin it."""
         if self._parts and self._parts[-1].kind == kind:
             return self._parts[-1], []
         events = self._part_closed()
@@ -170,48 +170,48 @@ class Message(Item):
 
 
 class ToolCall(Item):
-    """A tool that the model wants called; a `custom` one takes a text in place of JSON.
+    """A tool call of the model; a `custom` tool takes text in place of JSON.
 
-    Nothing is told of it before its name is known, which clients read in the first event.
+    No event is sent before the name has arrived, since clients read it from the first one.
     """
 
     def __init__(self, number: str, index: int, custom: bool) -> None:
         super().__init__(f"{'ctc' if custom else 'fc'}_{number}", index)
         self._kind, self._field, self._events = CUSTOM if custom else FUNCTION
-        self._call_id = f"call_{number}"  # for a provider that gives none: results name it
+        self._call_id = f"call_{number}"  # for providers that send none: results refer to it
         self._name = ""
         self._pieces: list[str] = []
-        self._told = False
+        self._sent = False
 
     def shown(self, status: str) -> dict[str, Any]:
         item = {"id": self.id, "type": self._kind, "status": status, "call_id": self._call_id}
         return {**item, "name": self._name, self._field: "".join(self._pieces)}
 
-    def grown(self, call: dict[str, Any]) -> list[Event]:
-        """The events of one of chat's deltas."""
+    def add(self, call: dict[str, Any]) -> list[Event]:
+        """The events of one delta of chat."""
         facts = call.get("function") or call.get("custom") or {}
         self._call_id = call.get("id") or self._call_id
         self._name += facts.get("name") or ""
         if piece := facts.get(self._field):
             self._pieces.append(piece)
-        if not self._told:
+        if not self._sent:
             return self._first() if self._name else []
         return [self._more(piece)] if piece else []
 
     def closed(self, status: str) -> list[Event]:
-        events = [] if self._told else self._first()
+        events = [] if self._sent else self._first()
         done = self.event(f"{self._events}.done", **self._facts())
         return [*events, done, self.done(status)]
 
     def added(self) -> Event:
         event = super().added()
-        event["item"][self._field] = ""  # what is known of it already is told as a delta
+        event["item"][self._field] = ""  # the input so far follows as a delta
         return event
 
     def _first(self) -> list[Event]:
-        self._told = True
-        known = "".join(self._pieces)
-        return [self.added(), *([self._more(known)] if known else [])]
+        self._sent = True
+        text = "".join(self._pieces)
+        return [self.added(), *([self._more(text)] if text else [])]
 
     def _more(self, piece: str) -> Event:
         return self.event(f"{self._events}.delta", delta=piece)
@@ -220,12 +220,12 @@ class ToolCall(Item):
         return {"name": self._name, self._field: "".join(self._pieces)}
 
 
-# Type of the item, the field of its input, and what its events begin with.
+# Type of the item, the field of its input, and the first part of its events' names.
 FUNCTION = ("function_call", "arguments", "function_call_arguments")
 CUSTOM = ("custom_tool_call", "input", "custom_tool_call_input")
 
 
 def _flat(annotation: dict[str, Any]) -> dict[str, Any]:
-    """Chat has the facts of an annotation one level deeper, under the name of its type."""
+    """An annotation of chat without the level that is named after its type."""
     kind = annotation.get("type", "url_citation")
     return {"type": kind, **(annotation.get(kind) or {})}

@@ -1,6 +1,6 @@
-"""The shape of the items that OpenAI's Responses API takes as input.
+"""The shape of the input items of OpenAI's Responses API.
 
-Source: OpenAI's API reference, "Create a model response". Keys beyond these are left alone.
+Source: OpenAI's API reference, "Create a model response". Further keys are not checked.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ OutputPart = Annotated[
     one_of("type", "output_text", "refusal"),
 ]
 InputContent = Annotated[Text | Annotated[list[InputPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS]
-# A tool may have nothing to say.
+# The output of a tool may be empty.
 ToolOutput = Annotated[Text | Annotated[list[InputPart], Tag("=items")], TEXT_OR_PARTS]
 InstructionContent = Annotated[
     Text | Annotated[list[InputText], NonEmpty, Tag("=items")], TEXT_OR_PARTS
@@ -120,14 +120,14 @@ class ReasoningItem(TypedDict):
 
 def _refuse_reference(value: Any) -> Any:
     reason = (
-        "items are not stored here; send the item itself instead of a reference to it"
-        " (clients that refer to items by themselves send them with 'store': false)"
+        "items are not stored by this service; send the item itself instead of a reference"
+        " (clients that send references by default send items with 'store': false)"
     )
     raise PydanticCustomError("wrong.value", "{reason}", {"reason": reason})
 
 
 def _item_kind(value: Any) -> str | None:
-    """A message may leave out its type, and so may a reference, which has nothing but an id."""
+    """The tag of an item. Messages and references, which have only an id, may lack a type."""
     if not isinstance(value, dict):
         return None
     bare = "message" if "role" in value or "id" not in value else "item_reference"

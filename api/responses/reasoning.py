@@ -1,8 +1,9 @@
-"""Reasoning that a client keeps for us between two calls: both ends of `encrypted_content`.
+"""Reasoning that a client keeps between two calls: encodes and decodes `encrypted_content`.
 
-Anthropic wants the blocks of its thinking back, unchanged, with the results of the tools that it
-called. Nothing is stored here, so they travel in the one field that clients hand back unread. It is
-encoded and not encrypted: Anthropic signs its thinking, and encrypts what it does not want seen.
+Anthropic requires its thinking blocks back, unchanged, with the results of the tools that it
+called. This service stores nothing, so the blocks travel in the one field that clients return
+unread. It is encoded and not encrypted: Anthropic signs its thinking, and encrypts what must not be
+seen.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import orjson
 from gateway import strict_json
 from gateway.errors import InvalidRequest
 
-PREFIX = "thinking.1."  # what others wrote, OpenAI's own among it, begins otherwise
+PREFIX = "thinking.1."  # values of other services, OpenAI's included, begin otherwise
 
 ThinkingBlock = dict[str, Any]
 
@@ -29,31 +30,31 @@ def sealed(blocks: list[ThinkingBlock]) -> str:
 
 
 def unsealed(text: str) -> list[ThinkingBlock]:
-    """The thinking blocks that `sealed` made the text of.
+    """The thinking blocks from the text that `sealed` returned.
 
-    Nothing for the text of another service, which no provider here could read: a conversation
-    that began elsewhere may go on. Raises ValueError for a damaged text of our own.
+    None of them from the text of another service, which no provider here can read: a conversation
+    that began elsewhere can continue. Raises ValueError for a damaged text of this service.
     """
     if not text.startswith(PREFIX):
         return []
     try:
         blocks = strict_json.loads(b64decode(text[len(PREFIX) :], altchars=b"-_", validate=True))
     except binascii.Error as error:
-        raise ValueError("no base64") from error
+        raise ValueError("not base64") from error
     except InvalidRequest as error:
-        raise ValueError("no JSON, or more than a request may hold") from error
+        raise ValueError("not JSON, or over the limits of a request") from error
     if not isinstance(blocks, list):
-        raise ValueError("no list of blocks")
+        raise ValueError("not a list of blocks")
     return [_checked(block) for block in blocks]
 
 
 def _checked(block: Any) -> ThinkingBlock:
-    """Only what belongs to a block: the text comes from a client, whatever it looks like."""
+    """A copy with the fields of a thinking block only, since the text comes from a client."""
     kind = block.get("type") if isinstance(block, dict) else None
     fields = FIELDS.get(kind) if isinstance(kind, str) else None
     if fields is None:
-        raise ValueError("no thinking block")
-    made = {"type": kind, **{name: block.get(name, "") for name in fields}}
-    if not all(isinstance(value, str) for value in made.values()):
-        raise ValueError("no text where text belongs")
-    return made
+        raise ValueError("not a thinking block")
+    copy = {"type": kind, **{name: block.get(name, "") for name in fields}}
+    if not all(isinstance(value, str) for value in copy.values()):
+        raise ValueError("a field is not a string")
+    return copy

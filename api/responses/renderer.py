@@ -33,7 +33,7 @@ class ResponseRenderer(Renderer):
         """The events of one payload."""
         chunks = (orjson.loads(line) for line in payload.split(b"\n") if line)
         return self._begin() + b"".join(
-            sse.typed_events(self._response.of(chunk)) for chunk in chunks
+            sse.typed_events(self._response.chunk(chunk)) for chunk in chunks
         )
 
     def end(self) -> bytes:

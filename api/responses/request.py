@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from api.handler import CheckedRequest
-from api.responses.input import messages, refuse_addresses
+from api.responses.input import chat_messages, refuse_addresses
 from api.responses.schema import RESPONSES_FIELDS, RESPONSES_REQUEST
 from api.schemas.check import check
 from api.schemas.errors import invalid, invalid_request
@@ -57,7 +57,7 @@ def chat_request(
         reason = "only allowed when 'stream' is enabled"
         raise invalid("wrong.value", "stream_options", reason=reason)
     parameters = {
-        "messages": messages(asked),
+        "messages": chat_messages(asked),
         **{ours: asked[name] for name, ours in CHAT_NAMES.items() if name in asked},
         **_tools(asked),
         **_text(asked.get("text") or {}),

@@ -1,4 +1,4 @@
-"""The response object of OpenAI's Responses API, but for its output, and errors in its terms.
+"""The response object of OpenAI's Responses API, without its output.
 
 Source: OpenAI's API reference, "The response object".
 """
@@ -20,7 +20,7 @@ OWN_NAMES = {
 # Chat's finish reason -> why a response is incomplete; all others complete it.
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
-# What is repeated as the caller said it, and what it is where nothing was said.
+# Fields of the request that the response repeats, with their defaults.
 REPEATED: dict[str, Any] = {
     "instructions": None,
     "max_output_tokens": None,
@@ -43,12 +43,12 @@ TOOL_FIELDS: dict[str, dict[str, Any]] = {
 Data = Mapping[str, Any]
 
 
-def begun(asked: Data, response_id: str, model: str, created: int) -> dict[str, Any]:
-    """A response that is in progress: nothing of its output is there yet.
+def begun(request: Data, response_id: str, model: str, created: int) -> dict[str, Any]:
+    """A response in progress, without any output.
 
-    `asked` is the checked request as the caller wrote it, `created` a Unix time in seconds.
+    `request` is the checked request as the caller wrote it, `created` a Unix time in seconds.
     """
-    said = {name: asked.get(name) for name in REPEATED}
+    values = {name: request.get(name) for name in REPEATED}
     return {
         "id": response_id,
         "object": "response",
@@ -62,53 +62,53 @@ def begun(asked: Data, response_id: str, model: str, created: int) -> dict[str, 
         "model": model,
         "output": [],
         "previous_response_id": None,
-        "reasoning": _reasoning(asked.get("reasoning") or {}),
+        "reasoning": _reasoning(request.get("reasoning") or {}),
         "store": False,
-        "text": _text(asked.get("text") or {}),
-        "tools": [{**TOOL_FIELDS[tool["type"]], **tool} for tool in asked.get("tools") or ()],
+        "text": _text(request.get("text") or {}),
+        "tools": [{**TOOL_FIELDS[tool["type"]], **tool} for tool in request.get("tools") or ()],
         "truncation": "disabled",
         "usage": None,
-        **{name: REPEATED[name] if said[name] is None else said[name] for name in REPEATED},
+        **{name: REPEATED[name] if values[name] is None else values[name] for name in REPEATED},
     }
 
 
 def ended(reason: str | None) -> dict[str, Any]:
-    """Status and incomplete_details of a response whose chat choice finished for this reason."""
+    """Status and incomplete_details of a response, from the finish reason of the chat choice."""
     why = INCOMPLETE.get(reason or "")
     if why is None:
         return {"status": "completed", "incomplete_details": None}
     return {"status": "incomplete", "incomplete_details": {"reason": why}}
 
 
-def usage(counted: Data | None) -> dict[str, Any] | None:
-    """Chat's usage as that of a response; None where the provider counted nothing."""
-    if not counted:
+def usage(chat_usage: Data | None) -> dict[str, Any] | None:
+    """The usage of a response, from that of chat; None if the provider reports none."""
+    if not chat_usage:
         return None
-    read = counted.get("prompt_tokens_details") or {}
-    written = counted.get("completion_tokens_details") or {}
+    prompt = chat_usage.get("prompt_tokens_details") or {}
+    completion = chat_usage.get("completion_tokens_details") or {}
     return {
-        "input_tokens": counted["prompt_tokens"],
+        "input_tokens": chat_usage["prompt_tokens"],
         "input_tokens_details": {
-            "cached_tokens": read.get("cached_tokens") or 0,
-            "cache_write_tokens": read.get("cache_write_tokens") or 0,
+            "cached_tokens": prompt.get("cached_tokens") or 0,
+            "cache_write_tokens": prompt.get("cache_write_tokens") or 0,
         },
-        "output_tokens": counted["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": written.get("reasoning_tokens") or 0},
-        "total_tokens": counted["total_tokens"],
+        "output_tokens": chat_usage["completion_tokens"],
+        "output_tokens_details": {"reasoning_tokens": completion.get("reasoning_tokens") or 0},
+        "total_tokens": chat_usage["total_tokens"],
     }
 
 
 def own_name(name: str) -> str:
-    """A chat parameter by the name that it has in a Responses request."""
+    """The name that a chat parameter has in a Responses request."""
     return OWN_NAMES.get(name, name)
 
 
-def _reasoning(asked: Data) -> dict[str, Any]:
-    return {"effort": asked.get("effort"), "summary": asked.get("summary")}
+def _reasoning(request: Data) -> dict[str, Any]:
+    return {"effort": request.get("effort"), "summary": request.get("summary")}
 
 
-def _text(asked: Data) -> dict[str, Any]:
-    text = {"format": asked.get("format") or {"type": "text"}}
-    if asked.get("verbosity") is not None:
-        text["verbosity"] = asked["verbosity"]
+def _text(request: Data) -> dict[str, Any]:
+    text = {"format": request.get("format") or {"type": "text"}}
+    if request.get("verbosity") is not None:
+        text["verbosity"] = request["verbosity"]
     return text

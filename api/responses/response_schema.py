@@ -1,4 +1,4 @@
-"""The shape of OpenAI's Responses answers, for the OpenAPI document alone.
+"""The shape of OpenAI's Responses API's responses, for the OpenAPI document alone.
 
 From OpenAI's API reference: "Responses" and "Streaming events".
 """
@@ -32,7 +32,7 @@ OutputPart = OutputText | OutputRefusal
 
 
 class OutputMessage(TypedDict):
-    """What the model says."""
+    """A message of the model."""
 
     type: Literal["message"]
     id: str
@@ -42,7 +42,7 @@ class OutputMessage(TypedDict):
 
 
 class OutputFunctionCall(TypedDict):
-    """A function that the model wants called; answer it with its `call_id`."""
+    """A function call of the model. Send its result with its `call_id`."""
 
     type: Literal["function_call"]
     id: NotRequired[str | None]
@@ -53,7 +53,7 @@ class OutputFunctionCall(TypedDict):
 
 
 class OutputCustomCall(TypedDict):
-    """A custom tool that the model wants called; answer it with its `call_id`."""
+    """A custom tool call of the model. Send its result with its `call_id`."""
 
     type: Literal["custom_tool_call"]
     id: NotRequired[str | None]
@@ -69,7 +69,7 @@ class SummaryText(TypedDict):
 
 
 class OutputReasoning(TypedDict):
-    """What the model thought; send it back as it is with a tool's result."""
+    """The model's reasoning. Send it back unchanged with a tool's result."""
 
     type: Literal["reasoning"]
     id: str
@@ -111,7 +111,7 @@ class ResponseUsage(TypedDict):
 
 
 class Response(TypedDict):
-    """A whole answer in the form of OpenAI's Responses. Nothing of it is stored."""
+    """A response of OpenAI's Responses API. It is not stored."""
 
     id: Annotated[str, Field(examples=["resp_0123456789abcdef0123456789abcdef"])]
     object: Literal["response"]
@@ -147,7 +147,7 @@ class Response(TypedDict):
 
 
 class ResponseSnapshot(TypedDict):
-    """The response as it stands: at the beginning, and once more, whole, at the end."""
+    """The response so far: at the beginning, and complete at the end."""
 
     type: Literal[
         "response.created",
@@ -206,7 +206,7 @@ class OutputProgress(TypedDict):
 
 
 class ResponseErrorEvent(TypedDict):
-    """The stream failed. What went wrong is told twice: clients read one of the two."""
+    """The stream failed. The error is there twice, since clients read one or the other."""
 
     type: Literal["error"]
     sequence_number: Count

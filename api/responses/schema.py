@@ -1,6 +1,6 @@
-"""The shape of a request to OpenAI's Responses API: what of it a stateless service can do.
+"""The shape of a request to OpenAI's Responses API: the part that a stateless service supports.
 
-Source: OpenAI's API reference, "Create a model response". Keys beyond these are left alone.
+Source: OpenAI's API reference, "Create a model response". Further keys are not checked.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class ObfuscationOptions(TypedDict, total=False):
 class ResponsesBody(TypedDict, total=False):
     """A request for a response."""
 
-    # Errors are looked for in the order of these keys.
+    # The first error in the order of these keys is reported.
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
     input: Required[

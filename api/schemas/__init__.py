@@ -1,1 +1,1 @@
-"""What the request schemas of several APIs share."""
+"""What the schemas of several APIs share."""

@@ -1,4 +1,4 @@
-"""Tells in OpenAI's words what is wrong with a request: the only table of error codes and texts."""
+"""OpenAI's messages for invalid requests: the only table of their codes and texts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from gateway.errors import InvalidRequest
 
-# Starts the names of union members, which stand among the real keys in an error's location.
+# First character of the tags of union members, which pydantic puts among the keys of a path.
 TAG = "="
 
 MAX_ECHO = 64  # characters of a caller's value that a message may repeat
 
-# Kind of error -> code and message. Kinds with a dot are ours, the others are pydantic's.
+# Type of error -> code and message. Types with a dot are this service's, the others pydantic's.
 ERRORS: dict[str, tuple[str, str]] = {
     "missing": ("missing_required_parameter", "Missing required parameter: '{path}'."),
     "wrong.type": (
@@ -57,7 +57,7 @@ ERRORS: dict[str, tuple[str, str]] = {
 }
 OTHER_ERROR = ("invalid_value", "Invalid value for '{path}'.")
 
-# Pydantic's kinds of wrong type -> what was expected.
+# Pydantic's error for a wrong type -> the expected type.
 JSON_TYPES = {
     "string_type": "a string",
     "int_type": "an integer",
@@ -67,7 +67,7 @@ JSON_TYPES = {
     "dict_type": "an object",
 }
 
-# An exact lookup by class, since True is an int to isinstance.
+# Looked up by class, since True is an int to isinstance.
 JSON_NAMES: dict[type, str] = {
     type(None): "null",
     bool: "a boolean",
@@ -80,12 +80,12 @@ JSON_NAMES: dict[type, str] = {
 
 
 def json_name(value: Any) -> str:
-    """What JSON calls a value of this kind, with its article."""
+    """JSON's name for the type of a value, with its article."""
     return JSON_NAMES.get(type(value), "an unknown value")
 
 
 def invalid(kind: str, path: str, value: Any = None, **facts: Any) -> InvalidRequest:
-    """The error of this kind at this path; `facts` are what its message names besides the value."""
+    """The error of this type at this path; `facts` are the other values that its message names."""
     code, message = ERRORS.get(kind, OTHER_ERROR)
     names = {key: _number(fact) for key, fact in facts.items()}
     names |= {"path": path, "got": json_name(value), "value": _echo(value)}
@@ -96,9 +96,9 @@ def invalid(kind: str, path: str, value: Any = None, **facts: Any) -> InvalidReq
     return InvalidRequest(message.format_map(names), param=path, code=code.format_map(names))
 
 
-def invalid_request(error: ValidationError) -> InvalidRequest:
-    """The first thing that pydantic found, as the error the caller gets."""
-    first = error.errors(include_url=False)[0]
+def invalid_request(problem: ValidationError) -> InvalidRequest:
+    """The first of pydantic's errors, as the error for the caller."""
+    first = problem.errors(include_url=False)[0]
     loc, value = first["loc"], first["input"]
     kind: str = first["type"]
     facts: Mapping[str, Any] = first.get("ctx", {})
@@ -114,7 +114,7 @@ def invalid_request(error: ValidationError) -> InvalidRequest:
 def _wrong_member(
     loc: tuple[int | str, ...], value: Any, facts: Mapping[str, Any]
 ) -> tuple[tuple[int | str, ...], Any, str, Mapping[str, Any]]:
-    """Why no member of a union was chosen: the key that chooses is absent or says what none is."""
+    """Why no member of a union matches: the key that selects it is missing or has a wrong value."""
     if not isinstance(value, dict):
         return loc, value, "dict_type", {}
     key = facts["key"]
@@ -147,7 +147,7 @@ def _path(loc: tuple[int | str, ...]) -> str:
 
 
 def _echo(value: Any) -> str:
-    """A scalar as a message may repeat it: short, on one line; anything else is not repeated."""
+    """A scalar for a message: short and on one line. Other values are not repeated."""
     if not isinstance(value, (str, int, float)):
         return ""
     text = value if isinstance(value, str) else str(_number(value))
@@ -155,6 +155,6 @@ def _echo(value: Any) -> str:
 
 
 def _number(value: Any) -> Any:
-    """A bound as a person writes it: 2, not 2.0."""
+    """A whole number without decimals: 2, not 2.0."""
     small = isinstance(value, float) and abs(value) < 1e15
     return int(value) if small and value.is_integer() else value

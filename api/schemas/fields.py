@@ -1,4 +1,4 @@
-"""The building blocks of request shapes: bounded numbers and texts, and how a union is decided."""
+"""Building blocks of request shapes: bounded numbers and texts, and discriminators of unions."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from api.schemas.urls import is_file_data, is_image_url, is_web_url
 MAX_TOKENS = 2**31 - 1
 INT64 = 2**63
 
-KINDS_OF_VALUE: dict[type, str] = {str: "=text", list: "=items", dict: "=object"}
+TAGS_BY_TYPE: dict[type, str] = {str: "=text", list: "=items", dict: "=object"}
 
 
 class Choice(Discriminator):
-    """A discriminator that may stand in a `|` of types, which hashes its members."""
+    """A discriminator that can be part of a union of types, which hashes its members."""
 
-    __hash__ = object.__hash__  # the inherited one hashes the error's facts, a dict
+    __hash__ = object.__hash__  # the inherited one fails: it hashes a dict
 
 
 def one_of(key: str, *names: str) -> Choice:
-    """Chooses a union's member by what an object says under this key."""
+    """Selects the member of a union by the value of this key of an object."""
 
     def choose(value: Any) -> str | None:
         name = value.get(key) if isinstance(value, dict) else None
@@ -35,10 +35,10 @@ def one_of(key: str, *names: str) -> Choice:
 
 
 def either(expected: str) -> Choice:
-    """Chooses a union's member by whether the value is a string, an array or an object."""
+    """Selects the member of a union by the type of the value: string, array or object."""
 
     def choose(value: Any) -> str | None:
-        return KINDS_OF_VALUE.get(type(value))
+        return TAGS_BY_TYPE.get(type(value))
 
     facts = {"expected": f"one of {expected}"}
     return Choice(choose, "wrong.type", "expected {expected}", {**facts})
@@ -53,10 +53,13 @@ def _checked(kind: LiteralString, reason: str, holds: Callable[[Any], bool]) -> 
     return AfterValidator(check)
 
 
-def _whole_again(value: Any) -> Any:
-    """The JSON parser makes floats of integers beyond 64 bits: those are too large, not decimal."""
+def _restore_integer(value: Any) -> Any:
+    """Undo the JSON parser's conversion of integers beyond 64 bits to floats.
+
+    The error is then that they are too large, not that they are decimals.
+    """
     huge = type(value) is float and abs(value) >= INT64 and value.is_integer()
-    # The first of them below the range are rounded onto its end.
+    # The first ones below the range are rounded to its end.
     return min(int(value), -INT64 - 1) if huge and value < 0 else int(value) if huge else value
 
 
@@ -73,7 +76,7 @@ def _is_logit_bias(biases: dict[str, Any]) -> bool:
     )
 
 
-Whole = BeforeValidator(_whole_again)
+Whole = BeforeValidator(_restore_integer)
 TokenLimit = Annotated[int, Field(ge=1, le=MAX_TOKENS), Whole]
 Choices = Annotated[int, Field(ge=1, le=128), Whole]
 TopLogprobs = Annotated[int, Field(ge=0, le=20), Whole]

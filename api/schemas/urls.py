@@ -1,4 +1,4 @@
-"""Decides which addresses may be handed to a provider. Nothing here is ever fetched."""
+"""Decides which URLs may be passed to a provider. This service never fetches them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DATA_IMAGE = re.compile(
     r"data:image/[a-z0-9.+-]{1,64}(;[a-z0-9=._-]{1,64}){0,4};base64,[a-z0-9+/_-]", re.I
 )
 WEB = re.compile(r"\s*https?:", re.I)
-# What resolvers take for an IPv4 address, in any base and number of parts: `2130706433`, `0x7f.1`.
+# Resolvers accept an IPv4 address in any base and number of parts: `2130706433`, `0x7f.1`.
 NUMERIC_HOST = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$")
 # Networks whose addresses end in an IPv4 address: compatible, mapped, and NAT64.
 IPV4_INSIDE = (IPv6Network("::/96"), IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
@@ -23,7 +23,7 @@ IPV4_INSIDE = (IPv6Network("::/96"), IPv6Network("::ffff:0:0/96"), IPv6Network("
 def is_image_url(url: str) -> bool:
     """Whether this is a `data:` URL of a base64 image, or an http(s) URL whose host may be public.
 
-    A host name that resolves to a private address cannot be told from its text, and passes.
+    A host name that resolves to a private address passes: its text does not show that.
     """
     if url[:5].lower() == "data:":
         return len(url) <= MAX_DATA_URL and url.isascii() and DATA_IMAGE.match(url) is not None
@@ -31,13 +31,13 @@ def is_image_url(url: str) -> bool:
 
 
 def is_file_data(data: str) -> bool:
-    """Whether this is data in any form, or the address of a file as `is_web_url` has it."""
+    """Whether this is anything but an http(s) URL, or an http(s) URL that `is_web_url` accepts."""
     return not WEB.match(data) or is_web_url(data)
 
 
 def is_web_url(url: str) -> bool:
     """Whether this is an http(s) URL whose host may be public."""
-    # Two parsers may disagree on what a backslash, a blank or a control character means.
+    # Parsers disagree about backslashes, blanks and control characters.
     if len(url) > MAX_WEB_URL or not url.isprintable() or "\\" in url or " " in url:
         return False
     try:
@@ -51,7 +51,7 @@ def is_web_url(url: str) -> bool:
 def _is_public(parts: SplitResult) -> bool:
     if not parts.hostname or "@" in parts.netloc or "%" in parts.netloc:
         return False
-    # Resolvers fold full-width digits and ideographic dots before they look at the name.
+    # Resolvers normalize full-width digits and ideographic dots first.
     host = unicodedata.normalize("NFKC", parts.hostname).replace("。", ".").rstrip(".").lower()
     if not host or host == "localhost" or host.endswith(".localhost"):
         return False

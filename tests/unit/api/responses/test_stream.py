@@ -42,7 +42,7 @@ def streamed(*parts, **asked):
     events = maker(**asked)
     told = events.begun()
     for each in copy.deepcopy(parts):
-        told += events.of(each)
+        told += events.chunk(each)
     return told + events.ended()
 
 
@@ -314,7 +314,7 @@ def failed(error, *parts):
     events = maker()
     events.begun()
     for each in parts:
-        events.of(each)
+        events.chunk(each)
     return events.failed(error)
 
 
