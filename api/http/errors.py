@@ -42,7 +42,7 @@ def openai(error: GatewayError) -> Response:
 Dialect: TypeAlias = Callable[[GatewayError], Response]
 
 
-class Api(Blueprint):
+class ApiBlueprint(Blueprint):
     """A blueprint that renders its errors in a dialect of its own.
 
     The dialect also applies to requests that reach none of its views: a method that its addresses
@@ -89,7 +89,7 @@ def headers(error: GatewayError) -> dict[str, str]:
 def _dialect() -> Dialect:
     name = request.blueprint or _blueprint_above(request.path)
     blueprint = current_app.blueprints.get(name or "")
-    return blueprint.dialect if isinstance(blueprint, Api) else openai
+    return blueprint.dialect if isinstance(blueprint, ApiBlueprint) else openai
 
 
 def _blueprint_above(path: str) -> str | None:

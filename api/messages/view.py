@@ -9,14 +9,14 @@ from flask import Response, g
 
 from api import handler
 from api.http.auth import keyed
-from api.http.errors import Api
+from api.http.errors import ApiBlueprint
 from api.messages import errors as messages_errors
 from api.messages import schema as messages_schema
 from api.messages.renderer import MessageRenderer
 from api.messages.request import chat_request, own_name, without_refused
 from gateway.account.api_keys import KeyRecord
 
-messages = Api("messages", __name__, dialect=messages_errors.render)
+messages = ApiBlueprint("messages", __name__, dialect=messages_errors.render)
 
 
 @messages.post("/messages")

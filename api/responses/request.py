@@ -1,4 +1,4 @@
-"""A request to OpenAI's Responses API as the chat request that asks for the same."""
+"""Converts a request to OpenAI's Responses API to a chat request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.errors import InvalidRequest
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
 
-# Responses' name -> that of chat completions, where the value is the same.
+# Responses' name -> chat's, for parameters with the same value.
 CHAT_NAMES = {
     "max_output_tokens": "max_completion_tokens",
     "temperature": "temperature",
@@ -26,7 +26,7 @@ CHAT_NAMES = {
     "prompt_cache_key": "prompt_cache_key",
     "prompt_cache_retention": "prompt_cache_retention",
 }
-# What would need a memory, and what to do instead.
+# Fields that need stored responses -> what to do instead.
 STORED = {
     "previous_response_id": "send the whole conversation in 'input'",
     "conversation": "send the whole conversation in 'input'",
@@ -70,10 +70,10 @@ def chat_request(
 
 
 def keeps_reasoning(data: Data) -> bool:
-    """Whether the client is to be given its reasoning to keep, as `encrypted_content`.
+    """Whether the response carries the reasoning for the client to keep, as `encrypted_content`.
 
-    So OpenAI does where `include` asks for it. Who leaves the storing to the server is given it
-    too, since here the server forgets.
+    OpenAI sends it if `include` requests it. This service also sends it to clients that expect the
+    server to store responses, since it stores none.
     """
     return ENCRYPTED_REASONING in (data.get("include") or ()) or data.get("store") is not False
 
@@ -90,9 +90,9 @@ def _refuse_stored(data: Data) -> None:
 
 
 def _ignored(data: Data, extra: Collection[str]) -> list[str]:
-    """The fields nobody knows, and those that are known and change nothing here."""
-    known = RESPONSES_FIELDS | STORED.keys() | set(extra)
-    ignored = [name for name in data if name not in known]
+    """The fields that are unknown, and those that are known and have no effect."""
+    accepted = RESPONSES_FIELDS | STORED.keys() | set(extra)
+    ignored = [name for name in data if name not in accepted]
     if data.get("truncation") == "auto":
         ignored.append("truncation")
     if data.get("top_logprobs") and not _wants_logprobs(data):
@@ -104,39 +104,39 @@ def _wants_logprobs(data: Data) -> bool:
     return LOGPROBS in (data.get("include") or ())
 
 
-def _logprobs(asked: Data) -> dict[str, Any]:
-    if not _wants_logprobs(asked):
+def _logprobs(request: Data) -> dict[str, Any]:
+    if not _wants_logprobs(request):
         return {}
-    top = {"top_logprobs": asked["top_logprobs"]} if "top_logprobs" in asked else {}
+    top = {"top_logprobs": request["top_logprobs"]} if "top_logprobs" in request else {}
     return {"logprobs": True, **top}
 
 
 def _text(text: Data) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     if text.get("verbosity") is not None:
-        made["verbosity"] = text["verbosity"]
-    wanted = text.get("format") or {"type": "text"}
-    if wanted["type"] == "json_schema":
-        schema = _given(wanted, "name", "description", "schema", "strict")
-        made["response_format"] = {"type": "json_schema", "json_schema": schema}
-    elif wanted["type"] != "text":
-        made["response_format"] = {"type": wanted["type"]}
-    return made
+        parameters["verbosity"] = text["verbosity"]
+    text_format = text.get("format") or {"type": "text"}
+    if text_format["type"] == "json_schema":
+        schema = _present(text_format, "name", "description", "schema", "strict")
+        parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif text_format["type"] != "text":
+        parameters["response_format"] = {"type": text_format["type"]}
+    return parameters
 
 
-def _tools(asked: Data) -> dict[str, Any]:
-    """Without tools, chat refuses what Responses lets stand: how to choose among none."""
-    if not asked.get("tools"):
-        if asked.get("tool_choice", "auto") not in ("auto", "none"):
+def _tools(request: Data) -> dict[str, Any]:
+    """The tools and how to choose among them, which chat refuses if there are no tools."""
+    if not request.get("tools"):
+        if request.get("tool_choice", "auto") not in ("auto", "none"):
             reason = "only allowed when 'tools' are specified"
             raise invalid("wrong.value", "tool_choice", reason=reason)
         return {}
-    made: dict[str, Any] = {"tools": [_tool(tool) for tool in asked["tools"]]}
-    if "tool_choice" in asked:
-        made["tool_choice"] = _tool_choice(asked["tool_choice"])
-    if "parallel_tool_calls" in asked:
-        made["parallel_tool_calls"] = asked["parallel_tool_calls"]
-    return made
+    parameters: dict[str, Any] = {"tools": [_tool(tool) for tool in request["tools"]]}
+    if "tool_choice" in request:
+        parameters["tool_choice"] = _tool_choice(request["tool_choice"])
+    if "parallel_tool_calls" in request:
+        parameters["parallel_tool_calls"] = request["parallel_tool_calls"]
+    return parameters
 
 
 def _tool(tool: Data) -> dict[str, Any]:
@@ -145,8 +145,8 @@ def _tool(tool: Data) -> dict[str, Any]:
     custom = _nested(tool, "name", "description", "format")
     grammar = tool.get("format")
     if grammar and grammar["type"] == "grammar":
-        wanted = {"type": "grammar", "grammar": _given(grammar, "syntax", "definition")}
-        custom["custom"]["format"] = wanted
+        rules = _present(grammar, "syntax", "definition")
+        custom["custom"]["format"] = {"type": "grammar", "grammar": rules}
     return custom
 
 
@@ -160,9 +160,9 @@ def _tool_choice(choice: Any) -> Any:
 
 
 def _nested(flat: Data, *names: str) -> dict[str, Any]:
-    """Chat has the facts of a tool one level deeper, under the name of its type."""
-    return {"type": flat["type"], flat["type"]: _given(flat, *names)}
+    """The fields of a tool under the name of its type, as chat has them."""
+    return {"type": flat["type"], flat["type"]: _present(flat, *names)}
 
 
-def _given(value: Data, *names: str) -> dict[str, Any]:
+def _present(value: Data, *names: str) -> dict[str, Any]:
     return {name: value[name] for name in names if value.get(name) is not None}

@@ -9,7 +9,7 @@ from flask import Response
 from api import handler
 from api.chat import request as chat_request
 from api.http.auth import keyed
-from api.http.errors import Api
+from api.http.errors import ApiBlueprint
 from api.responses import errors as responses_errors
 from api.responses import request as responses_request
 from api.responses import response as response_object
@@ -17,7 +17,7 @@ from api.responses.renderer import ResponseRenderer
 from gateway.account.api_keys import KeyRecord
 from gateway.errors import NotFound
 
-responses = Api("responses", __name__, dialect=responses_errors.render)
+responses = ApiBlueprint("responses", __name__, dialect=responses_errors.render)
 
 
 @responses.post("/responses")

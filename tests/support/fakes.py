@@ -1,4 +1,4 @@
-"""Stand-ins at the service's own seams: an broker that answers from a script, without a clock."""
+"""Fakes of the service's own parts: a broker that plays a script instead of calling workers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANSWER = Outcome(answer=orjson.dumps({"choices": [CHOICE], "usage": USAGE}), usa
 
 
 def part(content: str, **more: Any) -> bytes:
-    """One streamed part, as a worker sends it."""
+    """One streamed chunk, as a worker sends it."""
     delta = {"role": "assistant", "content": content}
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
     return orjson.dumps({"choices": [choice], **more})
@@ -39,7 +39,7 @@ STREAM = (part("Hel"), part("lo!") + b"\n" + LAST_PART, USAGE_PART, Outcome(last
 
 
 class Clock:
-    """Stands in for the `time` module: time passes only when told to."""
+    """A fake of the `time` module, whose time passes only when a test changes `now`."""
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
         self.now = now
@@ -50,11 +50,11 @@ class Clock:
     time = monotonic = __call__
 
 
-class ScriptedWaiter(PendingCall):
+class ScriptedCall(PendingCall):
     """A pending call for which each wait brings the next step of a script.
 
-    A step is a payload of parts, the outcome, an error, or SILENCE. The short look before a client
-    is watched brings nothing, and counts as part of the wait that follows it.
+    A step is a payload of chunks, the outcome, an error, or SILENCE. The short wait before a client
+    is watched brings nothing, and its time is added to the wait after it.
     """
 
     def __init__(self, call_id: str, budget: float, script: Iterator[Any]) -> None:
@@ -94,13 +94,14 @@ class Submitted:
     body: dict[str, Any]
     key: KeyRecord
     budget: float
-    pending: ScriptedWaiter
+    pending: ScriptedCall
 
 
 class FakeBroker:
-    """Takes the place of `api.broker.Broker`: records calls and plays the script to each.
+    """A fake of `gateway.broker.broker.Broker`: records calls and plays the script to each.
 
-    Without a script, every call is answered well. An exception in `refusal` is raised at once.
+    Without a script, every call succeeds. `submit` raises the exception in `refusal`, if there is
+    one.
     """
 
     def __init__(self, *script: Any) -> None:
@@ -116,7 +117,7 @@ class FakeBroker:
         if self.refusal is not None:
             raise self.refusal
         script = self.script or (STREAM if spec.stream else (ANSWER,))
-        pending = ScriptedWaiter(spec.call_id, budget, iter(script))
+        pending = ScriptedCall(spec.call_id, budget, iter(script))
         self.calls.append(Submitted(spec, orjson.loads(body), key, budget, pending))
         return pending
 

@@ -18,7 +18,7 @@ from gateway.settings import Settings
 from providers.base import Request
 from providers.http.transport import Transport
 from providers.openai.embeddings import texts
-from tests.support.fakes import FakeBroker, ScriptedWaiter, Submitted
+from tests.support.fakes import FakeBroker, ScriptedCall, Submitted
 from workers.runner import CallRunner, Claimed, Limits
 
 CHUNKS = (
@@ -120,6 +120,6 @@ class WholeExchange(FakeBroker):
         claimed = Claimed(spec.call_id, spec.web, "claim", 60.0, None, time.monotonic())
         sent: Any = Sent()
         outcome = self._runner.run(claimed, arrived, parameters, sent)
-        pending = ScriptedWaiter(spec.call_id, budget, iter([*sent.payloads, outcome]))
+        pending = ScriptedCall(spec.call_id, budget, iter([*sent.payloads, outcome]))
         self.calls = [Submitted(spec, orjson.loads(body), key, budget, pending)]
         return pending

@@ -1,4 +1,4 @@
-"""gateway/errors.py and api/errors.py: the tree of errors, and how one looks over HTTP."""
+"""gateway/errors.py and api/http/errors.py: the tree of errors, and how they look over HTTP."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 
 import orjson
 import pytest
+from flask import Blueprint, Flask, Response
 
 from api.http import errors as http
 from gateway import errors
@@ -110,3 +111,48 @@ def test_retry_after_is_whole_and_neither_zero_nor_endless(seconds, told):
 
 def test_no_retry_after_is_made_up():
     assert "Retry-After" not in http.headers(Overloaded())
+
+
+@pytest.fixture
+def web():
+    """A client of an app with two APIs: one with a dialect of its own, one without."""
+    spoken = http.ApiBlueprint("spoken", "spoken", dialect=lambda error: Response("ouch"))
+    plain = Blueprint("plain", "plain")
+    for blueprint in (spoken, plain):
+
+        @blueprint.post(f"/{blueprint.name}")
+        def fail():
+            raise InvalidRequest
+
+    app = Flask("two_apis")
+    http.register(app)
+    app.register_blueprint(spoken, url_prefix="/base/v1")
+    app.register_blueprint(plain, url_prefix="/base/v1")
+    return app.test_client()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/base/v1/spoken"),
+        ("GET", "/base/v1/spoken"),
+        ("GET", "/base/v1/spoken/more"),
+        ("POST", "/v1/spoken"),
+        ("POST", "/other/v1/spoken/more"),
+    ],
+)
+def test_a_blueprint_decides_how_errors_at_and_below_its_addresses_look(web, method, path):
+    assert web.open(path, method=method).get_data() == b"ouch"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/base/v1/plain"),
+        ("GET", "/base/v1/plain"),
+        ("GET", "/v1/spokenness"),
+        ("GET", "/"),
+    ],
+)
+def test_other_errors_have_openai_s_envelope(web, method, path):
+    assert web.open(path, method=method).get_json()["error"]["type"] == "invalid_request_error"
