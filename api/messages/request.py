@@ -1,4 +1,4 @@
-"""A request of Anthropic's Messages API as the chat request that asks for the same."""
+"""Converts a request of Anthropic's Messages API to a chat request."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _refuse_addresses(body: Data) -> None:
 
 
 def _all_blocks(body: Data) -> Iterator[tuple[str, Data]]:
-    """Every block of the turns with its path, those inside of tool results too."""
+    """Every block of the turns with its path, including blocks inside tool results."""
     for i, message in enumerate(body["messages"]):
         for j, block in enumerate(_listed(message["content"])):
             yield f"messages.{i}.content.{j}", block
@@ -129,14 +129,14 @@ def _tools(body: Data) -> dict[str, Any]:
     tools = body.get("tools")
     if not tools:
         return {}
-    asked: dict[str, Any] = {"tools": [_tool(tool) for tool in tools]}
+    parameters: dict[str, Any] = {"tools": [_tool(tool) for tool in tools]}
     choice = body.get("tool_choice") or {}
     if kind := choice.get("type"):
         named = {"type": "function", "function": {"name": choice.get("name")}}
-        asked["tool_choice"] = CHOICES.get(kind, named)
+        parameters["tool_choice"] = CHOICES.get(kind, named)
     if choice.get("disable_parallel_tool_use"):
-        asked["parallel_tool_calls"] = False
-    return asked
+        parameters["parallel_tool_calls"] = False
+    return parameters
 
 
 def _tool(tool: Data) -> dict[str, Any]:
@@ -144,10 +144,10 @@ def _tool(tool: Data) -> dict[str, Any]:
     for name in ("description", "strict"):
         if tool.get(name) is not None:
             function[name] = tool[name]
-    made: dict[str, Any] = {"type": "function", "function": function}
+    chat_tool: dict[str, Any] = {"type": "function", "function": function}
     if tool.get("cache_control"):
-        made["cache_control"] = tool["cache_control"]
-    return made
+        chat_tool["cache_control"] = tool["cache_control"]
+    return chat_tool
 
 
 def _thinking(body: Data, native: bool) -> dict[str, Any]:
@@ -156,28 +156,30 @@ def _thinking(body: Data, native: bool) -> dict[str, Any]:
         return {}
     if native:
         return {"thinking": thinking}
-    # The others that have the parameter know on and off.
+    # Other providers with this parameter only know on and off.
     return {"thinking": {"type": "disabled" if thinking["type"] == "disabled" else "enabled"}}
 
 
 def _output(body: Data, native: bool) -> dict[str, Any]:
     config = body.get("output_config") or {}
-    asked: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     if effort := config.get("effort"):
-        # OpenAI's word would also make Anthropic's models think, which this does not ask for.
-        asked |= {"output_config": {"effort": effort}} if native else {"reasoning_effort": effort}
-    if wanted := config.get("format") or body.get("output_format"):
-        schema = wanted["schema"]
+        # OpenAI's parameter would also turn on thinking for Anthropic's models.
+        parameters |= (
+            {"output_config": {"effort": effort}} if native else {"reasoning_effort": effort}
+        )
+    if output_format := config.get("format") or body.get("output_format"):
+        schema = output_format["schema"]
         answer = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
-        asked["response_format"] = {"type": "json_schema", "json_schema": answer}
-    return asked
+        parameters["response_format"] = {"type": "json_schema", "json_schema": answer}
+    return parameters
 
 
 def is_strict(schema: Any) -> bool:
-    """Whether a JSON schema is one that OpenAI can enforce.
+    """Whether OpenAI can enforce a JSON schema.
 
-    Every object of it names all its properties as required and allows no others. Anthropic
-    enforces more; of the others' models such a schema is asked without a promise. Source:
+    Every object in it must list all its properties as required and allow no others. Anthropic
+    enforces more schemas; other providers get those with `strict` false. Source:
     developers.openai.com/api/docs/guides/structured-outputs, "Supported schemas".
     """
     if isinstance(schema, list):
@@ -193,7 +195,7 @@ def is_strict(schema: Any) -> bool:
 
 
 def _names(required: Any) -> set[str] | None:
-    """None for what is no list of names: nobody has looked into the schema before."""
+    """The required names; None for anything but a list of names, since schemas are not checked."""
     named = required or []
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         return None
@@ -201,18 +203,18 @@ def _names(required: Any) -> set[str] | None:
 
 
 def _account(body: Data, native: bool) -> dict[str, Any]:
-    asked: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     if user := (body.get("metadata") or {}).get("user_id"):
-        # Agents send whole objects, which others refuse; a hash tells users apart as well.
+        # Agents send whole objects, which other providers refuse; a hash identifies a user as well.
         plain = native or PLAIN_USER.fullmatch(user)
-        asked["user"] = user if plain else hashlib.sha256(user.encode()).hexdigest()
+        parameters["user"] = user if plain else hashlib.sha256(user.encode()).hexdigest()
     if native and (tier := body.get("service_tier")):
-        asked["service_tier"] = SERVICE_TIERS[tier]
-    return asked
+        parameters["service_tier"] = SERVICE_TIERS[tier]
+    return parameters
 
 
 def _ignored(body: Data) -> Iterator[str]:
-    """What is said in a request and cannot be passed on to anybody."""
+    """The fields of a request that no provider gets."""
     yield from (name for name in body if name not in KNOWN)
     for tool in body.get("tools") or ():
         yield from (f"tools.{name}" for name in tool if name not in KNOWN_OF_TOOLS)

@@ -19,8 +19,8 @@ CACHEABLE = frozenset({"text", "image_url", "file"})  # parts that can have a ca
 def chat_messages(body: Data, native: bool) -> list[Message]:
     """The system prompt and all turns of a checked request, as chat messages.
 
-    `native` tells that they go to a provider that speaks Anthropic's API itself: then a document of
-    plain text stays a document, which others do not know.
+    `native`: they are for a provider with Anthropic's API. A plain text document then stays a
+    document, which other providers do not support.
     """
     messages: list[Message] = []
     if system := body.get("system"):

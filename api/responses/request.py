@@ -51,22 +51,26 @@ def chat_request(
     _refuse_stored(data)
     if "file_url" not in keeps:
         refuse_addresses(data)
-    asked = {name: value for name, value in data.items() if value is not None}
-    stream = bool(asked.get("stream"))
-    if "stream_options" in asked and not stream:
+    request = {name: value for name, value in data.items() if value is not None}
+    stream = bool(request.get("stream"))
+    if "stream_options" in request and not stream:
         reason = "only allowed when 'stream' is enabled"
         raise invalid("wrong.value", "stream_options", reason=reason)
     parameters = {
-        "messages": chat_messages(asked),
-        **{ours: asked[name] for name, ours in CHAT_NAMES.items() if name in asked},
-        **_tools(asked),
-        **_text(asked.get("text") or {}),
-        **_logprobs(asked),
-        **{name: asked[name] for name in extra if name in asked and name not in RESPONSES_FIELDS},
+        "messages": chat_messages(request),
+        **{ours: request[name] for name, ours in CHAT_NAMES.items() if name in request},
+        **_tools(request),
+        **_text(request.get("text") or {}),
+        **_logprobs(request),
+        **{
+            name: request[name]
+            for name in extra
+            if name in request and name not in RESPONSES_FIELDS
+        },
     }
-    if effort := (asked.get("reasoning") or {}).get("effort"):
+    if effort := (request.get("reasoning") or {}).get("effort"):
         parameters["reasoning_effort"] = effort
-    return CheckedRequest(asked["model"], stream, stream, parameters, _ignored(data, extra))
+    return CheckedRequest(request["model"], stream, stream, parameters, _ignored(data, extra))
 
 
 def keeps_reasoning(data: Data) -> bool:
