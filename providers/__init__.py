@@ -1,27 +1,50 @@
-"""Providers: the upstream dialects and the one transport that they share."""
+"""Providers: the upstream dialects, and the HTTP transport that they share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from providers.anthropic.wire import AnthropicWire
-from providers.base import Provider
+from providers.base import EmbeddingsWireFactory, Provider, WireFactory
 from providers.demo.provider import DemoProvider
 from providers.http.provider import HttpProvider
 from providers.http.transport import Transport
 from providers.openai.chat import OpenAIWire
 from providers.openai.embeddings import OpenAIEmbeddings
 
-# A wire is made of its row's address, key, headers and what it keeps of messages.
-Maker = Callable[[str, str, Mapping[str, str], Collection[str], Transport], Provider]
-WIRES: dict[str, Maker] = {
-    "openai": lambda url, key, headers, keeps, transport: HttpProvider(
-        OpenAIWire(url, key, headers, keeps), transport, OpenAIEmbeddings(url, key, headers)
-    ),
-    "anthropic": lambda url, key, headers, keeps, transport: HttpProvider(
-        AnthropicWire(url, key, headers), transport
-    ),
-    "demo": lambda url, key, headers, keeps, transport: DemoProvider(),
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """How to reach one provider: the values of its row, and the transport that all share."""
+
+    base_url: str
+    api_key: str
+    headers: Mapping[str, str]
+    keeps: Collection[str]
+    transport: Transport
+
+
+def over_http(
+    wire: WireFactory, embeddings: EmbeddingsWireFactory | None = None
+) -> Callable[[Upstream], HttpProvider]:
+    """Return the factory of providers that are called over HTTP in this dialect."""
+
+    def provider(to: Upstream) -> HttpProvider:
+        return HttpProvider(
+            wire(to.base_url, to.api_key, to.headers, to.keeps),
+            to.transport,
+            embeddings(to.base_url, to.api_key, to.headers) if embeddings else None,
+        )
+
+    return provider
+
+
+# The only table of wires. The wires that MODELS_FILE may name are those of models.toml.
+WIRES: dict[str, Callable[[Upstream], Provider]] = {
+    "openai": over_http(OpenAIWire, OpenAIEmbeddings),
+    "anthropic": over_http(AnthropicWire),
+    "demo": lambda to: DemoProvider(),
 }
 
 
@@ -34,10 +57,11 @@ def create(
     transport: Transport,
     keeps: Collection[str] = (),
 ) -> Provider:
-    """The provider that speaks this dialect at this address; ValueError for an unknown dialect.
+    """Return the provider that speaks the dialect `wire` at `base_url`.
 
-    `keeps` names what of messages it takes beyond OpenAI's: see gateway/models.toml.
+    `keeps` names the fields of messages that it takes beyond OpenAI's: see models.toml.
+    Raises ValueError for an unknown wire.
     """
     if wire not in WIRES:
         raise ValueError(f"Unknown wire {wire!r}: expected one of {', '.join(WIRES)}")
-    return WIRES[wire](base_url, api_key, headers, keeps, transport)
+    return WIRES[wire](Upstream(base_url, api_key, headers, keeps, transport))

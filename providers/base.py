@@ -2,100 +2,175 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import orjson
 
 from gateway.chat import ChatCall, Chunk
 from gateway.errors import GatewayError, InvalidRequest, UpstreamRejected
 
 
 class Provider(Protocol):
-    """Something that answers chat calls, and calls for embeddings."""
+    """An object that answers chat calls and embeddings calls."""
 
-    streams_only: bool  # its whole answers are streams, folded
+    streams_only: bool  # complete() is a folded stream
 
     def complete(self, call: ChatCall) -> Chunk:
-        """The whole answer (`message` in its choices); raises a GatewayError."""
+        """Return the whole response, with a `message` in each choice.
+
+        Raises a GatewayError.
+        """
         ...
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
-        """The answer as it arrives: each item the parts (with `delta`s) that came together.
+        """Yield the response as it arrives: lists of the chunks that came together.
 
-        Raises a GatewayError; closing the iterator closes the upstream connection.
+        Each choice of a chunk has a `delta`. Raises a GatewayError. Closing the iterator closes
+        the connection to the upstream.
         """
         ...
 
     def embed(self, model: str, parameters: Mapping[str, Any]) -> Chunk:
-        """The embeddings of `input`, which is among OpenAI's parameters for embeddings.
+        """Return the embeddings of `input`: `{"data": [...]}`, and `"usage"` where known.
 
-        `{"data": [...]}` and, where it was counted, `"usage"`. Each embedding is base64 of
-        little-endian float32, or a list of numbers where that was asked for (`encoding_format`, by
-        default "float") and the provider answers so. Raises a GatewayError.
+        `parameters` are OpenAI's, `input` among them. Each embedding is the base64 of
+        little-endian float32, or a list of numbers if `encoding_format` is "float" (its default)
+        and the upstream returns numbers.
+
+        Raises a GatewayError.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request to an upstream, not yet sent; always a POST."""
+    """An HTTP POST to an upstream, not yet sent."""
 
     url: str
     headers: Mapping[str, str]
     body: bytes
 
 
-class Wire(Protocol):
-    """One upstream's dialect as pure functions: no I/O, no clock, no randomness."""
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of an upstream: its URL, the headers of every request, the secrets in them.
 
-    streams_only: bool  # never asked for a whole answer: `complete` folds the stream
+    Error messages must not show `secrets`: the key, the base URL and the operator's headers.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    secrets: tuple[str, ...]
+
+    @classmethod
+    def build(
+        cls,
+        base_url: str,
+        path: str,
+        api_key: str = "",
+        headers: Mapping[str, str] | None = None,
+        *,
+        key_header: str = "Authorization",
+        key_prefix: str = "Bearer ",
+        defaults: Mapping[str, str] | None = None,
+    ) -> Endpoint:
+        """Return the endpoint at `base_url` + `path`.
+
+        `headers` are the operator's. They replace the dialect's `defaults`, and are replaced by
+        the headers that the transport relies on. Without a key, no `key_header` is sent.
+        """
+        headers = headers or {}
+        api_key = api_key.strip()  # a key read from a file ends in a newline
+        credentials = {key_header: f"{key_prefix}{api_key}"} if api_key else {}
+        return cls(
+            url=f"{base_url.rstrip('/')}{path}",
+            headers={
+                **(defaults or {}),
+                **headers,
+                "Content-Type": "application/json",
+                "Accept-Encoding": "identity",  # a compressed response is refused unread
+                **credentials,
+            },
+            secrets=(api_key, base_url, *headers.values()),
+        )
+
+    def request(self, body: Mapping[str, Any]) -> Request:
+        """Return the request that sends `body` as JSON."""
+        return Request(self.url, self.headers, orjson.dumps(body))
+
+
+class Wire(Protocol):
+    """The chat dialect of an upstream as pure functions: no I/O, no clock, no randomness."""
+
+    streams_only: bool  # the upstream is always asked for a stream
 
     def request(self, call: ChatCall) -> Request:
-        """What to send; raises InvalidRequest for what this upstream cannot do."""
+        """Return what to send; raises InvalidRequest for what this upstream cannot do."""
         ...
 
     def answer(self, body: Mapping[str, Any]) -> Chunk:
-        """An unstreamed answer's JSON as a Chunk; raises UpstreamError."""
+        """Return an unstreamed response, given its JSON; raises UpstreamError."""
         ...
 
     def decoder(self) -> Decoder:
-        """A fresh decoder for one stream."""
+        """Return a new decoder for one stream."""
         ...
 
     def error(self, status: int, body: bytes, headers: Mapping[str, str]) -> GatewayError:
-        """What an HTTP answer that is not 200 means to our caller."""
+        """Return the error for an HTTP response whose status is not 200.
+
+        The names of `headers` are in lower case; `retry-after` is in seconds.
+        """
         ...
 
 
 class EmbeddingsWire(Protocol):
-    """One upstream's dialect of embeddings as pure functions."""
+    """The embeddings dialect of an upstream as pure functions."""
 
     def request(self, model: str, parameters: Mapping[str, Any], plain: bool = False) -> Request:
-        """What to send; `plain` leaves the encoding to the upstream."""
+        """Return what to send; `plain` leaves the encoding to the upstream."""
         ...
 
     def wants_plain(self, refusal: UpstreamRejected, parameters: Mapping[str, Any]) -> bool:
-        """Whether the upstream might answer the `plain` request where it refused the other."""
+        """Return whether the upstream may accept the `plain` request after it refused the other."""
         ...
 
     def answer(self, body: Mapping[str, Any], parameters: Mapping[str, Any]) -> Chunk:
-        """The answer's JSON as Provider.embed promises it; raises UpstreamError."""
+        """Return what Provider.embed promises, given the response's JSON; raises UpstreamError."""
         ...
-
-
-def without_embeddings(model: str) -> InvalidRequest:
-    """The refusal of a provider, or a model, that makes no embeddings."""
-    return InvalidRequest(
-        f"The model `{model}` does not make embeddings.", param="model", code="invalid_value"
-    )
 
 
 class Decoder(Protocol):
-    """Turns one stream's server-sent events into parts. Holds that stream's state: use it once."""
+    """Turns the server-sent events of one stream into chunks. It has state: use it once."""
 
-    finished: bool  # has the upstream said that the answer is complete?
-    ended: bool  # has it said that nothing at all follows? (usage may follow a finished answer)
+    finished: bool  # the upstream said that the response is complete
+    ended: bool  # the upstream said that nothing follows (usage may follow a finished response)
 
     def feed(self, event: str, data: str) -> Iterable[Chunk]:
-        """The parts that one event carries: often one, sometimes none; raises an UpstreamError."""
+        """Return the chunks of one event, usually one or none; raises an UpstreamError."""
         ...
+
+
+class WireFactory(Protocol):
+    """Makes a wire: usually the class of the wire."""
+
+    def __call__(
+        self, base_url: str, api_key: str, headers: Mapping[str, str], keeps: Collection[str]
+    ) -> Wire: ...
+
+
+class EmbeddingsWireFactory(Protocol):
+    """Makes an embeddings wire: usually the class of the wire."""
+
+    def __call__(
+        self, base_url: str, api_key: str, headers: Mapping[str, str]
+    ) -> EmbeddingsWire: ...
+
+
+def without_embeddings(model: str) -> InvalidRequest:
+    """Return the error for an embeddings call to a model, or a provider, that has none."""
+    return InvalidRequest(
+        f"The model `{model}` does not make embeddings.", param="model", code="invalid_value"
+    )

@@ -73,7 +73,7 @@ def shown(model_id: str, row: ModelRow, catalogue: Catalogue) -> dict[str, Any]:
 def _supported(row: ModelRow, catalogue: Catalogue) -> list[str]:
     """The names of the parameters that this model supports, sorted."""
     provider = catalogue.providers[row.provider]
-    if provider.wire == "demo":  # it ignores all parameters
+    if provider.demo:  # it ignores all parameters
         return []
     known = PARAMETERS_BY_KIND[row.kind].union(provider.extra_parameters)
     return sorted(name for name in known if rules.taken(row.parameters, name))

@@ -50,7 +50,7 @@ class Catalogue:
         self._models = {
             name: row if row.family else self._with_policy(row, name)
             for name, row in rows.models.items()
-            if settings.demo_models or self.providers[row.provider].wire != "demo"
+            if settings.demo_models or not self.providers[row.provider].demo
         }
         # Callers make these names up: it must not keep all of them.
         self._member = lru_cache(FAMILY_MEMBERS)(self._family_member)

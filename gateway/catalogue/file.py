@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -23,6 +23,7 @@ WANTED: dict[str, type] = {
     "str": str,
     "str | None": str,
     "int | None": int,
+    "bool": bool,
     "date | None": date,
     "tuple[str, ...]": tuple,
     "Mapping[str, str]": dict,
@@ -30,7 +31,6 @@ WANTED: dict[str, type] = {
     "Mapping[str, Decimal]": dict,
     "Mapping[str, float]": dict,
 }
-WIRES = ("openai", "anthropic", "demo")
 KINDS = ("chat", "embeddings")
 PRICES = ("prompt", "completion", "input_cache_read", "input_cache_write")
 FILE_URL = "file_url"  # a provider that keeps it takes files by their address
@@ -53,12 +53,13 @@ class ProviderRow:
     extra_parameters: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
     parameters: Mapping[str, Rule] = field(default_factory=dict)
+    demo: bool = False  # calls nobody, and is served with DEMO_MODELS only
 
     def missing(self, settings: Settings) -> str | None:
         """The variable that must be set before this provider can be called, or None."""
         if self.key_variable and not settings.variable(self.key_variable):
             return self.key_variable
-        if self.wire != "demo" and not self.address(settings):
+        if self.base_url_variable and not self.address(settings):
             return self.base_url_variable
         return None
 
@@ -123,6 +124,8 @@ class Rows:
 def read(models_file: str) -> Rows:
     """The built-in file and the operator's; raises ConfigurationError naming the row at fault."""
     tables = _read(BUILT_IN)
+    # The built-in rows name every wire: a test holds them to the table in providers/__init__.py.
+    wires = dict.fromkeys(row["wire"] for row in tables["providers"].values())
     if models_file:
         tables = _merge(tables, _read(Path(models_file)))
     made = Rows(
@@ -131,7 +134,7 @@ def read(models_file: str) -> Rows:
         {k: _row(ModelRow, "id", k, row) for k, row in tables.get("models", {}).items()},
     )
     for provider in made.providers.values():
-        _check_provider(provider)
+        _check_provider(provider, wires)
     for model in made.models.values():
         _check_model(model, made)
     return made
@@ -186,12 +189,12 @@ def _price(row: str, name: str, text: Any) -> Decimal:
     return price
 
 
-def _check_provider(provider: ProviderRow) -> None:
+def _check_provider(provider: ProviderRow, wires: Collection[str]) -> None:
     if not PROVIDER_NAME.fullmatch(provider.name):
         raise _wrong(provider.name, "letters, digits, '-', '_' and '.' make a provider's name")
-    if provider.wire not in WIRES:
-        raise _wrong(provider.name, f"wire must be one of {', '.join(WIRES)}")
-    if provider.wire != "demo" and not (provider.base_url or provider.base_url_variable):
+    if provider.wire not in wires:
+        raise _wrong(provider.name, f"wire must be one of {', '.join(wires)}")
+    if not provider.demo and not (provider.base_url or provider.base_url_variable):
         raise _wrong(provider.name, "base_url is missing")
     if provider.base_url and not provider.base_url.startswith(("http://", "https://")):
         raise _wrong(provider.name, "base_url is no URL")

@@ -1,4 +1,4 @@
-"""A provider over HTTP: what is the same for all dialects."""
+"""A provider that is called over HTTP, in any dialect."""
 
 from __future__ import annotations
 
@@ -30,98 +30,98 @@ JSON = "application/json"
 
 
 class HttpProvider:
-    """Any provider that is reached over HTTP: its dialects are the wires', the rest is here."""
+    """A provider that is called over HTTP: the wires know its dialect, this class does the rest."""
 
     def __init__(
         self, wire: Wire, transport: Transport, embeddings: EmbeddingsWire | None = None
     ) -> None:
+        self.wire = wire
+        self.embeddings = embeddings
         self.streams_only = wire.streams_only
-        self._wire = wire
         self._transport = transport
-        self._embeddings = embeddings
 
     def complete(self, call: ChatCall) -> Chunk:
-        """The whole answer; raises a GatewayError."""
-        if self._wire.streams_only:
+        """Return the whole response; raises a GatewayError."""
+        if self.streams_only:
             return fold(chain.from_iterable(self.stream(call)))
-        request = self._wire.request(replace(call, stream=False))
+        request = self.wire.request(replace(call, stream=False))
         with self._transport.post(request) as answer:
-            if self._kind_of(answer) == EVENTS:
-                return fold(chain.from_iterable(self._parts(answer)))
-            return self._whole(answer)
+            if self._media_type(answer) == EVENTS:
+                return fold(chain.from_iterable(self._chunks(answer)))
+            return self.wire.answer(_json(answer))
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
-        """The answer as it arrives; raises a GatewayError. Closing it closes the connection."""
-        request = self._wire.request(replace(call, stream=True))
+        """Yield the response as it arrives: lists of the chunks that came together.
+
+        Raises a GatewayError. Closing the iterator closes the connection.
+        """
+        request = self.wire.request(replace(call, stream=True))
         with self._transport.post(request) as answer:
-            if self._kind_of(answer) == EVENTS:
-                yield from self._parts(answer)
+            if self._media_type(answer) == EVENTS:
+                yield from self._chunks(answer)
             else:
-                yield [unfold(self._whole(answer))]
+                yield [unfold(self.wire.answer(_json(answer)))]
 
     def embed(self, model: str, parameters: Mapping[str, Any]) -> Chunk:
-        """The embeddings of an input; raises a GatewayError."""
-        wire = self._embeddings
+        """Return the embeddings of an input, as Provider.embed says; raises a GatewayError."""
+        wire = self.embeddings
         if wire is None:
             raise without_embeddings(model)
         try:
-            return self._embedded(wire, wire.request(model, parameters), parameters)
+            return self._embed(wire, wire.request(model, parameters), parameters)
         except UpstreamRejected as refusal:
             if not wire.wants_plain(refusal, parameters):
                 raise
-        return self._embedded(wire, wire.request(model, parameters, plain=True), parameters)
+        return self._embed(wire, wire.request(model, parameters, plain=True), parameters)
 
-    def _embedded(
+    def _embed(
         self, wire: EmbeddingsWire, request: Request, parameters: Mapping[str, Any]
     ) -> Chunk:
         with self._transport.post(request) as answer:
-            if self._kind_of(answer) != JSON:
+            if self._media_type(answer) != JSON:
                 raise UpstreamBadResponse()
             return wire.answer(_json(answer), parameters)
 
-    def _kind_of(self, answer: Answer) -> str:
-        """EVENTS or JSON; raises a GatewayError for every other answer."""
-        # Never decoded: a few compressed bytes can hold gigabytes.
+    def _media_type(self, answer: Answer) -> str:
+        """Return EVENTS or JSON; raises a GatewayError for every other response."""
+        # Never decompressed: a few compressed bytes can hold gigabytes.
         encoding = answer.headers.get("content-encoding", "identity").strip().lower()
         if answer.status != 200:
             body = _error_body(answer) if encoding == "identity" else b""
-            raise self._wire.error(answer.status, body, _without_date(answer.headers))
+            raise self.wire.error(answer.status, body, _error_headers(answer.headers))
         if encoding != "identity":
-            raise UpstreamBadResponse("The provider's answer is compressed.")
-        kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in (EVENTS, JSON):
+            raise UpstreamBadResponse("The provider's response is compressed.")
+        media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type not in (EVENTS, JSON):
             raise UpstreamBadResponse()
-        return kind
+        return media_type
 
-    def _whole(self, answer: Answer) -> Chunk:
-        return self._wire.answer(_json(answer))
-
-    def _parts(self, answer: Answer) -> Iterator[list[Chunk]]:
-        splitter, decoder = EventSplitter(), self._wire.decoder()
-        said, quiet_since = False, 0.0  # on the monotonic clock; 0 while content comes
-        piece = b"\n"
-        while piece and not decoder.ended:
+    def _chunks(self, answer: Answer) -> Iterator[list[Chunk]]:
+        splitter, decoder = EventSplitter(), self.wire.decoder()
+        started, quiet_since = False, 0.0  # on the monotonic clock; 0 while content comes
+        data = b"\n"
+        while data and not decoder.ended:
             try:
-                piece = answer.read()
+                data = answer.read()
             except UpstreamError:
                 if decoder.finished:  # only the end of the connection was lost
                     return
                 raise
-            parts: list[Chunk] = []
+            chunks: list[Chunk] = []
             failure = None
             try:
-                for event, data in splitter.feed(piece) if piece else splitter.close():
-                    parts.extend(decoder.feed(event, data))
+                for event, text in splitter.feed(data) if data else splitter.close():
+                    chunks.extend(decoder.feed(event, text))
             except UpstreamError as error:
                 failure = error
-            if parts:  # those before the failure are part of the answer
-                said = said or any(map(says_something, parts))
+            if chunks:  # those before the failure belong to the response
+                started = started or any(map(says_something, chunks))
                 quiet_since = 0.0
-                yield parts
-            elif said and not decoder.finished:  # pings keep the connection from being silent
+                yield chunks
+            elif started and not decoder.finished:  # pings keep the connection from being silent
                 quiet_since = quiet_since or time.monotonic()
                 if time.monotonic() - quiet_since > answer.silence:
-                    raise UpstreamTimeout("The provider's answer did not go on in time.")
+                    raise UpstreamTimeout("The provider's response did not continue in time.")
             if failure:
                 raise failure
         if not decoder.finished:
@@ -130,7 +130,7 @@ class HttpProvider:
 
 
 def unfold(answer: Chunk) -> Chunk:
-    """A whole answer as the one part of a stream."""
+    """Return a whole response as the only chunk of a stream."""
     choices = []
     for choice in answer["choices"]:
         delta = dict(choice["message"])
@@ -155,13 +155,13 @@ def _error_body(answer: Answer) -> bytes:
     try:
         return answer.read_all(MAX_ERROR_BODY)
     except UpstreamError:
-        return b""  # the status says more than the way its text was lost
+        return b""  # the status says more than the loss of its text
 
 
-def _without_date(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers in lower case, a date in `retry-after` as seconds: a wire has no clock."""
-    known = {name.lower(): value for name, value in headers.items()}
-    wait = seconds_until(known.get("retry-after", ""), time.time())
-    if wait is not None:
-        known["retry-after"] = str(wait)
-    return known
+def _error_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers for Wire.error: a wire has no clock to read a date with."""
+    lowered = {name.lower(): value for name, value in headers.items()}
+    seconds = seconds_until(lowered.get("retry-after", ""), time.time())
+    if seconds is not None:
+        lowered["retry-after"] = str(seconds)
+    return lowered

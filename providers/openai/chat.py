@@ -1,21 +1,21 @@
-"""OpenAI's chat completions, and every upstream that speaks them."""
+"""Chat completions of OpenAI and of compatible upstreams."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import orjson
 
 from gateway.chat import EXTENSIONS, IDENTITY, ChatCall, Chunk
 from gateway.errors import GatewayError, UpstreamBadResponse, UpstreamFailed
-from providers.base import Request
+from providers.base import Endpoint, Request
 from providers.errors import rejection, rejection_inside
 from providers.openai.request import request_body
-from providers.openai.shapes import shape_choice, shape_said, shape_usage
+from providers.openai.shapes import shape_choice, shape_message, shape_usage
 
-# What compatible servers say -> what OpenAI's clients know.
+# Finish reasons of compatible servers -> OpenAI's.
 FINISH_REASONS = {
     "eos": "stop",
     "eos_token": "stop",
@@ -27,9 +27,9 @@ FINISH_REASONS = {
     "safety": "content_filter",
     "refusal": "content_filter",
 }
-BROKEN = frozenset({"error", "insufficient_system_resource"})  # the answer was not finished at all
+BROKEN = frozenset({"error", "insufficient_system_resource"})  # the response is incomplete
 
-# Never passed on: who the provider is, padding, and usage, which is checked first.
+# Fields that are not copied: identity, padding, and those that are checked first.
 _OWN = IDENTITY | {"choices", "usage", "obfuscation", "error"}
 
 _LONE_SURROGATE = re.compile(
@@ -40,7 +40,11 @@ _LONE_SURROGATE = re.compile(
 
 
 class OpenAIWire:
-    """The dialect of OpenAI and of all that is compatible with it; differences are arguments."""
+    """The dialect of OpenAI and of compatible upstreams.
+
+    `keeps` names the fields of messages beyond OpenAI's that the upstream takes: see
+    gateway.chat.EXTENSIONS. The others are left out of requests.
+    """
 
     streams_only = False
 
@@ -49,44 +53,39 @@ class OpenAIWire:
         base_url: str,
         api_key: str = "",
         headers: Mapping[str, str] | None = None,
-        keeps: Iterable[str] = (),
+        keeps: Collection[str] = (),
     ) -> None:
-        self._url = f"{base_url.rstrip('/')}/chat/completions"
-        self._headers = {
-            **(headers or {}),
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",
-        }
-        if api_key := api_key.strip():  # files and variables end in newlines
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._endpoint = Endpoint.build(base_url, "/chat/completions", api_key, headers)
         self._unwanted = EXTENSIONS.difference(keeps)
-        self._secrets = (api_key, base_url, *(headers or {}).values())
 
     def request(self, call: ChatCall) -> Request:
-        """The call as it is, without what this upstream would refuse."""
-        body = request_body(call, self._unwanted)
-        return Request(self._url, self._headers, orjson.dumps(body))
+        """Return the call without the fields that this upstream would refuse."""
+        return self._endpoint.request(request_body(call, self._unwanted))
 
     def answer(self, body: Mapping[str, Any]) -> Chunk:
-        """The answer, with what a sloppy upstream forgot; raises UpstreamError."""
+        """Return the response, completed where the upstream left something out.
+
+        Raises UpstreamError.
+        """
+        secrets = self._endpoint.secrets
         if body.get("error"):
-            raise rejection_inside(body["error"], self._secrets)
+            raise rejection_inside(body["error"], secrets)
         choices = body.get("choices")
         if not isinstance(choices, list):
             raise UpstreamBadResponse()
-        return _part(body, [_whole(choice, i, self._secrets) for i, choice in enumerate(choices)])
+        return _chunk(body, [_whole(choice, i, secrets) for i, choice in enumerate(choices)])
 
     def decoder(self) -> OpenAIDecoder:
-        """A fresh decoder for one stream."""
-        return OpenAIDecoder(self._secrets)
+        """Return a new decoder for one stream."""
+        return OpenAIDecoder(self._endpoint.secrets)
 
     def error(self, status: int, body: bytes, headers: Mapping[str, str]) -> GatewayError:
-        """What an HTTP answer that is not 200 means to our caller."""
-        return rejection(status, body, headers, self._secrets)
+        """Return the error for an HTTP response whose status is not 200."""
+        return rejection(status, body, headers, self._endpoint.secrets)
 
 
 class OpenAIDecoder:
-    """Turns OpenAI's chunks into parts; one role and one finish reason for each choice."""
+    """Decodes a stream: every choice gets one role and at most one finish reason."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self.finished = False
@@ -97,7 +96,10 @@ class OpenAIDecoder:
         self._open = 0  # choices begun that have no finish reason yet
 
     def feed(self, event: str, data: str) -> Iterable[Chunk]:
-        """The part of one chunk; raises the UpstreamError that an error chunk stands for."""
+        """Return the chunk of one event, if it holds one.
+
+        Raises the UpstreamError of an event that reports an error.
+        """
         if self.ended:
             return ()
         if data.startswith("[DONE]"):
@@ -112,8 +114,8 @@ class OpenAIDecoder:
         for position, choice in enumerate(body.get("choices") or ()):
             if isinstance(choice, dict) and (delta := self._delta(choice, position)):
                 choices.append(delta)
-        part = _part(body, choices)
-        return (part,) if choices or len(part) > 1 else ()
+        chunk = _chunk(body, choices)
+        return (chunk,) if choices or len(chunk) > 1 else ()
 
     def _delta(self, choice: Chunk, position: int) -> Chunk | None:
         reason = choice.get("finish_reason")
@@ -127,7 +129,7 @@ class OpenAIDecoder:
         delta.pop("role", None)
         if "reasoning" in delta:
             _name_reasoning(delta)
-        shape_said(delta)
+        shape_message(delta)
         shape_choice(choice)
         if state is None:
             state = self._choices[index] = _Choice()
@@ -135,7 +137,7 @@ class OpenAIDecoder:
             self.finished = False
             delta = {"role": "assistant", **delta}
         elif state.finished:
-            # OpenRouter finishes twice; only what the second one adds is of use.
+            # OpenRouter finishes twice: keep only what the second chunk adds.
             reason = None
             if not any(delta.values()):
                 return None
@@ -150,14 +152,14 @@ class OpenAIDecoder:
 
     def _done(self) -> Iterable[Chunk]:
         self.ended = True
-        # An end marker ends no answer that has not begun, and none without a finish reason: whoever
-        # forgets the reason may have forgotten the rest.
+        # The marker does not finish a response without a choice, or without a finish reason: an
+        # upstream that leaves out the reason may have left out content.
         self.finished = self._seen and not self._open
         return ()
 
 
 class _Choice:
-    """What is known of one choice of a stream."""
+    """The state of one choice of a stream."""
 
     __slots__ = ("calls", "finished")
 
@@ -166,7 +168,7 @@ class _Choice:
         self.calls = 0
 
     def number(self, calls: Any) -> None:
-        """Gives each tool call's delta the index that some upstreams leave out."""
+        """Give each tool call's delta the index that some upstreams leave out."""
         for call in calls:
             index = call.get("index")
             if not isinstance(index, int):
@@ -178,15 +180,15 @@ class _Choice:
                 call.setdefault("type", "function")
 
 
-def _part(body: Mapping[str, Any], choices: list[Chunk]) -> Chunk:
-    part: Chunk = {"choices": choices}
+def _chunk(body: Mapping[str, Any], choices: list[Chunk]) -> Chunk:
+    chunk: Chunk = {"choices": choices}
     for key, value in body.items():
         if key not in _OWN and value is not None:
-            part[key] = value
+            chunk[key] = value
     usage = body.get("usage")
-    if usage and (counted := _usage(usage)):
-        part["usage"] = counted
-    return part
+    if usage and (checked := _usage(usage)):
+        chunk["usage"] = checked
+    return chunk
 
 
 def _usage(usage: Any) -> Chunk | None:
@@ -209,7 +211,7 @@ def _whole(choice: Any, position: int, secrets: Iterable[str]) -> Chunk:
     message["role"] = message.get("role") or "assistant"
     if "reasoning" in message:
         _name_reasoning(message)
-    shape_said(message)
+    shape_message(message)
     if calls := message.get("tool_calls"):
         message["tool_calls"] = [_whole_call(call) for call in calls]
     return {
@@ -221,13 +223,13 @@ def _whole(choice: Any, position: int, secrets: Iterable[str]) -> Chunk:
     }
 
 
-def _name_reasoning(said: Chunk) -> None:
-    """Thinking has two names among the upstreams (OpenRouter, Groq and vLLM use the shorter)."""
-    text = said["reasoning"]
+def _name_reasoning(message: Chunk) -> None:
+    """Rename `reasoning`, as OpenRouter, Groq and vLLM call it, to `reasoning_content`."""
+    text = message["reasoning"]
     if text is None or isinstance(text, str):
-        del said["reasoning"]
-        if text and not said.get("reasoning_content"):
-            said["reasoning_content"] = text
+        del message["reasoning"]
+        if text and not message.get("reasoning_content"):
+            message["reasoning_content"] = text
 
 
 def _whole_call(call: Chunk) -> Chunk:
@@ -255,7 +257,7 @@ def _loads(data: str) -> dict[str, Any] | None:
         body = orjson.loads(data)
     except orjson.JSONDecodeError:
         try:
-            # Half an emoji, its other half in the next chunk, must not lose the rest of its chunk.
+            # Half an emoji, whose other half is in the next chunk, must not lose the whole chunk.
             body = orjson.loads(_LONE_SURROGATE.sub(r"\\ufffd", data))
         except orjson.JSONDecodeError:
             return None

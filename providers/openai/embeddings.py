@@ -1,86 +1,78 @@
-"""OpenAI's embeddings, and every upstream that speaks them."""
+"""Embeddings of OpenAI and of compatible upstreams."""
 
 from __future__ import annotations
 
 import binascii
 import struct
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from gateway.chat import Chunk
-from gateway.errors import GatewayError, UpstreamBadResponse, UpstreamRejected
-from providers.base import Request
-from providers.errors import rejection, rejection_inside
+from gateway.errors import UpstreamBadResponse, UpstreamRejected
+from providers.base import Endpoint, Request
+from providers.errors import rejection_inside
 
-# Never passed on: who the provider is, and what is checked first.
+# Fields that are not copied: identity, and those that are checked first.
 OWN = frozenset({"id", "object", "created", "model", "data", "usage", "error"})
 FLOAT = 4  # bytes
 
 
 class OpenAIEmbeddings:
-    """OpenAI's dialect of embeddings as pure functions; the differences are arguments."""
+    """The embeddings dialect of OpenAI and of compatible upstreams."""
 
     def __init__(
         self, base_url: str, api_key: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
-        self._url = f"{base_url.rstrip('/')}/embeddings"
-        self._headers = {
-            **(headers or {}),
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",
-        }
-        if api_key := api_key.strip():  # files and variables end in newlines
-            self._headers["Authorization"] = f"Bearer {api_key}"
-        self._secrets = (api_key, base_url, *(headers or {}).values())
+        self._endpoint = Endpoint.build(base_url, "/embeddings", api_key, headers)
 
     def request(self, model: str, parameters: Mapping[str, Any], plain: bool = False) -> Request:
-        """What to send: it asks for base64, a quarter of the size of numbers, unless `plain`."""
+        """Return what to send: it asks for base64, a quarter of the size of numbers.
+
+        `plain` leaves the encoding to the upstream, which then returns numbers.
+        """
         body = {**parameters, "model": model, "encoding_format": "base64"}
         if plain:
             del body["encoding_format"]  # numbers are the default
-        return Request(self._url, self._headers, orjson.dumps(body))
+        return self._endpoint.request(body)
 
     def wants_plain(self, refusal: UpstreamRejected, parameters: Mapping[str, Any]) -> bool:
-        """Whether a refused request is worth sending again, as `plain`.
+        """Return whether a refused request is worth sending again, as `plain`.
 
-        Compatible servers may not know base64. Where the caller has not asked for it, their
-        refusal need not even name it: the request that they refused was not quite the caller's.
+        Compatible servers may not know base64. If the caller did not ask for base64, any refusal
+        may be due to it, because the request that was refused was not the caller's.
         """
-        named = "encoding_format" in f"{refusal.param} {refusal.message}"
-        return refusal.status in (400, 422) and (named or not _wants_base64(parameters))
+        blamed = "encoding_format" in f"{refusal.param} {refusal.message}"
+        return refusal.status in (400, 422) and (blamed or not _wants_base64(parameters))
 
     def answer(self, body: Mapping[str, Any], parameters: Mapping[str, Any]) -> Chunk:
-        """The embeddings, one for each input, in the encoding that Provider.embed promises.
+        """Return one embedding for each input, in the encoding that Provider.embed promises.
 
         Raises UpstreamError.
         """
         if body.get("error"):
-            raise rejection_inside(body["error"], self._secrets)
+            raise rejection_inside(body["error"], self._endpoint.secrets)
         data = body.get("data")
         if not isinstance(data, list) or len(data) != len(texts(parameters["input"])):
             raise UpstreamBadResponse()
-        encoded = _encoded if _wants_base64(parameters) else _checked
-        part: Chunk = {"data": [_item(item, i, encoded) for i, item in enumerate(data)]}
-        part.update((k, v) for k, v in body.items() if k not in OWN and v is not None)
+        convert = _to_base64 if _wants_base64(parameters) else _checked
+        chunk: Chunk = {"data": [_item(item, i, convert) for i, item in enumerate(data)]}
+        chunk.update((k, v) for k, v in body.items() if k not in OWN and v is not None)
         if usage := _usage(body.get("usage")):
-            part["usage"] = usage
-        return part
-
-    def error(self, status: int, body: bytes, headers: Mapping[str, str]) -> GatewayError:
-        """What an HTTP answer that is not 200 means to our caller."""
-        return rejection(status, body, headers, self._secrets)
+            chunk["usage"] = usage
+        return chunk
 
 
-def texts(given: str | Sequence[Any]) -> Sequence[Any]:
-    """The texts of an input, each a string or tokens: an array of tokens is one text."""
-    return [given] if isinstance(given, str) or isinstance(given[0], int) else given
+def texts(input: str | Sequence[Any]) -> Sequence[Any]:
+    """Return the texts of an input, each a string or a list of tokens."""
+    return [input] if isinstance(input, str) or isinstance(input[0], int) else input
 
 
 def base64_of(numbers: Sequence[float]) -> str:
-    """Numbers as OpenAI's base64: little-endian float32. Raises struct.error, OverflowError."""
+    """Return the base64 of numbers as little-endian float32.
+
+    Raises struct.error or OverflowError for what float32 cannot hold.
+    """
     return b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
 
 
@@ -88,7 +80,7 @@ def _wants_base64(parameters: Mapping[str, Any]) -> bool:
     return parameters.get("encoding_format") == "base64"
 
 
-def _item(item: Any, position: int, encoded: Any) -> Chunk:
+def _item(item: Any, position: int, convert: Callable[[Any], str | list[float]]) -> Chunk:
     if not isinstance(item, dict):
         raise UpstreamBadResponse()
     index = item.get("index")
@@ -96,12 +88,11 @@ def _item(item: Any, position: int, encoded: Any) -> Chunk:
         **item,
         "object": "embedding",
         "index": index if isinstance(index, int) else position,
-        "embedding": encoded(item.get("embedding")),
+        "embedding": convert(item.get("embedding")),
     }
 
 
-def _encoded(embedding: Any) -> str:
-    """As base64, which the caller wants, from whatever the provider gave."""
+def _to_base64(embedding: Any) -> str:
     if isinstance(embedding, str):
         return embedding
     try:
@@ -111,7 +102,7 @@ def _encoded(embedding: Any) -> str:
 
 
 def _checked(embedding: Any) -> str | list[float]:
-    """As it is, once it is sure that the web process can make numbers of it."""
+    """Return the embedding unchanged; raises if the web process could not decode it."""
     if isinstance(embedding, list):
         return embedding
     try:

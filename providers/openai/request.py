@@ -1,4 +1,4 @@
-"""A chat call as the body that OpenAI, and what is compatible with it, takes."""
+"""A chat call as the body of a request to OpenAI, or to a compatible upstream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ IMAGE_ONLY = "(an image, which follows)"
 
 
 def request_body(call: ChatCall, without: frozenset[str] = EXTENSIONS) -> Chunk:
-    """The call as it is, without these extensions, plus what asks for a stream and its usage."""
+    """Return the body: the call without these extensions.
+
+    A streamed call also asks for the usage.
+    """
     body = {**call.parameters, "model": call.model}
     if "messages" in body:
         body["messages"] = _messages(body["messages"], without)
@@ -24,23 +27,26 @@ def request_body(call: ChatCall, without: frozenset[str] = EXTENSIONS) -> Chunk:
 
 
 def _messages(messages: Iterable[Mapping[str, Any]], without: frozenset[str]) -> list[Chunk]:
-    """OpenAI's tools answer in text only: a user shows the images of their results afterwards."""
-    made: list[Chunk] = []
-    shown: list[Chunk] = []
+    """Return the messages; images in results of tools move to a message of the user after them.
+
+    OpenAI takes only text in results of tools.
+    """
+    result: list[Chunk] = []
+    images: list[Chunk] = []
     for message in messages:
-        if shown and message["role"] != "tool":
-            made.append({"role": "user", "content": shown})
-            shown = []
+        if images and message["role"] != "tool":
+            result.append({"role": "user", "content": images})
+            images = []
         plain = _message(message, without)
         if message["role"] == "tool" and not isinstance(message.get("content"), str):
-            plain["content"], images = _result(plain.get("content") or ())
-            if images:
+            plain["content"], others = _tool_content(plain.get("content") or ())
+            if others:
                 name = f"Images of the result of {message['tool_call_id']}:"
-                shown += [{"type": "text", "text": name}, *images]
-        made.append(plain)
-    if shown:
-        made.append({"role": "user", "content": shown})
-    return made
+                images += [{"type": "text", "text": name}, *others]
+        result.append(plain)
+    if images:
+        result.append({"role": "user", "content": images})
+    return result
 
 
 def _message(message: Mapping[str, Any], without: frozenset[str]) -> Chunk:
@@ -48,20 +54,20 @@ def _message(message: Mapping[str, Any], without: frozenset[str]) -> Chunk:
     if isinstance(plain.get("content"), list):
         plain["content"] = [_plain(part, without) for part in plain["content"]]
     if plain.keys() == {"role"} or plain == {"role": "assistant", "content": None}:
-        plain["content"] = ""  # all that it said was thinking
+        plain["content"] = ""  # it held nothing but thinking
     return plain
 
 
-def _result(parts: Iterable[Chunk]) -> tuple[list[Chunk] | str, list[Chunk]]:
-    """The text of a tool's result, and what of it is none."""
-    told: list[Chunk] = []
-    images: list[Chunk] = []
+def _tool_content(parts: Iterable[Chunk]) -> tuple[list[Chunk] | str, list[Chunk]]:
+    """Return the text of a tool's result, and its other content parts."""
+    texts: list[Chunk] = []
+    others: list[Chunk] = []
     for part in parts:
-        (told if part.get("type") == "text" else images).append(part)
-    return told or (IMAGE_ONLY if images else ""), images
+        (texts if part.get("type") == "text" else others).append(part)
+    return texts or (IMAGE_ONLY if others else ""), others
 
 
-def _plain(said: Mapping[str, Any], without: frozenset[str]) -> Any:
-    if without.isdisjoint(said):
-        return dict(said)
-    return {key: value for key, value in said.items() if key not in without}
+def _plain(item: Mapping[str, Any], without: frozenset[str]) -> Any:
+    if without.isdisjoint(item):
+        return dict(item)
+    return {key: value for key, value in item.items() if key not in without}

@@ -1,5 +1,4 @@
-"""What the fields of an answer must be, whoever is compatible with OpenAI: nobody after relies on
-less, so a sloppy upstream breaks no stream in the middle of it."""
+"""Checks the types of a response's fields, so that code after it can rely on them."""
 
 from __future__ import annotations
 
@@ -8,8 +7,9 @@ from typing import Any
 from gateway.chat import CALLED, Chunk
 from gateway.errors import UpstreamBadResponse
 
-# Field of a message or delta -> its type. What is of another type is left out, but for NEEDED.
-SAID: dict[str, type] = {
+# Field of a message or delta -> its type. A field of another type is left out, or is an error if it
+# is in NEEDED.
+MESSAGE: dict[str, type] = {
     "content": str,
     "refusal": str,
     "reasoning_content": str,
@@ -30,29 +30,29 @@ DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 THOUGHTS = {"thinking": "thinking", "redacted_thinking": "data"}  # type of block -> its text
 
 
-def shape_said(said: Chunk) -> None:
-    """Leave out what is not of its documented form, in place.
+def shape_message(message: Chunk) -> None:
+    """Remove the fields of a message or delta that have an undocumented form, in place.
 
-    Raises UpstreamBadResponse where text or tool calls are not: the answer would lack them.
+    Raises UpstreamBadResponse if text or tool calls have one: the response would lack them.
     """
-    for key in _wrong(said, SAID):
-        if key == "content" and isinstance(said[key], list):
-            _join(said)
+    for key in _wrong(message, MESSAGE):
+        if key == "content" and isinstance(message[key], list):
+            _join(message)
         elif key in NEEDED:
             raise UpstreamBadResponse()
         else:
-            del said[key]
-    if calls := said.get("tool_calls"):
-        said["tool_calls"] = [call for call in calls if isinstance(call, dict)]
-        for call in said["tool_calls"]:
+            del message[key]
+    if calls := message.get("tool_calls"):
+        message["tool_calls"] = [call for call in calls if isinstance(call, dict)]
+        for call in message["tool_calls"]:
             _check_call(call)
     for key, fits in (("thinking_blocks", _is_thought), ("annotations", _is_annotation)):
-        if key in said and not all(map(fits, said[key] or ())):
-            del said[key]
+        if key in message and not all(map(fits, message[key] or ())):
+            del message[key]
 
 
 def shape_choice(choice: Chunk) -> None:
-    """The same for what stands beside a message or delta."""
+    """Remove the fields of a choice that have an undocumented form, in place."""
     for key in _wrong(choice, CHOICE):
         del choice[key]
     logprobs = choice.get("logprobs")
@@ -61,39 +61,39 @@ def shape_choice(choice: Chunk) -> None:
 
 
 def shape_usage(usage: Chunk) -> None:
-    """Leave out details that count nothing, in place."""
+    """Remove details of usage that are not counts, in place."""
     for name in DETAILS:
         if usage.get(name) is not None:
-            told = usage[name] if isinstance(usage[name], dict) else {}
-            usage[name] = {key: count for key, count in told.items() if _is_count(key, count)}
+            counts = usage[name] if isinstance(usage[name], dict) else {}
+            usage[name] = {key: count for key, count in counts.items() if _is_count(key, count)}
 
 
-def _wrong(said: Chunk, kinds: dict[str, type]) -> list[str]:
+def _wrong(fields: Chunk, types: dict[str, type]) -> list[str]:
     return [
         key
-        for key, value in said.items()
-        if value is not None and key in kinds and type(value) is not kinds[key]
+        for key, value in fields.items()
+        if value is not None and key in types and type(value) is not types[key]
     ]
 
 
-def _join(said: Chunk) -> None:
-    """Text in parts, as Mistral's reasoning models tell it, their thinking among it."""
+def _join(message: Chunk) -> None:
+    """Join content that comes in parts, thinking among them, as Mistral's reasoning models send."""
     texts: dict[str, list[str]] = {"text": [], "thinking": []}
-    for part in said["content"]:
+    for part in message["content"]:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
             texts["text"].append(part["text"])
         elif kind == "thinking" and isinstance(part.get("thinking"), (str, list)):
             texts["thinking"] += _thinking(part["thinking"])
-    said["content"] = "".join(texts["text"])
-    if texts["thinking"] and not said.get("reasoning_content"):
-        said["reasoning_content"] = "".join(texts["thinking"])
+    message["content"] = "".join(texts["text"])
+    if texts["thinking"] and not message.get("reasoning_content"):
+        message["reasoning_content"] = "".join(texts["thinking"])
 
 
-def _thinking(told: Any) -> list[str]:
-    if isinstance(told, str):
-        return [told]
-    return [each["text"] for each in told if isinstance(each, dict) and "text" in each]
+def _thinking(content: str | list[Any]) -> list[str]:
+    if isinstance(content, str):
+        return [content]
+    return [each["text"] for each in content if isinstance(each, dict) and "text" in each]
 
 
 def _check_call(call: Chunk) -> None:
@@ -118,12 +118,12 @@ def _is_annotation(note: Any) -> bool:
 
 
 def _is_count(name: str, count: Any) -> bool:
-    # Only a cache is counted in parts: see gateway/chat.py.
+    # `cache_creation` alone is an object: see gateway/chat.py.
     return type(count) in ((dict,) if name == "cache_creation" else (int, type(None)))
 
 
 def _is_tokens(name: str, tokens: Any) -> bool:
-    # Older servers have lists of their own beside OpenAI's two.
+    # Older servers add lists of their own to OpenAI's two.
     of_objects = name in ("content", "refusal")
     if tokens is None or not isinstance(tokens, list):
         return tokens is None

@@ -1,30 +1,27 @@
-"""Every dialect against its cases: a folder each, with what is asked, sent, said and answered.
+"""Every dialect against its cases. A case is a folder of files:
 
-call.json with request.json        what the upstream must be sent
-response.json, response.sse        what it says, whole and streamed ...
+call.json with request.json        a call, and what the upstream must be sent
+response.json, response.sse        what the upstream sends, whole and streamed ...
   with answer.json                 ... and what the caller must get, both ways
-  with error.json                  ... or the error that it must get
+  with error.json                  ... or the error that the caller must get
 response.STATUS.json, error.json   a refusal (its headers, if any, in headers.json)
 source.txt                         where the wire text comes from
+
+The wires are those of the table in providers/__init__.py that are called over HTTP.
 """
 
 import json
-from pathlib import Path
 
 import pytest
 
 from gateway.chat import ChatCall, fold
 from gateway.errors import GatewayError, UpstreamTruncated
-from providers.anthropic.wire import AnthropicWire
 from providers.http.sse import EventSplitter
-from providers.openai.chat import OpenAIWire
+from tests.support import cases
+from tests.support.cases import CONTRACT, read
 
-CASES = Path(__file__).parent / "cases"
-
-WIRES = {
-    "openai": OpenAIWire("https://api.openai.com/v1", "sk-operator-key"),
-    "anthropic": AnthropicWire("https://api.anthropic.com", "sk-ant-operator-key"),
-}
+CASES = CONTRACT / "cases"
+WIRES = {name: provider.wire for name, provider in cases.http_providers().items()}
 
 # No provider may lack these.
 REQUIRED = set(
@@ -42,7 +39,7 @@ REQUIRED = set(
     " bad_request context_length wrong_key not_permitted unknown_model too_large throttled"
     " server_error overloaded timeout".split()
 )
-REQUIRED_OF = {
+REQUIRED_OF: dict[str, set[str]] = {
     "openai": set(
         "content_filter two_choices logprobs quota no_country bad_gateway slow_down audio"
         " audio_and_file_parts annotations reasoning_by_its_other_name no_choices no_end_marker"
@@ -58,14 +55,7 @@ REQUIRED_OF = {
 
 
 def having(*patterns):
-    """The cases with a file of each pattern."""
-    folders = sorted(path.parent for path in CASES.glob("*/*/source.txt"))
-    found = [f for f in folders if all(any(f.glob(pattern)) for pattern in patterns)]
-    return [pytest.param(f, WIRES[f.parent.name], id=f"{f.parent.name}-{f.name}") for f in found]
-
-
-def read(path):
-    return json.loads(path.read_text("utf-8"))
+    return cases.having(CASES, WIRES, *patterns)
 
 
 def stream(wire, pieces):
@@ -84,7 +74,7 @@ def test_the_request_is_what_the_upstream_wants(case, wire):
 
 
 @pytest.mark.parametrize(("case", "wire"), having("response.json", "answer.json"))
-def test_the_whole_answer_is_the_answer(case, wire):
+def test_a_whole_response_becomes_the_answer(case, wire):
     assert wire.answer(read(case / "response.json")) == read(case / "answer.json")
 
 
@@ -101,9 +91,9 @@ def test_the_stream_adds_up_to_the_answer_however_it_is_cut(case, wire):
 def test_each_choice_of_a_stream_has_one_role_and_at_most_one_end(case, wire):
     roles, ends = [], []
     try:
-        for part in stream(wire, [(case / "response.sse").read_bytes()]):
-            roles += [c["index"] for c in part["choices"] if "role" in c["delta"]]
-            ends += [c["index"] for c in part["choices"] if c["finish_reason"]]
+        for chunk in stream(wire, [(case / "response.sse").read_bytes()]):
+            roles += [c["index"] for c in chunk["choices"] if "role" in c["delta"]]
+            ends += [c["index"] for c in chunk["choices"] if c["finish_reason"]]
     except GatewayError:
         assert (case / "error.json").exists()
     assert len(set(roles)) == len(roles)
@@ -121,16 +111,14 @@ def test_what_goes_wrong_becomes_the_callers_error(case, wire):
         elif (case / "response.json").exists():
             wire.answer(read(case / "response.json"))
         else:
-            (refusal,) = case.glob("response.*.json")
-            headers = read(case / "headers.json") if (case / "headers.json").exists() else {}
-            raise wire.error(int(refusal.name.split(".")[1]), refusal.read_bytes(), headers)
+            raise wire.error(*cases.refusal(case))
     expected = read(case / "error.json")
     assert {key: caught.value.to_dict()[key] for key in expected} == expected
-    assert "operator-key" not in caught.value.message
+    assert cases.KEY not in caught.value.message
 
 
 @pytest.mark.parametrize("provider", WIRES)
 def test_no_provider_lacks_a_case(provider):
     there = {folder.name for folder in (CASES / provider).iterdir()}
-    assert REQUIRED | REQUIRED_OF[provider] <= there
+    assert REQUIRED | REQUIRED_OF.get(provider, set()) <= there
     assert all((CASES / provider / name / "source.txt").exists() for name in there)

@@ -1,23 +1,25 @@
-"""Every dialect of embeddings against its cases: a folder each, as those of chat completions.
+"""Every dialect of embeddings against its cases. A case is a folder of files:
 
-call.json with request.json        what the upstream must be sent
-  with response.json, answer.json  what it says, and what the worker passes on
+call.json with request.json        a call, and what the upstream must be sent
+  with response.json, answer.json  what the upstream sends, and what the worker passes on
   with response.json, error.json   ... or the error that it becomes
 response.STATUS.json, error.json   a refusal (its headers, if any, in headers.json)
 source.txt                         where the wire text comes from
+
+The wires are those of the table in providers/__init__.py that make embeddings.
 """
 
 import json
-from pathlib import Path
 
 import pytest
 
 from gateway.errors import GatewayError
-from providers.openai.embeddings import OpenAIEmbeddings
+from tests.support import cases
+from tests.support.cases import CONTRACT, read
 
-CASES = Path(__file__).parent / "cases_embeddings"
-
-WIRES = {"openai": OpenAIEmbeddings("https://api.openai.com/v1", "sk-operator-key")}
+CASES = CONTRACT / "cases_embeddings"
+PROVIDERS = {name: each for name, each in cases.http_providers().items() if each.embeddings}
+WIRES = {name: provider.embeddings for name, provider in PROVIDERS.items()}
 
 # No provider may lack these.
 REQUIRED = set(
@@ -27,15 +29,8 @@ REQUIRED = set(
 )
 
 
-def having(*patterns):
-    """The cases with a file of each pattern."""
-    folders = sorted(path.parent for path in CASES.glob("*/*/source.txt"))
-    found = [f for f in folders if all(any(f.glob(pattern)) for pattern in patterns)]
-    return [pytest.param(f, WIRES[f.parent.name], id=f"{f.parent.name}-{f.name}") for f in found]
-
-
-def read(path):
-    return json.loads(path.read_text("utf-8"))
+def having(*patterns, wires=WIRES):
+    return cases.having(CASES, wires, *patterns)
 
 
 @pytest.mark.parametrize(("case", "wire"), having("request.json"))
@@ -45,23 +40,22 @@ def test_the_request_is_what_the_upstream_wants(case, wire):
 
 
 @pytest.mark.parametrize(("case", "wire"), having("response.json", "answer.json"))
-def test_the_answer_is_the_answer(case, wire):
+def test_a_response_becomes_the_answer(case, wire):
     parameters = read(case / "call.json")["parameters"]
     answer = wire.answer(read(case / "response.json"), parameters)
     assert answer == read(case / "answer.json")
 
 
-@pytest.mark.parametrize(("case", "wire"), having("error.json"))
-def test_what_goes_wrong_becomes_the_callers_error(case, wire):
+@pytest.mark.parametrize(("case", "provider"), having("error.json", wires=PROVIDERS))
+def test_what_goes_wrong_becomes_the_callers_error(case, provider):
     with pytest.raises(GatewayError) as caught:
         if (case / "response.json").exists():
-            wire.answer(read(case / "response.json"), read(case / "call.json")["parameters"])
-        (refusal,) = case.glob("response.*.json")
-        headers = read(case / "headers.json") if (case / "headers.json").exists() else {}
-        raise wire.error(int(refusal.name.split(".")[1]), refusal.read_bytes(), headers)
+            parameters = read(case / "call.json")["parameters"]
+            provider.embeddings.answer(read(case / "response.json"), parameters)
+        raise provider.wire.error(*cases.refusal(case))
     expected = read(case / "error.json")
     assert {key: caught.value.to_dict()[key] for key in expected} == expected
-    assert "operator-key" not in caught.value.message
+    assert cases.KEY not in caught.value.message
 
 
 @pytest.mark.parametrize("provider", WIRES)

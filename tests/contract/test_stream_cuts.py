@@ -1,19 +1,17 @@
-"""However the network cuts a stream, and whatever is in it, the same parts come out."""
+"""However the network cuts a stream, and whatever is in it, the same chunks come out."""
 
 import json
-from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.chat import fold
 from gateway.errors import GatewayError
-from providers.anthropic.wire import AnthropicWire
 from providers.http.sse import EventSplitter
-from providers.openai.chat import OpenAIWire
+from tests.support.cases import CONTRACT, http_providers
 
-WIRES = {"openai": OpenAIWire("http://127.0.0.1/v1"), "anthropic": AnthropicWire()}
-STREAMS = sorted((Path(__file__).parent / "cases").glob("*/*/response.sse"))
+WIRES = {name: provider.wire for name, provider in http_providers().items()}
+STREAMS = sorted((CONTRACT / "cases").glob("*/*/response.sse"))
 
 # Line ends that are none in server-sent events, halves of what looks like an event, and the rest.
 TEXTS = st.lists(
@@ -25,16 +23,16 @@ LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
 def decoded(wire, pieces):
-    """All parts of a stream, and the error that ended it, if one did."""
+    """All chunks of a stream, and the error that ended it, if one did."""
     splitter, decoder = EventSplitter(), wire.decoder()
-    parts = []
+    chunks = []
     try:
         for events in (*map(splitter.feed, pieces), splitter.close()):
             for event, data in events:
-                parts += decoder.feed(event, data)
+                chunks += decoder.feed(event, data)
     except GatewayError as error:
-        return parts, error.to_dict()
-    return parts, decoder.finished
+        return chunks, error.to_dict()
+    return chunks, decoder.finished
 
 
 def cut(body, offsets):
@@ -84,8 +82,8 @@ def test_any_text_arrives_whole(texts, ascii_only, offsets, data):
         st.sampled_from([("openai", openai_stream), ("anthropic", anthropic_stream)])
     )
     body = stream(texts, ascii_only)
-    parts, finished = decoded(WIRES[name], cut(body, offsets))
+    chunks, finished = decoded(WIRES[name], cut(body, offsets))
     assert finished is True
-    assert (parts, True) == decoded(WIRES[name], [body])
-    said = fold(parts)["choices"][0]["message"]["content"]
-    assert (said or "") == "".join(texts)
+    assert (chunks, True) == decoded(WIRES[name], [body])
+    content = fold(chunks)["choices"][0]["message"]["content"]
+    assert (content or "") == "".join(texts)

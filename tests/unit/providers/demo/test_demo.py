@@ -4,12 +4,9 @@ from itertools import chain
 
 import pytest
 
-import providers
 from gateway.chat import ChatCall, fold
 from gateway.errors import ModelNotFound, UpstreamFailed, UpstreamThrottled, UpstreamTruncated
 from providers.demo.provider import DemoProvider
-from providers.http.provider import HttpProvider
-from providers.http.transport import Transport
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather"}}]
 
@@ -94,14 +91,3 @@ def test_tool_without_tools_echoes_and_with_a_result_answers():
     result = {"role": "tool", "tool_call_id": "call_demo_0", "content": "Sunny"}
     answer = DemoProvider().complete(call("tool", user("Hi"), result, tools=TOOLS))
     assert "Sunny" in answer["choices"][0]["message"]["content"]
-
-
-def test_a_provider_is_made_by_the_name_of_its_wire():
-    transport = Transport()
-    given = {"base_url": "http://x", "api_key": "k", "headers": {}, "transport": transport}
-    assert isinstance(providers.create("openai", **given), HttpProvider)
-    assert isinstance(providers.create("anthropic", **given), HttpProvider)
-    assert isinstance(providers.create("demo", **given), DemoProvider)
-    with pytest.raises(ValueError, match="nobody"):
-        providers.create("nobody", **given)
-    transport.close()
