@@ -11,6 +11,10 @@ import orjson
 from gateway.chat import ChatCall, Chunk
 from gateway.errors import GatewayError, InvalidRequest, UpstreamRejected
 
+USER_AGENT = "inference-service"  # some providers refuse those of HTTP libraries
+# A compressed response is refused unread: a few compressed bytes can hold gigabytes.
+FIXED = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+
 
 class Provider(Protocol):
     """An object that answers chat calls and embeddings calls."""
@@ -79,26 +83,26 @@ class Endpoint:
         """Return the endpoint at `base_url` + `path`.
 
         `headers` are the operator's. They replace the dialect's `defaults`, and are replaced by
-        the headers that the transport relies on. Without a key, no `key_header` is sent.
+        the headers that the transport relies on, whatever the case of their names. Without a key,
+        no `key_header` is sent.
         """
         headers = headers or {}
         api_key = api_key.strip()  # a key read from a file ends in a newline
         credentials = {key_header: f"{key_prefix}{api_key}"} if api_key else {}
         return cls(
             url=f"{base_url.rstrip('/')}{path}",
-            headers={
-                **(defaults or {}),
-                **headers,
-                "Content-Type": "application/json",
-                "Accept-Encoding": "identity",  # a compressed response is refused unread
-                **credentials,
-            },
+            headers=_merge({"User-Agent": USER_AGENT}, defaults or {}, headers, FIXED, credentials),
             secrets=(api_key, base_url, *headers.values()),
         )
 
     def request(self, body: Mapping[str, Any]) -> Request:
         """Return the request that sends `body` as JSON."""
         return Request(self.url, self.headers, orjson.dumps(body))
+
+
+def _merge(*groups: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of all groups; of two with the same name, the later one."""
+    return dict({name.lower(): (name, group[name]) for group in groups for name in group}.values())
 
 
 class Wire(Protocol):

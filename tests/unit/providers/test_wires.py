@@ -70,17 +70,24 @@ def test_an_endpoint_has_the_headers_of_every_request():
         "X-Team": "a",
         "Content-Type": "application/json",
         "Accept-Encoding": "identity",
+        "User-Agent": "inference-service",
         "Authorization": "Bearer key",
     }
 
 
 def test_an_operators_header_replaces_a_dialects_own_and_no_other():
-    headers = {"Version": "2", "Authorization": "mine", "Content-Type": "text/plain"}
+    headers = {"version": "2", "authorization": "mine", "content-type": "text/plain"}
     endpoint = Endpoint.build("http://x", "", "key", headers, defaults={"Version": "1", "A": "b"})
-    assert endpoint.headers["Version"] == "2"
+    assert endpoint.headers["version"] == "2"
     assert endpoint.headers["A"] == "b"
     assert endpoint.headers["Authorization"] == "Bearer key"
     assert endpoint.headers["Content-Type"] == "application/json"
+    assert len({name.lower() for name in endpoint.headers}) == len(endpoint.headers)
+
+
+def test_an_operator_may_name_another_user_agent():
+    headers = Endpoint.build("http://x", "", headers={"user-agent": "ours"}).headers
+    assert [value for name, value in headers.items() if name.lower() == "user-agent"] == ["ours"]
 
 
 def test_a_dialect_names_the_header_of_its_key():

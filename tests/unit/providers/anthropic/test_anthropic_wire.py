@@ -41,6 +41,7 @@ def test_key_and_version_are_headers():
         "anthropic-beta": "x",
         "Content-Type": "application/json",
         "Accept-Encoding": "identity",
+        "User-Agent": "inference-service",
     }
 
 

@@ -14,8 +14,7 @@ from providers.http.connection import POOLS
 from providers.http.transport import Transport
 from workers.providers import TIDY_SECONDS, keep_tidy
 
-CERTIFICATE = Path(__file__).parents[3] / "e2e" / "self_signed.pem"
-pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS")  # the certificate is nobody's
+CERTIFICATES = Path(__file__).parents[3] / "faults" / "certificates"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -47,7 +46,7 @@ class Provider:
         if self._secure:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.num_tickets = 0  # or one would lie unread, and the connection look dead
-            context.load_cert_chain(CERTIFICATE)
+            context.load_cert_chain(CERTIFICATES / "good.pem")
             connection = context.wrap_socket(connection, server_side=True)
         with connection:
             assert connection.recv(1 << 16)
@@ -71,18 +70,10 @@ def provider(request):
 
 
 @pytest.fixture
-def transport(monkeypatch):
-    made = Transport(read_timeout=5)
-    # Whether certificates are checked is not the question here.
-    made._adapter._tls.check_hostname = False
-    made._adapter._tls.verify_mode = ssl.CERT_NONE
-    monkeypatch.setattr(made._adapter, "cert_verify", _trusting)
-    yield made
-    made.close()
-
-
-def _trusting(connection, url, verify, cert):
-    connection.cert_reqs = "CERT_NONE"
+def transport():
+    running = Transport(read_timeout=5, ca_bundle=str(CERTIFICATES / "authority.pem"))
+    yield running
+    running.close()
 
 
 def ask(transport, provider):

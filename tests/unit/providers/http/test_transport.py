@@ -26,7 +26,7 @@ from providers.http import transport as transport_module
 from providers.http.provider import HttpProvider
 from providers.http.transport import Transport
 from providers.openai.chat import OpenAIWire
-from tests.support.raw_upstream import BOTH_WAYS, KEY, call, complete, content, openai, serving
+from tests.support.raw_upstream import BOTH_WAYS, KEY, call, content, openai, serving
 from tests.support.upstream import Upstream
 
 
@@ -180,20 +180,6 @@ def test_a_proxy_that_refuses_the_tunnel_is_unreachable(ask):
         with pytest.raises(UpstreamUnreachable):
             ask(openai("https://provider.example", transport), "echo")
         transport.close()
-
-
-def test_head_and_body_of_a_request_are_sent_in_one_write(upstream, transport, monkeypatch):
-    writes = []
-
-    def sendall(self, data, *flags):
-        writes.append(bytes(data))
-        return plain(self, data, *flags)
-
-    plain = socket.socket.sendall
-    monkeypatch.setattr(socket.socket, "sendall", sendall)
-    complete(openai(upstream.url, transport), "echo")
-    assert len(writes) == 1
-    assert writes[0].startswith(b"POST /v1/chat/completions") and writes[0].endswith(b"}")
 
 
 @pytest.mark.parametrize("model", ["hang", "hang-mid"])

@@ -35,6 +35,7 @@ def test_the_request_is_the_callers_and_asks_for_base64() -> None:
         "X-Team": "a",
         "Content-Type": "application/json",
         "Accept-Encoding": "identity",
+        "User-Agent": "inference-service",
         "Authorization": "Bearer key",
     }
 

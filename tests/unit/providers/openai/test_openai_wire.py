@@ -53,6 +53,7 @@ def test_a_streamed_call_asks_for_a_stream_and_its_usage():
         "X-Team": "a",
         "Content-Type": "application/json",
         "Accept-Encoding": "identity",
+        "User-Agent": "inference-service",
         "Authorization": "Bearer key",
     }
 
