@@ -1,4 +1,4 @@
-"""Parts of a message as Anthropic's content blocks: text, images and documents."""
+"""Content parts of a message as Anthropic's content blocks: text, images and documents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from providers.anthropic.refusals import invalid, unsupported
 Block: TypeAlias = dict[str, Any]
 BlockMaker: TypeAlias = Callable[[Mapping[str, Any], str], Block]
 
-# Data URLs name their media type; these are what Anthropic reads.
+# Media types of data URLs -> those that Anthropic reads.
 IMAGES = {
     "image/jpeg": "image/jpeg",
     "image/jpg": "image/jpeg",
@@ -28,32 +28,32 @@ MAX_TITLE = 500  # characters of a document's title
 
 
 def blocks(content: Any, path: str, makers: Mapping[str, BlockMaker]) -> list[Block]:
-    """Content as blocks, without empty text, which Anthropic refuses.
+    """Return content as blocks, without empty text, which Anthropic refuses.
 
-    Raises InvalidRequest for a part that none of the makers makes a block of.
+    Raises InvalidRequest for a part of a type that is not among `makers`.
     """
     if content is None or isinstance(content, str):
         return [text(content)] if content and content.strip() else []
-    made = []
+    result = []
     for i, part in enumerate(content):
         make = makers.get(part.get("type"))
         if make is None:
             raise unsupported(f"{path}[{i}]", f"does not support type '{part.get('type')}'")
         block = make(part, f"{path}[{i}]")
         if block["type"] != "text" or block["text"].strip():
-            made.append(marked(block, part))
-    return made
+            result.append(marked(block, part))
+    return result
 
 
-def text(words: str) -> Block:
-    """A block of text."""
-    return {"type": "text", "text": words}
+def text(content: str) -> Block:
+    """Return a block of text."""
+    return {"type": "text", "text": content}
 
 
-def marked(block: Block, said: Mapping[str, Any]) -> Block:
-    """The block, with the cache breakpoint that the caller has set on what it is made of."""
-    if said.get("cache_control"):
-        block["cache_control"] = said["cache_control"]
+def marked(block: Block, source: Mapping[str, Any]) -> Block:
+    """Return the block with the cache breakpoint of its source, if that has one."""
+    if source.get("cache_control"):
+        block["cache_control"] = source["cache_control"]
     return block
 
 
@@ -63,12 +63,12 @@ def _image(part: Mapping[str, Any], path: str) -> Block:
     if url[:6].lower() == "https:":
         # Passed on, never fetched: it could point into this network.
         return {"type": "image", "source": {"type": "url", "url": url}}
-    kind, data = _data_url(url)
-    if not kind:
+    media_type, data = _data_url(url)
+    if not media_type:
         raise unsupported(path, "must be an https or a base64 data URL")
-    if kind not in IMAGES:
+    if media_type not in IMAGES:
         raise unsupported(path, f"must be one of {', '.join(sorted(set(IMAGES.values())))}")
-    source = {"type": "base64", "media_type": IMAGES[kind], "data": data}
+    source = {"type": "base64", "media_type": IMAGES[media_type], "data": data}
     return {"type": "image", "source": source}
 
 
@@ -86,19 +86,19 @@ def _document(part: Mapping[str, Any], path: str) -> Block:
 def _source(encoded: str, path: str) -> Block:
     if encoded[:6].lower() == "https:":
         return {"type": "url", "url": encoded}
-    kind, data = _data_url(encoded)
-    if not kind and encoded.startswith(PDF_OPENING):
-        kind, data = PDF, encoded
-    if kind == PDF:
+    media_type, data = _data_url(encoded)
+    if not media_type and encoded.startswith(PDF_OPENING):
+        media_type, data = PDF, encoded
+    if media_type == PDF:
         return {"type": "base64", "media_type": PDF, "data": data}
-    if kind == TEXT:
+    if media_type == TEXT:
         return {"type": "text", "media_type": TEXT, "data": _decoded(data, path)}
     what = f"must be an https URL, or a base64 data URL of {PDF} or {TEXT}"
     raise unsupported(f"{path}.file.file_data", what)
 
 
 def _data_url(url: str) -> tuple[str, str]:
-    """Media type and data of a base64 data URL; both empty for anything else."""
+    """Return media type and data of a base64 data URL; both are empty for anything else."""
     head, encoded, data = url.partition(";base64,")
     if not encoded or head[:5].lower() != "data:":
         return "", ""
@@ -107,16 +107,16 @@ def _data_url(url: str) -> tuple[str, str]:
 
 def _decoded(data: str, path: str) -> str:
     try:
-        words = base64.b64decode(data, validate=True).decode("utf-8")
+        content = base64.b64decode(data, validate=True).decode("utf-8")
     except (binascii.Error, UnicodeDecodeError):
-        words = ""
-    if not words.strip():
+        content = ""
+    if not content.strip():
         raise _no_text(path)
-    return words
+    return content
 
 
 def _no_text(path: str) -> InvalidRequest:
-    # Made outside `except`: the exception holds what the caller said, which no log may have.
+    # Raised outside `except`: that exception holds the caller's data, which no log may have.
     return invalid(f"{path}.file.file_data", "expected base64 of UTF-8 text that is not empty")
 
 

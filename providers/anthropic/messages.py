@@ -17,12 +17,12 @@ Turn: TypeAlias = dict[str, Any]
 SYSTEM_ROLES = frozenset({"system", "developer"})
 THINKING = frozenset({"thinking", "redacted_thinking"})
 
-# Anthropic wants a first turn by the user, and words in it.
+# The text of the first turn where the caller has none: Anthropic requires one by the user.
 OPENING = "(The assistant opens the conversation.)"
 
 MAX_BREAKPOINTS = 4  # platform.claude.com/docs, "Prompt caching", read in November 2026
 
-# Signatures and redacted thinking are base64; whatever else stands there is not Anthropic's.
+# Signatures and redacted thinking are base64; other values are not Anthropic's.
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 
 
@@ -35,24 +35,25 @@ class Conversation:
 
     system: list[Block] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    last_message: int = 0  # where the caller's last message of a turn stands
+    last_message: int = 0  # index of the last message that is in a turn
 
     @property
     def prompt(self) -> str | list[Block]:
-        """The system prompt: one text, or blocks where a cache breakpoint must keep its place."""
+        """The system prompt: one text, or blocks if one of them has a cache breakpoint."""
         if any("cache_control" in block for block in self.system):
             return self.system
         return "\n".join(block["text"] for block in self.system)
 
     @property
     def prefilled(self) -> bool:
-        """Whether the assistant is to continue a turn of its own."""
+        """Whether the last turn is the assistant's, for the model to continue."""
         return _is_assistants(self.turns[-1])
 
     @property
     def may_think(self) -> bool:
-        """Whether a model with a thinking budget may think: it goes on only from its own thinking.
+        """Whether a model with a thinking budget may think.
 
+        After a tool call it may only if the turn of that call begins with thinking.
         Source: platform.claude.com/docs, "Extended thinking with tool use".
         """
         if self.turns[-1]["content"][0]["type"] != "tool_result":
@@ -61,50 +62,51 @@ class Conversation:
 
 
 def conversation(messages: Iterable[Mapping[str, Any]]) -> Conversation:
-    """The messages in Anthropic's terms; raises InvalidRequest, naming the path of what cannot be.
+    """Return the messages in Anthropic's terms.
 
-    A system prompt on its own is a question, and an answer of the assistant at the beginning gets a
-    turn of the user before it.
+    A system prompt without other messages becomes a turn of the user. An assistant's message at the
+    beginning gets a turn of the user before it. Raises InvalidRequest with the path of a message
+    that Anthropic cannot take.
     """
-    made = Conversation()
+    result = Conversation()
     ids = ToolIds()
     waiting = ""  # the path of the assistant's message whose calls wait for results
     for i, message in enumerate(messages):
         path = f"messages[{i}]"
         role = message["role"]
         if role in SYSTEM_ROLES:
-            made.system += blocks(message.get("content"), f"{path}.content", TEXT_PARTS)
+            result.system += blocks(message.get("content"), f"{path}.content", TEXT_PARTS)
         elif role == "assistant":
-            said = _assistant(message, path, ids, waiting, made.turns)
-            waiting = path if any(b["type"] == "tool_use" for b in said) else waiting
-            _append(made, "assistant", said, i)
+            content = _assistant(message, path, ids, waiting, result.turns)
+            waiting = path if any(b["type"] == "tool_use" for b in content) else waiting
+            _append(result, "assistant", content, i)
         elif role == "tool":
-            _append(made, "user", [_tool_result(message, path, ids)], i)
+            _append(result, "user", [_tool_result(message, path, ids)], i)
         elif role == "user":
-            said = blocks(message.get("content"), f"{path}.content", ALL_PARTS)
-            _append(made, "user", said, i)
+            content = blocks(message.get("content"), f"{path}.content", ALL_PARTS)
+            _append(result, "user", content, i)
         else:
             raise unsupported(f"{path}.role", f"does not support '{role}'")
     ids.check_answered(waiting)
-    _open(made)
-    _strip_end(made.turns)
-    return made
+    _open(result)
+    _strip_end(result.turns)
+    return result
 
 
 def check_breakpoints(body: Mapping[str, Any]) -> None:
-    """Raises InvalidRequest for more cache breakpoints, or in another order, than Anthropic takes.
+    """Raise InvalidRequest for too many cache breakpoints, or for one of 1 h after one of 5 min.
 
-    Source: platform.claude.com/docs, "Prompt caching": long-lived ones come first.
+    Source: platform.claude.com/docs, "Prompt caching".
     """
-    lives = [mark.get("ttl", "5m") for mark in _breakpoints(body)]
-    if len(lives) > MAX_BREAKPOINTS:
+    ttls = [mark.get("ttl", "5m") for mark in _breakpoints(body)]
+    if len(ttls) > MAX_BREAKPOINTS:
         raise unsupported("cache_control", f"may stand at most {MAX_BREAKPOINTS} times")
-    if "5m" in lives and "1h" in lives[lives.index("5m") :]:
+    if "5m" in ttls and "1h" in ttls[ttls.index("5m") :]:
         raise unsupported("cache_control", "may not have a ttl of '1h' after one of '5m'")
 
 
 def _breakpoints(body: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """Every `cache_control`, in the order in which Anthropic reads: tools, system, messages."""
+    """Yield every `cache_control`, in Anthropic's order: tools, system, messages."""
     system = body.get("system")
     contents = [
         body.get("tools") or [],
@@ -118,30 +120,31 @@ def _breakpoints(body: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
                 yield each["cache_control"]
 
 
-def _append(made: Conversation, side: str, said: list[Block], i: int) -> None:
-    if not said:
+def _append(to: Conversation, role: str, new: list[Block], i: int) -> None:
+    if not new:
         return
-    made.last_message = i
-    turns = made.turns
-    if not turns or turns[-1]["role"] != side:
-        turns.append({"role": side, "content": []})
+    to.last_message = i
+    turns = to.turns
+    if not turns or turns[-1]["role"] != role:
+        turns.append({"role": role, "content": []})
     content = turns[-1]["content"]
-    if said[0]["type"] == "tool_result":
-        # Results answer the turn before: Anthropic wants them ahead of all else that is said.
+    if new[0]["type"] == "tool_result":
+        # Anthropic wants the results of tools at the beginning of a turn.
         end = bisect_left(content, True, key=lambda block: block["type"] != "tool_result")
-        content[end:end] = said
+        content[end:end] = new
     else:
-        content += said
+        content += new
 
 
-def _open(made: Conversation) -> None:
-    if not made.turns:
-        if not made.system:
-            raise invalid("messages", "no text in them")
-        made.turns.append({"role": "user", "content": made.system})
-        made.system = []
-    elif made.turns[0]["role"] == "assistant":
-        made.turns.insert(0, {"role": "user", "content": [text(OPENING)]})
+def _open(talk: Conversation) -> None:
+    """Make the first turn the user's."""
+    if not talk.turns:
+        if not talk.system:
+            raise invalid("messages", "expected at least one with text")
+        talk.turns.append({"role": "user", "content": talk.system})
+        talk.system = []
+    elif talk.turns[0]["role"] == "assistant":
+        talk.turns.insert(0, {"role": "user", "content": [text(OPENING)]})
 
 
 def _is_assistants(turn: Turn) -> bool:
@@ -149,7 +152,7 @@ def _is_assistants(turn: Turn) -> bool:
 
 
 def _strip_end(turns: list[Turn]) -> None:
-    """A last turn by the assistant is to be continued, and may not end in white space."""
+    """Strip the end of a last turn by the assistant: Anthropic refuses white space there."""
     last = turns[-1]["content"][-1]
     if _is_assistants(turns[-1]) and last["type"] == "text":
         last["text"] = last["text"].rstrip()
@@ -158,29 +161,29 @@ def _strip_end(turns: list[Turn]) -> None:
 def _assistant(
     message: Mapping[str, Any], path: str, ids: ToolIds, waiting: str, turns: list[Turn]
 ) -> list[Block]:
-    goes_on = bool(turns) and _is_assistants(turns[-1])
-    words = message.get("content") or message.get("refusal")
-    said = blocks(words, f"{path}.content", TEXT_PARTS)
-    if not goes_on:
+    continues = bool(turns) and _is_assistants(turns[-1])
+    content = message.get("content") or message.get("refusal")
+    result = blocks(content, f"{path}.content", TEXT_PARTS)
+    if not continues:
         ids.check_answered(waiting)
     for i, call in enumerate(message.get("tool_calls") or ()):
-        said.append(tool_use(call, f"{path}.tool_calls[{i}]", ids))
-    # Thinking comes before all that is said in a turn, and cannot stand alone in it.
-    return said if goes_on or not said else [*_thinking(message), *said]
+        result.append(tool_use(call, f"{path}.tool_calls[{i}]", ids))
+    # Thinking comes first in a turn, and cannot stand alone in it.
+    return result if continues or not result else [*_thinking(message), *result]
 
 
 def _thinking(message: Mapping[str, Any]) -> list[Block]:
-    """The assistant's thinking as Anthropic has signed it; what has no signature is left out."""
-    made: list[Block] = []
+    """Return the assistant's thinking that Anthropic has signed."""
+    result: list[Block] = []
     for block in message.get("thinking_blocks") or ():
         proof = block.get("signature" if block["type"] == "thinking" else "data")
         if not isinstance(proof, str) or not _BASE64.fullmatch(proof):
             continue
         if block["type"] == "thinking":
-            made.append({"type": "thinking", "thinking": block["thinking"], "signature": proof})
+            result.append({"type": "thinking", "thinking": block["thinking"], "signature": proof})
         else:
-            made.append({"type": "redacted_thinking", "data": proof})
-    return made
+            result.append({"type": "redacted_thinking", "data": proof})
+    return result
 
 
 def _tool_result(message: Mapping[str, Any], path: str, ids: ToolIds) -> Block:

@@ -1,4 +1,4 @@
-"""How a call is refused that cannot be said to Anthropic: in OpenAI's words, naming the path."""
+"""Errors for calls that Anthropic cannot answer: in OpenAI's words, naming the path."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from gateway.errors import InvalidRequest
 
 
 def unsupported(path: str, what: str) -> InvalidRequest:
-    """The error for a value that this provider does not take."""
+    """Return the error for a value that this provider does not take."""
     return InvalidRequest(
         f"Unsupported value: '{path}' {what} with this model.", param=path, code="unsupported_value"
     )
 
 
 def unsupported_parameter(name: str) -> InvalidRequest:
-    """The error for a parameter that this provider does not have."""
+    """Return the error for a parameter that this provider does not have."""
     return InvalidRequest(
         f"Unsupported parameter: '{name}' is not supported with this model.",
         param=name,
@@ -22,5 +22,5 @@ def unsupported_parameter(name: str) -> InvalidRequest:
 
 
 def invalid(path: str, reason: str) -> InvalidRequest:
-    """The error for a value that is wrong whoever is asked."""
+    """Return the error for a value that is wrong for every provider."""
     return InvalidRequest(f"Invalid '{path}': {reason}.", param=path, code="invalid_value")

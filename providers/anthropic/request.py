@@ -15,13 +15,13 @@ from providers.anthropic.thinking import (
     Style,
     Thinking,
     check_beside,
+    default_budget,
     style,
     thinking,
-    wanted_budget,
 )
 from providers.anthropic.tools import is_forced, tool_choice, tools, used_tools
 
-MAX_TOKENS = 8192  # where the caller names no limit: Anthropic wants one
+MAX_TOKENS = 8192  # if the caller sets no limit: Anthropic requires one
 MAX_USER_ID = 256  # characters
 
 # OpenAI's service tier -> Anthropic's. Only "auto" may use priority capacity.
@@ -31,90 +31,89 @@ Body = dict[str, Any]
 
 
 def request_body(call: ChatCall) -> Body:
-    """The body; raises InvalidRequest, naming the path of what cannot be said to Anthropic.
+    """Return the body; raises InvalidRequest with the path of what Anthropic cannot do.
 
-    Tuning knobs without a counterpart (seed, penalties, log probabilities) are left out: the
-    catalogue's policy has named them to the caller.
+    Parameters without a counterpart (seed, penalties, log probabilities) are left out: the rules
+    of the catalogue have named them to the caller.
     """
-    asked = {key: value for key, value in call.parameters.items() if value is not None}
+    params = {key: value for key, value in call.parameters.items() if value is not None}
     how = style(call.thinking)
-    _refuse_unsupported(asked)
-    talk = conversation(asked["messages"])
+    _refuse_unsupported(params)
+    talk = conversation(params["messages"])
     limit = call.max_output_tokens
-    wanted = wanted_budget(asked, how)
-    room = _max_tokens(asked, limit, wanted)
-    thought = thinking(asked, how, room, talk.may_think)
+    room = _max_tokens(params, limit, default_budget(params, how))
+    thought = thinking(params, how, room, talk.may_think)
     body: Body = {
         "model": call.model,
-        "max_tokens": _max_tokens(asked, limit, thought.budget) if how.budget else room,
+        "max_tokens": _max_tokens(params, limit, thought.budget) if how.budget else room,
         "messages": talk.turns,
         "stream": True,
     }
     if prompt := talk.prompt:
         body["system"] = prompt
-    _say_thinking(body, asked, thought, talk)
-    _say_sampling(body, asked)
-    _say_tools(body, asked, talk, thought, how)
-    _say_service(body, asked)
+    _add_thinking(body, params, thought, talk)
+    _add_sampling(body, params)
+    _add_tools(body, params, talk, thought, how)
+    _add_service(body, params)
     check_breakpoints(body)
     return body
 
 
-def _refuse_unsupported(asked: Mapping[str, Any]) -> None:
-    if asked.get("n", 1) != 1:
+def _refuse_unsupported(params: Mapping[str, Any]) -> None:
+    if params.get("n", 1) != 1:
         raise unsupported("n", "must be 1")
-    if asked.get("modalities", ["text"]) != ["text"]:
+    if params.get("modalities", ["text"]) != ["text"]:
         raise unsupported("modalities", "must be ['text']")
     for name in ("audio", "functions", "function_call", "web_search_options"):
-        if name in asked:
+        if name in params:
             raise unsupported_parameter(name)
 
 
-def _max_tokens(asked: Mapping[str, Any], limit: int | None, budget: int) -> int:
-    named: int | None = asked.get("max_completion_tokens") or asked.get("max_tokens")
-    wanted = named or MAX_TOKENS + budget
-    return min(wanted, limit) if limit else wanted
+def _max_tokens(params: Mapping[str, Any], limit: int | None, budget: int) -> int:
+    chosen: int | None = params.get("max_completion_tokens") or params.get("max_tokens")
+    tokens = chosen or MAX_TOKENS + budget
+    return min(tokens, limit) if limit else tokens
 
 
-def _say_thinking(
-    body: Body, asked: Mapping[str, Any], thought: Thinking, talk: Conversation
+def _add_thinking(
+    body: Body, params: Mapping[str, Any], thought: Thinking, talk: Conversation
 ) -> None:
-    check_beside(asked, thought)
+    check_beside(params, thought)
     if thought.on and talk.prefilled:
         path = f"messages[{talk.last_message}].role"
-        raise unsupported(path, "may not be 'assistant' at the end where the model thinks")
+        raise unsupported(path, "may not be 'assistant' in the last message if the model thinks")
     if thought.config:
         body["thinking"] = thought.config
     config: Body = {"effort": thought.effort} if thought.effort else {}
-    if schema := _schema(asked.get("response_format")):
+    if schema := _schema(params.get("response_format")):
         config["format"] = {"type": "json_schema", "schema": schema}
     if config:
         body["output_config"] = config
 
 
-def _say_sampling(body: Body, asked: Mapping[str, Any]) -> None:
-    temperature, top_p = min(asked.get("temperature", 1), 1), asked.get("top_p", 1)
+def _add_sampling(body: Body, params: Mapping[str, Any]) -> None:
+    temperature, top_p = min(params.get("temperature", 1), 1), params.get("top_p", 1)
     if temperature != 1 and top_p != 1:
-        # The models since Claude Opus 4.1 refuse the two together.
+        # Models since Claude Opus 4.1 refuse the two together.
         raise unsupported("top_p", "cannot be set together with 'temperature'")
-    if temperature != 1 or ("temperature" in asked and top_p == 1):
+    if temperature != 1 or ("temperature" in params and top_p == 1):
         body["temperature"] = temperature
-    elif "top_p" in asked:
+    elif "top_p" in params:
         body["top_p"] = top_p
-    if "top_k" in asked:
-        if type(asked["top_k"]) is not int or asked["top_k"] < 0:
+    if "top_k" in params:
+        if type(params["top_k"]) is not int or params["top_k"] < 0:
             raise invalid("top_k", "expected an integer >= 0")
-        body["top_k"] = asked["top_k"]
-    stops = asked.get("stop", [])
+        body["top_k"] = params["top_k"]
+    stops = params.get("stop", [])
     if stops := [s for s in ([stops] if isinstance(stops, str) else stops) if s.strip()]:
         body["stop_sequences"] = stops
 
 
-def _say_tools(
-    body: Body, asked: Mapping[str, Any], talk: Conversation, thought: Thinking, how: Style
+def _add_tools(
+    body: Body, params: Mapping[str, Any], talk: Conversation, thought: Thinking, how: Style
 ) -> None:
-    declared = tools(asked.get("tools") or ())
-    choice = tool_choice(asked, declared)
+    declared = tools(params.get("tools") or ())
+    choice = tool_choice(params, declared)
     if is_forced(choice):
         _check_forced(declared, thought, how)
     if not declared and (declared := used_tools(talk.turns)):
@@ -131,24 +130,26 @@ def _check_forced(declared: list[Block], thought: Thinking, how: Style) -> None:
     if not how.forced:
         raise unsupported("tool_choice", "cannot force the use of a tool")
     if thought.on:
-        raise unsupported("tool_choice", "cannot force the use of a tool where the model thinks")
+        raise unsupported("tool_choice", "cannot force the use of a tool if the model thinks")
 
 
-def _say_service(body: Body, asked: Mapping[str, Any]) -> None:
-    if user := asked.get("safety_identifier") or asked.get("user"):
+def _add_service(body: Body, params: Mapping[str, Any]) -> None:
+    if user := params.get("safety_identifier") or params.get("user"):
         if len(user) > MAX_USER_ID:
             user = hashlib.sha256(user.encode()).hexdigest()
         body["metadata"] = {"user_id": user}
-    if "service_tier" in asked:
-        if asked["service_tier"] not in TIERS:
-            raise unsupported("service_tier", f"does not support '{asked['service_tier']}'")
-        body["service_tier"] = TIERS[asked["service_tier"]]
+    if "service_tier" in params:
+        if params["service_tier"] not in TIERS:
+            raise unsupported("service_tier", f"does not support '{params['service_tier']}'")
+        body["service_tier"] = TIERS[params["service_tier"]]
 
 
-def _schema(wanted: Mapping[str, Any] | None) -> Any:
-    kind = (wanted or {}).get("type", "text")
+def _schema(response_format: Mapping[str, Any] | None) -> Any:
+    kind = (response_format or {}).get("type", "text")
     if kind == "text":
         return None
-    if wanted is None or kind != "json_schema":
+    if response_format is None or kind != "json_schema":
         raise unsupported("response_format.type", f"does not support '{kind}'")
-    return binding_schema(wanted["json_schema"]["schema"], "response_format.json_schema.schema")
+    return binding_schema(
+        response_format["json_schema"]["schema"], "response_format.json_schema.schema"
+    )

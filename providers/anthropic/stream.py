@@ -20,11 +20,11 @@ FINISH_REASONS = {
     "refusal": "content_filter",
 }
 
-PROMPT_PARTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-
+# Anthropic counts the tokens of a prompt in three parts.
+PROMPT_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 TIERS = {"standard": "default", "priority": "priority"}
-# Anthropic's count -> where it stands in OpenAI's usage; left out where Anthropic does not tell it.
+# Anthropic's count -> its place in OpenAI's usage. A count that Anthropic omits is left out.
 DETAILS = (
     ("cache_read_input_tokens", "prompt_tokens_details", "cached_tokens"),
     ("cache_creation_input_tokens", "prompt_tokens_details", "cache_write_tokens"),
@@ -34,7 +34,7 @@ DETAILS = (
 
 
 class AnthropicDecoder:
-    """Turns one message's events into parts. Tool calls are counted; blocks of text are not."""
+    """Decodes the events of one message. Tool calls are numbered; blocks of text are not."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self.finished = False
@@ -42,12 +42,12 @@ class AnthropicDecoder:
         self._secrets = tuple(secrets)
         self._role: Chunk = {"role": "assistant"}  # until the first delta has carried it
         self._tools: dict[int, _ToolCall] = {}  # by index of content block
-        self._thinking: dict[int, Chunk] = {}  # blocks of thinking that have not ended, by index
+        self._thinking: dict[int, Chunk] = {}  # open blocks of thinking, by index
         self._usage: dict[str, Any] = {}
-        self._end: Chunk = {}  # what the last delta of the message has told about its end
+        self._end: Chunk = {}  # the deltas of the message itself: how it ended
 
     def feed(self, event: str, data: str) -> Iterable[Chunk]:
-        """The parts of one event; raises the UpstreamError that an error event stands for."""
+        """Return the chunks of one event; raises the UpstreamError of an error event."""
         if self.ended:
             return ()
         try:
@@ -113,13 +113,13 @@ class AnthropicDecoder:
         self._role = {}
         return ({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]},)
 
-    def _think(self, index: int, said: dict[str, Any]) -> Iterable[Chunk]:
-        """Adds what a start or a delta says to a block of thinking; its text is shown at once."""
+    def _think(self, index: int, delta: dict[str, Any]) -> Iterable[Chunk]:
+        """Add a delta, or the start of a block, to a block of thinking; its text is sent at once."""
         block = self._thinking[index]
-        if said["type"] == "redacted_thinking":
-            block.update(type="redacted_thinking", data=_text(said.get("data")))
+        if delta["type"] == "redacted_thinking":
+            block.update(type="redacted_thinking", data=_text(delta.get("data")))
             return ()
-        text, signature = (_text(said.get(name)) for name in ("thinking", "signature"))
+        text, signature = (_text(delta.get(name)) for name in ("thinking", "signature"))
         block["type"] = "thinking"
         block["thinking"] = block.get("thinking", "") + text
         block["signature"] = block.get("signature", "") + signature
@@ -132,33 +132,33 @@ class AnthropicDecoder:
             self._end.update((k, v) for k, v in body["delta"].items() if v is not None)
 
     def _count(self, usage: dict[str, Any]) -> None:
-        # Cumulative: a later count replaces an earlier one, and adds nothing to it.
+        # Counts are cumulative: a later one replaces an earlier one.
         self._usage.update((key, value) for key, value in usage.items() if value is not None)
 
     def _stop(self) -> Iterable[Chunk]:
         self.finished = self.ended = True
         default = "tool_calls" if self._tools else "stop"
-        said = self._end.get("stop_reason")
-        reason = FINISH_REASONS.get(str(said), default)
+        native = self._end.get("stop_reason")
+        reason = FINISH_REASONS.get(str(native), default)
         last: Chunk = {"index": 0, "delta": self._role, "finish_reason": reason}
-        if isinstance(said, str):
-            last["native_finish_reason"] = said
+        if isinstance(native, str):
+            last["native_finish_reason"] = native
         for name in ("stop_sequence", "stop_details"):
             if name in self._end:
                 last[name] = self._end[name]
-        part: Chunk = {"choices": [last]}
+        chunk: Chunk = {"choices": [last]}
         if tier := TIERS.get(str(self._usage.get("service_tier"))):
-            part["service_tier"] = tier
-        parts = [part]
-        if self._number("input_tokens", "output_tokens"):
-            parts.append({"choices": [], "usage": self._openai_usage()})
-        return parts
+            chunk["service_tier"] = tier
+        chunks = [chunk]
+        if self._has("input_tokens", "output_tokens"):
+            chunks.append({"choices": [], "usage": self._openai_usage()})
+        return chunks
 
-    def _number(self, *names: str) -> bool:
+    def _has(self, *names: str) -> bool:
         return all(isinstance(self._usage.get(name), int) for name in names)
 
     def _openai_usage(self) -> Chunk:
-        prompt = sum(self._usage[part] for part in PROMPT_PARTS if self._number(part))
+        prompt = sum(self._usage[name] for name in PROMPT_COUNTS if self._has(name))
         completion = self._usage["output_tokens"]
         usage: Chunk = {
             "prompt_tokens": prompt,
@@ -166,37 +166,37 @@ class AnthropicDecoder:
             "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": 0},
         }
-        spent = self._usage.get("output_tokens_details")
-        counts = {**self._usage, **(spent if isinstance(spent, dict) else {})}
+        details = self._usage.get("output_tokens_details")
+        counts = {**self._usage, **(details if isinstance(details, dict) else {})}
         for ours, group, name in DETAILS:
             if isinstance(counts.get(ours), dict if ours == "cache_creation" else int):
                 usage.setdefault(group, {})[name] = counts[ours]
         return usage
 
 
-def _text(said: Any) -> str:
-    return said if isinstance(said, str) else ""
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 class _ToolCall:
     """One tool call of a message, while it streams."""
 
-    def __init__(self, index: int, given: Any) -> None:
+    def __init__(self, index: int, params: Any) -> None:
         self._index = index
-        self._given = given  # arguments that came with the start; {} before streamed ones
+        self._input = params  # arguments that came with the start; {} before streamed ones
         self._begun = False
 
     def start(self, ident: str, name: str) -> Chunk:
         function = {"name": name, "arguments": ""}
-        return self._part({"id": ident, "type": "function", "function": function})
+        return self._delta({"id": ident, "type": "function", "function": function})
 
     def more(self, piece: str) -> Chunk:
         self._begun = True
-        return self._part({"function": {"arguments": piece}})
+        return self._delta({"function": {"arguments": piece}})
 
     def rest(self) -> Chunk | None:
-        """The arguments where none were streamed: a client parses them, and "" is no JSON."""
-        return None if self._begun else self.more(orjson.dumps(self._given or {}).decode())
+        """Return the arguments if none were streamed: clients parse them, and "" is not JSON."""
+        return None if self._begun else self.more(orjson.dumps(self._input or {}).decode())
 
-    def _part(self, call: Chunk) -> Chunk:
+    def _delta(self, call: Chunk) -> Chunk:
         return {"tool_calls": [{"index": self._index, **call}]}

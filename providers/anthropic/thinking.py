@@ -1,4 +1,4 @@
-"""How Anthropic's models are told to think: budgets, adaptive thinking and effort.
+"""Anthropic's parameters for thinking: budgets, adaptive thinking and effort.
 
 Sources: platform.claude.com/docs, "Extended thinking", "Adaptive thinking", "Effort" and the
 migration guide of Claude Sonnet 5.5, read in November 2026.
@@ -14,7 +14,7 @@ from providers.anthropic.refusals import invalid, unsupported, unsupported_param
 
 MIN_BUDGET = 1024  # tokens
 
-# OpenAI's reasoning_effort -> tokens of thinking, for the models that take a budget.
+# OpenAI's reasoning_effort -> tokens of thinking, for models that take a budget.
 BUDGETS = {
     "minimal": 1024,
     "low": 1024,
@@ -35,17 +35,17 @@ EFFORTS = {
 OWN_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 TYPES = ("enabled", "adaptive", "disabled", "between_tools")
 DISPLAYS = ("summarized", "omitted")
-# While a model thinks, temperature and top_k stay as they are, and top_p can only be so low.
-LEAST_TOP_P = 0.95
+# While a model thinks, temperature and top_k cannot be set, and top_p must be at least this.
+MIN_TOP_P = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
     """How one family of models thinks.
 
-    `budget` tells the models that want a number of tokens from those that judge by themselves;
-    `off` is how such a model is told not to think first, None where it always does; `forced` is
-    false for those that refuse to be forced to use a tool.
+    `budget`: it takes a number of tokens, and does not decide by itself. `off`: the type of
+    `thinking` that turns thinking off, None if nothing does. `forced`: it can be forced to use a
+    tool.
     """
 
     budget: bool = False
@@ -53,60 +53,59 @@ class Style:
     forced: bool = True
 
 
-# What a model's `thinking` may say -> how to speak to it.
+# The `thinking` of a model's row -> its style.
 STYLES = {
     "budget": Style(budget=True),  # up to Claude Sonnet 4.5, Opus 4.5 and Haiku 4.5
     "adaptive": Style(),  # Claude Sonnet 4.6 and 5, Opus 4.6 to 5
     "between_tools": Style(off="between_tools", forced=False),  # Claude Sonnet 5.5
     "always": Style(off=None, forced=False),  # Claude Opus 5.5 and Fable
 }
-# What nothing is known of is taken for a model that wants a budget, as the first of ours do.
+# The style of models whose row has no `thinking`.
 DEFAULT = "budget"
 
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """What a request says about thinking: `config` and `effort` as Anthropic names them."""
+    """The fields of a request: `thinking` (`config`) and `output_config.effort` (`effort`)."""
 
     config: Mapping[str, Any] | None = None
     effort: str | None = None
 
     @property
     def budget(self) -> int:
-        """Tokens set aside for thinking; 0 where none are."""
+        """Tokens set aside for thinking, or 0."""
         return int((self.config or {}).get("budget_tokens", 0))
 
     @property
     def on(self) -> bool:
-        """Whether the model is told to think before it speaks."""
+        """Whether the request turns thinking on."""
         return (self.config or {}).get("type") in ("enabled", "adaptive")
 
 
 def style(name: str | None) -> Style:
-    """The style of this name; an unknown one is the default."""
+    """Return the style with this name; the default for None and unknown names."""
     return STYLES.get(name or DEFAULT, STYLES[DEFAULT])
 
 
-def thinking(asked: Mapping[str, Any], how: Style, room: int, able: bool) -> Thinking:
-    """What to say about thinking; raises InvalidRequest for a `thinking` that cannot be.
+def thinking(params: Mapping[str, Any], how: Style, room: int, able: bool) -> Thinking:
+    """Return the fields about thinking; raises InvalidRequest for a wrong `thinking`.
 
-    `room` is the number of tokens that the answer and its thinking may take together, `able`
-    whether the conversation lets a model with a budget think: one that has used a tool goes on
-    only from the thinking that made it do so.
+    `room` is the maximum of tokens for the answer and its thinking together. `able` is whether the
+    conversation lets a model with a budget think: see Conversation.may_think.
     """
-    chosen = _chosen(asked, how, room, able)
-    own = _own_effort(asked.get("output_config") or {})
+    chosen = _chosen(params, how, room, able)
+    own = _own_effort(params.get("output_config") or {})
     return replace(chosen, effort=own) if own else chosen
 
 
-def _chosen(asked: Mapping[str, Any], how: Style, room: int, able: bool) -> Thinking:
-    said = asked.get("thinking")
-    effort = asked.get("reasoning_effort")
+def _chosen(params: Mapping[str, Any], how: Style, room: int, able: bool) -> Thinking:
+    own = params.get("thinking")
+    effort = params.get("reasoning_effort")
     level = EFFORTS.get(effort or "")
-    if said is not None:
-        config = _checked(said, room)
+    if own is not None:
+        config = _checked(own, room)
         if "budget_tokens" in config and not able:
-            # Anthropic does without thinking, too, where it is turned on in the middle of a turn.
+            # Anthropic too ignores thinking that is turned on in the middle of a turn.
             return Thinking()
         return Thinking(config, None if how.budget else level)
     if effort is None:
@@ -114,74 +113,74 @@ def _chosen(asked: Mapping[str, Any], how: Style, room: int, able: bool) -> Thin
     if effort == "none":
         return _off(how)
     if not how.budget:
-        # The newer of these show nothing of their thinking unless told to.
+        # Newer models return no text of their thinking unless a display is set.
         return Thinking({"type": "adaptive", "display": "summarized"}, level)
-    # An effort is a hint: where there is no room for the least of budgets, it is not followed.
+    # An effort is a hint: it is ignored if there is no room for the smallest budget.
     budget = min(BUDGETS.get(effort, MIN_BUDGET), max(room * 4 // 5, MIN_BUDGET))
     if not able or budget >= room:
         return Thinking()
     return Thinking({"type": "enabled", "budget_tokens": budget})
 
 
-def _own_effort(said: Any) -> str | None:
-    """Anthropic's own effort, which turns no thinking on; no schema has seen it."""
-    if not isinstance(said, Mapping):
+def _own_effort(config: Any) -> str | None:
+    """Return Anthropic's own effort, which turns no thinking on; no schema has checked it."""
+    if not isinstance(config, Mapping):
         raise invalid("output_config", "expected an object")
-    for name in said:
+    for name in config:
         if name != "effort":
             raise unsupported_parameter(f"output_config.{name[:64]}")
-    effort = said.get("effort")
+    effort = config.get("effort")
     if effort is not None and effort not in OWN_EFFORTS:
         raise invalid("output_config.effort", f"expected one of {', '.join(OWN_EFFORTS)}")
     return str(effort) if effort else None
 
 
-def wanted_budget(asked: Mapping[str, Any], how: Style) -> int:
-    """Tokens of thinking to add to the limit of an answer for which the caller named none."""
-    said, effort = asked.get("thinking"), asked.get("reasoning_effort")
-    kind = said.get("type") if isinstance(said, Mapping) else None
-    if isinstance(said, Mapping) and kind == "enabled":
-        budget = said.get("budget_tokens")
+def default_budget(params: Mapping[str, Any], how: Style) -> int:
+    """Return the tokens of thinking to add to the default limit of an answer."""
+    own, effort = params.get("thinking"), params.get("reasoning_effort")
+    kind = own.get("type") if isinstance(own, Mapping) else None
+    if isinstance(own, Mapping) and kind == "enabled":
+        budget = own.get("budget_tokens")
         return budget if type(budget) is int else 0
     if effort == "none" or kind in ("disabled", "between_tools"):
         return 0
-    # Without a budget its thinking still counts as output; its effort is high by default.
+    # Thinking without a budget counts as output too; the effort is high by default.
     return BUDGETS.get(effort or ("" if how.budget else "high"), 0)
 
 
-def check_beside(asked: Mapping[str, Any], chosen: Thinking) -> None:
-    """Raises InvalidRequest for what Anthropic does not take of a model that thinks first."""
+def check_beside(params: Mapping[str, Any], chosen: Thinking) -> None:
+    """Raise InvalidRequest for parameters that Anthropic refuses if the model thinks."""
     if not chosen.on:
         return
-    if asked.get("temperature", 1) != 1:
-        raise unsupported("temperature", "must be 1 where the model thinks")
-    if not LEAST_TOP_P <= asked.get("top_p", 1) <= 1:
-        raise unsupported("top_p", f"must be {LEAST_TOP_P} or more where the model thinks")
-    if "top_k" in asked:
-        raise unsupported("top_k", "cannot be set where the model thinks")
+    if params.get("temperature", 1) != 1:
+        raise unsupported("temperature", "must be 1 if the model thinks")
+    if not MIN_TOP_P <= params.get("top_p", 1) <= 1:
+        raise unsupported("top_p", f"must be {MIN_TOP_P} or more if the model thinks")
+    if "top_k" in params:
+        raise unsupported("top_k", "cannot be set if the model thinks")
 
 
 def _off(how: Style) -> Thinking:
     if how.off is None:
         raise unsupported("reasoning_effort", "does not support 'none'")
-    # The older models do not think unless told to.
+    # Older models do not think unless a request turns it on.
     return Thinking() if how.budget else Thinking({"type": how.off})
 
 
-def _checked(said: Any, room: int) -> Mapping[str, Any]:
-    """The caller's own `thinking`, which no schema has seen: only what Anthropic knows of it."""
-    kind = said.get("type") if isinstance(said, Mapping) else None
+def _checked(own: Any, room: int) -> Mapping[str, Any]:
+    """Return the fields of the caller's `thinking` that Anthropic has; no schema has checked it."""
+    kind = own.get("type") if isinstance(own, Mapping) else None
     if kind not in TYPES:
         raise invalid("thinking.type", f"expected one of {', '.join(TYPES)}")
     config: dict[str, Any] = {"type": kind}
     if kind == "enabled":
-        budget = said.get("budget_tokens")
+        budget = own.get("budget_tokens")
         if type(budget) is not int or budget < MIN_BUDGET:
             raise invalid("thinking.budget_tokens", f"expected an integer >= {MIN_BUDGET}")
         if budget >= room:
             raise invalid("thinking.budget_tokens", f"expected less than 'max_tokens' ({room})")
         config["budget_tokens"] = budget
-    if (display := said.get("display")) is not None:
+    if (display := own.get("display")) is not None:
         if display not in DISPLAYS:
             raise invalid("thinking.display", f"expected one of {', '.join(DISPLAYS)}")
         config["display"] = display
