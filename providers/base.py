@@ -37,7 +37,7 @@ class Provider(Protocol):
         ...
 
     def embed(self, model: str, parameters: Mapping[str, Any]) -> Chunk:
-        """Return the embeddings of `input`: `{"data": [...]}`, and `"usage"` where known.
+        """Return the embeddings of `input`: `{"data": [...]}`, and `"usage"` if counted.
 
         `parameters` are OpenAI's, `input` among them. Each embedding is the base64 of
         little-endian float32, or a list of numbers if `encoding_format` is "float" (its default)

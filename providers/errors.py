@@ -1,4 +1,4 @@
-"""What a provider's refusal means to our caller: statuses, codes, masking and `Retry-After`."""
+"""Turns the errors of providers into ours: statuses, codes, masking and `Retry-After`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from gateway.errors import (
     UpstreamTimeout,
 )
 
-MAX_MESSAGE = 2000  # characters of a provider's own words
+MAX_MESSAGE = 2000  # characters of a provider's message
 MAX_RETRY_AFTER = 3600.0  # seconds
 
-# A timeout at the provider is never sent again: it may have been acted on, and paid for.
+# A request that timed out at the provider is not sent again: it may have been acted on and billed.
 STATUSES: dict[int, type[GatewayError]] = {
     400: UpstreamRejected,
     401: UpstreamAuth,
@@ -45,13 +45,13 @@ STATUSES: dict[int, type[GatewayError]] = {
     429: UpstreamThrottled,
     503: UpstreamOverloaded,
     504: UpstreamTimeout,
-    524: UpstreamTimeout,  # Cloudflare's word for a silent origin
+    524: UpstreamTimeout,  # Cloudflare's, for an origin that does not answer
     529: UpstreamOverloaded,  # Anthropic's
 }
 
 CLASSES: dict[int, type[GatewayError]] = {4: UpstreamRejected, 5: UpstreamFailed}
 
-# Errors inside a stream or a 200 have no status: their `code` or `type` stands in for it.
+# Errors inside a stream or a 200 have no status: their `code` or `type` stands for one.
 KINDS: dict[str, int] = {
     "invalid_request_error": 400,
     "invalid_prompt": 400,
@@ -79,7 +79,7 @@ KINDS: dict[str, int] = {
     "timeout": 504,
 }
 
-# What is said of a model that is gone, with 400 by some: Groq, Together and Mistral among them.
+# Codes for a model that does not exist any more. Groq, Together and Mistral send some with 400.
 GONE = frozenset(
     "model_not_found model_decommissioned model_not_available model_deprecated"
     " invalid_model".split()
@@ -88,8 +88,8 @@ KINDS.update(dict.fromkeys(GONE, 404))
 
 QUOTA = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
 
-# Where a provider gives no code, or one of its own, but always the same words.
-CODES_BY_WORDS = {
+# Patterns of messages -> the code for them, for providers that send none, or one of their own.
+CODES_BY_MESSAGE = {
     # In this order: Anthropic; OpenAI, vLLM, DeepSeek, OpenRouter, Mistral; xAI; llama.cpp and
     # OpenAI's Responses; Gemini; Bedrock and Cohere
     "context_length_exceeded": re.compile(
@@ -118,51 +118,54 @@ _STARS = "***"
 def rejection(
     status: int, body: bytes, headers: Mapping[str, str], secrets: Iterable[str] = ()
 ) -> GatewayError:
-    """The error that an HTTP answer other than 200 stands for."""
-    said = error_in(body)
-    kind = STATUSES.get(status) or CLASSES.get(status // 100, UpstreamBadResponse)
-    if kind is UpstreamRejected and _says(said, GONE):
-        kind = ModelNotFound
-    if kind is ModelNotFound and not said:
-        # A bare 404 page is a wrong base URL, not a model that does not exist.
-        return UpstreamBadResponse()
-    return _make(kind, status, said, retry_after(headers), secrets)
+    """Return the error for an HTTP response with a status other than 200.
 
-
-def rejection_inside(said: Any, secrets: Iterable[str] = ()) -> GatewayError:
-    """The error that an error object inside a stream, or inside a 200, stands for.
-
-    The provider had taken the call: the same route is not asked again.
+    Nothing in its message looks like a credential, or is among `secrets`.
     """
-    if not isinstance(said, Mapping):
-        said = {"message": said} if isinstance(said, str) else {}
-    status = _status_of(said)
+    details = error_in(body)
+    kind = STATUSES.get(status) or CLASSES.get(status // 100, UpstreamBadResponse)
+    if kind is UpstreamRejected and _has_code(details, GONE):
+        kind = ModelNotFound
+    if kind is ModelNotFound and not details:
+        # A 404 without an error object is a wrong base URL, not a model that does not exist.
+        return UpstreamBadResponse()
+    return _error(kind, status, details, retry_after(headers), secrets)
+
+
+def rejection_inside(details: Any, secrets: Iterable[str] = ()) -> GatewayError:
+    """Return the error for an error object inside a stream, or inside a 200.
+
+    It is not retryable, because the provider had accepted the call.
+    """
+    if not isinstance(details, Mapping):
+        details = {"message": details} if isinstance(details, str) else {}
+    status = _status_of(details)
     kind = STATUSES.get(status) or CLASSES.get(status // 100, UpstreamFailed)
-    error = _make(kind, status, said, None, secrets)
+    error = _error(kind, status, details, None, secrets)
     error.retryable = error.should_retry = False
     return error
 
 
 def error_in(body: bytes) -> Mapping[str, Any]:
-    """The error object in a provider's body; empty where the body has none."""
+    """Return the error object in a provider's body, or an empty one."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
     if isinstance(data, list) and len(data) == 1:
-        data = data[0]  # Google's way
+        data = data[0]  # as Google sends it
     if not isinstance(data, Mapping):
         return {}
-    said = data.get("error") or data.get("detail") or data
-    if isinstance(said, str):
-        return {"message": said}
-    if not isinstance(said, Mapping) or not isinstance(said.get("message"), str):
+    details = data.get("error") or data.get("detail") or data
+    if isinstance(details, str):
+        return {"message": details}
+    if not isinstance(details, Mapping) or not isinstance(details.get("message"), str):
         return {}
-    return said
+    return details
 
 
 def mask(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without anything that looks like a credential, and without these secrets."""
+    """Return the text with `secrets`, and all that looks like a credential, replaced by stars."""
     for secret in secrets:
         if len(secret) >= 6:
             text = text.replace(secret, _STARS)
@@ -170,7 +173,7 @@ def mask(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from 1 to an hour, where the provider says so in numbers."""
+    """Return the seconds to wait, from 1 to 3600; None if the headers hold no number."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name) or "") / unit
@@ -182,47 +185,47 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def seconds_until(date: str, now: float) -> float | None:
-    """How long after `now` (Unix time) an HTTP date is; None for anything else."""
+    """Return the seconds from `now` (Unix time) to an HTTP date; None for any other text."""
     try:
         when = parsedate_to_datetime(date)
-    except (ValueError, OverflowError):  # the latter for a zone that no clock has
+    except (ValueError, OverflowError):  # OverflowError: for an impossible time zone
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return max((when - datetime.fromtimestamp(now, UTC)).total_seconds(), 0.0)
 
 
-def _status_of(said: Mapping[str, Any]) -> int:
-    for word in (said.get("status"), said.get("code"), said.get("type")):
-        if isinstance(word, int) and 400 <= word <= 599:
-            return word
-        if isinstance(word, str) and word in KINDS:
-            return KINDS[word]
+def _status_of(details: Mapping[str, Any]) -> int:
+    for value in (details.get("status"), details.get("code"), details.get("type")):
+        if isinstance(value, int) and 400 <= value <= 599:
+            return value
+        if isinstance(value, str) and value in KINDS:
+            return KINDS[value]
     return 500
 
 
-def _make(
+def _error(
     kind: type[GatewayError],
     status: int,
-    said: Mapping[str, Any],
+    details: Mapping[str, Any],
     wait: float | None,
     secrets: Iterable[str],
 ) -> GatewayError:
-    code = said.get("code")
+    code = details.get("code")
     if kind is UpstreamThrottled:
-        if _says(said, QUOTA):
+        if _has_code(details, QUOTA):
             return UpstreamQuotaExceeded()
         return UpstreamThrottled(retry_after=wait)
     if kind is UpstreamOverloaded:
         return UpstreamOverloaded(retry_after=wait)
     if kind not in (UpstreamRejected, ModelNotFound):
-        # Its words are for the operator, who owns the key and the address they speak of.
+        # The message is for the operator, who owns the key and the address that it is about.
         return kind()
-    message = mask(str(said.get("message") or ""), secrets).strip()[:MAX_MESSAGE]
-    if _code(code, message) in QUOTA:  # Anthropic says so with 400
+    message = mask(str(details.get("message") or ""), secrets).strip()[:MAX_MESSAGE]
+    if _code(code, message) in QUOTA:  # Anthropic sends it with 400
         return UpstreamQuotaExceeded()
-    param = said.get("param")
-    if kind is ModelNotFound:  # one status and one code, whatever the provider's
+    param = details.get("param")
+    if kind is ModelNotFound:  # always with the same status and code
         return ModelNotFound(message or None, param="model" if param == "model" else None)
     return kind(
         message or None,
@@ -232,13 +235,13 @@ def _make(
     )
 
 
-def _says(said: Mapping[str, Any], words: frozenset[str]) -> bool:
-    told = (said.get("code"), said.get("type"))
-    return any(isinstance(word, str) and word in words for word in told)
+def _has_code(details: Mapping[str, Any], codes: frozenset[str]) -> bool:
+    values = (details.get("code"), details.get("type"))
+    return any(isinstance(value, str) and value in codes for value in values)
 
 
 def _code(code: Any, message: str) -> str | None:
-    for known, words in CODES_BY_WORDS.items():
-        if words.search(message):
-            return known
+    for usual, pattern in CODES_BY_MESSAGE.items():
+        if pattern.search(message):
+            return usual
     return code if isinstance(code, str) and _CODE.fullmatch(code) else None

@@ -114,7 +114,7 @@ class AnthropicDecoder:
         return ({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]},)
 
     def _think(self, index: int, delta: dict[str, Any]) -> Iterable[Chunk]:
-        """Add a delta, or the start of a block, to a block of thinking; its text is sent at once."""
+        """Add a delta, or a start, to a block of thinking; its text is sent at once."""
         block = self._thinking[index]
         if delta["type"] == "redacted_thinking":
             block.update(type="redacted_thinking", data=_text(delta.get("data")))

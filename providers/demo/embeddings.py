@@ -1,4 +1,4 @@
-"""Embeddings that need no network: made of a hash of the text, and so without any meaning."""
+"""Embeddings without a network: made from a hash of the text, so they have no meaning."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LETTERS = 4  # in a token, about
 
 
 def embeddings(parameters: Mapping[str, Any]) -> Chunk:
-    """One vector of length 1 for each input: the same for the same text, in base64.
+    """Return a vector of length 1 for each input, in base64: the same for the same text.
 
     Raises UpstreamRejected for more than MAX_DIMENSIONS.
     """
     dimensions = parameters.get("dimensions") or DIMENSIONS
     if dimensions > MAX_DIMENSIONS:
         raise UpstreamRejected(
-            f"This model supports at most {MAX_DIMENSIONS} dimensions, and not {dimensions}.",
+            f"This model supports at most {MAX_DIMENSIONS} dimensions, not {dimensions}.",
             param="dimensions",
             code="invalid_value",
         )
@@ -47,9 +47,9 @@ def embeddings(parameters: Mapping[str, Any]) -> Chunk:
 
 
 def vector(text: str | Sequence[int], dimensions: int) -> list[float]:
-    """A direction of this text, or of these tokens, and of nothing else.
+    """Return a vector of length 1 that depends on the text, or on its tokens.
 
-    Fewer dimensions are the first of more, made longer, as OpenAI's models have it.
+    As with OpenAI's models, fewer dimensions are the first ones of more, scaled to length 1.
     """
     noise = hashlib.shake_256(orjson.dumps(text)).digest(2 * dimensions)
     numbers = struct.unpack(f"<{dimensions}h", noise)

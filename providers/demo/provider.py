@@ -1,4 +1,4 @@
-"""Models that need no network: for a first try, for tests, and for showing each kind of failure."""
+"""Models without a network: for a first try, for tests, and to show each kind of failure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WORD = re.compile(r"\S+\s*|\s+")
 
 
 class DemoProvider:
-    """Answers by the model's name (see MODELS), always the same way; `sleep` is for tests."""
+    """Answers as the model's name says (see MODELS). `sleep` is time.sleep, or a test's."""
 
     streams_only = False
 
@@ -41,73 +41,73 @@ class DemoProvider:
         self._sleep = sleep or time.sleep
 
     def complete(self, call: ChatCall) -> Chunk:
-        """The whole answer; raises what the model is there to raise."""
+        """Return the whole response, or raise the error that the model is for."""
         return fold(chain.from_iterable(self.stream(call)))
 
     def embed(self, model: str, parameters: Mapping[str, Any]) -> Chunk:
-        """The embeddings of an input; raises InvalidRequest for a model that makes none."""
+        """Return the embeddings of an input; raises InvalidRequest for a model that has none."""
         if model != "embed":
             raise without_embeddings(model)
         return embeddings(parameters)
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
-        """The answer word by word; raises what the model is there to raise."""
+        """Yield the response word by word, or raise the error that the model is for."""
         if call.model not in MODELS:
             raise ModelNotFound(f"The model '{call.model}' does not exist.", param="model")
-        plan = MODELS[call.model](call)
-        said = 0
+        script = MODELS[call.model](call)
+        length = 0
         delta: Chunk = {"role": "assistant"}
-        for piece in plan.deltas:
-            if plan.pause:
-                self._sleep(plan.pause)
-            said += _length(piece)
-            yield [_part({**delta, **piece})]
+        for each in script.deltas:
+            if script.pause:
+                self._sleep(script.pause)
+            length += _length(each)
+            yield [_chunk({**delta, **each})]
             delta = {}
-        if plan.cut:
+        if script.cut:
             raise UpstreamTruncated()
-        prompt, completion = _tokens(len(_all_text(call))), _tokens(said)
+        prompt, completion = _tokens(len(_all_text(call))), _tokens(length)
         usage = {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
         }
-        yield [_part(delta, plan.finish_reason), {"choices": [], "usage": usage}]
+        yield [_chunk(delta, script.finish_reason), {"choices": [], "usage": usage}]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What one call is answered with."""
+class Script:
+    """The response to one call."""
 
     deltas: list[Chunk]
     finish_reason: str = "stop"
     pause: float = 0  # seconds before each delta
-    cut: bool = False  # does the stream end before the answer does?
+    cut: bool = False  # whether the stream ends before the response is complete
 
 
-def _echo(call: ChatCall) -> Plan:
-    return Plan(_words(_last_user_text(call) or NOTHING_TO_ECHO))
+def _echo(call: ChatCall) -> Script:
+    return Script(_words(_last_user_text(call) or NOTHING_TO_ECHO))
 
 
-def _slow(call: ChatCall) -> Plan:
-    return Plan(_words(SLOW_TEXT), pause=SLOW_WORD)
+def _slow(call: ChatCall) -> Script:
+    return Script(_words(SLOW_TEXT), pause=SLOW_WORD)
 
 
-def _cut(call: ChatCall) -> Plan:
-    return Plan(_words(CUT_TEXT), cut=True)
+def _cut(call: ChatCall) -> Script:
+    return Script(_words(CUT_TEXT), cut=True)
 
 
-def _error(call: ChatCall) -> Plan:
+def _error(call: ChatCall) -> Script:
     raise UpstreamFailed()
 
 
-def _throttled(call: ChatCall) -> Plan:
+def _throttled(call: ChatCall) -> Script:
     raise UpstreamThrottled(retry_after=2)
 
 
-def _tool(call: ChatCall) -> Plan:
+def _tool(call: ChatCall) -> Script:
     last = call.parameters["messages"][-1]
     if last["role"] == "tool":
-        return Plan(_words(f"The tool says: {_text(last)}"))
+        return Script(_words(f"The tool says: {_text(last)}"))
     names = [t["function"]["name"] for t in call.parameters.get("tools") or () if "function" in t]
     if not names:
         return _echo(call)
@@ -119,10 +119,10 @@ def _tool(call: ChatCall) -> Plan:
         "function": {"name": name, "arguments": ""},
     }
     more = [{"index": 0, "function": {"arguments": piece}} for piece in TOOL_ARGUMENTS]
-    return Plan([{"tool_calls": [each]} for each in (start, *more)], "tool_calls")
+    return Script([{"tool_calls": [each]} for each in (start, *more)], "tool_calls")
 
 
-MODELS: dict[str, Callable[[ChatCall], Plan]] = {
+MODELS: dict[str, Callable[[ChatCall], Script]] = {
     "echo": _echo,
     "slow": _slow,
     "error": _error,
@@ -132,12 +132,12 @@ MODELS: dict[str, Callable[[ChatCall], Plan]] = {
 }
 
 
-def _part(delta: Chunk, finish_reason: str | None = None) -> Chunk:
+def _chunk(delta: Chunk, finish_reason: str | None = None) -> Chunk:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
 
 
 def _words(text: str) -> list[Chunk]:
-    """Word by word; a long text in larger pieces, since the worker has other calls as well."""
+    """Return deltas of one word; of more for a long text, which would hold up other calls."""
     if len(text) <= LONG_TEXT:
         return [{"content": word} for word in _WORD.findall(text)]
     size = math.ceil(len(text) / LONG_TEXT_PIECES)

@@ -1,29 +1,29 @@
-"""Takes chunked bodies (RFC 9112, section 7.1) apart, all that has arrived at a time.
+"""Decodes chunked bodies (RFC 9112, section 7.1): all chunks that have arrived at once.
 
-http.client hands out one chunk a reading, and providers send each token in a chunk of its own: a
-worker that has fallen behind would never catch up by taking several tokens at once.
+http.client returns one chunk a read, and providers send each token in a chunk of its own. A worker
+that has fallen behind catches up only if it reads several tokens at once.
 """
 
 from __future__ import annotations
 
 import string
 
-MAX_LINE = 1 << 14  # bytes; sizes have some digits, trailers are not used
+MAX_LINE = 1 << 14  # bytes; longer ones are neither a size nor a trailer
 _DIGITS = frozenset(string.hexdigits.encode())
 
 
 class ChunkedBody:
-    """One body; `ended` once its last byte has been fed."""
+    """One body. `ended` is true once its last byte has been fed."""
 
     def __init__(self) -> None:
         self.ended = False
-        self._rest = b""  # the beginning of a line
-        self._left = 0  # bytes of the current chunk that have not come yet
-        self._closing = False  # a chunk's bytes are over, the end of their line is not
-        self._trailers = False  # the last chunk is over
+        self._rest = b""  # of a line whose end has not come
+        self._left = 0  # bytes of the current chunk that have not come
+        self._closing = False  # the bytes of a chunk have come, the end of its line has not
+        self._trailers = False  # the last chunk has come
 
     def feed(self, data: bytes) -> bytes:
-        """What these bytes hold of the body; raises ValueError for what is not chunked."""
+        """Return the content in these bytes; raises ValueError if they are not chunked."""
         if self._rest:
             data = self._rest + data
         payload: list[bytes] = []
@@ -42,13 +42,13 @@ class ChunkedBody:
             at = end + 1
         self._rest = data[at:]
         if len(self._rest) > MAX_LINE:
-            raise ValueError("line too long")
+            raise ValueError("a line is too long")
         return b"".join(payload)
 
     def _line(self, line: bytes) -> None:
         if self._closing:
             if line:
-                raise ValueError("no end of chunk")
+                raise ValueError("a chunk without an end")
             self._closing = False
         elif self._trailers:
             self.ended = not line
@@ -59,7 +59,7 @@ class ChunkedBody:
 
 def _size(line: bytes) -> int:
     digits = line.partition(b";")[0].strip()
-    # int() would also take signs and underscores.
+    # int() also takes signs and underscores.
     if not digits or len(digits) > 16 or not _DIGITS.issuperset(digits):
-        raise ValueError("no size of a chunk")
+        raise ValueError("a chunk without a size")
     return int(digits, 16)
