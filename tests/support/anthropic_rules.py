@@ -26,11 +26,11 @@ SCHEMA_WORDS = set(
 
 def violations(body):
     """Every rule that a Messages request breaks, in words; empty for a request that is taken."""
-    found = []
+    problems = []
 
     def rule(holds, words):
         if not holds:
-            found.append(words)
+            problems.append(words)
 
     rule(body.keys() <= TOP, f"unknown fields: {sorted(body.keys() - TOP)}")
     rule(type(body["max_tokens"]) is int and body["max_tokens"] >= 1, "max_tokens below 1")
@@ -44,7 +44,7 @@ def violations(body):
     check_output(body.get("output_config", {}), rule)
     rule(body.get("service_tier", "auto") in ("auto", "standard_only"), "service_tier")
     rule(0 < len(body.get("metadata", {"user_id": "x"})["user_id"]) <= 256, "metadata.user_id")
-    return found
+    return problems
 
 
 def check_turns(turns, rule):
@@ -107,8 +107,8 @@ def check_tool_turns(turns, rule):
         rule(results == sorted(results, reverse=True), f"{i}: results after other blocks")
         answered = [b["tool_use_id"] for b in turn["content"] if b["type"] == "tool_result"]
         before = turns[i - 1]["content"] if i else []
-        asked = [b["id"] for b in before if b["type"] == "tool_use"]
-        rule(sorted(answered) == sorted(asked), f"{i}: results of other calls than those before")
+        called = [b["id"] for b in before if b["type"] == "tool_use"]
+        rule(sorted(answered) == sorted(called), f"{i}: results of other calls than those before")
         used += [b["id"] for b in turn["content"] if b["type"] == "tool_use"]
     rule(len(set(used)) == len(used), "ids of tool calls are not unique")
     last = turns[-1]["content"]

@@ -79,8 +79,8 @@ def tool_turn(draw):
         for i, args in ((i, draw(ARGUMENTS)) for i in ids)
     ]
     thoughts = draw(st.none() | THOUGHTS)
-    said = without_none(role="assistant", tool_calls=calls, thinking_blocks=thoughts)
-    said["content"] = draw(st.none() | WORDS)
+    message = without_none(role="assistant", tool_calls=calls, thinking_blocks=thoughts)
+    message["content"] = draw(st.none() | WORDS)
     results = [
         without_none(role="tool", tool_call_id=i, content=draw(TEXTS), cache_control=draw(CACHE))
         for i in draw(st.permutations(ids))
@@ -88,7 +88,7 @@ def tool_turn(draw):
     if draw(st.integers(0, 19)) == 0:
         results.pop()
     between = draw(st.just([]) | st.just([]) | USER | SYSTEM)
-    return [said, *results[:1], *between, *results[1:]]
+    return [message, *results[:1], *between, *results[1:]]
 
 
 MESSAGES = st.lists(SYSTEM | USER | USER | ASSISTANT | tool_turn(), min_size=1, max_size=6).map(

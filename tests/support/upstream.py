@@ -5,7 +5,7 @@ embeddings at /v1 and Anthropic's messages (streamed) at /v1/messages. The model
 list of words joined by dashes, each with the numbers that follow it: see upstream_answers.WORDS.
 Words that are not there do nothing, so that any real model's name echoes the last user message.
 
-GET /log gives what was asked so far, DELETE /log forgets it. PUT /down takes an object of models
+GET /log gives the requests so far, DELETE /log forgets it. PUT /down takes an object of models
 and a word for each, which they say from now on: `hang`, `reset` or `refuse` (a 500).
 Each `--tls` names a PEM file with key and certificate, and adds a port where the same is served.
 """
@@ -36,18 +36,18 @@ SECRET = frozenset({"authorization", "x-api-key"})
 class Records:
     def __init__(self) -> None:
         self.calls: deque[dict] = deque(maxlen=MAX_LOG)
-        self.asked: set[tuple[str, str]] = set()
+        self.seen: set[tuple[str, str]] = set()
         self.down: dict[str, str] = {}
         self.connections = 0
 
     def first_time(self, model: str, text: str) -> bool:
-        known = (model, text) in self.asked
-        self.asked.add((model, text))
-        return not known
+        again = (model, text) in self.seen
+        self.seen.add((model, text))
+        return not again
 
     def clear(self) -> None:
         self.calls.clear()
-        self.asked.clear()
+        self.seen.clear()
 
 
 class Connection(asyncio.Protocol):
@@ -117,12 +117,12 @@ class Connection(asyncio.Protocol):
             self.reply(200, b"{}")
             return
         self.key = headers.get("authorization") or headers.get("x-api-key") or ""
-        asked = json.loads(body)
+        params = json.loads(body)
         record = {
             "path": path,
-            "model": asked["model"],
-            "stream": asked.get("stream", False),
-            "body": asked if len(body) < 20_000 else None,
+            "model": params["model"],
+            "stream": params.get("stream", False),
+            "body": params if len(body) < 20_000 else None,
             "headers": {n: "***" if n in SECRET else v for n, v in headers.items()},
             "connection": self.number,
             "started": time.time(),
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
         }
         self.records.calls.append(record)
         try:
-            await Answer(self, path, asked).give()
+            await Answer(self, path, params).give()
         except asyncio.CancelledError:
             record["closed_early"] = True
             raise
@@ -152,8 +152,8 @@ class Connection(asyncio.Protocol):
         self, status: int, body: bytes, headers: dict[str, str] | None = None, missing: int = 0
     ) -> None:
         length = {"Content-Length": str(len(body) + missing)}
-        known = {"Content-Type": "application/json", **(headers or {}), **length}
-        self.transport.write(self.head(status, known) + body)
+        all_headers = {"Content-Type": "application/json", **(headers or {}), **length}
+        self.transport.write(self.head(status, all_headers) + body)
 
     def reset(self) -> None:
         raw = self.transport.get_extra_info("socket")
@@ -234,5 +234,5 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--port", type=int, default=0)
     options.add_argument("--tls", action="append", default=[])
-    given = options.parse_args()
-    asyncio.run(main(given.port, given.tls))
+    args = options.parse_args()
+    asyncio.run(main(args.port, args.tls))

@@ -19,7 +19,7 @@ WORDS = {
     "emoji": "with `stream`: each delta ends with one",
     "fat": "fat-N: each delta is N kilobytes longer",
     "status": "status-N: this HTTP status, with an error of the dialect",
-    "once": "once-N: this status the first time this model and text are asked for, then an answer",
+    "once": "once-N: this status the first time this model and text are requested, then an answer",
     "after": "after-N: with `Retry-After: N`",
     "reset": "the connection is reset before the first byte; with `mid`, in the middle",
     "hang": "no answer at all; with `mid`, silence in the middle",
@@ -74,21 +74,21 @@ def behaviour(model: str) -> dict[str, list[int]]:
 class Answer:
     """One call's answer."""
 
-    def __init__(self, connection: Any, path: str, asked: dict) -> None:
+    def __init__(self, connection: Any, path: str, params: dict) -> None:
         self.connection = connection
-        self.asked = asked
-        self.words = behaviour(asked["model"])
-        self.dialect: Any = OpenAI(asked["model"])
+        self.params = params
+        self.words = behaviour(params["model"])
+        self.dialect: Any = OpenAI(params["model"])
         if path.endswith("/messages"):
             self.dialect = Anthropic(thinks="think" in self.words)
         elif path.endswith("/embeddings"):
-            self.dialect = Embeddings(asked, self.words)
-        self.text = last_user_text(asked["messages"]) if "messages" in asked else "none"
+            self.dialect = Embeddings(params, self.words)
+        self.text = last_user_text(params["messages"]) if "messages" in params else "none"
         if "tool" in self.words:
             self.use_tool()
         if "schema" in self.words:
-            wanted = asked["response_format"]["json_schema"]["schema"]
-            self.text = json.dumps(example_of(wanted))
+            schema = params["response_format"]["json_schema"]["schema"]
+            self.text = json.dumps(example_of(schema))
         self.shape = Shape(self.words, self.dialect.ping)
         self.key = connection.key
         self.pause = 0.0
@@ -109,19 +109,19 @@ class Answer:
         return (self.words.get(word) or [default])[0]
 
     def use_tool(self) -> None:
-        """Call the first tool, and once it has answered, say what it said."""
-        last = self.asked["messages"][-1]
+        """Call the first tool, and once it has answered, say what it answered."""
+        last = self.params["messages"][-1]
         if last["role"] == "tool":
             self.text = last["content"]
         else:
-            function = self.asked["tools"][0]["function"]
-            self.dialect = ToolCall(self.asked["model"], function["name"])
+            function = self.params["tools"][0]["function"]
+            self.dialect = ToolCall(self.params["model"], function["name"])
             self.text = json.dumps(example_of(function["parameters"]))
 
     async def give(self) -> None:
         words, connection = self.words, self.connection
         early = not {"mid", "first"} & words.keys()
-        if down := connection.records.down.get(self.asked["model"]):
+        if down := connection.records.down.get(self.params["model"]):
             words = self.words = behaviour(DOWN[down])
         if "delay" in words:
             await asyncio.sleep(self.number("delay", 500) / 1000)
@@ -134,7 +134,7 @@ class Answer:
         code = next((CODES[word] for word in CODES if word in words), None)
         if code:
             status = 400
-        if "once" in words and connection.records.first_time(self.asked["model"], self.text):
+        if "once" in words and connection.records.first_time(self.params["model"], self.text):
             status = self.number("once", 500)
         connection.stale = "stale" in words
         headers = {"Retry-After": str(self.number("after", 1))} if "after" in words else {}
@@ -154,7 +154,7 @@ class Answer:
             connection.reply(200, b"\x1f\x8b", {"Content-Encoding": "gzip"})
         elif "huge" in words:
             await self.huge(self.number("huge", 64))
-        elif "sse" in words or (self.asked.get("stream") and "json" not in words):
+        elif "sse" in words or (self.params.get("stream") and "json" not in words):
             await self.stream()
         else:
             await self.whole()
@@ -182,7 +182,7 @@ class Answer:
             await asyncio.Event().wait()
         body = self.dialect.whole("".join(self.deltas))
         if {"error", "first"} <= self.words.keys():
-            body = self.dialect.error(500, said=self.leaked())
+            body = self.dialect.error(500, extra=self.leaked())
         if not {"cut", "reset", "hang"} & self.words.keys():
             await self.shape.whole(self.connection, body)
             return
@@ -224,10 +224,10 @@ class Answer:
             await asyncio.Event().wait()
         elif "reset" in self.words:
             self.connection.reset()
-        elif "error" in self.words and self.asked.get("stream"):
+        elif "error" in self.words and self.params.get("stream"):
             event = chunk(self.dialect.error_event(self.leaked()))
             await self.connection.write(event + b"0\r\n\r\n")
-        elif self.asked.get("stream"):
+        elif self.params.get("stream"):
             await self.connection.write(b"0\r\n\r\n")
         else:
             self.connection.transport.close()
@@ -271,13 +271,13 @@ class OpenAI(Dialect):
         tokens = usage(len(text.split()))
         return json.dumps({**self.identity, "choices": [choice], "usage": tokens}).encode()
 
-    def error(self, status: int, code: str | None = None, said: str = "") -> bytes:
-        message = f"The upstream says {status}.{said}"
+    def error(self, status: int, code: str | None = None, extra: str = "") -> bytes:
+        message = f"The upstream says {status}.{extra}"
         error = {"message": message, "type": "upstream", "param": None, "code": code}
         return json.dumps({"error": error}).encode()
 
-    def error_event(self, said: str = "") -> bytes:
-        message = f"broken{said}"
+    def error_event(self, extra: str = "") -> bytes:
+        message = f"broken{extra}"
         return event({"error": {"message": message, "type": "server_error", "code": None}})
 
 
@@ -314,34 +314,35 @@ class ToolCall(OpenAI):
 class Embeddings(OpenAI):
     """A vector for each input: the length of the text in each of its (by default three) numbers."""
 
-    def __init__(self, asked: dict, words: dict[str, list[int]]) -> None:
-        super().__init__(asked["model"])
-        self.asked, self.words = asked, words
+    def __init__(self, params: dict, words: dict[str, list[int]]) -> None:
+        super().__init__(params["model"])
+        self.params, self.words = params, words
 
     def status(self, status: int) -> int:
         """The status of the answer: `picky` upstreams refuse what they do not know."""
-        return 400 if "picky" in self.words and "encoding_format" in self.asked else status
+        return 400 if "picky" in self.words and "encoding_format" in self.params else status
 
     def whole(self, text: str) -> bytes:
-        given = self.asked["input"]
-        inputs = [given] if isinstance(given, str) or isinstance(given[0], int) else given
+        inputs = self.params["input"]
+        if isinstance(inputs, str) or isinstance(inputs[0], int):
+            inputs = [inputs]
         data = [
             {"object": "embedding", "index": i, "embedding": self.encoded(float(len(each)))}
             for i, each in enumerate(inputs)
         ]
         tokens = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
-        body = {"object": "list", "data": data, "model": self.asked["model"], "usage": tokens}
+        body = {"object": "list", "data": data, "model": self.params["model"], "usage": tokens}
         return json.dumps(body).encode()
 
-    def error(self, status: int, code: str | None = None, said: str = "") -> bytes:
+    def error(self, status: int, code: str | None = None, extra: str = "") -> bytes:
         if "picky" not in self.words:
-            return super().error(status, code, said)
+            return super().error(status, code, extra)
         message = "encoding_format: Extra inputs are not permitted"
         return json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode()
 
     def encoded(self, number: float) -> object:
-        numbers = [number] * self.asked.get("dimensions", 3)
-        if self.asked.get("encoding_format") != "base64" or "numbers" in self.words:
+        numbers = [number] * self.params.get("dimensions", 3)
+        if self.params.get("encoding_format") != "base64" or "numbers" in self.words:
             return numbers
         return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
 
@@ -391,15 +392,15 @@ class Anthropic(Dialect):
     def whole(self, text: str) -> bytes:
         return json.dumps({"type": "message", "content": [{"type": "text", "text": text}]}).encode()
 
-    def error(self, status: int, code: str | None = None, said: str = "") -> bytes:
-        message = f"The upstream says {status}.{said}"
+    def error(self, status: int, code: str | None = None, extra: str = "") -> bytes:
+        message = f"The upstream says {status}.{extra}"
         if code == CODES["toolong"]:
-            message = f"prompt is too long: 2 tokens > 1 maximum.{said}"  # it has no code for it
+            message = f"prompt is too long: 2 tokens > 1 maximum.{extra}"  # it has no code for it
         kind = "api_error" if status >= 500 else "invalid_request_error"
         return json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
 
-    def error_event(self, said: str = "") -> bytes:
-        error = {"type": "api_error", "message": f"broken{said}"}
+    def error_event(self, extra: str = "") -> bytes:
+        error = {"type": "api_error", "message": f"broken{extra}"}
         return named({"type": "error", "error": error})
 
 

@@ -87,7 +87,7 @@ def _strange(body: dict[str, Any]) -> bytes:
 async def _drip(answer: Any) -> None:
     words = answer.words
     shape, pause = answer.shape, (words.get("drip") or [1000])[0] / 1000
-    if answer.asked.get("stream"):
+    if answer.params.get("stream"):
         body = b"".join(map(answer.dialect.delta, answer.deltas))
         await answer.connection.write(shape.head(answer.connection))
         pieces = [shape.piece(body[i : i + 1]) for i in range(len(body))]

@@ -83,7 +83,7 @@ def _events(*data: Any) -> bytes:
 
 
 class Sent:
-    """Takes the parts of a stream, as an outbox does."""
+    """Takes the chunks of a stream, as an outbox does."""
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
@@ -101,7 +101,7 @@ class WholeExchange(FakeBroker):
 
     def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         super().__init__()
-        made = {
+        upstreams = {
             row.name: providers.create(
                 row.wire,
                 base_url=row.address(settings),
@@ -113,7 +113,7 @@ class WholeExchange(FakeBroker):
             for row in catalogue.providers.values()
             if row.missing(settings) is None
         }
-        self._runner = CallRunner(made, Limits(), catalogue)
+        self._runner = CallRunner(upstreams, Limits(), catalogue)
 
     def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
         arrived, parameters = CallSpec.decode(spec.encode(body))

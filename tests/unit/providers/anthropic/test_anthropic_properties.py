@@ -37,9 +37,9 @@ def parts(data):
 
 def marks(data):
     return [
-        said["cache_control"]
-        for said in (*data.get("tools", ()), *data["messages"], *parts(data))
-        if "cache_control" in said
+        item["cache_control"]
+        for item in (*data.get("tools", ()), *data["messages"], *parts(data))
+        if "cache_control" in item
     ]
 
 
@@ -48,8 +48,8 @@ def calls(data):
 
 
 def lacks_results(data):
-    asked = sum(len(message["tool_calls"]) for message in calls(data))
-    return sum(message["role"] == "tool" for message in data["messages"]) < asked
+    called = sum(len(message["tool_calls"]) for message in calls(data))
+    return sum(message["role"] == "tool" for message in data["messages"]) < called
 
 
 def is_silent(data):

@@ -114,7 +114,7 @@ def refused(parameters, thinking=None):
 
 
 @pytest.mark.parametrize(
-    ("said", "param"),
+    ("value", "param"),
     [
         ("high", "thinking.type"),
         ({}, "thinking.type"),
@@ -127,8 +127,8 @@ def refused(parameters, thinking=None):
         ({"type": "adaptive", "display": "loud"}, "thinking.display"),
     ],
 )
-def test_thinking_that_no_schema_has_seen_is_checked(said, param):
-    assert refused({"thinking": said}) == param
+def test_thinking_that_no_schema_has_seen_is_checked(value, param):
+    assert refused({"thinking": value}) == param
 
 
 @pytest.mark.parametrize("top_k", [-1, 1.5, "5", True])
@@ -137,8 +137,8 @@ def test_top_k_that_no_schema_has_seen_is_checked(top_k):
 
 
 def test_only_what_is_known_of_thinking_is_sent():
-    said = {"type": "enabled", "budget_tokens": 2000, "budget": 7}
-    sent = body({"thinking": said})
+    value = {"type": "enabled", "budget_tokens": 2000, "budget": 7}
+    sent = body({"thinking": value})
     assert sent["thinking"] == {"type": "enabled", "budget_tokens": 2000}
     assert sent["max_tokens"] == 8192 + 2000
 
@@ -223,8 +223,8 @@ def test_results_of_many_messages_stand_in_their_order_before_what_else_is_said(
     for n in range(4):
         messages.append({"role": "tool", "tool_call_id": f"c{n}", "content": "x"})
         messages.append({"role": "user", "content": f"u{n}"})
-    said = body({"messages": messages})["messages"][-1]["content"]
-    assert [b.get("tool_use_id") or b["text"] for b in said] == [
+    content = body({"messages": messages})["messages"][-1]["content"]
+    assert [b.get("tool_use_id") or b["text"] for b in content] == [
         *("c0", "c1", "c2", "c3"),
         *("u0", "u1", "u2", "u3"),
     ]
@@ -243,8 +243,8 @@ def test_every_parameter_without_a_counterpart_is_named_to_the_caller():
     knobs += ["presence_penalty", "frequency_penalty", "prompt_cache_key", "prompt_cache_retention"]
     kept, dropped = parameters.apply(table, {"messages": HELLO, **dict.fromkeys(knobs, 1)})
     assert (kept, sorted(dropped)) == ({"messages": HELLO}, sorted(knobs))
-    said = set(knobs) | {name for name, rule in table.items() if not rule.drop}
-    assert {name for name in CHAT_PARAMETERS if name not in said} == TRANSLATED
+    handled = set(knobs) | {name for name, rule in table.items() if not rule.drop}
+    assert {name for name in CHAT_PARAMETERS if name not in handled} == TRANSLATED
 
 
 def test_thinking_is_shown_as_it_comes_and_told_whole_at_its_end():
@@ -258,8 +258,8 @@ def test_thinking_is_shown_as_it_comes_and_told_whole_at_its_end():
         {"type": "content_block_stop", "index": 0},
         {"type": "content_block_delta", "index": 0, "delta": thought(thinking="late")},
     ):
-        for part in decoder.feed(event["type"], json.dumps(event)):
-            deltas.append(part["choices"][0]["delta"])
+        for chunk in decoder.feed(event["type"], json.dumps(event)):
+            deltas.append(chunk["choices"][0]["delta"])
     assert deltas == [
         {"role": "assistant", "reasoning_content": "Hm"},
         {"reasoning_content": "."},
@@ -267,9 +267,9 @@ def test_thinking_is_shown_as_it_comes_and_told_whole_at_its_end():
     ]
 
 
-def thought(**said):
-    (kind,) = said
-    return {"type": f"{kind}_delta", **said}
+def thought(**delta):
+    (kind,) = delta
+    return {"type": f"{kind}_delta", **delta}
 
 
 @pytest.mark.parametrize(
@@ -283,8 +283,8 @@ def thought(**said):
 def test_an_end_of_another_form_is_still_an_end(event):
     decoder = AnthropicWire().decoder()
     assert list(decoder.feed("message_delta", json.dumps(event))) == []
-    (part,) = decoder.feed("message_stop", '{"type":"message_stop"}')
-    assert part["choices"][0]["finish_reason"] == "stop"
+    (chunk,) = decoder.feed("message_stop", '{"type":"message_stop"}')
+    assert chunk["choices"][0]["finish_reason"] == "stop"
 
 
 def test_the_role_comes_with_the_first_words_and_not_before():
@@ -292,8 +292,8 @@ def test_the_role_comes_with_the_first_words_and_not_before():
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 1}}}
     assert list(decoder.feed("message_start", json.dumps(start))) == []
     delta = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hi"}}
-    (part,) = decoder.feed("content_block_delta", json.dumps(delta))
-    assert part["choices"][0]["delta"] == {"role": "assistant", "content": "Hi"}
+    (chunk,) = decoder.feed("content_block_delta", json.dumps(delta))
+    assert chunk["choices"][0]["delta"] == {"role": "assistant", "content": "Hi"}
 
 
 def test_tool_calls_are_counted_and_blocks_of_text_are_not():
@@ -306,15 +306,15 @@ def test_tool_calls_are_counted_and_blocks_of_text_are_not():
             {"type": "content_block_start", "index": block, "content_block": use},
             {"type": "content_block_stop", "index": block},
         ):
-            for part in decoder.feed(event["type"], json.dumps(event)):
-                indices += [c["index"] for c in part["choices"][0]["delta"]["tool_calls"]]
+            for chunk in decoder.feed(event["type"], json.dumps(event)):
+                indices += [c["index"] for c in chunk["choices"][0]["delta"]["tool_calls"]]
     assert indices == [0, 0, 1, 1]
 
 
 def test_an_answer_without_words_still_has_a_role_and_an_end():
     decoder = AnthropicWire().decoder()
-    (part,) = decoder.feed("message_stop", '{"type":"message_stop"}')
-    assert part["choices"] == [
+    (chunk,) = decoder.feed("message_stop", '{"type":"message_stop"}')
+    assert chunk["choices"] == [
         {"index": 0, "delta": {"role": "assistant"}, "finish_reason": "stop"}
     ]
     assert decoder.finished and decoder.ended
@@ -335,7 +335,7 @@ def test_an_error_event_is_raised_whatever_is_in_it(data, error):
 
 
 @pytest.mark.parametrize(
-    ("said", "param"),
+    ("value", "param"),
     [
         ("high", "output_config"),
         ({"effort": "minimal"}, "output_config.effort"),
@@ -343,9 +343,9 @@ def test_an_error_event_is_raised_whatever_is_in_it(data, error):
         ({"format": {}}, "output_config.format"),
     ],
 )
-def test_an_effort_that_no_schema_has_seen_is_checked(said, param):
+def test_an_effort_that_no_schema_has_seen_is_checked(value, param):
     with pytest.raises(InvalidRequest) as refusal:
-        body({"output_config": said})
+        body({"output_config": value})
     assert refusal.value.param == param
 
 
@@ -373,6 +373,6 @@ def test_thinking_of_another_form_is_told_empty():
         {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta"}},
     ):
         assert list(decoder.feed("", json.dumps(event))) == []
-    (part,) = decoder.feed("", json.dumps({"type": "content_block_stop", "index": 0}))
-    told = {"type": "thinking", "thinking": "", "signature": ""}
-    assert part["choices"][0]["delta"]["thinking_blocks"] == [told]
+    (chunk,) = decoder.feed("", json.dumps({"type": "content_block_stop", "index": 0}))
+    thought_block = {"type": "thinking", "thinking": "", "signature": ""}
+    assert chunk["choices"][0]["delta"]["thinking_blocks"] == [thought_block]

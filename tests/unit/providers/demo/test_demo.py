@@ -38,8 +38,8 @@ def test_echo_says_a_long_text_in_few_pieces():
 
 def test_echo_reads_parts_and_speaks_to_those_who_say_nothing():
     parts = user([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}])
-    said = DemoProvider().complete(call("echo", parts))["choices"][0]["message"]["content"]
-    assert said == "a"
+    text = DemoProvider().complete(call("echo", parts))["choices"][0]["message"]["content"]
+    assert text == "a"
     silent = DemoProvider().complete(call("echo", {"role": "system", "content": "x"}))
     assert silent["choices"][0]["message"]["content"]
 
@@ -78,8 +78,8 @@ def test_tool_calls_the_weather():
     answer = DemoProvider().complete(call("tool", tools=TOOLS))
     (choice,) = answer["choices"]
     assert choice["finish_reason"] == "tool_calls"
-    (asked,) = choice["message"]["tool_calls"]
-    assert asked["function"] == {
+    (tool_call,) = choice["message"]["tool_calls"]
+    assert tool_call["function"] == {
         "name": "get_weather",
         "arguments": '{"city": "Paris", "unit": "celsius"}',
     }

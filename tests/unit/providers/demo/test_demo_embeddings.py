@@ -15,9 +15,9 @@ from providers.demo.provider import MODELS, DemoProvider
 
 
 def vectors(given: Any, **more: Any) -> list[tuple[float, ...]]:
-    part = DemoProvider().embed("embed", {"input": given, **more})
-    assert [item["index"] for item in part["data"]] == list(range(len(part["data"])))
-    raw = [base64.b64decode(item["embedding"]) for item in part["data"]]
+    chunk = DemoProvider().embed("embed", {"input": given, **more})
+    assert [item["index"] for item in chunk["data"]] == list(range(len(chunk["data"])))
+    raw = [base64.b64decode(item["embedding"]) for item in chunk["data"]]
     return [struct.unpack(f"<{len(each) // 4}f", each) for each in raw]
 
 

@@ -35,8 +35,8 @@ def test_all_chunks_that_have_arrived_come_together():
 def test_a_body_is_the_same_however_it_was_cut(pieces, cuts, end):
     whole = chunked(*pieces, end=end)
     at = sorted({0, len(whole), *(min(cut, len(whole)) for cut in cuts)})
-    parts = [whole[a:b] for a, b in zip(at, at[1:], strict=False)]
-    assert fed(*parts) == (b"".join(pieces), True)
+    cuts = [whole[a:b] for a, b in zip(at, at[1:], strict=False)]
+    assert fed(*cuts) == (b"".join(pieces), True)
     assert fed(*(whole[i : i + 1] for i in range(len(whole)))) == (b"".join(pieces), True)
 
 

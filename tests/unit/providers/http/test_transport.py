@@ -89,8 +89,8 @@ def test_a_refusal_leaves_the_connection_usable(upstream, transport, ask):
 
 def test_a_provider_that_holds_a_finished_stream_open_is_not_waited_for(upstream, transport):
     provider = openai(upstream.url, transport)
-    parts = chain.from_iterable(provider.stream(call("linger")))
-    assert content(fold(parts)) == "Hello there"
+    chunks = chain.from_iterable(provider.stream(call("linger")))
+    assert content(fold(chunks)) == "Hello there"
     eventually(lambda: upstream.log()[0]["closed_early"])
 
 
@@ -201,11 +201,11 @@ def test_a_stream_that_is_closed_closes_its_connection(upstream, transport):
 
 def test_what_arrived_before_an_error_is_passed_on(upstream, transport):
     stream = openai(upstream.url, transport).stream(call("error-mid", "one two three four"))
-    said = ""
+    text = ""
     with pytest.raises(UpstreamFailed):
-        for parts in stream:
-            said += "".join(p["choices"][0]["delta"].get("content", "") for p in parts)
-    assert said == "one two "
+        for chunks in stream:
+            text += "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert text == "one two "
 
 
 def test_retry_after_is_kept(upstream, transport, ask):

@@ -164,9 +164,9 @@ def test_an_event_that_is_no_json_is_passed_over_where_the_stream_ends_well(
 ) -> None:
     end = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
     with serving(EVENTS + TOKEN + b"data: {broken\n\n" + TOKEN + end) as url:
-        parts = [part for parts in openai(url, transport).stream(call()) for part in parts]
-    said = [choice["delta"].get("content") for part in parts for choice in part["choices"]]
-    assert "".join(filter(None, said)) == "aa"
+        chunks = [chunk for chunks in openai(url, transport).stream(call()) for chunk in chunks]
+    texts = [choice["delta"].get("content") for chunk in chunks for choice in chunk["choices"]]
+    assert "".join(filter(None, texts)) == "aa"
 
 
 class Pings:
@@ -195,5 +195,5 @@ class Pings:
 def test_pings_do_not_keep_a_stream_alive_that_has_stopped() -> None:
     with pytest.raises(UpstreamTimeout):
         list(openai("http://x", Pings(silence=-1)).stream(call()))
-    parts = list(openai("http://x", Pings(silence=60)).stream(call()))
-    assert len(parts) == 2
+    chunks = list(openai("http://x", Pings(silence=60)).stream(call()))
+    assert len(chunks) == 2

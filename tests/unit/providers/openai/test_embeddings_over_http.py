@@ -48,8 +48,8 @@ def provider(upstream: Upstream) -> Iterator[HttpProvider]:
     gc.collect()  # a socket left open warns here, in the test that left it
 
 
-def vectors(part: dict[str, Any]) -> list[Any]:
-    return [item["embedding"] for item in part["data"]]
+def vectors(chunk: dict[str, Any]) -> list[Any]:
+    return [item["embedding"] for item in chunk["data"]]
 
 
 def sent(upstream: Upstream) -> list[str | None]:
@@ -61,9 +61,9 @@ def sent(upstream: Upstream) -> list[str | None]:
 def test_the_provider_is_asked_once_and_for_base64(
     provider: HttpProvider, upstream: Upstream, encoding: str | None
 ) -> None:
-    part = provider.embed("echo", {"input": ["hi", "ho"], "encoding_format": encoding})
-    assert vectors(part) == [TWO, TWO]
-    assert part["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
+    chunk = provider.embed("echo", {"input": ["hi", "ho"], "encoding_format": encoding})
+    assert vectors(chunk) == [TWO, TWO]
+    assert chunk["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
     assert sent(upstream) == ["base64"]
 
 
@@ -71,8 +71,8 @@ def test_the_provider_is_asked_once_and_for_base64(
 def test_a_provider_that_refuses_to_hear_of_encodings_is_asked_again(
     provider: HttpProvider, upstream: Upstream, encoding: str | None, vector: Any
 ) -> None:
-    asked = {"input": "hi"} | ({"encoding_format": encoding} if encoding else {})
-    assert vectors(provider.embed("picky", asked)) == [vector]
+    params = {"input": "hi"} | ({"encoding_format": encoding} if encoding else {})
+    assert vectors(provider.embed("picky", params)) == [vector]
     assert sent(upstream) == ["base64", None]
 
 
@@ -113,9 +113,9 @@ def test_the_largest_batch_there_is_fits_into_the_limit() -> None:
     transport = Transport(read_timeout=30)
     with serving(head % len(body) + body) as url:
         provider = HttpProvider(OpenAIWire(url), transport, OpenAIEmbeddings(url))
-        part = provider.embed("large", {"input": ["a"] * MAX_INPUTS})
+        chunk = provider.embed("large", {"input": ["a"] * MAX_INPUTS})
     transport.close()
-    assert vectors(part) == [vector] * MAX_INPUTS
+    assert vectors(chunk) == [vector] * MAX_INPUTS
 
 
 def test_a_provider_without_embeddings_names_the_model() -> None:

@@ -44,14 +44,16 @@ def test_without_a_key_nothing_is_authorized() -> None:
     assert "Authorization" not in OpenAIEmbeddings("http://x").request("m", ONE).headers
 
 
-@pytest.mark.parametrize("asked", [{}, {"encoding_format": "base64"}, {"encoding_format": "float"}])
-def test_a_plain_request_names_no_encoding(asked: dict[str, str]) -> None:
-    request = WIRE.request("m", {**ONE, **asked}, plain=True)
+@pytest.mark.parametrize(
+    "params", [{}, {"encoding_format": "base64"}, {"encoding_format": "float"}]
+)
+def test_a_plain_request_names_no_encoding(params: dict[str, str]) -> None:
+    request = WIRE.request("m", {**ONE, **params}, plain=True)
     assert json.loads(request.body) == {"model": "m", **ONE}
 
 
 @pytest.mark.parametrize(
-    ("refusal", "asked", "again"),
+    ("refusal", "params", "again"),
     [
         (UpstreamRejected("encoding_format: no such field"), "base64", True),
         (UpstreamRejected("no", param="encoding_format", status=422), "base64", True),
@@ -62,9 +64,9 @@ def test_a_plain_request_names_no_encoding(asked: dict[str, str]) -> None:
     ],
 )
 def test_a_refusal_that_base64_may_have_caused_is_worth_a_plain_request(
-    refusal: UpstreamRejected, asked: str | None, again: bool
+    refusal: UpstreamRejected, params: str | None, again: bool
 ) -> None:
-    assert WIRE.wants_plain(refusal, {**ONE, "encoding_format": asked}) is again
+    assert WIRE.wants_plain(refusal, {**ONE, "encoding_format": params}) is again
 
 
 @pytest.mark.parametrize(
@@ -76,19 +78,19 @@ def test_an_array_of_tokens_is_one_text(given: Any, count: int) -> None:
 
 
 def test_base64_is_passed_on_as_it_is_to_whoever_wants_it() -> None:
-    part = WIRE.answer(answer("not even base64"), {**ONE, "encoding_format": "base64"})
-    assert part == {"data": [{"object": "embedding", "index": 0, "embedding": "not even base64"}]}
+    chunk = WIRE.answer(answer("not even base64"), {**ONE, "encoding_format": "base64"})
+    assert chunk == {"data": [{"object": "embedding", "index": 0, "embedding": "not even base64"}]}
 
 
 def test_numbers_become_base64_for_whoever_wants_it() -> None:
-    part = WIRE.answer(answer([1, -0.5]), {**ONE, "encoding_format": "base64"})
-    assert part["data"][0]["embedding"] == base64.b64encode(struct.pack("<2f", 1, -0.5)).decode()
+    chunk = WIRE.answer(answer([1, -0.5]), {**ONE, "encoding_format": "base64"})
+    assert chunk["data"][0]["embedding"] == base64.b64encode(struct.pack("<2f", 1, -0.5)).decode()
 
 
 @pytest.mark.parametrize("encoding", [None, "float"])
 def test_numbers_stay_numbers_for_whoever_wants_them(encoding: str | None) -> None:
-    part = WIRE.answer(answer([0.1, 2]), {**ONE, "encoding_format": encoding})
-    assert part["data"][0]["embedding"] == [0.1, 2]
+    chunk = WIRE.answer(answer([0.1, 2]), {**ONE, "encoding_format": encoding})
+    assert chunk["data"][0]["embedding"] == [0.1, 2]
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])

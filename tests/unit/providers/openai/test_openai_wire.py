@@ -28,10 +28,10 @@ MESSAGES = [{"role": "user", "content": "Hi"}]
 
 def decode(*chunks, finish=True):
     decoder = OpenAIWire("http://x").decoder()
-    parts = [p for c in chunks for p in decoder.feed("message", json.dumps(c))]
+    results = [p for c in chunks for p in decoder.feed("message", json.dumps(c))]
     if finish:
-        parts += decoder.feed("message", "[DONE]")
-    return parts, decoder
+        results += decoder.feed("message", "[DONE]")
+    return results, decoder
 
 
 def chunk(delta, **choice):
@@ -122,24 +122,24 @@ def test_an_end_marker_without_a_finish_reason_ends_no_answer():
 
 
 def test_what_comes_after_the_end_is_kept_but_ends_nothing_again():
-    parts, decoder = decode(
+    results, decoder = decode(
         chunk({"content": "a"}, finish_reason="stop"),
         {"choices": [{"index": 1, "delta": {"content": "b"}}]},
         chunk({"content": "!"}, finish_reason="stop"),
         finish=False,
     )
     assert not decoder.finished
-    assert [c["finish_reason"] for p in parts for c in p["choices"]] == ["stop", None, None]
-    assert fold(parts)["choices"][0]["message"]["content"] == "a!"
+    assert [c["finish_reason"] for p in results for c in p["choices"]] == ["stop", None, None]
+    assert fold(results)["choices"][0]["message"]["content"] == "a!"
 
 
 def test_tool_calls_without_an_index_are_counted():
-    parts, _ = decode(
+    results, _ = decode(
         chunk({"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{"}}]}),
         chunk({"tool_calls": [{"function": {"arguments": "}"}}]}),
         chunk({"tool_calls": [{"id": "b", "function": {"name": "g", "arguments": "{}"}}]}),
     )
-    calls = fold(parts)["choices"][0]["message"]["tool_calls"]
+    calls = fold(results)["choices"][0]["message"]["tool_calls"]
     assert [(c["id"], c["type"], c["function"]["arguments"]) for c in calls] == [
         ("a", "function", "{}"),
         ("b", "function", "{}"),
@@ -157,20 +157,20 @@ def test_tool_calls_without_an_index_are_counted():
     ],
 )
 def test_thinking_has_one_name(delta, shown):
-    parts, _ = decode(chunk(dict(delta)))
-    assert parts[0]["choices"][0]["delta"] == {"role": "assistant", **shown}
+    results, _ = decode(chunk(dict(delta)))
+    assert results[0]["choices"][0]["delta"] == {"role": "assistant", **shown}
     answer = OpenAIWire("http://x").answer({"choices": [{"message": dict(delta)}]})
-    said = answer["choices"][0]["message"]
-    assert {key: said.get(key) for key in shown} == shown
-    assert ("reasoning" in said) is ("reasoning" in shown)
+    message = answer["choices"][0]["message"]
+    assert {key: message.get(key) for key in shown} == shown
+    assert ("reasoning" in message) is ("reasoning" in shown)
 
 
 def test_half_an_emoji_loses_nothing_else():
     decoder = OpenAIWire("http://x").decoder()
-    (part,) = decoder.feed("message", r'{"choices":[{"delta":{"content":"a\ud83d"}}]}')
-    assert part["choices"][0]["delta"]["content"] == "a\ufffd"
-    (part,) = decoder.feed("message", r'{"choices":[{"delta":{"content":"\ude00\ud83d\ude00"}}]}')
-    assert part["choices"][0]["delta"]["content"] == "\ufffd\U0001f600"
+    (result,) = decoder.feed("message", r'{"choices":[{"delta":{"content":"a\ud83d"}}]}')
+    assert result["choices"][0]["delta"]["content"] == "a\ufffd"
+    (result,) = decoder.feed("message", r'{"choices":[{"delta":{"content":"\ude00\ud83d\ude00"}}]}')
+    assert result["choices"][0]["delta"]["content"] == "\ufffd\U0001f600"
 
 
 @pytest.mark.parametrize("data", ["", "nonsense", "[]", "1", "null", '{"choices": 7}', '{"id": 1}'])
@@ -179,8 +179,8 @@ def test_an_event_that_says_nothing_is_skipped(data):
 
 
 def test_a_filter_result_ahead_of_the_text_passes():
-    parts, _ = decode({"choices": [], "prompt_filter_results": [1], "usage": None}, finish=False)
-    assert parts == [{"choices": [], "prompt_filter_results": [1]}]
+    results, _ = decode({"choices": [], "prompt_filter_results": [1], "usage": None}, finish=False)
+    assert results == [{"choices": [], "prompt_filter_results": [1]}]
 
 
 @pytest.mark.parametrize(
@@ -312,18 +312,18 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("said", "told"), SHAPES)
-def test_what_is_not_of_its_form_is_left_out_whole_and_streamed(said, told):
-    body = {"choices": [{"index": 0, "message": said, "finish_reason": "stop"}]}
+@pytest.mark.parametrize(("fields", "expected"), SHAPES)
+def test_what_is_not_of_its_form_is_left_out_whole_and_streamed(fields, expected):
+    body = {"choices": [{"index": 0, "message": fields, "finish_reason": "stop"}]}
     message = OpenAIWire("http://x").answer(json.loads(json.dumps(body)))["choices"][0]["message"]
-    assert message == {"role": "assistant", "refusal": None, **told}
-    chunk = {"choices": [{"index": 0, "delta": said, "finish_reason": None}]}
-    (part,) = OpenAIWire("http://x").decoder().feed("message", json.dumps(chunk))
-    assert part["choices"][0]["delta"] == {"role": "assistant", **told}
+    assert message == {"role": "assistant", "refusal": None, **expected}
+    chunk = {"choices": [{"index": 0, "delta": fields, "finish_reason": None}]}
+    (result,) = OpenAIWire("http://x").decoder().feed("message", json.dumps(chunk))
+    assert result["choices"][0]["delta"] == {"role": "assistant", **expected}
 
 
 @pytest.mark.parametrize(
-    "said",
+    "fields",
     [
         {"content": 5},
         {"tool_calls": "x"},
@@ -332,11 +332,11 @@ def test_what_is_not_of_its_form_is_left_out_whole_and_streamed(said, told):
         {"function_call": "f"},
     ],
 )
-def test_an_answer_that_would_lack_its_text_or_its_tools_is_an_error(said):
+def test_an_answer_that_would_lack_its_text_or_its_tools_is_an_error(fields):
     with pytest.raises(UpstreamBadResponse):
-        OpenAIWire("http://x").answer({"choices": [{"message": dict(said)}]})
+        OpenAIWire("http://x").answer({"choices": [{"message": dict(fields)}]})
     with pytest.raises(UpstreamBadResponse):
-        data = json.dumps({"choices": [{"index": 0, "delta": said}]})
+        data = json.dumps({"choices": [{"index": 0, "delta": fields}]})
         OpenAIWire("http://x").decoder().feed("message", data)
 
 
@@ -347,9 +347,9 @@ def test_details_of_usage_that_count_nothing_are_left_out():
         "prompt_tokens_details": {"cached_tokens": "x", "audio_tokens": 0},
         "completion_tokens_details": "none",
     }
-    told = OpenAIWire("http://x").answer({"choices": [], "usage": usage})["usage"]
-    assert told["prompt_tokens_details"] == {"audio_tokens": 0}
-    assert told["completion_tokens_details"] == {}
+    expected = OpenAIWire("http://x").answer({"choices": [], "usage": usage})["usage"]
+    assert expected["prompt_tokens_details"] == {"audio_tokens": 0}
+    assert expected["completion_tokens_details"] == {}
 
 
 @pytest.mark.parametrize(
@@ -377,8 +377,8 @@ def test_a_date_that_no_clock_can_tell_is_none(date):
     ],
 )
 def test_a_call_that_is_too_long_is_known_by_its_provider_s_words(message, code):
-    said = {"error": {"message": message, "type": "BadRequestError", "code": code}}
-    assert rejection(400, orjson.dumps(said), {}).code == "context_length_exceeded"
+    body = {"error": {"message": message, "type": "BadRequestError", "code": code}}
+    assert rejection(400, orjson.dumps(body), {}).code == "context_length_exceeded"
 
 
 def test_an_error_inside_an_answer_is_not_asked_for_again_at_its_route():
