@@ -114,7 +114,7 @@ class Wire(Protocol):
         """Return what to send; raises InvalidRequest for what this upstream cannot do."""
         ...
 
-    def answer(self, body: Mapping[str, Any]) -> Chunk:
+    def response(self, body: Mapping[str, Any]) -> Chunk:
         """Return an unstreamed response, given its JSON; raises UpstreamError."""
         ...
 
@@ -141,7 +141,7 @@ class EmbeddingsWire(Protocol):
         """Return whether the upstream may accept the `plain` request after it refused the other."""
         ...
 
-    def answer(self, body: Mapping[str, Any], parameters: Mapping[str, Any]) -> Chunk:
+    def response(self, body: Mapping[str, Any], parameters: Mapping[str, Any]) -> Chunk:
         """Return what Provider.embed promises, given the response's JSON; raises UpstreamError."""
         ...
 

@@ -187,7 +187,7 @@ def _thinking(message: Mapping[str, Any]) -> list[Block]:
 
 
 def _tool_result(message: Mapping[str, Any], path: str, ids: ToolIds) -> Block:
-    ident = ids.answer(message["tool_call_id"], path)
+    ident = ids.result(message["tool_call_id"], path)
     result: Block = {"type": "tool_result", "tool_use_id": ident}
     if content := blocks(message.get("content"), f"{path}.content", ALL_PARTS):
         result["content"] = content

@@ -22,7 +22,7 @@ KEPT = frozenset("type enum const description title default required $ref".split
 ONE = frozenset({"items"})
 LISTS = {"anyOf": "anyOf", "oneOf": "anyOf", "allOf": "allOf"}
 NAMED = frozenset({"properties", "$defs", "definitions"})
-# Keywords that have no effect on the answer.
+# Keywords that have no effect on the response.
 SILENT = frozenset({"$schema", "$id", "$comment"})
 
 # Keywords that Anthropic takes with some values only -> whether it takes this value.
@@ -36,8 +36,8 @@ SOMETIMES: dict[str, Callable[[Any], bool]] = {
 def binding_schema(schema: Any, path: str) -> Any:
     """Return the schema with the rules that Anthropic enforces; a description holds the others.
 
-    Objects in the answer have no properties but those that the schema names. Raises InvalidRequest
-    for an object of which it names none, because that object would always be empty.
+    Objects in the response have no properties but those that the schema names. Raises
+    InvalidRequest for an object of which it names none, because it would always be empty.
     """
     if not isinstance(schema, Mapping):
         return schema  # true and false are schemas too: Anthropic decides

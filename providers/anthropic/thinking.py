@@ -90,8 +90,8 @@ def style(name: str | None) -> Style:
 def thinking(params: Mapping[str, Any], how: Style, room: int, able: bool) -> Thinking:
     """Return the fields about thinking; raises InvalidRequest for a wrong `thinking`.
 
-    `room` is the maximum of tokens for the answer and its thinking together. `able` is whether the
-    conversation lets a model with a budget think: see Conversation.may_think.
+    `room` is the maximum of tokens for the response and its thinking together. `able` is whether
+    the conversation lets a model with a budget think: see Conversation.may_think.
     """
     chosen = _chosen(params, how, room, able)
     own = _own_effort(params.get("output_config") or {})
@@ -136,7 +136,7 @@ def _own_effort(config: Any) -> str | None:
 
 
 def default_budget(params: Mapping[str, Any], how: Style) -> int:
-    """Return the tokens of thinking to add to the default limit of an answer."""
+    """Return the tokens of thinking to add to the default limit of a response."""
     own, effort = params.get("thinking"), params.get("reasoning_effort")
     kind = own.get("type") if isinstance(own, Mapping) else None
     if isinstance(own, Mapping) and kind == "enabled":

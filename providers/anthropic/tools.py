@@ -41,8 +41,8 @@ class ToolIds:
         self._open[call_id] = ident
         return ident
 
-    def answer(self, call_id: str, path: str) -> str:
-        """Return the id of the call that a result answers; raises InvalidRequest if none does."""
+    def result(self, call_id: str, path: str) -> str:
+        """Return the id for the result of a call; raises InvalidRequest if no such call is open."""
         ident = self._open.pop(call_id, None)
         if ident is None:
             raise invalid(

@@ -47,7 +47,7 @@ class AnthropicWire:
         """Return the call in Anthropic's terms; raises InvalidRequest for what it cannot do."""
         return self._endpoint.request(request_body(call))
 
-    def answer(self, body: Mapping[str, Any]) -> Chunk:
+    def response(self, body: Mapping[str, Any]) -> Chunk:
         """Always raise: JSON in response to a request for a stream is an error or a mistake."""
         if body.get("error"):
             raise rejection_inside(body["error"], self._endpoint.secrets)

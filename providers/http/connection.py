@@ -1,17 +1,17 @@
 """Connections to providers: the only module that overrides parts of HTTP libraries.
 
 Each override, what it is for, and what it saves. A call costs web process, worker and Redis about
-1.0 ms of processor time together. The saving is the difference that the override makes to the
-worker's part: median of 5 rounds that alternate with and without it, over loopback to a server that
-keeps its connections, 26 November 2026, Python 3.11.7. An override that only saves time and saves
-less than 3 % (30 µs) is not worth its upkeep: sending head and body in one write saved 17 µs (20 µs
-with TLS) and was removed.
+1.0 ms of processor time together, the worker 0.45 ms. The saving is the difference that the
+override makes to a call: median of 5 rounds that alternate with and without it, over loopback to a
+server that keeps its connections, November 2026, Python 3.11.7. An override that only saves time,
+and saves less than 3 % of a call (30 µs), is not worth its upkeep: sending head and body of a
+request in one write saved 17 µs (20 µs with TLS) and was removed.
 
 Library          Override                                 Reason                            Saves
-http.client      HTTPResponse.begin, with its `fp`        to know that an answer has begun  -
+http.client      HTTPResponse.begin, with its `fp`        to know that a response has begun -
   of Python      HTTPResponse._read_status                to skip 102 and 103 as well       -
   3.11 to 3.13   HTTPResponse._read1_chunked,             to read all chunks that have      305 µs
-                   and _close_conn in it                    arrived, not one a time           for 64
+                   and _close_conn in it                    arrived, not one at a time        for 64
                  HTTPConnection.connect, response_class   to know whether a request may     -
                                                             have been sent
 urllib3 2.8.0    HTTPConnection.is_connected              without a turn of gevent's loop   56 µs
@@ -19,9 +19,9 @@ urllib3 2.8.0    HTTPConnection.is_connected              without a turn of geve
                    PoolManager.pool_classes_by_scheme       module
                  HTTPConnectionPool.pool.queue            to close dead idle connections    -
                  HTTPResponse._fp, .connection, and       to change the timeout between     -
-                   SocketIO._sock                           head and body of an answer
-requests 2.34.2  HTTPAdapter.init_poolmanager,            to read certificates once, not    -
-                   proxy_manager_for, cert_verify           for each connection
+                   SocketIO._sock                           head and body of a response
+requests 2.34.2  HTTPAdapter.init_poolmanager,            to read certificates once, not    29 ms
+                   proxy_manager_for, cert_verify           for each connection               each
                  HTTPAdapter                              to take each URL apart once       41 µs
                    .get_connection_with_tls_context
                  HTTPAdapter.build_response               no cookie jar; the saving is      27 µs,
@@ -47,7 +47,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from providers.http.chunked import ChunkedBody
 
-MAX_INTERIM = 8  # interim answers before the final one
+MAX_INTERIM = 8  # interim responses before the final one
 MAX_HOSTS = 64  # pools of connections that are kept
 
 
@@ -56,7 +56,7 @@ class Progress(threading.local):
 
     connected = True  # False while a connection is being made
     reused = True  # the connection was there before the request
-    answered = False  # a byte of the answer has arrived
+    answered = False  # a byte of the response has arrived
     began = 0.0  # on the monotonic clock
 
     def begin(self) -> None:
@@ -73,8 +73,8 @@ def may_have_left() -> bool:
     return progress.connected
 
 
-class AnswerHead(http.client.HTTPResponse):
-    """An answer that notes its first byte, skips interim answers and reads many chunks at once."""
+class RawResponse(http.client.HTTPResponse):
+    """A response that notes its first byte, skips interim ones and reads many chunks at once."""
 
     _body: ChunkedBody | None = None
 
@@ -84,13 +84,13 @@ class AnswerHead(http.client.HTTPResponse):
         super().begin()
 
     def _read_status(self) -> tuple[str, int, str]:
-        # RFC 9110, section 15.2: a client skips interim answers. http.client skips 100 alone.
+        # RFC 9110, section 15.2: a client skips interim responses. http.client skips 100 alone.
         for _ in range(MAX_INTERIM):
             line: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if not http.HTTPStatus.SWITCHING_PROTOCOLS < line[1] < http.HTTPStatus.OK:
                 return line
             http.client.parse_headers(self.fp)
-        raise http.client.HTTPException("too many interim answers")
+        raise http.client.HTTPException("too many interim responses")
 
     def _read1_chunked(self, n: int) -> bytes:
         body = self._body = self._body or ChunkedBody()
@@ -121,7 +121,7 @@ class _Noted:
 class Connection(_Noted, HTTPConnection):
     """A connection without TLS."""
 
-    response_class = AnswerHead
+    response_class = RawResponse
 
     @property
     def is_connected(self) -> bool:
@@ -147,7 +147,7 @@ class Connection(_Noted, HTTPConnection):
 class SecureConnection(_Noted, HTTPSConnection):
     """A connection with TLS."""
 
-    response_class = AnswerHead
+    response_class = RawResponse
 
 
 class _Tidy:
@@ -236,13 +236,13 @@ class Adapter(HTTPAdapter):
 
 
 def set_timeout(raw: Any, seconds: float) -> None:
-    """Let the rest of an answer pause this long; the next request sets its own timeout.
+    """Let the rest of a response pause this long; the next request sets its own timeout.
 
-    `raw` is the urllib3 response. Does nothing once the answer has been read to its end.
+    `raw` is the urllib3 response. Does nothing once the response has been read to its end.
     """
     sock = raw.connection and raw.connection.sock
     if sock is None:
-        # http.client drops the socket of a connection that will close; the answer's file has it.
+        # http.client drops the socket of a connection that will close; the response's file has it.
         file = getattr(raw._fp, "fp", None)
         sock = getattr(getattr(file, "raw", None), "_sock", None)
     if sock is not None:

@@ -21,7 +21,7 @@ from gateway.errors import (
 from providers.base import EmbeddingsWire, Request, Wire, without_embeddings
 from providers.errors import seconds_until
 from providers.http.sse import EventSplitter
-from providers.http.transport import Answer, Transport
+from providers.http.transport import Response, Transport
 
 MAX_ERROR_BODY = 1 << 16  # bytes
 
@@ -45,10 +45,10 @@ class HttpProvider:
         if self.streams_only:
             return fold(chain.from_iterable(self.stream(call)))
         request = self.wire.request(replace(call, stream=False))
-        with self._transport.post(request) as answer:
-            if self._media_type(answer) == EVENTS:
-                return fold(chain.from_iterable(self._chunks(answer)))
-            return self.wire.answer(_json(answer))
+        with self._transport.post(request) as response:
+            if self._media_type(response) == EVENTS:
+                return fold(chain.from_iterable(self._chunks(response)))
+            return self.wire.response(_json(response))
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
         """Yield the response as it arrives: lists of the chunks that came together.
@@ -56,11 +56,11 @@ class HttpProvider:
         Raises a GatewayError. Closing the iterator closes the connection.
         """
         request = self.wire.request(replace(call, stream=True))
-        with self._transport.post(request) as answer:
-            if self._media_type(answer) == EVENTS:
-                yield from self._chunks(answer)
+        with self._transport.post(request) as response:
+            if self._media_type(response) == EVENTS:
+                yield from self._chunks(response)
             else:
-                yield [unfold(self.wire.answer(_json(answer)))]
+                yield [unfold(self.wire.response(_json(response)))]
 
     def embed(self, model: str, parameters: Mapping[str, Any]) -> Chunk:
         """Return the embeddings of an input, as Provider.embed says; raises a GatewayError."""
@@ -77,32 +77,32 @@ class HttpProvider:
     def _embed(
         self, wire: EmbeddingsWire, request: Request, parameters: Mapping[str, Any]
     ) -> Chunk:
-        with self._transport.post(request) as answer:
-            if self._media_type(answer) != JSON:
+        with self._transport.post(request) as response:
+            if self._media_type(response) != JSON:
                 raise UpstreamBadResponse()
-            return wire.answer(_json(answer), parameters)
+            return wire.response(_json(response), parameters)
 
-    def _media_type(self, answer: Answer) -> str:
+    def _media_type(self, response: Response) -> str:
         """Return EVENTS or JSON; raises a GatewayError for every other response."""
         # Never decompressed: a few compressed bytes can hold gigabytes.
-        encoding = answer.headers.get("content-encoding", "identity").strip().lower()
-        if answer.status != 200:
-            body = _error_body(answer) if encoding == "identity" else b""
-            raise self.wire.error(answer.status, body, _error_headers(answer.headers))
+        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        if response.status != 200:
+            body = _error_body(response) if encoding == "identity" else b""
+            raise self.wire.error(response.status, body, _error_headers(response.headers))
         if encoding != "identity":
             raise UpstreamBadResponse("The provider's response is compressed.")
-        media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type not in (EVENTS, JSON):
             raise UpstreamBadResponse()
         return media_type
 
-    def _chunks(self, answer: Answer) -> Iterator[list[Chunk]]:
+    def _chunks(self, response: Response) -> Iterator[list[Chunk]]:
         splitter, decoder = EventSplitter(), self.wire.decoder()
         started, quiet_since = False, 0.0  # on the monotonic clock; 0 while content comes
         data = b"\n"
         while data and not decoder.ended:
             try:
-                data = answer.read()
+                data = response.read()
             except UpstreamError:
                 if decoder.finished:  # only the end of the connection was lost
                     return
@@ -120,30 +120,30 @@ class HttpProvider:
                 yield chunks
             elif started and not decoder.finished:  # pings keep the connection from being silent
                 quiet_since = quiet_since or time.monotonic()
-                if time.monotonic() - quiet_since > answer.silence:
+                if time.monotonic() - quiet_since > response.silence:
                     raise UpstreamTimeout("The provider's response did not continue in time.")
             if failure:
                 raise failure
         if not decoder.finished:
             raise UpstreamTruncated()
-        answer.drain()
+        response.drain()
 
 
-def unfold(answer: Chunk) -> Chunk:
+def unfold(response: Chunk) -> Chunk:
     """Return a whole response as the only chunk of a stream."""
     choices = []
-    for choice in answer["choices"]:
+    for choice in response["choices"]:
         delta = dict(choice["message"])
         if delta.get("tool_calls"):
             delta["tool_calls"] = [{"index": i, **c} for i, c in enumerate(delta["tool_calls"])]
         rest = {key: value for key, value in choice.items() if key != "message"}
         choices.append({**rest, "delta": delta})
-    return {**answer, "choices": choices}
+    return {**response, "choices": choices}
 
 
-def _json(answer: Answer) -> Mapping[str, Any]:
+def _json(response: Response) -> Mapping[str, Any]:
     try:
-        body = orjson.loads(answer.read_all())
+        body = orjson.loads(response.read_all())
     except orjson.JSONDecodeError as error:
         raise UpstreamBadResponse() from error
     if not isinstance(body, dict):
@@ -151,9 +151,9 @@ def _json(answer: Answer) -> Mapping[str, Any]:
     return body
 
 
-def _error_body(answer: Answer) -> bytes:
+def _error_body(response: Response) -> bytes:
     try:
-        return answer.read_all(MAX_ERROR_BODY)
+        return response.read_all(MAX_ERROR_BODY)
     except UpstreamError:
         return b""  # the status says more than the loss of its text
 

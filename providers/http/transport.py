@@ -1,4 +1,4 @@
-"""HTTP to providers: sends requests and reads answers at the pace at which they arrive."""
+"""HTTP to providers: sends requests and reads responses as they arrive."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+import requests
 import urllib3
-from requests import PreparedRequest, Response
+from requests import PreparedRequest
 from requests import exceptions as failures
 
 from gateway.errors import (
@@ -26,11 +27,11 @@ from providers.http.connection import Adapter, progress, set_timeout
 
 READ = 1 << 16  # bytes: at most this much is read at once
 FAST = READ // 4  # bytes in one read of a provider that sends faster than we read
-# The largest answer expected: 2,048 embeddings of 3,072 float32 are 32 MiB in base64, and the JSON
-# around them takes room as well.
+# The largest response expected: 2,048 embeddings of 3,072 float32 are 32 MiB in base64, and the
+# JSON around them takes room as well.
 MAX_BODY = 34 << 20  # bytes
 STALE_SECONDS = 1.0  # a kept connection that is reset later than this was not stale
-LINGER = 0.25  # seconds to wait for the end of a body whose answer is complete
+LINGER = 0.25  # seconds to wait for the end of a body whose content is complete
 
 LIBRARY_ERRORS = (failures.RequestException, urllib3.exceptions.HTTPError)
 
@@ -57,7 +58,7 @@ class Transport:
 
     It reads nothing from the environment (proxy and certificates are arguments), follows no
     redirects, and sends nothing twice. Timeouts are in seconds: `read_timeout` until the first byte
-    of an answer, `silence_timeout` (by default the same) between two of its bytes.
+    of a response, `silence_timeout` (by default the same) between two of its bytes.
     """
 
     def __init__(
@@ -89,8 +90,8 @@ class Transport:
         return transport
 
     @contextmanager
-    def post(self, request: Request) -> Iterator[Answer]:
-        """Send a request and give its answer, the body unread; raises UpstreamError.
+    def post(self, request: Request) -> Iterator[Response]:
+        """Send a request and give its response, the body unread; raises UpstreamError.
 
         On exit the connection is kept if the body has been read to its end, and closed otherwise.
         """
@@ -114,7 +115,7 @@ class Transport:
         try:
             if self._silence != self._timeouts[1]:
                 set_timeout(response.raw, self._silence)
-            yield Answer(response, self._limit, self._silence)
+            yield Response(response, self._limit, self._silence)
         finally:
             response.close()
 
@@ -127,13 +128,13 @@ class Transport:
         self._adapter.close()
 
 
-class Answer:
-    """The answer of a provider to one request.
+class Response:
+    """The response of a provider to one request.
 
     `silence` is how many seconds its content may pause, even if pings arrive meanwhile.
     """
 
-    def __init__(self, response: Response, limit: int, silence: float) -> None:
+    def __init__(self, response: requests.Response, limit: int, silence: float) -> None:
         self.silence = silence
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers

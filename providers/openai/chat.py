@@ -62,7 +62,7 @@ class OpenAIWire:
         """Return the call without the fields that this upstream would refuse."""
         return self._endpoint.request(request_body(call, self._unwanted))
 
-    def answer(self, body: Mapping[str, Any]) -> Chunk:
+    def response(self, body: Mapping[str, Any]) -> Chunk:
         """Return the response, completed where the upstream left something out.
 
         Raises UpstreamError.

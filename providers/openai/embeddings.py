@@ -45,7 +45,7 @@ class OpenAIEmbeddings:
         blamed = "encoding_format" in f"{refusal.param} {refusal.message}"
         return refusal.status in (400, 422) and (blamed or not _wants_base64(parameters))
 
-    def answer(self, body: Mapping[str, Any], parameters: Mapping[str, Any]) -> Chunk:
+    def response(self, body: Mapping[str, Any], parameters: Mapping[str, Any]) -> Chunk:
         """Return one embedding for each input, in the encoding that Provider.embed promises.
 
         Raises UpstreamError.

@@ -75,7 +75,7 @@ def test_the_request_is_what_the_upstream_wants(case, wire):
 
 @pytest.mark.parametrize(("case", "wire"), having("response.json", "answer.json"))
 def test_a_whole_response_becomes_the_answer(case, wire):
-    assert wire.answer(read(case / "response.json")) == read(case / "answer.json")
+    assert wire.response(read(case / "response.json")) == read(case / "answer.json")
 
 
 @pytest.mark.parametrize(("case", "wire"), having("response.sse", "answer.json"))
@@ -109,7 +109,7 @@ def test_what_goes_wrong_becomes_the_callers_error(case, wire):
         elif (case / "response.sse").exists():
             list(stream(wire, [(case / "response.sse").read_bytes()]))
         elif (case / "response.json").exists():
-            wire.answer(read(case / "response.json"))
+            wire.response(read(case / "response.json"))
         else:
             raise wire.error(*cases.refusal(case))
     expected = read(case / "error.json")

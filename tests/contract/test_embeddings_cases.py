@@ -42,7 +42,7 @@ def test_the_request_is_what_the_upstream_wants(case, wire):
 @pytest.mark.parametrize(("case", "wire"), having("response.json", "answer.json"))
 def test_a_response_becomes_the_answer(case, wire):
     parameters = read(case / "call.json")["parameters"]
-    answer = wire.answer(read(case / "response.json"), parameters)
+    answer = wire.response(read(case / "response.json"), parameters)
     assert answer == read(case / "answer.json")
 
 
@@ -51,7 +51,7 @@ def test_what_goes_wrong_becomes_the_callers_error(case, provider):
     with pytest.raises(GatewayError) as caught:
         if (case / "response.json").exists():
             parameters = read(case / "call.json")["parameters"]
-            provider.embeddings.answer(read(case / "response.json"), parameters)
+            provider.embeddings.response(read(case / "response.json"), parameters)
         raise provider.wire.error(*cases.refusal(case))
     expected = read(case / "error.json")
     assert {key: caught.value.to_dict()[key] for key in expected} == expected

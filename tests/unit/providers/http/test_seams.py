@@ -19,7 +19,7 @@ from providers.http import connection
 from providers.http.transport import Transport
 from tests.support.raw_upstream import serving
 
-Answer = http.client.HTTPResponse
+Response = http.client.HTTPResponse
 PlainPool, SecurePool = urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool
 
 
@@ -31,8 +31,8 @@ def source_of(owner, name):
 USES = [
     ("response_class", http.client.HTTPConnection, "getresponse"),
     ("begin", http.client.HTTPConnection, "getresponse"),
-    ("_read_status", Answer, "begin"),
-    ("_read1_chunked", Answer, "read1"),
+    ("_read_status", Response, "begin"),
+    ("_read1_chunked", Response, "read1"),
     ("connect", http.client.HTTPConnection, "send"),
     ("connect", SecurePool, "_validate_conn"),
     ("ConnectionCls", PlainPool, "_new_conn"),
@@ -59,9 +59,9 @@ def test_urllib3_still_asks_a_connection_whether_it_is_alive():
 
 
 OVERRIDES = [
-    (connection.AnswerHead, Answer, "begin"),
-    (connection.AnswerHead, Answer, "_read_status"),
-    (connection.AnswerHead, Answer, "_read1_chunked"),
+    (connection.RawResponse, Response, "begin"),
+    (connection.RawResponse, Response, "_read_status"),
+    (connection.RawResponse, Response, "_read1_chunked"),
     (connection.Connection, urllib3.connection.HTTPConnection, "connect"),
     (connection.SecureConnection, urllib3.connection.HTTPSConnection, "connect"),
     (connection.Adapter, HTTPAdapter, "get_connection_with_tls_context"),
@@ -80,8 +80,8 @@ def test_an_override_takes_the_parameters_of_what_it_overrides(ours, theirs, nam
     assert parameters(ours) == parameters(theirs)
 
 
-def test_an_answers_connection_is_given_back_by_close_conn():
-    assert "._close_conn" in source_of(Answer, "read1")
+def test_a_responses_connection_is_given_back_by_close_conn():
+    assert "._close_conn" in source_of(Response, "read1")
 
 
 def test_the_idle_connections_of_a_pool_are_in_a_queue_that_can_be_looked_at():
@@ -91,7 +91,7 @@ def test_the_idle_connections_of_a_pool_are_in_a_queue_that_can_be_looked_at():
 
 
 @pytest.mark.parametrize("kept", ["keep-alive", "close"])
-def test_the_timeout_of_an_answers_socket_can_be_changed_once_its_head_is_there(kept, monkeypatch):
+def test_the_timeout_of_a_responses_socket_can_be_changed_once_its_head_is_there(kept, monkeypatch):
     timeouts = []
 
     def settimeout(self, seconds):
@@ -103,9 +103,9 @@ def test_the_timeout_of_an_answers_socket_can_be_changed_once_its_head_is_there(
         plain = socket.socket.settimeout
         monkeypatch.setattr(socket.socket, "settimeout", settimeout)
         transport = Transport(read_timeout=60, silence_timeout=7.25)
-        with transport.post(Request(url, {}, b"{}")) as answer:
+        with transport.post(Request(url, {}, b"{}")) as response:
             assert timeouts[-1] == 7.25, "set_timeout() finds no socket"
-            assert answer.read_all() == b"{}"
+            assert response.read_all() == b"{}"
         transport.close()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.errors import UpstreamBadResponse, UpstreamTimeout
 from providers.http.sse import MAX_LINE
-from providers.http.transport import READ, Answer, Transport
+from providers.http.transport import READ, Response, Transport
 from tests.support.raw_upstream import BOTH_WAYS, call, openai, serving
 from tests.support.upstream import Upstream
 
@@ -50,7 +50,7 @@ def test_a_provider_that_is_faster_than_we_lets_others_have_their_turn(
     slept: list[float] = []
     monkeypatch.setattr("providers.http.transport.time.sleep", slept.append)
     raw = SimpleNamespace(read1=lambda most: b"x" * min(size, most))
-    answer = Answer(SimpleNamespace(status_code=200, headers={}, raw=raw), 1 << 20, 5.0)  # type: ignore[arg-type]
+    answer = Response(SimpleNamespace(status_code=200, headers={}, raw=raw), 1 << 20, 5.0)  # type: ignore[arg-type]
     for _ in range(3):
         answer.read()
     assert slept == [0] * turns

@@ -78,18 +78,18 @@ def test_an_array_of_tokens_is_one_text(given: Any, count: int) -> None:
 
 
 def test_base64_is_passed_on_as_it_is_to_whoever_wants_it() -> None:
-    chunk = WIRE.answer(answer("not even base64"), {**ONE, "encoding_format": "base64"})
+    chunk = WIRE.response(answer("not even base64"), {**ONE, "encoding_format": "base64"})
     assert chunk == {"data": [{"object": "embedding", "index": 0, "embedding": "not even base64"}]}
 
 
 def test_numbers_become_base64_for_whoever_wants_it() -> None:
-    chunk = WIRE.answer(answer([1, -0.5]), {**ONE, "encoding_format": "base64"})
+    chunk = WIRE.response(answer([1, -0.5]), {**ONE, "encoding_format": "base64"})
     assert chunk["data"][0]["embedding"] == base64.b64encode(struct.pack("<2f", 1, -0.5)).decode()
 
 
 @pytest.mark.parametrize("encoding", [None, "float"])
 def test_numbers_stay_numbers_for_whoever_wants_them(encoding: str | None) -> None:
-    chunk = WIRE.answer(answer([0.1, 2]), {**ONE, "encoding_format": encoding})
+    chunk = WIRE.response(answer([0.1, 2]), {**ONE, "encoding_format": encoding})
     assert chunk["data"][0]["embedding"] == [0.1, 2]
 
 
@@ -113,7 +113,7 @@ def test_what_is_no_embedding_for_each_input_is_a_bad_response(
     body: dict[str, Any], encoding: str
 ) -> None:
     with pytest.raises(UpstreamBadResponse):
-        WIRE.answer(body, {**ONE, "encoding_format": encoding})
+        WIRE.response(body, {**ONE, "encoding_format": encoding})
 
 
 @pytest.mark.parametrize("embedding", ["", "AAAA", "A", "AAA=A", "é", "AAAAAAA="])
@@ -121,7 +121,7 @@ def test_base64_that_is_no_float32_is_a_bad_response_for_whoever_wants_numbers(
     embedding: str,
 ) -> None:
     with pytest.raises(UpstreamBadResponse):
-        WIRE.answer(answer(embedding), ONE)
+        WIRE.response(answer(embedding), ONE)
 
 
 @pytest.mark.parametrize("embedding", [["x"], [1e300], [None], [[1]]])
@@ -129,7 +129,7 @@ def test_numbers_that_are_none_are_a_bad_response_for_whoever_wants_base64(
     embedding: list[Any],
 ) -> None:
     with pytest.raises(UpstreamBadResponse):
-        WIRE.answer(answer(embedding), {**ONE, "encoding_format": "base64"})
+        WIRE.response(answer(embedding), {**ONE, "encoding_format": "base64"})
 
 
 @pytest.mark.parametrize(
@@ -143,19 +143,19 @@ def test_numbers_that_are_none_are_a_bad_response_for_whoever_wants_base64(
     ],
 )
 def test_usage_is_whole_or_absent(usage: Any, passed: Any) -> None:
-    assert WIRE.answer(answer([1.0], usage=usage), ONE).get("usage") == passed
+    assert WIRE.response(answer([1.0], usage=usage), ONE).get("usage") == passed
 
 
 def test_an_error_in_a_200_is_an_error() -> None:
     with pytest.raises(UpstreamThrottled):
-        WIRE.answer({"error": {"message": "slow", "code": "rate_limit_exceeded"}}, ONE)
+        WIRE.response({"error": {"message": "slow", "code": "rate_limit_exceeded"}}, ONE)
 
 
 def test_an_echoed_key_is_masked() -> None:
     wire = OpenAIEmbeddings("https://host/v1", "operator-key")
     body = {"error": {"message": "no operator-key", "type": "invalid_request_error"}}
     with pytest.raises(UpstreamRejected) as caught:
-        wire.answer(body, ONE)
+        wire.response(body, ONE)
     assert caught.value.message == "no ***"
 
 

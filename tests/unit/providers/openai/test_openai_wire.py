@@ -65,7 +65,7 @@ def test_without_a_key_nothing_is_authorized():
 
 def test_nobody_learns_who_answered():
     body = {"id": "1", "created": 2, "model": "m", "object": "o", "choices": [], "x": 1, "y": None}
-    assert OpenAIWire("http://x").answer(body) == {"choices": [], "x": 1}
+    assert OpenAIWire("http://x").response(body) == {"choices": [], "x": 1}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_nobody_learns_who_answered():
     ],
 )
 def test_usage_is_whole_or_not_there(usage, passed):
-    answer = OpenAIWire("http://x").answer({"choices": [], "usage": usage})
+    answer = OpenAIWire("http://x").response({"choices": [], "usage": usage})
     assert answer.get("usage") == passed
 
 
@@ -92,16 +92,16 @@ def test_usage_is_whole_or_not_there(usage, passed):
 )
 def test_an_answer_without_choices_is_none(body):
     with pytest.raises(UpstreamBadResponse):
-        OpenAIWire("http://x").answer(body)
+        OpenAIWire("http://x").response(body)
 
 
 def test_an_unfinished_answer_is_not_a_short_one():
     choice = {"message": {"content": "Hal"}, "finish_reason": "error"}
     with pytest.raises(UpstreamFailed):
-        OpenAIWire("http://x").answer({"choices": [choice]})
+        OpenAIWire("http://x").response({"choices": [choice]})
     choice = {"message": {"content": ""}, "error": {"code": 503, "message": "busy"}}
     with pytest.raises(UpstreamOverloaded):
-        OpenAIWire("http://x").answer({"choices": [choice]})
+        OpenAIWire("http://x").response({"choices": [choice]})
 
 
 def test_a_stream_is_finished_when_all_its_choices_are():
@@ -159,7 +159,7 @@ def test_tool_calls_without_an_index_are_counted():
 def test_thinking_has_one_name(delta, shown):
     results, _ = decode(chunk(dict(delta)))
     assert results[0]["choices"][0]["delta"] == {"role": "assistant", **shown}
-    answer = OpenAIWire("http://x").answer({"choices": [{"message": dict(delta)}]})
+    answer = OpenAIWire("http://x").response({"choices": [{"message": dict(delta)}]})
     message = answer["choices"][0]["message"]
     assert {key: message.get(key) for key in shown} == shown
     assert ("reasoning" in message) is ("reasoning" in shown)
@@ -315,7 +315,7 @@ SHAPES = [
 @pytest.mark.parametrize(("fields", "expected"), SHAPES)
 def test_what_is_not_of_its_form_is_left_out_whole_and_streamed(fields, expected):
     body = {"choices": [{"index": 0, "message": fields, "finish_reason": "stop"}]}
-    message = OpenAIWire("http://x").answer(json.loads(json.dumps(body)))["choices"][0]["message"]
+    message = OpenAIWire("http://x").response(json.loads(json.dumps(body)))["choices"][0]["message"]
     assert message == {"role": "assistant", "refusal": None, **expected}
     chunk = {"choices": [{"index": 0, "delta": fields, "finish_reason": None}]}
     (result,) = OpenAIWire("http://x").decoder().feed("message", json.dumps(chunk))
@@ -334,7 +334,7 @@ def test_what_is_not_of_its_form_is_left_out_whole_and_streamed(fields, expected
 )
 def test_an_answer_that_would_lack_its_text_or_its_tools_is_an_error(fields):
     with pytest.raises(UpstreamBadResponse):
-        OpenAIWire("http://x").answer({"choices": [{"message": dict(fields)}]})
+        OpenAIWire("http://x").response({"choices": [{"message": dict(fields)}]})
     with pytest.raises(UpstreamBadResponse):
         data = json.dumps({"choices": [{"index": 0, "delta": fields}]})
         OpenAIWire("http://x").decoder().feed("message", data)
@@ -347,7 +347,7 @@ def test_details_of_usage_that_count_nothing_are_left_out():
         "prompt_tokens_details": {"cached_tokens": "x", "audio_tokens": 0},
         "completion_tokens_details": "none",
     }
-    expected = OpenAIWire("http://x").answer({"choices": [], "usage": usage})["usage"]
+    expected = OpenAIWire("http://x").response({"choices": [], "usage": usage})["usage"]
     assert expected["prompt_tokens_details"] == {"audio_tokens": 0}
     assert expected["completion_tokens_details"] == {}
 
