@@ -1,15 +1,16 @@
-"""The web process' entry: `gunicorn wsgi:app`, and the `flask` command."""
+"""The web process' entry: `gunicorn wsgi:app`, and the `flask` command.
 
-from gevent import monkey
+gunicorn's gevent worker patches the standard library before it loads this module. The `flask`
+command is not patched: it has imported `threading` before, and Python 3.11 to 3.13 end with
+tracebacks where that is patched late.
+"""
 
-monkey.patch_all()
+import sys
 
-import sys  # noqa: E402
-
-from app import create_app  # noqa: E402
-from gateway import memory  # noqa: E402
-from gateway.logs import configure  # noqa: E402
-from gateway.settings import ConfigurationError, Settings  # noqa: E402
+from app import create_app
+from gateway import memory
+from gateway.logs import configure
+from gateway.settings import ConfigurationError, Settings
 
 try:
     settings = Settings.from_env()
