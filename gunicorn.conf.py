@@ -5,10 +5,13 @@ import time
 
 import gevent
 
+from gateway.catalogue.catalogue import Catalogue
 from gateway.settings import ConfigurationError, Settings
 
 try:
     settings = Settings.from_env()
+    # Here too: gunicorn would start a worker that finds it wrong again and again.
+    Catalogue.load(settings)
 except ConfigurationError as error:
     sys.exit(f"configuration: {error}")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 from flask.cli import AppGroup, with_appcontext
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from api.services import services
 from gateway.account.api_keys import KeyStore
@@ -21,7 +21,7 @@ class RedisGroup(AppGroup):
         try:
             return super().invoke(ctx)
         except RedisError as error:
-            raise click.ClickException(f"Redis does not answer ({type(error).__name__})") from None
+            raise _no_answer(error) from None
 
 
 keys = RedisGroup("keys", help="Create, list and revoke API keys.")
@@ -59,17 +59,33 @@ def revoke(public_id: str) -> None:
 @with_appcontext
 def check_config() -> None:
     """Check settings, catalogue and Redis; exit code 1 where a deploy could not work."""
+    # Settings and catalogue have been checked by the time that there is an app.
     settings, catalogue = services().settings, services().catalogue
+    redis = clients.commands(settings, 1)
     try:
-        info = clients.commands(settings, 1).info("server")
+        server, memory = redis.info("server"), redis.info("memory")
     except RedisError as error:
-        raise click.ClickException(f"Redis does not answer ({type(error).__name__})") from None
+        raise _no_answer(error) from None
     # Valkey reports the version of Redis that it is compatible with, and its own beside it.
-    version = str(info.get("redis_version", "0"))
-    if int(version.split(".")[0]) < 7 and "valkey_version" not in info:
+    version = str(server.get("redis_version", "0"))
+    if int(version.split(".")[0]) < 7 and "valkey_version" not in server:
         raise click.ClickException(f"Redis {version} is too old: 7.0 or newer is needed")
-    ready = [row.name for row in catalogue.providers.values() if row.missing(settings) is None]
+    policy = memory.get("maxmemory_policy")
+    if policy not in (None, "noeviction"):
+        raise click.ClickException(
+            f"Redis' maxmemory-policy is {policy} and must be noeviction: otherwise Redis deletes "
+            "API keys and waiting calls when its memory is full"
+        )
+    if policy is None:
+        click.echo("Redis does not report its maxmemory-policy. Make sure that it is noeviction.")
+    ready = catalogue.configured()
     click.echo(f"Redis {version} answers. Providers configured: {', '.join(ready) or 'none'}.")
+
+
+def _no_answer(error: RedisError) -> click.ClickException:
+    if isinstance(error, ResponseError):  # for instance a database that it does not have
+        return click.ClickException(f"Redis refuses the command: {error}")
+    return click.ClickException(f"Redis does not answer ({type(error).__name__})")
 
 
 def _store() -> KeyStore:

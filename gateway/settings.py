@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 PEPPER_LENGTH = 32  # characters
 
@@ -134,9 +135,7 @@ class Settings:
         if tls_url:
             values["redis_url"] = tls_url
         settings = cls(**values)
-        if not settings.redis_url.startswith(("redis://", "rediss://", "unix://")):
-            name = "REDIS_TLS_URL" if tls_url else "REDIS_URL"
-            raise ConfigurationError(f"{name} must start with redis://, rediss:// or unix://")
+        _check_redis_url("REDIS_TLS_URL" if tls_url else "REDIS_URL", settings.redis_url)
         settings._check()
         return settings
 
@@ -154,6 +153,15 @@ class Settings:
             raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
         if self.retired_models not in ("refuse", "successor"):
             raise ConfigurationError("RETIRED_MODELS must be refuse or successor")
+        if self.upstream_proxy and not is_http_url(self.upstream_proxy):
+            # Not quoted: it may hold a password.
+            raise ConfigurationError("UPSTREAM_PROXY must be a URL such as http://HOST:PORT")
+        for origin in self.cors_allow_origins:
+            if origin != "*" and not _is_origin(origin):
+                raise ConfigurationError(
+                    "CORS_ALLOW_ORIGINS must list origins such as https://app.example.com, with a "
+                    f"scheme and without a path, and has {origin!r}"
+                )
         if self.redis_connections < 4:
             raise ConfigurationError("REDIS_CONNECTIONS must be 4 or more")
         for variable, count in {
@@ -176,6 +184,43 @@ class Settings:
             "FALLBACK_FIRST_TOKEN_SECONDS": self.fallback_first_token_timeout,
             "UPSTREAM_SILENCE_SECONDS": self.upstream_silence_timeout,
         }
+
+
+def is_http_url(text: str) -> bool:
+    """Whether `text` is an http or https URL with a host and, where it names one, a valid port."""
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
+
+
+def _is_origin(text: str) -> bool:
+    scheme, separator, host = text.partition("://")
+    return bool(scheme and separator and host) and not set("/?#@ ").intersection(host)
+
+
+def _check_redis_url(variable: str, text: str) -> None:
+    # No message quotes the URL: it holds a password.
+    if not text.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigurationError(f"{variable} must start with redis://, rediss:// or unix://")
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ConfigurationError(
+            f"{variable} must have a port from 1 to 65535, and special characters of its password "
+            "percent-encoded (/ as %2F): redis://:PASSWORD@HOST:6379/0"
+        )
+    databases = parse_qs(url.query).get("db", [])
+    if url.scheme != "unix" and url.path.strip("/"):
+        databases.append(url.path.strip("/"))
+    if not all(database.isdecimal() for database in databases):
+        raise ConfigurationError(
+            f"{variable} must end in the number of a database, or in none: redis://HOST:6379/0"
+        )
 
 
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")

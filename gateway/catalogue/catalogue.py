@@ -57,8 +57,14 @@ class Catalogue:
 
     @classmethod
     def load(cls, settings: Settings) -> Catalogue:
-        """Read both files; raises ConfigurationError naming the row that is wrong."""
-        return cls(catalogue_file.read(settings.models_file), settings)
+        """Read both files.
+
+        Raises ConfigurationError naming the row, or the variable of a base URL, that is wrong.
+        """
+        rows = catalogue_file.read(settings.models_file)
+        for provider in rows.providers.values():
+            provider.check_address(settings)
+        return cls(rows, settings)
 
     def route(self, model: str) -> Route:
         """Where to send a call for `model`.
@@ -169,6 +175,15 @@ class Catalogue:
     def listed(self) -> Iterator[ModelRow]:
         """The rows that name one model each, in the order of the files."""
         return (row for row in self._models.values() if not row.family)
+
+    def configured(self) -> list[str]:
+        """The names of the providers that an operator has set up (see ProviderRow.configured).
+
+        A provider without models, such as `demo` while DEMO_MODELS is off, is left out.
+        """
+        served = {row.provider for row in self._models.values()}
+        rows = (row for row in self.providers.values() if row.name in served)
+        return [row.name for row in rows if row.configured(self._settings)]
 
     def available(self, row: ModelRow) -> bool:
         """Whether the provider of this model is configured."""

@@ -8,13 +8,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from gateway.catalogue.parameters import Rule, rules
 from gateway.chat import EXTENSIONS
-from gateway.settings import ConfigurationError, Settings
+from gateway.settings import ConfigurationError, Settings, is_http_url
 
 BUILT_IN = Path(__file__).with_name("models.toml")
 PARTS = ("providers", "policies", "models")
@@ -63,10 +64,26 @@ class ProviderRow:
             return self.base_url_variable
         return None
 
+    def configured(self, settings: Settings) -> bool:
+        """Whether an operator has set its key or, where it needs no key, its base URL."""
+        if self.missing(settings) is not None:
+            return False
+        own = not self.base_url_variable or settings.variable(self.base_url_variable)
+        return bool(self.key_variable or own)
+
     def address(self, settings: Settings) -> str:
         """The base URL, without a slash at its end."""
         url = settings.variable(self.base_url_variable) if self.base_url_variable else ""
         return (url or self.base_url).rstrip("/")
+
+    def check_address(self, settings: Settings) -> None:
+        """Raise ConfigurationError where the variable of the base URL holds no URL."""
+        url = settings.variable(self.base_url_variable) if self.base_url_variable else ""
+        if url and not is_http_url(url):
+            raise ConfigurationError(
+                f"{self.base_url_variable} must be a URL that starts with http:// or https://, "
+                f"and is {url!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +164,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"MODELS_FILE {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
+    for name in tables.keys() - {*PARTS, "replace"}:
+        close = get_close_matches(name, PARTS, 1)
+        advice = f"write [{close[0]}.…]" if close else f"known: {', '.join((*PARTS, 'replace'))}"
+        raise _wrong(name, f"unknown table; {advice}")
     for part in PARTS:
         if not isinstance(tables.get(part, {}), dict):
             raise ConfigurationError(f'models file, "{part}": a table is wanted')
@@ -196,8 +217,8 @@ def _check_provider(provider: ProviderRow, wires: Collection[str]) -> None:
         raise _wrong(provider.name, f"wire must be one of {', '.join(wires)}")
     if not provider.demo and not (provider.base_url or provider.base_url_variable):
         raise _wrong(provider.name, "base_url is missing")
-    if provider.base_url and not provider.base_url.startswith(("http://", "https://")):
-        raise _wrong(provider.name, "base_url is no URL")
+    if provider.base_url and not is_http_url(provider.base_url):
+        raise _wrong(provider.name, "base_url must be a URL that starts with http:// or https://")
     if not KEEPS.issuperset(provider.keeps):
         raise _wrong(provider.name, f"keeps may name {', '.join(sorted(KEEPS))}")
 

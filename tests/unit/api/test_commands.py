@@ -69,12 +69,42 @@ def test_revoking_an_unknown_key_says_so(run, name, redis):
     assert redis.keys() == []
 
 
-def test_a_good_configuration_is_told_with_its_providers(run):
-    result = run("check-config")
+def providers(make_client, settings):
+    result = make_client(settings).application.test_cli_runner().invoke(args=["check-config"])
     assert result.exit_code == 0
-    assert re.match(r"Redis \d+\.\d+\.\d+ answers\. Providers configured: ", result.output)
-    assert re.search(r"\bopenai, anthropic\b.*\bdemo\b", result.output)
-    assert "groq" not in result.output
+    match = re.fullmatch(
+        r"Redis \d+\.\d+\.\d+ answers\. Providers configured: (.*)\.\n", result.output
+    )
+    assert match
+    return match[1].split(", ")
+
+
+def test_providers_with_a_key_and_the_demo_models_where_they_are_on_are_configured(
+    make_client, settings
+):
+    assert providers(make_client, settings) == ["openai", "anthropic", "demo"]
+    off = dataclasses.replace(settings, demo_models=False)
+    assert providers(make_client, off) == ["openai", "anthropic"]
+
+
+def test_a_provider_without_a_key_is_configured_once_its_address_is_set(make_client, settings):
+    url = "http://127.0.0.1:9/v1"
+    local = dataclasses.replace(settings, demo_models=False, variables={"OLLAMA_BASE_URL": url})
+    assert providers(make_client, local) == ["ollama"]
+    none = dataclasses.replace(settings, demo_models=False, variables={})
+    assert providers(make_client, none) == ["none"]
+
+
+def test_a_provider_of_the_operator_s_file_is_configured_by_the_address_in_it(
+    make_client, settings, tmp_path
+):
+    file = tmp_path / "models.toml"
+    file.write_text(
+        '[providers.house]\nwire = "openai"\nbase_url = "http://127.0.0.1:9/v1"\n'
+        '[models."house/*"]\nprovider = "house"\n'
+    )
+    own = dataclasses.replace(settings, models_file=str(file), variables={}, demo_models=False)
+    assert providers(make_client, own) == ["house"]
 
 
 @pytest.fixture
@@ -112,3 +142,30 @@ def test_a_redis_too_old_is_refused(run, monkeypatch, info, code):
     result = run("check-config")
     assert result.exit_code == code
     assert ("too old" in result.output) == bool(code)
+
+
+@pytest.fixture
+def evicting(redis):
+    redis.config_set("maxmemory-policy", "allkeys-lru")
+    yield
+    redis.config_set("maxmemory-policy", "noeviction")
+
+
+def test_a_redis_that_deletes_keys_when_it_is_full_is_refused(run, evicting):
+    result = run("check-config")
+    assert result.exit_code == 1
+    assert "maxmemory-policy is allkeys-lru and must be noeviction" in result.output
+
+
+def test_a_redis_that_keeps_its_policy_to_itself_is_no_failure(run, monkeypatch):
+    monkeypatch.setattr("redis.Redis.info", lambda self, section: {"redis_version": "7.4.0"})
+    result = run("check-config")
+    assert result.exit_code == 0
+    assert "does not report its maxmemory-policy" in result.output
+
+
+def test_a_database_that_redis_does_not_have_is_named(make_client, settings):
+    missing = dataclasses.replace(settings, redis_url=f"{settings.redis_url}?db=999")
+    result = make_client(missing).application.test_cli_runner().invoke(args=["check-config"])
+    assert result.exit_code == 1
+    assert re.match("Error: Redis .*index", result.output)

@@ -106,6 +106,61 @@ def test_an_address_that_is_not_redis_names_its_variable(variable, url):
         read(**{variable: url})
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["redis://r:port", "redis://r:0", "redis://r:70000", "redis://:hidden/p@r:1", "redis://[r:1"],
+)
+@pytest.mark.parametrize("variable", ["REDIS_URL", "REDIS_TLS_URL"])
+def test_a_redis_address_with_a_bad_port_names_its_variable_and_shows_no_password(variable, url):
+    with pytest.raises(ConfigurationError, match=f"^{variable} must have a port") as caught:
+        read(**{variable: url})
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://r:1/zero", "redis://r/-1", "redis://r?db=x", "unix:///s?db=x"]
+)
+def test_a_redis_address_with_a_bad_database_names_its_variable(url):
+    with pytest.raises(
+        ConfigurationError, match=r"^REDIS_URL must end in the number of a database"
+    ):
+        read(REDIS_URL=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://r",
+        "rediss://:p%2F@r:1/",
+        "redis://[::1]:6379/15",
+        "unix:///tmp/s?db=2",
+        "redis://r?db=2",
+    ],
+)
+def test_a_good_redis_address_is_taken_as_it_is(url):
+    assert read(REDIS_URL=url).redis_url == url
+
+
+@pytest.mark.parametrize(
+    "url", ["proxy:hidden@h:3128", "//h", "socks5://h", "http://", "http://h:x"]
+)
+def test_a_proxy_that_is_no_url_is_refused_and_not_shown(url):
+    with pytest.raises(ConfigurationError, match="^UPSTREAM_PROXY must be a URL") as caught:
+        read(UPSTREAM_PROXY=url)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("origin", ["app.example.com", "https://a/", "https://a/x", "https://"])
+def test_an_origin_without_a_scheme_or_with_a_path_is_named(origin):
+    with pytest.raises(ConfigurationError, match=f"^CORS_ALLOW_ORIGINS .* has '{origin}'$"):
+        read(CORS_ALLOW_ORIGINS=f"https://good.example:8443, {origin}")
+
+
+def test_any_origin_and_those_of_apps_are_allowed():
+    origins = ("*", "http://localhost:3000", "capacitor://localhost")
+    assert read(CORS_ALLOW_ORIGINS=",".join(origins)).cors_allow_origins == origins
+
+
 def test_the_tls_address_wins():
     urls = {"REDIS_URL": "redis://:p@r:1", "REDIS_TLS_URL": "rediss://:p@r:2"}
     assert read(**urls).redis_url == "rediss://:p@r:2"

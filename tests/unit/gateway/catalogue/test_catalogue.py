@@ -494,6 +494,34 @@ def test_a_wrong_file_is_refused_with_the_name_of_the_row(with_file, text, row):
     assert f'"{row}"' in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("table", "advice"),
+    [
+        ('model."a/b"', r"write \[models\.…\]"),
+        ("provider.x", r"write \[providers\.…\]"),
+        ("policy.x", r"write \[policies\.…\]"),
+        ("colours", "known: providers, policies, models, replace"),
+    ],
+)
+def test_an_unknown_table_is_refused_with_the_name_that_was_meant(with_file, table, advice):
+    name = table.partition(".")[0]
+    with pytest.raises(ConfigurationError, match=f'"{name}": unknown table; {advice}'):
+        with_file(f'[{table}]\nprovider = "openai"')
+
+
+@pytest.mark.parametrize(
+    "variable", ["OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "LOCAL_BASE_URL", "OWN_BASE_URL"]
+)
+@pytest.mark.parametrize(
+    "url", ["api.example/v1", "localhost:8000/v1", "https://", "http://h:x/v1"]
+)
+def test_a_base_url_that_is_no_url_names_its_variable(tmp_path, variable, url):
+    file = tmp_path / "models.toml"
+    file.write_text('[providers.own]\nwire = "openai"\nbase_url_variable = "OWN_BASE_URL"')
+    with pytest.raises(ConfigurationError, match=f"^{variable} must be a URL .* '{url}'$"):
+        catalogue(models_file=str(file), variables={variable: url})
+
+
 def test_a_file_that_is_not_there_names_the_variable(tmp_path):
     with pytest.raises(ConfigurationError, match="^MODELS_FILE .*absent.toml: No such file"):
         catalogue(models_file=str(tmp_path / "absent.toml"))
