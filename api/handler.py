@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -64,7 +65,7 @@ def route_to(model: str) -> Route:
         route.name, route.model, services().today()
     )
     if notice:
-        after_this_request(partial(_warn, notice))
+        after_this_request(partial(_warn, notice, shutdown=route.model.shutdown))
     return route
 
 
@@ -135,8 +136,10 @@ def _substitute(spec: CallSpec, route: str) -> Target | None:
     return next((target for target in spec.targets[1:] if target.route == route), None)
 
 
-def _warn(text: str, response: Response) -> Response:
+def _warn(text: str, response: Response, shutdown: date | None = None) -> Response:
     response.headers.add("Warning", deprecation.warning(text))
+    if shutdown is not None:
+        response.headers.update(deprecation.headers(shutdown))
     return response
 
 

@@ -9,7 +9,10 @@ from flask import Flask, Response, g, request
 
 REQUEST_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 HEADER_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
-EXPOSED = "X-Request-Id, Retry-After, x-should-retry, X-Ignored-Parameters, Warning, request-id"
+EXPOSED = (
+    "X-Request-Id, Retry-After, x-should-retry, X-Ignored-Parameters, "
+    "Warning, Deprecation, Sunset, request-id"
+)
 PREFLIGHT_SECONDS = "600"
 
 

@@ -38,6 +38,14 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         "description": "When the model will be shut down, or which model answered instead.",
         "schema": {"type": "string"},
     },
+    "Deprecation": {
+        "description": "Since when callers are warned of the model's shutdown (RFC 9745).",
+        "schema": {"type": "string", "pattern": "^@[0-9]+$"},
+    },
+    "Sunset": {
+        "description": "When the model's provider shuts it down (RFC 8594).",
+        "schema": {"type": "string"},
+    },
     "request-id": {
         "description": "The value of `X-Request-Id`, under Anthropic's name.",
         "schema": {"type": "string"},

@@ -30,6 +30,8 @@ NEVER_SENT = (
 )
 # Statuses of a provider's refusal that are passed on (see providers/errors.py).
 KEPT = (400, 409, 413, 415, 422)
+# What a response has where its model is about to end.
+ENDING = ("Warning", "Deprecation", "Sunset")
 
 
 def _status(error: GatewayError) -> int:
@@ -69,14 +71,14 @@ CALL = Failures(
         *(kind() for kind in errors.kinds() if kind not in (*NEVER_SENT, errors.UpstreamRejected)),
         *(errors.UpstreamRejected(status=status) for status in KEPT),
     ),
-    headers=("Warning",),
+    headers=ENDING,
 )
 MESSAGES_CALL = Failures(
     "Messages",
     CALL.errors,
     "MessagesError",
     messages_errors.status,
-    headers=("Warning", "request-id"),
+    headers=(*ENDING, "request-id"),
 )
 
 
@@ -135,7 +137,7 @@ OPERATIONS: dict[str, Operation] = {
         answer="ChatCompletion",
         events="ChatCompletionChunk",
         last_event="[DONE]",
-        headers=("X-Ignored-Parameters", "Warning"),
+        headers=("X-Ignored-Parameters", *ENDING),
         failures=CALL,
     ),
     "POST /messages": Operation(
@@ -150,7 +152,7 @@ OPERATIONS: dict[str, Operation] = {
         example=MESSAGES_EXAMPLE,
         answer="Message",
         events="MessageEvent",
-        headers=("X-Ignored-Parameters", "Warning", "request-id"),
+        headers=("X-Ignored-Parameters", *ENDING, "request-id"),
         failures=MESSAGES_CALL,
     ),
     "POST /responses": Operation(
@@ -165,7 +167,7 @@ OPERATIONS: dict[str, Operation] = {
         example=RESPONSES_EXAMPLE,
         answer="Response",
         events="ResponseEvent",
-        headers=("X-Ignored-Parameters", "Warning"),
+        headers=("X-Ignored-Parameters", *ENDING),
         failures=CALL,
     ),
     "GET /responses/{response_id}": Operation(
@@ -184,7 +186,7 @@ OPERATIONS: dict[str, Operation] = {
         request="EmbeddingsRequest",
         example=EMBEDDINGS_EXAMPLE,
         answer="EmbeddingList",
-        headers=("X-Ignored-Parameters", "Warning"),
+        headers=("X-Ignored-Parameters", *ENDING),
         failures=CALL,
     ),
     "GET /models": Operation(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from email.utils import format_datetime
 
 from gateway.catalogue.file import ModelRow
 from gateway.errors import ModelNotFound
@@ -43,6 +44,16 @@ def substitution(asked: str, answered: str, gone: bool = True) -> str:
 def warning(text: str) -> str:
     """The value of a `Warning` header (RFC 7234, section 5.5; 299: to be shown to a user)."""
     return f'299 - "{_NOT_QUOTABLE.sub("?", text)}"'
+
+
+def headers(shutdown: date) -> dict[str, str]:
+    """The headers of answers for a model that ends on this day, at 0:00 UTC at the earliest.
+
+    `Deprecation` (RFC 9745) is when its warnings began, `Sunset` (RFC 8594) when it ends.
+    """
+    end = datetime.combine(shutdown, time.min, UTC)
+    began = int(end.timestamp() - NOTICE.total_seconds())
+    return {"Deprecation": f"@{began}", "Sunset": format_datetime(end, usegmt=True)}
 
 
 def gone(error: ModelNotFound, row: ModelRow) -> ModelNotFound:

@@ -52,7 +52,8 @@ def models(answer):
 @pytest.mark.parametrize("stream", [False, True])
 def test_long_before_its_end_a_model_is_like_any_other(ask, stream):
     answer, _ = ask(stream=stream)
-    assert (answer.status_code, answer.headers.getlist("Warning")) == (200, [])
+    assert answer.status_code == 200
+    assert not {"Warning", "Deprecation", "Sunset"} & set(answer.headers.keys())
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -63,6 +64,8 @@ def test_near_its_end_and_past_it_a_model_answers_with_a_warning(ask, stream, to
     assert answer.headers.getlist("Warning") == [
         f'299 - "{OLD} {verb} shut down by its provider on 2027-01-14. Use {NEW} instead."'
     ]
+    assert answer.headers["Deprecation"] == "@1794700800"  # 2026-11-15, 60 days before
+    assert answer.headers["Sunset"] == "Thu, 14 Jan 2027 00:00:00 GMT"
     assert len(fake.calls) == 1
 
 
@@ -78,6 +81,7 @@ def test_an_error_is_no_reason_not_to_warn(ask, script, fields, status):
     answer, _ = ask(*script, today=NEAR, **fields)
     assert answer.status_code == status
     assert "2027-01-14" in answer.headers["Warning"]
+    assert "2027" in answer.headers["Sunset"]
 
 
 def test_a_model_without_an_end_answers_without_a_warning(ask):
@@ -85,10 +89,11 @@ def test_a_model_without_an_end_answers_without_a_warning(ask):
     assert "Warning" not in answer.headers
 
 
-def test_pages_may_read_the_warning(make_client, settings):
+def test_pages_may_read_the_warning_and_its_dates(make_client, settings):
     browser = make_client(dataclasses.replace(settings, cors_allow_origins=("*",)))
     headers = browser.get(f"{BASE}/health", headers={"Origin": "https://app.example"}).headers
-    assert "Warning" in headers["Access-Control-Expose-Headers"].split(", ")
+    exposed = set(headers["Access-Control-Expose-Headers"].split(", "))
+    assert {"Warning", "Deprecation", "Sunset"} <= exposed
 
 
 # A successor answers
@@ -129,6 +134,7 @@ def test_both_warnings_are_given_where_both_are_due(ask):
     first, second = sorted(answer.headers.getlist("Warning"))
     assert first == SUBSTITUTED
     assert "2027-01-14" in second
+    assert len(answer.headers.getlist("Sunset")) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from gateway.catalogue.deprecation import NOTICE, gone, notice, substitution, warning
+from gateway.catalogue.deprecation import NOTICE, gone, headers, notice, substitution, warning
 from gateway.catalogue.file import ModelRow
 from gateway.errors import ModelNotFound
 
@@ -30,6 +30,17 @@ def test_notice_goes_on_after_the_end(now):
     assert notice("acme/old", ROW, now) == (
         "acme/old was to be shut down by its provider on 2027-01-14. Use acme/new instead."
     )
+
+
+def test_the_headers_hold_the_day_of_the_first_warning_and_that_of_the_end():
+    assert headers(SHUTDOWN) == {
+        "Deprecation": "@1794700800",
+        "Sunset": "Thu, 14 Jan 2027 00:00:00 GMT",
+    }
+
+
+def test_the_headers_of_any_day_that_a_file_can_name_are_made():
+    assert headers(date.min)["Sunset"] == "Mon, 01 Jan 0001 00:00:00 GMT"
 
 
 def test_a_model_without_a_successor_names_none():
