@@ -40,6 +40,7 @@ def list_models(key: KeyRecord) -> Response:
 def get_model(key: KeyRecord, model_id: str) -> Response:
     """Return one model; raises ModelNotFound."""
     catalogue = services().catalogue
+    model_id = catalogue.full_name(model_id)
     return _json(shown(model_id, catalogue.find(model_id), catalogue))
 
 

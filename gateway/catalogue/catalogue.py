@@ -52,6 +52,11 @@ class Catalogue:
             for name, row in rows.models.items()
             if settings.demo_models or not self.providers[row.provider].demo
         }
+        # Name without its provider -> the ids of the listed models that have it.
+        self._ids: dict[str, list[str]] = {}
+        for row in self.listed():
+            if name := row.id.partition("/")[2]:
+                self._ids.setdefault(name, []).append(row.id)
         # Callers make these names up: it must not keep all of them.
         self._member = lru_cache(FAMILY_MEMBERS)(self._family_member)
 
@@ -76,9 +81,18 @@ class Catalogue:
         return route
 
     def place(self, model: str) -> Route:
-        """The same whether its provider is configured or not; raises ModelNotFound."""
+        """Where to send a call for `model`, whether its provider is configured or not.
+
+        A bare name stands for the model that `full_name` finds. Raises ModelNotFound.
+        """
+        model = self.full_name(model)
         row = self.find(model)
         return Route(row, self.providers[row.provider], row.name_there(model), model)
+
+    def full_name(self, model: str) -> str:
+        """The id of the one listed model with this bare name, such as `gpt-4o`, else `model`."""
+        ids = () if model in self._models else self._ids.get(model, ())
+        return ids[0] if len(ids) == 1 and "/" not in model else model
 
     def require_configured(self, route: Route) -> None:
         """Raises ProviderNotConfigured, naming the variable to set."""
@@ -124,7 +138,7 @@ class Catalogue:
         """
         found: list[Route] = []
         seen = {route.name}
-        for name in route.model.fallbacks if named is None else named:
+        for name in map(self.full_name, route.model.fallbacks if named is None else named):
             if name in seen:
                 continue
             seen.add(name)
@@ -146,9 +160,10 @@ class Catalogue:
         """The row that serves `model`, with all rules that hold for it; raises ModelNotFound."""
         row = self._models.get(model) or self._member(model)
         if row is None or model.endswith("/*"):  # the row of a family is no model
-            raise ModelNotFound(
-                f"The model `{model[:256]}` does not exist or you do not have access to it."
-            )
+            text = f"The model `{model[:256]}` does not exist or you do not have access to it."
+            if ids := self._ids.get(model) or self._ids.get(model.partition("/")[2]):
+                text += f" Did you mean {' or '.join(f'`{name}`' for name in ids)}?"
+            raise ModelNotFound(text)
         return row
 
     def fit(

@@ -82,7 +82,7 @@ def test_the_row_s_fallbacks_are_in_the_plan_whatever_the_door(ask, path):
 
 
 def test_the_caller_s_take_their_place(ask):
-    _, fake = ask(models=["t/third", "t/first"])
+    _, fake = ask(models=["t/third", "t/first", "third", "first"])
     assert targets(fake) == [("t/first", False), ("t/third", False)]
     assert "models" not in fake.calls[0].body
     _, fake = ask(models=[])

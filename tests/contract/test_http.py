@@ -172,14 +172,26 @@ def test_one_model_is_told_alike(client, auth, model, available):
     }
 
 
-@pytest.mark.parametrize("model", ["nobody/x", "gpt-4o", "groq/*", "groq/"])
+@pytest.mark.parametrize("model", ["nobody/x", "gpt-9", "groq/*", "groq/"])
 def test_an_unknown_model_is_not_told(client, auth, model):
     response = client.get(f"{BASE}/models/{model}", headers=auth)
     assert response.status_code == 404
     assert response.get_json()["error"]["code"] == "model_not_found"
 
 
+def test_a_bare_name_shows_the_model_under_its_full_id(client, auth):
+    response = client.get(f"{BASE}/models/gpt-4o", headers=auth)
+    assert response.get_json()["id"] == "openai/gpt-4o"
+
+
 # Whole answers
+
+
+def test_a_bare_model_name_is_the_same_call(ask, broker):
+    response = ask(model="gpt-4o-mini")
+    assert (response.status_code, response.get_json()["model"]) == (200, "gpt-4o-mini")
+    (call,) = broker.calls
+    assert call.spec.targets == (Target("openai/gpt-4o-mini", "openai", "gpt-4o-mini", 16_384),)
 
 
 def test_a_whole_answer_has_openai_s_shape(ask, broker):

@@ -346,7 +346,7 @@ def test_a_wrong_request_is_refused_with_code_and_param(client, broker, auth, va
     refused(response, broker, 400, code, param)
 
 
-@pytest.mark.parametrize("model", ["openai/gpt-9", "gpt-4o", "nobody/x", "groq/*", "😀", "a" * 256])
+@pytest.mark.parametrize("model", ["openai/gpt-9", "gpt-9", "nobody/x", "groq/*", "😀", "a" * 256])
 def test_45_an_unknown_model_is_not_found(client, broker, auth, model):
     response = client.post(CHAT, json=body(model=model), headers=auth)
     error = refused(response, broker, 404, "model_not_found")

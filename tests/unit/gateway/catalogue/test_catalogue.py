@@ -94,7 +94,7 @@ def test_the_list_names_models_and_no_wildcards():
 
 @pytest.mark.parametrize(
     "model",
-    ["gpt-4o", "openai/gpt-9", "openai/", "groq", "groq/", "/", "", "groq/*", "OpenAI/gpt-4o"],
+    ["gpt-9", "openai/gpt-9", "openai/", "groq", "groq/", "/", "", "groq/*"],
 )
 def test_an_unknown_model_is_not_found(model):
     with pytest.raises(ModelNotFound) as caught:
@@ -102,6 +102,55 @@ def test_an_unknown_model_is_not_found(model):
     assert caught.value.message == (
         f"The model `{model}` does not exist or you do not have access to it."
     )
+
+
+@pytest.mark.parametrize("bare", ["gpt-4o-mini", "claude-sonnet-4-5", "text-embedding-3-small"])
+def test_a_bare_name_stands_for_the_one_listed_model_that_has_it(bare):
+    known = catalogue(variables=KEYS)
+    route = known.route(bare)
+    assert route.name == known.full_name(bare)
+    assert route.name.partition("/")[2] == bare
+    assert route == known.route(route.name)
+
+
+TWICE = """
+[models."groq/small"]
+provider = "groq"
+[models."mistral/small"]
+provider = "mistral"
+[models."together/labs/large"]
+provider = "together"
+[models."plain"]
+provider = "groq"
+upstream = "other"
+[models."openai/plain"]
+provider = "openai"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("small", ["groq/small", "mistral/small"]),
+        ("labs/large", ["together/labs/large"]),
+        ("OpenAI/gpt-4o", ["openai/gpt-4o"]),
+        ("anthropic/gpt-4o", ["openai/gpt-4o"]),
+    ],
+)
+def test_a_name_that_is_not_clear_is_refused_with_the_ids_that_may_be_meant(with_file, name, ids):
+    meant = " or ".join(f"`{full}`" for full in ids)
+    with pytest.raises(ModelNotFound) as caught:
+        with_file(TWICE).route(name)
+    assert caught.value.message.endswith(f"access to it. Did you mean {meant}?")
+
+
+def test_an_id_without_a_provider_stands_before_a_bare_name(with_file):
+    assert with_file(TWICE).route("plain").upstream_model == "other"
+
+
+def test_the_demo_models_have_bare_names_only_where_they_are_on():
+    assert catalogue(demo_models=True).full_name("echo") == "demo/echo"
+    assert catalogue().full_name("echo") == "echo"
 
 
 def test_a_long_unknown_name_is_not_repeated_whole():
