@@ -7,7 +7,7 @@ from flask import Flask
 from api import commands
 from api.chat.view import chat
 from api.embeddings.view import embeddings
-from api.http import errors, headers
+from api.http import errors, headers, not_found
 from api.http.health import health
 from api.messages.view import messages
 from api.models.view import models
@@ -29,6 +29,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     (services or Services.create(settings)).install(app)
     errors.register(app)
+    not_found.register(app, PREFIX)
     headers.register(app, settings.cors_allow_origins)
     for blueprint in (chat, messages, embeddings, models, responses, health, openapi, docs):
         app.register_blueprint(blueprint, url_prefix=PREFIX)

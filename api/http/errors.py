@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 LONGEST_RETRY_AFTER = 120  # seconds; OpenAI's clients give up at once above it
 
 KINDS: dict[int, type[GatewayError]] = {
-    404: errors.NotFound,
     405: errors.MethodNotAllowed,
     408: errors.BodyTimeout,
     413: errors.PayloadTooLarge,
@@ -110,10 +109,7 @@ def _render_http(error: HTTPException) -> Response:
     if status < 400 and error.response is None:
         return Response(error.get_response().get_data(), status, error.get_headers())
     kind = KINDS.get(status, errors.InvalidRequest if status < 500 else GatewayError)
-    message = None
-    if status == 404:
-        message = f"Unknown request URL: {request.method} {request.path[:256]}."
-    response = render(kind(message, status=status))
+    response = render(kind(status=status))
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     return response
