@@ -2,48 +2,43 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from pathlib import Path
+import re
 
 import orjson
-from flask import Blueprint, Response, render_template
+from flask import Blueprint, Response, request
 
 from api.http.auth import public
-from api.openapi import document
+from api.openapi import document, page
 from api.services import services
 
 docs = Blueprint("docs", __name__, template_folder="templates")
 
-STYLE = Path(__file__).parent / "templates" / "docs.css"
-NOTHING_ELSE = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+# The caller writes the Host header: only what can be a host gets into the page.
+HOST = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-f:]+\](:\d+)?", re.ASCII | re.IGNORECASE)
 
 
 @docs.get("/docs")
 @public
 def show() -> Response:
-    """The page; rendered when first asked for."""
+    """The page, with the address it was requested at in its examples; rendered once."""
     pages = services().pages
     if docs.name not in pages:
         pages[docs.name] = _page()
-    page, policy = pages[docs.name]
-    response = Response(page, content_type="text/html; charset=utf-8")
-    response.headers["Content-Security-Policy"] = policy
-    response.headers["Referrer-Policy"] = "no-referrer"
-    return response
+    text: bytes = pages[docs.name]
+    if HOST.fullmatch(request.host):
+        text = text.replace(b"$HOST", request.host_url.rstrip("/").encode())
+    return page.respond(text)
 
 
-def _page() -> tuple[bytes, str]:
-    """The page, and the content security policy that allows its style sheet and nothing else."""
-    style = STYLE.read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = render_template(
+def _page() -> bytes:
+    catalogue = services().catalogue
+    configured = catalogue.configured()
+    return page.render(
         "docs.html",
         document=orjson.loads(document.rendered()),
-        style=style,
+        models=[(row, row.provider in configured) for row in catalogue.rows()],
         spans=_spans,
     )
-    return page.encode(), f"{NOTHING_ELSE}; style-src 'sha256-{digest}'"
 
 
 def _spans(text: str) -> list[tuple[bool, str]]:

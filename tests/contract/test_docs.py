@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import re
 from html.parser import HTMLParser
@@ -94,7 +95,40 @@ def test_it_has_every_operation_and_every_shape(client, page):
     assert document["components"]["schemas"].keys() <= set(page.all("id"))
     for operations in document["paths"].values():
         for operation in operations.values():
-            assert operation["x-codeSamples"][0]["source"] in page.text
+            source = operation["x-codeSamples"][0]["source"]
+            assert source.replace("$HOST", "http://localhost") in page.text
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000", "https://models.example.com", "http://[::1]:8000"]
+)
+def test_its_examples_call_the_address_it_was_asked_at(client, url):
+    text = client.get(f"{PREFIX}/docs", base_url=url).get_data(as_text=True)
+    assert f"curl -X POST {url}{PREFIX}/chat/completions" in text
+    assert f"<code>{url}{PREFIX}</code> for OpenAI" in text
+    assert f"<code>{url}/inference</code> for Anthropic" in text
+    assert "$HOST" not in text
+
+
+@pytest.mark.parametrize("host", ["<b>", 'a"b', "a b", "a'b", "a;b", "$HOST", "a/b", "a\\b"])
+def test_a_host_that_is_none_does_not_get_into_the_page(client, host):
+    response = client.get(f"{PREFIX}/docs", headers={"Host": host})
+    text = response.get_data(as_text=True)
+    assert response.status_code != 200 or f"curl -X POST $HOST{PREFIX}" in text
+    assert f"{host}{PREFIX}" not in text or host == "$HOST"
+
+
+def test_it_lists_the_models_and_whether_they_are_available(make_client, settings):
+    client = make_client(dataclasses.replace(settings, demo_models=False))
+    text = " ".join(Page(client.get(f"{PREFIX}/docs").get_data(as_text=True)).text.split())
+    assert "openai/gpt-4o-mini Chat. Available." in text
+    assert "openai/text-embedding-3-small Embeddings. Available." in text
+    assert (
+        "groq/* Any model of groq, by the name that it has there. "
+        "Not available: its provider is not configured." in text
+    )
+    assert "ollama/* Any model of ollama, by the name that it has there. Not available" in text
+    assert "demo/echo" not in text
 
 
 def test_texts_stay_texts(page):
