@@ -11,6 +11,7 @@ from api.http import errors, headers, not_found
 from api.http.health import health
 from api.messages.view import messages
 from api.models.view import models
+from api.openapi import home
 from api.openapi.docs import docs
 from api.openapi.document import openapi
 from api.responses.view import responses
@@ -33,6 +34,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     headers.register(app, settings.cors_allow_origins)
     for blueprint in (chat, messages, embeddings, models, responses, health, openapi, docs):
         app.register_blueprint(blueprint, url_prefix=PREFIX)
+    home.register(app, PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.check_config)
     return app

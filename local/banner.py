@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from urllib.parse import urljoin
 
 MESSAGES = [
     {"role": "system", "content": "You are a helpful assistant."},
@@ -25,7 +26,8 @@ def curl(base_url: str, key: str, model: str, *, stream: bool = False) -> str:
 def banner(base_url: str, key: str, model: str, notes: Sequence[str]) -> str:
     """The lines to print: where the service is, what is special, and two calls to paste."""
     rule = "-" * 78
-    lines = ["", rule, f"Ready: {base_url}   (Ctrl-C stops everything)", *notes, ""]
+    lines = ["", rule, f"Ready: {base_url}   (Ctrl-C stops everything)"]
+    lines += [f"Documentation: {urljoin(base_url, '/')}", *notes, ""]
     lines += ["An answer:", curl(base_url, key, model), ""]
     lines += ["A stream:", curl(base_url, key, model, stream=True), rule, ""]
     return "\n".join(lines) + "\n"

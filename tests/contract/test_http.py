@@ -85,7 +85,7 @@ def test_only_health_and_the_documentation_are_public(client):
     rules = client.application.url_map.iter_rules()
     public = {rule.rule for rule in rules if views[rule.endpoint].access == "public"}
     open_to_all = ("health", "health/ready", "openapi.json", "docs")
-    assert public == {f"{BASE}/{name}" for name in open_to_all}
+    assert public == {*(f"{BASE}/{name}" for name in open_to_all), "/", "/inference", BASE}
 
 
 # Health and models

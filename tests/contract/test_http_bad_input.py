@@ -103,7 +103,6 @@ def test_wrong_unknown_and_revoked_keys_are_told_the_same(client, redis, setting
 ADDRESSES = {
     "23 unknown": ("POST", "/inference/v1/nothing", 404, "unknown_url"),
     "23 no prefix": ("GET", "/v1/models", 404, "unknown_url"),
-    "23 root": ("GET", "/", 404, "unknown_url"),
     "23 slash at the end": ("POST", CHAT + "/", 404, "unknown_url"),
     "23 odd bytes": ("GET", "/inference/v1/%ff%00%0a", 404, "unknown_url"),
     "23 long": ("GET", "/" + "a" * 4_000, 404, "unknown_url"),

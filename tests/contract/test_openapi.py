@@ -181,9 +181,14 @@ def test_it_is_served_to_anyone_and_told_the_same_each_time(client):
     assert client.get(f"{PREFIX}/openapi.json").get_data() == first.get_data()
 
 
+def operations(app):
+    """The rules of the API: not those of the page at / and at the base URL."""
+    return [rule for rule in app.url_map.iter_rules() if rule.rule.startswith(f"{PREFIX}/")]
+
+
 def test_it_has_every_route_and_no_other(app, described):
     served = set()
-    for rule in app.url_map.iter_rules():
+    for rule in operations(app):
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
         served |= {f"{method} {path}" for method in rule.methods - {"HEAD", "OPTIONS"}}
     told = {
@@ -196,7 +201,7 @@ def test_it_has_every_route_and_no_other(app, described):
 
 
 def test_it_says_who_needs_a_key(app, described):
-    for rule in app.url_map.iter_rules():
+    for rule in operations(app):
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule).removeprefix(PREFIX)
         needs_key = app.view_functions[rule.endpoint].access == "key"
         for operation in described["paths"][path].values():
