@@ -7,13 +7,16 @@ LOCK := --quiet --generate-hashes --strip-extras --no-config \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types lock prices bench faults load soak guard
+.PHONY: help run key test check lint types lock prices bench faults load soak guard
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
 
 run: $(VENV)/.local ## Start everything here: Redis, web, worker and a local model
 	@$(BIN)/python -m local.run
+
+key: $(VENV)/.local ## Make another key for what make run runs: make key NAME=me
+	@$(BIN)/python -m local.key "$$NAME"
 
 test: $(VENV)/.dev ## Run the tests, all or those that ARGS chooses
 	@$(BIN)/python -m pytest $(ARGS)

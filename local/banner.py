@@ -27,7 +27,12 @@ def banner(base_url: str, key: str, model: str, notes: Sequence[str]) -> str:
     """The lines to print: where the service is, what is special, and two calls to paste."""
     rule = "-" * 78
     lines = ["", rule, f"Ready: {base_url}   (Ctrl-C stops everything)"]
-    lines += [f"Documentation: {urljoin(base_url, '/')}", *notes, ""]
+    lines += [
+        f"Documentation: {urljoin(base_url, '/')}",
+        "Another key: make key NAME=me",
+        *notes,
+        "",
+    ]
     lines += ["An answer:", curl(base_url, key, model), ""]
     lines += ["A stream:", curl(base_url, key, model, stream=True), rule, ""]
     return "\n".join(lines) + "\n"

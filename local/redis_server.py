@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+SOCKET = "redis.sock"
 MINIMUM = (7, 0)  # our scripts declare flags, which older servers refuse
 LONGEST_SOCKET = 100  # bytes; macOS takes 103 in a socket's path, Linux 107
 START_SECONDS = 60.0  # a large append-only file is read first
@@ -64,6 +65,12 @@ def _bundled_server() -> Path | None:
     return None
 
 
+def running_url(folder: Path) -> str | None:
+    """Where clients reach the server that runs on the data in `folder`; None: none runs."""
+    socket = (folder / SOCKET).resolve()
+    return _url(socket) if _ask(socket, b"PING").startswith(b"+PONG") else None
+
+
 class RedisServer:
     """A server with its data in `folder`, reachable through a unix socket only.
 
@@ -82,12 +89,12 @@ class RedisServer:
         self._persistent = persistent
         self._binary = binary
         self._lock: int | None = None
-        self._link = self.folder / "redis.sock"
+        self._link = self.folder / SOCKET
         self._socket = self._link
 
     @property
     def url(self) -> str:
-        return "unix://" + quote(str(self._socket))
+        return _url(self._socket)
 
     def start(self) -> Self:
         """Start the server and return once it answers. Raises RedisServerError if it does not."""
@@ -194,6 +201,10 @@ class RedisServer:
                 break
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
         raise RedisServerError(f"{process.args!r} did not start; {log} ends with:\n{tail}")
+
+
+def _url(path: Path) -> str:
+    return "unix://" + quote(str(path))
 
 
 def _ask(path: Path, command: bytes) -> bytes:

@@ -133,6 +133,11 @@ def answers(url: str) -> bool:
         return False
 
 
+def environment(file: Path) -> dict[str, str]:
+    """The settings in `file`, and those of the environment, which win. Raises EnvFileError."""
+    return {**read_env(file), **os.environ}
+
+
 def run(folder: Path, environ: Mapping[str, str], news: News) -> None:
     """Run everything until there is news, then end it.
 
@@ -204,7 +209,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     try:
-        run(arguments.data, {**read_env(arguments.env), **os.environ}, news)
+        run(arguments.data, environment(arguments.env), news)
     except (NotStarted, RedisServerError, ModelMissing, EnvFileError, ConfigurationError) as error:
         say(f"make run: {error}\n")
         return 1

@@ -45,6 +45,7 @@ def test_the_banner_holds_the_address_the_notes_and_both_lines() -> None:
 
     assert any(BASE in line and "Ready" in line for line in lines)
     assert "Documentation: http://127.0.0.1:8000/" in lines
+    assert "Another key: make key NAME=me" in lines
     assert "Port 8000 is taken." in lines
     assert curl(BASE, "key", "demo/echo") in lines
     assert curl(BASE, "key", "demo/echo", stream=True) in lines

@@ -50,6 +50,18 @@ def test_a_python_that_is_too_old_is_refused_with_advice(tmp_path: Path) -> None
     assert "Python 3.11 or later" in refused.stdout
 
 
+def test_make_key_passes_the_name_on_as_it_is(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nprintf '%s|' \"$@\"\n")
+    python.chmod(0o755)
+    installed = tmp_path / ".local"
+    rule = [f"VENV={tmp_path}", f"BIN={tmp_path}", f"--old-file={installed}"]
+
+    result = make("key", *rule, 'NAME=Zoë\'s "laptop"')
+
+    assert result.stdout == '-m|local.key|Zoë\'s "laptop"|'
+
+
 @pytest.mark.parametrize("file", REQUIREMENTS, ids=lambda file: file.name)
 def test_requirements_are_pinned_with_hashes_and_name_no_index(file: Path) -> None:
     text = file.read_text()
