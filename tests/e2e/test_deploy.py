@@ -127,7 +127,7 @@ def test_port_and_web_concurrency_are_honoured(tmp_path: Path) -> None:
 def healthy(port: int) -> bool:
     try:
         return requests.get(f"http://127.0.0.1:{port}/inference/v1/health", timeout=5).ok
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return False
 
 
