@@ -1,7 +1,6 @@
-"""All that a worker process writes to Redis about its calls, in order, through one connection.
+"""All that a worker process writes to Redis about its calls, in order, over one connection.
 
-What became ready while the last batch was on its way goes out as the next one: alone when there is
-little to do, hundreds at a time when there is much. A batch is kept until every reply is read.
+A batch is kept until every reply is read.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from typing import Any
 
 import gevent
 from gevent.event import Event as Signal
-from redis import Connection, Redis
 from redis.exceptions import (
+    DataError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -22,17 +21,17 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from gateway.queue import clients, commands, scripts
+from gateway.queue import commands
+from gateway.queue.batch_writer import BatchWriter
+from gateway.queue.clients import Command, DedicatedConnection
 from gateway.queue.protocol import PARTS, Event, Outcome
 
 log = logging.getLogger(__name__)
 
-Command = tuple[Any, ...]
-
 KEEP_SECONDS = 120.0  # how long a batch is tried before it is given up
 RETRY_SECONDS = 0.25
 BATCH_EVENTS = 256  # most events in one script call
-CALL_BYTES = 4_000_000  # unsent bytes at which a call's provider is read no further
+CALL_BYTES = 4_000_000  # unsent bytes of a call at which its provider is read no further
 
 LATER = (ReadOnlyError, OutOfMemoryError, NoScriptError)
 
@@ -71,31 +70,34 @@ class Sender:
 class Outbox:
     """The process' queue of writes, and the greenlet that carries them to Redis."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        self._connection: Connection | None = None
+    def __init__(self, connection: DedicatedConnection) -> None:
         self._senders: list[Sender] = []
         self._commands: list[Command] = []
-        self._ready, self._sent, self._idle = Signal(), Signal(), Signal()
-        self._idle.set()
+        self._sent = Signal()
+        self._writer = BatchWriter("outbox", connection, self._flush)
         self._greenlet: Any = None
 
     def start(self) -> None:
-        self._greenlet = gevent.spawn(self._run)
+        """Begin to write."""
+        self._greenlet = gevent.spawn(self._writer.run)
 
     def ready(self, sender: Sender) -> None:
-        """Send this call's unsent parts with the next batch."""
+        """Send the call's unsent parts with the next batch."""
         self._senders.append(sender)
-        self.wake()
+        self._writer.wake()
 
     def put(self, command: Command) -> None:
         """Send a command with the next batch, after its events."""
         self._commands.append(command)
-        self.wake()
+        self._writer.wake()
 
     def put_by(self, command: Command) -> None:
         """Send a command along with the next batch, whenever something else makes one."""
         self._commands.append(command)
+
+    def wake(self) -> None:
+        """Send everything that waits."""
+        self._writer.wake()
 
     def wait_sent(self) -> None:
         """Wait until the next batch has been taken."""
@@ -103,35 +105,30 @@ class Outbox:
         self._sent.wait()
 
     def settled(self, timeout: float) -> bool:
-        """Wait until everything is written; whether it was, in `timeout` seconds."""
-        return bool(self._idle.wait(timeout))
+        """Wait until everything is written; return whether it is after `timeout` seconds."""
+        return self._writer.wait_idle(timeout)
 
     def close(self, timeout: float) -> bool:
-        """Wait until everything is written, then stop; whether it was, in `timeout` seconds."""
+        """Wait until everything is written, then stop and close the connection to Redis.
+
+        Returns whether everything was written within `timeout` seconds.
+        """
         done = self.settled(timeout)
         if self._greenlet is not None:
             self._greenlet.kill()
+        self._writer.disconnect()
         return done
 
-    def disconnect(self) -> None:
-        """Close the connection to Redis."""
-        self._drop_connection()
-        self._redis.connection_pool.disconnect()
-
-    def wake(self) -> None:
-        """Send what there is."""
-        self._idle.clear()
-        self._ready.set()
-
-    def _run(self) -> None:
-        while True:
-            self._ready.wait()
-            self._ready.clear()
-            batch = self._take()
+    def _flush(self) -> None:
+        batch = self._take()
+        end = time.monotonic() + KEEP_SECONDS
+        while batch:
+            batch = self._attempt(batch)
             if batch:
-                self._write(batch)
-            if not self._ready.is_set():
-                self._idle.set()
+                if time.monotonic() > end:
+                    log.error("outbox: %d writes given up", len(batch))
+                    return
+                gevent.sleep(RETRY_SECONDS)
 
     def _take(self) -> list[Command]:
         senders, self._senders = self._senders, []
@@ -144,32 +141,17 @@ class Outbox:
         self._sent.set()
         return [*_emits(events), *queued]
 
-    def _write(self, batch: list[Command]) -> None:
-        """Write a batch for as long as it takes, at most KEEP_SECONDS."""
-        end = time.monotonic() + KEEP_SECONDS
-        while batch:
-            try:
-                batch = self._attempt(batch)
-            except RedisError as error:
-                # Which of the batch arrived is unknown. All of it goes again: events are numbered,
-                # and scripts answer the same when called twice. A Redis that is still loading its
-                # data counts as away too: redis-py drops the connection.
-                self._drop_connection()
-                log.warning("outbox: Redis is away (%s)", type(error).__name__)
-            if batch:
-                if time.monotonic() > end:
-                    log.error("outbox: %d writes given up", len(batch))
-                    return
-                gevent.sleep(RETRY_SECONDS)
-
     def _attempt(self, batch: list[Command]) -> list[Command]:
-        """Send a batch and read all its replies; returns what must be tried again."""
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = clients.take(self._redis)
-        replies = clients.round_trip(connection, batch)
-        if any(isinstance(reply, NoScriptError) for reply in replies):
-            clients.round_trip(connection, scripts.loads())
+        """Write a batch; return the commands that must be tried again."""
+        try:
+            replies = self._writer.write(batch)
+        except DataError:  # a command of ours cannot be encoded: another try would not help
+            raise
+        except (RedisError, OSError) as error:
+            # Nobody knows which commands ran. All are sent again: events are numbered, and scripts
+            # answer the same when run twice. A Redis that still loads its data is away too.
+            log.warning("outbox: Redis is away (%s)", type(error).__name__)
+            return batch
         again: list[Command] = []
         for command, reply in zip(batch, replies, strict=True):
             if isinstance(reply, LATER):
@@ -177,11 +159,6 @@ class Outbox:
             elif isinstance(reply, ResponseError):
                 log.error("outbox: a write was refused (%s)", type(reply).__name__)
         return again
-
-    def _drop_connection(self) -> None:
-        if self._connection is not None:
-            clients.give_back(self._redis, self._connection, broken=True)
-            self._connection = None
 
 
 def _emits(events: dict[str, list[bytes]]) -> Iterable[Command]:

@@ -1,7 +1,14 @@
 """The concurrent RQ worker: one process, up to a thousand calls at once.
 
-RQ's `BaseWorker` gives it its name, its registration and its records; the loop, the claims, the
+RQ's `BaseWorker` gives it its name, its registration and its records. The loop, the claims, the
 signals and the end of a job are its own, because RQ's run one job at a time.
+
+What it takes from RQ 3.0.0; `tests/unit/workers/test_worker.py` names what an update moves:
+
+  overridden  `work`                two loops in one process cannot share signals and connections
+              `connection_timeout`  RQ would make each read of the pool wait 15 s for Redis
+  used        `register_birth`, `register_death`, `heartbeat`, `set_state`, `key`,
+              `clean_worker_registry`, so that RQ's tools show the worker as one of their own
 """
 
 from __future__ import annotations
@@ -16,7 +23,6 @@ from typing import Any, cast
 import gevent
 from gevent.event import Event as Signal
 from gevent.pool import Pool
-from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from rq.serializers import JSONSerializer
 from rq.utils import now
@@ -32,8 +38,9 @@ from gateway.errors import (
 )
 from gateway.logs import where
 from gateway.memory import Collector
-from gateway.queue import clients, commands, keys
-from gateway.queue.lease import Lease
+from gateway.queue import clients, keys
+from gateway.queue.clients import DedicatedConnection
+from gateway.queue.lease import Lease, LostProcesses
 from gateway.queue.protocol import Outcome
 from gateway.settings import Settings
 from workers.breaker import Breakers
@@ -64,7 +71,7 @@ class Running:
 
 
 class CallWorker(BaseWorker):  # type: ignore[misc]
-    """A worker for the queue of calls; `work()` returns when it was told to stop."""
+    """A worker for the queue of calls."""
 
     def __init__(
         self, settings: Settings, runner: CallRunner, breakers: Breakers | None = None
@@ -82,8 +89,9 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         )
         self.pool = Pool(settings.worker_concurrency)
         self.lease = Lease(lambda: clients.commands(settings, 1), name, self.pool.size)
-        self.outbox = Outbox(clients.blocking(settings))
-        self.claims = Claims(self.connection, clients.blocking(settings), name, self._judge_until)
+        self.outbox = Outbox(DedicatedConnection(clients.blocking(settings)))
+        bell = DedicatedConnection(clients.blocking(settings))
+        self.claims = Claims(self.connection, bell, name, self._judge_until)
         self.runner = runner
         self.breakers = breakers or Breakers()
         self.breakers.share(self.outbox.put, self.connection)
@@ -91,22 +99,25 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self.cancelled: dict[str, int] = {}  # calls to stop, and how often they were looked for
         self.stopping = Signal()
         self.suspended = False
-        self._missing_webs: set[str] = set()
+        self._lost_webs = LostProcesses(self.connection, self.lease)
+        self._collector = Collector()
+        self._ticks = 0
 
-    def _set_connection(self, connection: Redis) -> Redis:
-        # RQ would raise the pool's read timeout to fit its own blocking pop, which is not used.
-        return connection
+    @property
+    def connection_timeout(self) -> int:
+        """RQ raises the pool's read timeout to this, to fit its blocking pop; none is used here."""
+        return 0
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Run calls until SIGTERM or SIGINT, then drain; whether every outcome was written."""
-        self._install_signal_handlers()
-        self._register()
+        """Run calls until SIGTERM or SIGINT, then drain; return whether all is written."""
+        self._handle_signals()
+        self.register()
         self.lease.start()
         self.outbox.start()
-        ticker = gevent.spawn(self._tick)
+        ticker = gevent.spawn(self._tick_for_ever)
         log.info("worker %s: ready for %d calls at once", self.name, self.pool.size)
         while not self.stopping.is_set():
-            self._take_calls()
+            self.take_calls()
         done = self._drain()
         ticker.kill()
         self._leave()
@@ -123,12 +134,13 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
     def _judge_until(self) -> float:
         return self.lease.redis_time(JUDGE_SECONDS) if self.lease.steady() else 0.0
 
-    def _install_signal_handlers(self) -> None:
+    def _handle_signals(self) -> None:
         # RQ's raise in whatever frame runs, and kill at the second signal; Heroku may send several.
         for number in (signal.SIGTERM, signal.SIGINT):
             gevent.signal_handler(number, self.stop)
 
-    def _register(self) -> None:
+    def register(self) -> None:
+        """Enter RQ's records; wait for Redis as long as it takes, or until `stop`."""
         while not self.stopping.is_set():
             try:
                 clean_worker_registry(self.queues[0])  # of workers that were killed
@@ -141,7 +153,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
                 self.stopping.wait(1)
 
-    def _take_calls(self) -> None:
+    def take_calls(self) -> None:
+        """Wait until there is a free slot and a call, about a second at most, and start calls."""
         self.pool.wait_available(timeout=TICK_SECONDS)
         slots = self.pool.free_count()
         if not slots or self.suspended:
@@ -155,7 +168,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 self._end_both(each)
                 continue
             running = self.running[each.call_id] = Running(each)
-            running.greenlet = self.pool.spawn(self._run, running)
+            running.greenlet = self.pool.spawn(self.run_call, running)
         # Their requests go out before the bell is waited for again; twice, because what these
         # greenlets wake (the outbox, for an answer that is there at once) is to have its turn too.
         gevent.sleep(0)
@@ -174,7 +187,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         sender.finish(self.name, Outcome(error=ReplyLost()), 0)
         self._stop_call(again.call_id, ReplyLost())
 
-    def _run(self, running: Running) -> None:
+    def run_call(self, running: Running) -> None:
+        """Run one call of `running` to its end, and send its outcome."""
         running.started, claimed = True, running.claimed
         sender = Sender(self.outbox, claimed.call_id, claimed.claim, claimed.web)
         timeout = gevent.Timeout(claimed.budget, StopCall(DeadlineExceeded()))
@@ -196,26 +210,29 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         worked = int((time.monotonic() - claimed.claimed_at) * 1000)
         sender.finish(self.name, outcome, worked)
 
-    def _tick(self) -> None:
-        collector = Collector()
-        count = 0
+    def _tick_for_ever(self) -> None:
         while True:
-            try:
-                self._obey_cancels()
-                self._cancel_for_dead_webs()
-                if count % RECORDS_EVERY == 0:
-                    self._renew_records()
-                    self._learn_breakers()
-                count += 1
-            except RedisError as error:
-                log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
-            except Exception as error:
-                # Without this greenlet no call could be cancelled any more: it must go on.
-                log.error("worker %s: %s at %s", self.name, type(error).__name__, where(error))
-            collector.tick(busy=bool(self.running))
+            self.tick()
             gevent.sleep(TICK_SECONDS)
 
-    def _obey_cancels(self) -> None:
+    def tick(self) -> None:
+        """Do everything that is due twice a second; failures are logged."""
+        try:
+            self.stop_cancelled_calls()
+            self.stop_calls_of_lost_webs()
+            if self._ticks % RECORDS_EVERY == 0:
+                self.renew_records()
+                self.learn_breakers()
+            self._ticks += 1
+        except RedisError as error:
+            log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
+        except Exception as error:
+            # Without this greenlet no call could be cancelled any more: it must go on.
+            log.error("worker %s: %s at %s", self.name, type(error).__name__, where(error))
+        self._collector.tick(busy=bool(self.running))
+
+    def stop_cancelled_calls(self) -> None:
+        """Stop the calls that were given up. Raises RedisError."""
         key = keys.cancel(self.name)
         named = {member.decode() for member in self.connection.smembers(key)}
         # One that is not running yet may be in a claim whose reply is still on its way: it is kept
@@ -227,19 +244,15 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             if call_id in self.running or looks > CANCEL_LOOKS:
                 self.outbox.put(("SREM", key, call_id))
 
-    def _cancel_for_dead_webs(self) -> None:
-        """Stop the calls of web processes whose lease was absent twice running."""
-        webs = sorted({running.claimed.web for running in self.running.values()})
-        alive = commands.alive(self.connection, webs)
-        missing = {web for web, lives in zip(webs, alive, strict=True) if not lives}
-        if self.lease.steady():
-            dead = missing & self._missing_webs
-            for call_id, running in list(self.running.items()):
-                if running.claimed.web in dead:
-                    self._stop_call(call_id, CallCancelled())
-        self._missing_webs = missing
+    def stop_calls_of_lost_webs(self) -> None:
+        """Stop the calls of web processes that are lost; call it every tick. Raises RedisError."""
+        lost = self._lost_webs.look(running.claimed.web for running in self.running.values())
+        for call_id, running in list(self.running.items()):
+            if running.claimed.web in lost:
+                self._stop_call(call_id, CallCancelled())
 
-    def _renew_records(self) -> None:
+    def renew_records(self) -> None:
+        """Renew RQ's record of this worker and trim its registries. Raises RedisError."""
         self.outbox.wake()
         if not self.connection.exists(self.key):  # Redis was emptied
             self.register_birth()
@@ -252,7 +265,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             pipeline.exists("rq:suspended")
             self.suspended = bool(pipeline.execute()[-1])
 
-    def _learn_breakers(self) -> None:
+    def learn_breakers(self) -> None:
+        """Read which routes other workers have seen fail. Raises RedisError."""
         now = self.lease.redis_time(0)
         if not now:
             return

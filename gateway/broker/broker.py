@@ -23,6 +23,7 @@ from gateway.errors import (
     WorkerStopped,
 )
 from gateway.queue import clients, commands, keys
+from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease
 from gateway.queue.protocol import CallSpec, Event
 from gateway.settings import Settings
@@ -34,7 +35,10 @@ CANCEL_RETRY_SECONDS = 0.5
 
 
 class Broker:
-    """Sends calls to the queue and brings their answers to the requests that wait for them."""
+    """Sends calls to the queue and brings their answers to the requests that wait for them.
+
+    Create one in each process that submits calls. `redis` is for short commands.
+    """
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.settings = settings
@@ -44,30 +48,32 @@ class Broker:
         self.draining = False
         self.backlog = Backlog()
         self.buffers = Buffers()
-        self._started = False
-        self._lease = Lease(lambda: clients.commands(settings, 1), self.web)
-        self._submitter = Submitter(
-            clients.commands(settings, 1), self._cancel, self.backlog.seconds
+        self.started = False
+        self.lease = Lease(lambda: clients.commands(settings, 1), self.web)
+        self.submitter = Submitter(
+            DedicatedConnection(clients.commands(settings, 1)), self._cancel, self.backlog.seconds
         )
-        self._reader = InboxReader(clients.blocking(settings), self.web, self._on_event)
-        self._monitor = Monitor(
-            redis, self.web, self._lease, self.pending_calls, self._reader, settings, self.backlog
+        self.reader = InboxReader(
+            DedicatedConnection(clients.blocking(settings)), self.web, self.deliver
+        )
+        self.monitor = Monitor(
+            redis, self.web, self.lease, self.pending_calls, self.reader, settings, self.backlog
         )
 
     def start(self) -> None:
-        """Begin to live: lease, reader and monitor. Called again it does nothing."""
-        if not self._started:
-            self._started = True
-            self._lease.start()
-            gevent.spawn(self._submitter.run)
-            gevent.spawn(self._reader.run)
-            gevent.spawn(self._monitor.run)
+        """Start the lease, the submitter, the inbox reader and the monitor, unless started."""
+        if not self.started:
+            self.started = True
+            self.lease.start()
+            gevent.spawn(self.submitter.run)
+            gevent.spawn(self.reader.run)
+            gevent.spawn(self.monitor.run)
 
     def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
         """Queue a call that may live `budget` seconds; pass the result to `leave` in the end.
 
-        Raises ShuttingDown and Overloaded. A refusal by Redis ends the call with Overloaded,
-        QueueUnavailable, or AuthenticationFailed for a key that was revoked a moment ago.
+        Raises ShuttingDown and Overloaded. Where Redis refuses the call, the pending call ends with
+        Overloaded, QueueUnavailable, or AuthenticationFailed for a key that was just revoked.
         """
         self.start()
         if self.draining:
@@ -76,15 +82,15 @@ class Broker:
             raise Overloaded(retry_after=self.backlog.seconds())
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
         self.pending_calls[spec.call_id] = pending
-        expiry = self._lease.redis_time(clients.IMPATIENT_SECONDS)
+        expiry = self.lease.redis_time(clients.IMPATIENT_SECONDS)
         command = commands.submit_command(
             self.settings, spec, body, key.public_id, key.hmac, budget, expiry
         )
-        self._submitter.put(Submission(command, pending, key))
+        self.submitter.put(Submission(command, pending, key))
         return pending
 
     def leave(self, pending: PendingCall) -> None:
-        """The request has its answer, or has gone: forget the call, and stop it if it runs."""
+        """Forget a call whose request has ended, and stop it if it still runs."""
         if self.pending_calls.pop(pending.call_id, None) is None:
             return
         pending.drop()
@@ -93,12 +99,12 @@ class Broker:
             self._cancel(pending)
         else:
             self.backlog.ended(pending.outcome)
-            self._monitor.delivered.append(pending.call_id)
+            self.monitor.delivered.append(pending.call_id)
 
     def abandon(self, pending: PendingCall) -> None:
-        """The client has gone: end the call, and have its worker stop it.
+        """End a call whose client has gone, and have its worker stop it.
 
-        Its outcome is left to be read: nobody else tells what it has used.
+        Its outcome stays in Redis: only there stands what the call has used.
         """
         if pending.outcome is None:
             self.pending_calls.pop(pending.call_id, None)
@@ -110,18 +116,19 @@ class Broker:
         self.draining = True
 
     def end_all(self) -> None:
-        """End every call that still waits: queued ones may be sent again, started ones not."""
+        """End all calls that wait. Clients may send queued calls again, but not started ones."""
         jobs = [gevent.spawn(self._end, pending) for pending in list(self.pending_calls.values())]
         gevent.joinall(jobs, timeout=0.5)
         for pending in list(self.pending_calls.values()):
             pending.fail(WorkerStopped())
 
     def close(self) -> None:
-        """Give up the lease, last of all."""
-        if self._started:
-            self._lease.release()
+        """Give up the lease. Call it last."""
+        if self.started:
+            self.lease.release()
 
-    def _on_event(self, event: Event) -> None:
+    def deliver(self, event: Event) -> None:
+        """Pass an event to the call that waits for it, if one does."""
         pending = self.pending_calls.get(event.call_id)
         if pending is not None:
             pending.offer(event)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from redis import Connection, Redis
 from redis.exceptions import RedisError, ResponseError
 
 from gateway.queue import clients, keys
+from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import Event, ProtocolError
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,15 @@ BEGINNING = b"0-0"
 
 
 class InboxReader:
-    """Reads entries, many at a time, and passes each on; survives every loss of Redis."""
+    """Reads the entries of one inbox, many at a time, and passes each event to `on_event`.
 
-    def __init__(self, redis: Redis, web: str, on_event: Callable[[Event], None]) -> None:
-        self._redis = redis
+    It outlives every loss of Redis, and then goes on with the entry after the last one it read.
+    """
+
+    def __init__(
+        self, connection: DedicatedConnection, web: str, on_event: Callable[[Event], None]
+    ) -> None:
+        self._connection = connection
         self._key = keys.inbox(web)
         self._on_event = on_event
         self.last = BEGINNING  # id of the last entry read: what may be trimmed
@@ -36,45 +41,38 @@ class InboxReader:
         """Read for ever."""
         while True:
             try:
-                connection = clients.take(self._redis)
-            except RedisError:
-                gevent.sleep(RETRY_SECONDS)
-                continue
-            try:
-                self._resume(connection)
+                self._resume()
                 self._reads_since = time.monotonic()
                 while True:
-                    self._read(connection)
+                    self._read()
             except RedisError as error:
                 log.warning("inbox: Redis is away (%s)", type(error).__name__)
                 gevent.sleep(RETRY_SECONDS)
             finally:
                 self._reads_since = None
-                clients.give_back(self._redis, connection, broken=True)
+                self._connection.disconnect()
 
     def reads_for(self, seconds: float) -> bool:
-        """Whether it has read without a failure for so long."""
+        """Return whether the reader has read without a failure for that long."""
         since = self._reads_since
         return since is not None and time.monotonic() - since >= seconds
 
-    def _resume(self, connection: Connection) -> None:
+    def _resume(self) -> None:
         """Find where to go on: a stream made anew under an older clock would never reach `last`."""
-        connection.send_command("XINFO", "STREAM", self._key)
         try:
-            info = connection.read_response()
+            info = self._connection.execute("XINFO", "STREAM", self._key)
         except ResponseError:  # no such stream
             self.last = BEGINNING
             return
-        facts: dict[bytes, Any] = dict(zip(info[::2], info[1::2], strict=True))
-        if _order(facts[b"last-generated-id"]) < _order(self.last):
+        fields: dict[bytes, Any] = dict(zip(info[::2], info[1::2], strict=True))
+        if _order(fields[b"last-generated-id"]) < _order(self.last):
             self.last = BEGINNING
 
-    def _read(self, connection: Connection) -> None:
+    def _read(self) -> None:
         block = int(clients.BLOCK_SECONDS * 1000)
-        connection.send_command(
+        reply = self._connection.execute(
             "XREAD", "COUNT", READ_EVENTS, "BLOCK", block, "STREAMS", self._key, self.last
         )
-        reply = connection.read_response()
         for count, (entry_id, fields) in enumerate(reply[0][1] if reply else (), 1):
             self.last = entry_id
             self._deliver(fields)

@@ -21,7 +21,7 @@ from gateway.errors import DeadlineExceeded, GatewayError, JobLost, NoWorkers, R
 from gateway.memory import Collector
 from gateway.queue import commands, keys
 from gateway.queue.commands import JobState
-from gateway.queue.lease import Lease
+from gateway.queue.lease import Lease, LostProcesses
 from gateway.queue.protocol import Outcome
 from gateway.settings import Settings
 
@@ -51,36 +51,41 @@ class Monitor:
         backlog: Backlog,
     ) -> None:
         self.delivered: list[str] = []  # calls whose outcome may be removed
-        self._redis, self._web, self._lease = redis, web, lease
+        self._redis, self._web = redis, web
         self._pending_calls, self._reader, self._settings = pending_calls, reader, settings
         self._backlog = backlog
-        self._missing: set[str] = set()
+        self._lost_workers = LostProcesses(redis, lease)
+        self._collector = Collector()
+        self._ticks = 0
 
     def run(self) -> None:
-        """Watch for ever."""
-        collector = Collector()
-        tick = 0
+        """Tick every TICK_SECONDS, for ever."""
         while True:
             gevent.sleep(TICK_SECONDS)
-            tick += 1
-            self._look_at_clock()
-            collector.tick(busy=bool(self._pending_calls))
-            try:
-                self._find_workers()
-                self._watch_workers()
-                if tick % TRIM_EVERY == 0:
-                    self._tidy()
-                if tick % SWEEP_EVERY == 0:
-                    self._sweep()
-                if tick % LOOK_EVERY == 0 and self._backlog.wanted:
-                    self._backlog.look(self._redis)
-            except RedisError as error:
-                log.warning("monitor: Redis is away (%s)", type(error).__name__)
-            except Exception as error:
-                # Without this greenlet a lost worker would hang its callers: it must go on.
-                log.error("monitor: %s", type(error).__name__, exc_info=True)
+            self.tick()
 
-    def _look_at_clock(self) -> None:
+    def tick(self) -> None:
+        """Do everything that is due; failures are logged."""
+        self._ticks += 1
+        self.check_deadlines()
+        self._collector.tick(busy=bool(self._pending_calls))
+        try:
+            self.find_workers()
+            self.end_lost_calls()
+            if self._ticks % TRIM_EVERY == 0:
+                self.tidy()
+            if self._ticks % SWEEP_EVERY == 0:
+                self.sweep()
+            if self._ticks % LOOK_EVERY == 0 and self._backlog.wanted:
+                self._backlog.look(self._redis)
+        except RedisError as error:
+            log.warning("monitor: Redis is away (%s)", type(error).__name__)
+        except Exception as error:
+            # Without this greenlet a lost worker would hang its callers: it must go on.
+            log.error("monitor: %s", type(error).__name__, exc_info=True)
+
+    def check_deadlines(self) -> None:
+        """Nudge the calls that asked for it, and end those that are overdue. Needs no Redis."""
         now = time.monotonic()
         for pending in list(self._pending_calls.values()):
             if pending.nudge_at is not None and now >= pending.nudge_at:
@@ -89,8 +94,8 @@ class Monitor:
                 pending.fail(DeadlineExceeded())
                 gevent.spawn(_cancel_quietly, self._redis, pending.call_id)
 
-    def _find_workers(self) -> None:
-        """Ask once where a call runs that takes longer than a tick."""
+    def find_workers(self) -> None:
+        """Ask Redis where the calls run that take longer than a tick. Raises RedisError."""
         since = time.monotonic() - TICK_SECONDS
         waiting = [w for w in self._waiting() if not w.worker and w.since < since]
         for start in range(0, len(waiting), SWEEP_BATCH):
@@ -100,24 +105,16 @@ class Monitor:
                 if state.status == "started":
                     pending.started(state.worker, state.claim)
 
-    def _waiting(self) -> list[PendingCall]:
-        return [w for w in self._pending_calls.values() if w.submitted and w.outcome is None]
+    def end_lost_calls(self) -> None:
+        """End the calls of workers that are lost; call it every tick. Raises RedisError."""
+        workers = {pending.worker for pending in self._pending_calls.values() if pending.worker}
+        lost = self._lost_workers.look(workers)
+        for pending in list(self._pending_calls.values()):
+            if pending.worker in lost:
+                self._settle(pending, WorkerLost())
 
-    def _watch_workers(self) -> None:
-        """Twice running without a lease, while this process' own is steady: a worker is lost."""
-        workers = sorted(
-            {pending.worker for pending in self._pending_calls.values() if pending.worker}
-        )
-        alive = commands.alive(self._redis, workers)
-        missing = {name for name, lives in zip(workers, alive, strict=True) if not lives}
-        if self._lease.steady():
-            lost = missing & self._missing
-            for pending in list(self._pending_calls.values()):
-                if pending.worker in lost:
-                    self._settle(pending, WorkerLost())
-        self._missing = missing
-
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
+        """Remove delivered outcomes and inbox entries that were read. Raises RedisError."""
         delivered, self.delivered = self.delivered, []
         inbox = keys.inbox(self._web)
         try:
@@ -133,10 +130,14 @@ class Monitor:
             self.delivered += delivered
             raise
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
+        """Compare all waiting calls with what Redis knows of them. Raises RedisError."""
         waiting = self._waiting()
         for start in range(0, len(waiting), SWEEP_BATCH):
             self._sweep_batch(waiting[start : start + SWEEP_BATCH])
+
+    def _waiting(self) -> list[PendingCall]:
+        return [w for w in self._pending_calls.values() if w.submitted and w.outcome is None]
 
     def _sweep_batch(self, pending_calls: list[PendingCall]) -> None:
         states = commands.states(self._redis, [pending.call_id for pending in pending_calls])

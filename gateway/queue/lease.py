@@ -1,30 +1,34 @@
 """Liveness: each process renews a key of its own, and others take its absence for death.
 
-The renewing is done by a native thread with its own connection, so that a busy event loop is not a
-dead process; one that has not turned for LOOP_SECONDS is.
+A native thread with its own connection renews the key, so that a process with a busy event loop
+counts as alive. A process whose event loop has not turned for LOOP_SECONDS counts as dead.
+
+Time is Redis' clock (`TIME`) wherever two processes compare it. Each renewal reads it, so
+`Lease.redis_time` needs no round trip; it is as exact as half of that renewal's round trip.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gevent
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway.queue import keys
+from gateway.queue import commands, keys
 
-RENEW_SECONDS = 0.3  # less than between two looks: a lease lost with the rest of Redis is back
-LOOP_SECONDS = 10.0  # without a turn of the event loop: no longer alive
+# Shorter than the 0.5 s between two looks of LostProcesses: a lease that Redis lost is back then.
+RENEW_SECONDS = 0.3
+LOOP_SECONDS = 10.0  # without a turn of the event loop: the process is no longer alive
 STEADY_SECONDS = 4.0  # of own renewals, before the absence of others means anything
 
 
 class Lease:
-    """This process' lease; `connect` makes a client for it alone.
+    """This process' lease. `connect` makes a client that only the lease uses.
 
-    `slots` is how many calls the process takes at once, which others read there.
+    `slots` is how many calls the process takes at once; other processes read it in the lease.
     """
 
     def __init__(self, connect: Callable[[], Redis], process: str, slots: int = 0) -> None:
@@ -40,55 +44,18 @@ class Lease:
         self._ticker: Any = None
 
     def start(self) -> None:
-        """Take the lease; returns once Redis has it or has failed to answer."""
+        """Take the lease; return once Redis has it or has failed to answer."""
         redis = self._connect()
-        self._renew(redis)
+        self.renew(redis)
         redis.connection_pool.disconnect()
         self._ticker = gevent.spawn(self._tick)
         self._thread = gevent.get_hub().threadpool.spawn(self._run)
 
-    def steady(self) -> bool:
-        """Whether this process has renewed for STEADY_SECONDS without a gap until now.
+    def renew(self, redis: Redis) -> None:
+        """Renew the lease for LEASE_MS and read Redis' clock, in one round trip.
 
-        Only then does the absence of another lease tell of a death: Redis was not away.
+        Where Redis does not answer, the lease is no longer steady.
         """
-        now = time.monotonic()
-        return (
-            self._steady_since is not None
-            and now - self._steady_since >= STEADY_SECONDS
-            and now - self._renewed < 3 * RENEW_SECONDS
-        )
-
-    def redis_time(self, seconds: float) -> float:
-        """What Redis' clock, seconds since 1970, will show in `seconds`; 0 where not known."""
-        return time.monotonic() + self._clock + seconds if self._clock else 0.0
-
-    def release(self) -> None:
-        """Give the lease up; waits at most two seconds for Redis."""
-        self._stopping = True
-        if self._ticker is not None:
-            self._ticker.kill(block=False)
-        if self._thread is not None:
-            self._thread.wait(timeout=2)
-
-    def _tick(self) -> None:
-        while True:
-            self._loop_turned = time.monotonic()
-            gevent.sleep(RENEW_SECONDS)
-
-    def _run(self) -> None:
-        redis = self._connect()  # a gevent socket belongs to the thread that made it
-        while not self._stopping:
-            time.sleep(RENEW_SECONDS)
-            if time.monotonic() - self._loop_turned < LOOP_SECONDS:
-                self._renew(redis)
-        try:
-            redis.delete(keys.lease(self.process))
-        except RedisError:
-            pass  # it expires by itself
-        redis.connection_pool.disconnect()
-
-    def _renew(self, redis: Redis) -> None:
         now = time.monotonic()
         try:
             with redis.pipeline(transaction=False) as pipeline:
@@ -102,3 +69,68 @@ class Lease:
         if self._steady_since is None or now - self._renewed > keys.LEASE_MS / 1000:
             self._steady_since = now
         self._renewed = now
+
+    def steady(self) -> bool:
+        """Return whether this process has renewed for STEADY_SECONDS without a gap until now.
+
+        Only then does the absence of another lease mean a death: Redis was not away.
+        """
+        now = time.monotonic()
+        return (
+            self._steady_since is not None
+            and now - self._steady_since >= STEADY_SECONDS
+            and now - self._renewed < 3 * RENEW_SECONDS
+        )
+
+    def redis_time(self, seconds: float) -> float:
+        """Return what Redis' clock will show in `seconds`, in seconds since 1970; 0 if unknown."""
+        return time.monotonic() + self._clock + seconds if self._clock else 0.0
+
+    def release(self) -> bool:
+        """Give the lease up; wait at most two seconds for Redis.
+
+        Returns whether the renewing has ended.
+        """
+        self._stopping = True
+        if self._ticker is not None:
+            self._ticker.kill(block=False)
+        if self._thread is not None:
+            self._thread.wait(timeout=2)
+        return self._thread is None or bool(self._thread.ready())
+
+    def _tick(self) -> None:
+        while True:
+            self._loop_turned = time.monotonic()
+            gevent.sleep(RENEW_SECONDS)
+
+    def _run(self) -> None:
+        redis = self._connect()  # a gevent socket belongs to the thread that made it
+        while not self._stopping:
+            time.sleep(RENEW_SECONDS)
+            if time.monotonic() - self._loop_turned < LOOP_SECONDS:
+                self.renew(redis)
+        try:
+            redis.delete(keys.lease(self.process))
+        except RedisError:
+            pass  # it expires by itself
+        redis.connection_pool.disconnect()
+
+
+class LostProcesses:
+    """Finds out which processes are lost: without a lease at two looks running.
+
+    Nobody is lost while this process' own `lease` is not steady: Redis may have been away.
+    """
+
+    def __init__(self, redis: Redis, lease: Lease) -> None:
+        self._redis, self._lease = redis, lease
+        self._absent: set[str] = set()
+
+    def look(self, processes: Iterable[str]) -> set[str]:
+        """Return which of these processes are lost; call it twice a second. Raises RedisError."""
+        names = sorted(set(processes))
+        alive = commands.alive(self._redis, names)
+        absent = {name for name, lives in zip(names, alive, strict=True) if not lives}
+        lost = absent & self._absent if self._lease.steady() else set()
+        self._absent = absent
+        return lost

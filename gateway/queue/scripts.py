@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redis import Connection, Redis
+from redis import Redis
 from redis.exceptions import NoScriptError
 
-from gateway.queue import clients
+from gateway.queue.clients import Command, DedicatedConnection
 
 LUA = Path(__file__).parent / "lua"
 
@@ -22,15 +22,15 @@ class Script:
     text: bytes
     sha: str
 
-    def command(self, keys: list[Any], args: list[Any]) -> tuple[Any, ...]:
-        """The EVALSHA command, for a pipeline."""
+    def command(self, keys: list[Any], args: list[Any]) -> Command:
+        """Return the EVALSHA command, for a batch."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args)
 
     def __call__(self, redis: Redis, keys: list[Any], args: list[Any]) -> Any:
-        """Run it; where Redis does not know it (a restart, SCRIPT FLUSH) all scripts are loaded.
+        """Run the script and return its reply. Raises RedisError.
 
-        All, not one: a pipeline of two scripts of which Redis knows the second only would run
-        them in the wrong order.
+        If Redis does not know it (after a restart or SCRIPT FLUSH), all scripts are loaded: a
+        batch of two scripts of which Redis knows only the second would run in the wrong order.
         """
         return run(redis, self.command(keys, args))
 
@@ -49,32 +49,35 @@ BREAKER = _load("breaker")
 ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER)
 
 
-def loads() -> list[tuple[Any, ...]]:
-    """The commands that make every script known to Redis."""
+def load_commands() -> list[Command]:
+    """Return the commands that make every script known to Redis."""
     return [("SCRIPT", "LOAD", script.text) for script in ALL]
 
 
-def run_all(connection: Connection, commands: list[tuple[Any, ...]]) -> list[Any]:
-    """The reply to each script's command; scripts that Redis does not know are loaded first.
+def run_all(connection: DedicatedConnection, commands: list[Command]) -> list[Any]:
+    """Run the commands of scripts and return the reply to each.
 
-    Raises ConnectionError and TimeoutError; another refusal of a command is its reply.
+    Scripts that Redis does not know are loaded, and their commands run in a second round trip.
+    The reply to a command that Redis refuses is its ResponseError. Raises ConnectionError and
+    TimeoutError: some of the commands may have run then.
     """
-    replies = clients.round_trip(connection, commands)
+    replies = connection.round_trip(commands)
     unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
     if unknown:
-        again = [*loads(), *(commands[i] for i in unknown)]
-        for i, reply in zip(
-            unknown, clients.round_trip(connection, again)[len(ALL) :], strict=True
-        ):
+        again = [*load_commands(), *(commands[i] for i in unknown)]
+        for i, reply in zip(unknown, connection.round_trip(again)[len(ALL) :], strict=True):
             replies[i] = reply
     return replies
 
 
-def run(redis: Redis, command: tuple[Any, ...]) -> Any:
-    """Run a script's command, loading the scripts where Redis does not know them."""
+def run(redis: Redis, command: Command) -> Any:
+    """Run a script's command and return its reply; load the scripts if Redis does not know them.
+
+    Raises RedisError.
+    """
     try:
         return redis.execute_command(*command)
     except NoScriptError:
-        for load in loads():
+        for load in load_commands():
             redis.execute_command(*load)
         return redis.execute_command(*command)

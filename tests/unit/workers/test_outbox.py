@@ -11,6 +11,7 @@ import pytest
 from redis import Redis
 
 from gateway.queue import clients, keys
+from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import OUTCOME, PARTS, Event, Outcome
 from gateway.settings import Settings
 from local.redis_server import RedisServer
@@ -21,11 +22,10 @@ WEB = "web-1"
 
 @pytest.fixture
 def outbox(settings: Settings) -> Iterator[Outbox]:
-    made = Outbox(clients.blocking(settings))
+    made = Outbox(DedicatedConnection(clients.blocking(settings)))
     made.start()
     yield made
     made.close(0)
-    made.disconnect()
 
 
 def events(redis: Redis) -> list[Event]:
@@ -90,7 +90,7 @@ def test_a_write_that_redis_refuses_for_good_does_not_hold_up_the_next(
 def test_answers_are_kept_while_redis_is_away(tmp_path: Path, settings: Settings) -> None:
     with RedisServer(tmp_path) as server:
         theirs = replace(settings, redis_url=server.url)
-        outbox = Outbox(clients.blocking(theirs))
+        outbox = Outbox(DedicatedConnection(clients.blocking(theirs)))
         outbox.start()
         sender = Sender(outbox, "a" * 32, "claim", WEB)
         sender.send(b'{"n":1}')
@@ -105,7 +105,17 @@ def test_answers_are_kept_while_redis_is_away(tmp_path: Path, settings: Settings
             numbers = [event.number for event in events(redis)]
         assert sorted(set(numbers)) == [1, 2, 3]
         outbox.close(0)
-        outbox.disconnect()
+
+
+def test_a_fault_of_ours_does_not_end_the_outbox(
+    redis: Redis, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    outbox.put(("SET", object(), b"redis-py cannot encode this"))
+    assert outbox.settled(5)
+    assert "outbox: DataError" in caplog.text
+    Sender(outbox, "a" * 32, "claim", WEB).send(b"{}")
+    assert outbox.settled(5)
+    assert len(events(redis)) == 1
 
 
 def test_a_call_waits_when_too_much_of_it_is_unsent(redis: Redis, outbox: Outbox) -> None:

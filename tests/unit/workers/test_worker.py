@@ -45,8 +45,7 @@ def worker(redis: Redis, settings: Settings, runner: FakeRunner) -> Iterator[Cal
     yield made
     made.pool.kill()
     made.outbox.close(0)
-    made.outbox.disconnect()
-    made.claims._bell.connection_pool.disconnect()
+    made.claims.interrupt()
     made.connection.connection_pool.disconnect()
 
 
@@ -58,7 +57,7 @@ def claimed(budget: float = 60) -> Claimed:
 
 def run(worker: CallWorker, call: Claimed) -> Outcome:
     running = worker.running[call.call_id] = Running(call)
-    running.greenlet = worker.pool.spawn(worker._run, running)
+    running.greenlet = worker.pool.spawn(worker.run_call, running)
     return outcome(worker, call)
 
 
@@ -75,7 +74,7 @@ def test_a_second_try_to_register_finds_its_own_record_and_goes_on(
     redis: Redis, worker: CallWorker
 ) -> None:
     worker.register_birth()  # and the reply was lost
-    worker._register()
+    worker.register()
     assert redis.smembers(keys.RQ_WORKERS) == {worker.key.encode()}
     assert redis.hget(worker.key, "state") == b"idle"
 
@@ -115,10 +114,10 @@ def test_a_running_call_is_stopped_and_forgotten(
     runner.hang = True
     call = claimed()
     running = worker.running[call.call_id] = Running(call)
-    running.greenlet = worker.pool.spawn(worker._run, running)
+    running.greenlet = worker.pool.spawn(worker.run_call, running)
     gevent.sleep(0)
     redis.sadd(keys.cancel(worker.name), call.call_id)
-    worker._obey_cancels()
+    worker.stop_cancelled_calls()
     error = outcome(worker, call).error
     assert error is not None
     assert error.code == "client_closed_request"
@@ -130,7 +129,7 @@ def test_a_call_cancelled_before_its_claim_was_read_is_not_begun(
 ) -> None:
     call = claimed()
     redis.sadd(keys.cancel(worker.name), call.call_id)
-    worker._obey_cancels()
+    worker.stop_cancelled_calls()
     error = run(worker, call).error
     assert error is not None
     assert error.code == "client_closed_request"
@@ -142,9 +141,9 @@ def test_a_cancel_of_a_call_that_never_comes_is_dropped_after_a_while(
 ) -> None:
     redis.sadd(keys.cancel(worker.name), "nobody")
     for _ in range(CANCEL_LOOKS):
-        worker._obey_cancels()
+        worker.stop_cancelled_calls()
     assert redis.scard(keys.cancel(worker.name)) == 1
-    worker._obey_cancels()
+    worker.stop_cancelled_calls()
     assert worker.outbox.settled(10)
     assert redis.scard(keys.cancel(worker.name)) == 0
 
@@ -155,8 +154,8 @@ def test_a_call_that_runs_is_not_begun_a_second_time(
     runner.hang = True
     call = claimed()
     monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: [call])
-    worker._take_calls()
-    worker._take_calls()
+    worker.take_calls()
+    worker.take_calls()
     gevent.sleep(0)
     assert runner.ran == [call.call_id]
 
@@ -172,8 +171,8 @@ def test_a_running_call_that_is_handed_out_again_ends_at_once(
     job = {"status": "started", "claim": "another"}  # as the second claim leaves it
     redis.hset(keys.job(call.call_id), mapping=job)
     redis.zadd(keys.RQ_STARTED, {f"{call.call_id}:another": 9_999_999_999})
-    worker._take_calls()
-    worker._take_calls()
+    worker.take_calls()
+    worker.take_calls()
     error = outcome(worker, call).error
     assert error is not None
     assert error.code == "reply_lost"
@@ -188,26 +187,26 @@ def test_the_calls_of_a_web_process_without_a_lease_are_stopped_at_the_second_lo
     runner.hang = True
     call = claimed()
     running = worker.running[call.call_id] = Running(call)
-    running.greenlet = worker.pool.spawn(worker._run, running)
+    running.greenlet = worker.pool.spawn(worker.run_call, running)
     gevent.sleep(0)
     monkeypatch.setattr(worker.lease, "steady", lambda: False)
     for _ in range(3):
-        worker._cancel_for_dead_webs()
+        worker.stop_calls_of_lost_webs()
     gevent.sleep(0)
     assert call.call_id in worker.running, "Redis may have been away: nobody is judged"
     monkeypatch.setattr(worker.lease, "steady", lambda: True)
-    worker._cancel_for_dead_webs()
+    worker.stop_calls_of_lost_webs()
     error = outcome(worker, call).error
     assert error is not None
     assert error.code == "client_closed_request"
 
 
 def test_records_are_renewed_and_registries_trimmed(redis: Redis, worker: CallWorker) -> None:
-    worker._register()
+    worker.register()
     redis.zadd(keys.RQ_FINISHED, {"old": 1, "new": 9_999_999_999})
     redis.zadd(keys.RQ_STARTED, {"old:claim": 1})
     redis.delete(worker.key)  # Redis was emptied
-    worker._renew_records()
+    worker.renew_records()
     assert redis.zrange(keys.RQ_FINISHED, 0, -1) == [b"new"]
     assert redis.zcard(keys.RQ_STARTED) == 0
     assert redis.hget(worker.key, "state") == b"idle"
@@ -216,20 +215,20 @@ def test_records_are_renewed_and_registries_trimmed(redis: Redis, worker: CallWo
 
 def test_what_other_workers_know_of_routes_is_learned(redis: Redis, worker: CallWorker) -> None:
     redis.hset(keys.BREAKERS, "acme/model", "9 1 99999999999999")
-    worker._learn_breakers()
+    worker.learn_breakers()
     assert not worker.breakers.is_open("acme/model")  # in what time is it written? not known yet
-    worker.lease._clock = 1.0
-    worker._learn_breakers()
+    worker.lease.renew(worker.connection)  # reads Redis' clock
+    worker.learn_breakers()
     assert worker.breakers.is_open("acme/model")
 
 
 def test_a_foreign_value_teaches_nothing_and_stops_nobody(redis: Redis, worker: CallWorker) -> None:
-    worker.lease._clock = 1.0
+    worker.lease.renew(worker.connection)  # reads Redis' clock
     for _ in range(5):
         worker.breakers.failed("acme/model", UpstreamFailed())
     assert worker.outbox.settled(10)
     redis.set(keys.BREAKERS, "not a hash")
-    worker._learn_breakers()
+    worker.learn_breakers()
     assert worker.breakers.is_open("acme/model")
 
 

@@ -28,6 +28,7 @@ from gateway.errors import (
     WorkerStopped,
 )
 from gateway.queue import clients, commands, keys, scripts
+from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import PARTS, CallSpec, Event, Outcome, Target
 from gateway.settings import Settings
 from local.redis_server import RedisServer
@@ -49,16 +50,15 @@ def make(redis: Redis, settings: Settings) -> Iterator[Make]:
     def make(**changes: Any) -> Broker:
         theirs = replace(settings, **changes)
         broker: Any = Broker(theirs, clients.commands(theirs, 4))
-        broker._started = True
+        broker.started = True
         made.append(broker)
-        greenlets.append(gevent.spawn(broker._submitter.run))
+        greenlets.append(gevent.spawn(broker.submitter.run))
         return broker
 
     yield make
     gevent.killall(greenlets)
     for broker in made:
-        broker._submitter._disconnect(broken=True)
-        broker._submitter._redis.connection_pool.disconnect()
+        broker.submitter.close()
         broker.redis.connection_pool.disconnect()
 
 
@@ -91,7 +91,10 @@ def submit_unqueued(broker: Broker, key: KeyRecord) -> Any:
 
 def start(redis: Redis) -> None:
     """A worker takes one call."""
-    assert len(Claims(redis, redis, WORKER, lambda: 0.0).take(1, lambda: True)) == 1
+    assert (
+        len(Claims(redis, DedicatedConnection(redis), WORKER, lambda: 0.0).take(1, lambda: True))
+        == 1
+    )
 
 
 def status(redis: Redis, call_id: str) -> str:
@@ -299,14 +302,13 @@ def test_a_connection_that_redis_has_closed_costs_no_call(
 
 
 def test_a_cancellation_is_given_up_when_no_late_submit_can_come_any_more(
-    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    make: Make, key: KeyRecord, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keys, "CANCEL_SECONDS", 0.1)
     monkeypatch.setattr(module, "CANCEL_RETRY_SECONDS", 0.01)
     broker = make(redis_url=AWAY)
-    with gevent.Timeout(PATIENCE):
-        broker._cancel_until_done("a" * 32)
-    assert "could not be cancelled" in caplog.text
+    broker.abandon(submit_unqueued(broker, key))
+    eventually(lambda: "could not be cancelled" in caplog.text)
 
 
 # events
@@ -314,9 +316,9 @@ def test_a_cancellation_is_given_up_when_no_late_submit_can_come_any_more(
 
 def test_events_reach_the_call_that_they_are_of(broker: Broker, key: KeyRecord) -> None:
     first, second = submit(broker, key), submit(broker, key)
-    broker._on_event(Event(first.call_id, "c", 1, PARTS, b"one"))
-    broker._on_event(Event("unknown", "c", 1, PARTS, b"nobody's"))
-    broker._on_event(Event(second.call_id, "c", 1, PARTS, b"two"))
+    broker.deliver(Event(first.call_id, "c", 1, PARTS, b"one"))
+    broker.deliver(Event("unknown", "c", 1, PARTS, b"nobody's"))
+    broker.deliver(Event(second.call_id, "c", 1, PARTS, b"two"))
     assert (first.parts(), second.parts()) == ([b"one"], [b"two"])
 
 
@@ -325,7 +327,7 @@ def test_a_call_with_a_hole_in_its_answer_is_stopped(
 ) -> None:
     pending = submit(broker, key)
     start(redis)
-    broker._on_event(Event(pending.call_id, "c", 2, PARTS, b"{}"))
+    broker.deliver(Event(pending.call_id, "c", 2, PARTS, b"{}"))
     assert isinstance(pending.outcome.error, ReplyLost)
     eventually(lambda: told(redis) == {pending.call_id})
 
@@ -364,7 +366,7 @@ def test_an_answered_call_is_left_without_a_word_to_its_worker(
     broker.leave(other)  # whoever is told, is told in order
     eventually(lambda: bool(told(redis)))
     assert told(redis) == {other.call_id}
-    assert broker._monitor.delivered == [pending.call_id]
+    assert broker.monitor.delivered == [pending.call_id]
 
 
 def test_a_call_whose_client_has_gone_ends_and_is_stopped(
@@ -378,7 +380,7 @@ def test_a_call_whose_client_has_gone_ends_and_is_stopped(
     eventually(lambda: told(redis) == {pending.call_id})
     broker.leave(pending)
     assert broker.pending_calls == {}
-    assert broker._monitor.delivered == []  # its outcome tells what it has used
+    assert broker.monitor.delivered == []  # its outcome tells what it has used
 
 
 def test_a_client_that_goes_after_its_answer_changes_nothing(
@@ -432,17 +434,17 @@ def test_an_exchange_starts_once_and_gives_up_its_lease_at_the_end(
 ) -> None:
     done: list[str] = []
     broker: Any = Broker(settings, clients.commands(settings, 1))
-    broker._lease = SimpleNamespace(
+    broker.lease = SimpleNamespace(
         start=lambda: done.append("lease"), release=lambda: done.append("released")
     )
-    broker._submitter = SimpleNamespace(
+    broker.submitter = SimpleNamespace(
         run=lambda: done.append("submitter"), put=lambda submission: done.append("call")
     )
-    broker._reader = SimpleNamespace(run=lambda: done.append("reader"))
-    broker._monitor = SimpleNamespace(run=lambda: done.append("monitor"), delivered=[])
+    broker.reader = SimpleNamespace(run=lambda: done.append("reader"))
+    broker.monitor = SimpleNamespace(run=lambda: done.append("monitor"), delivered=[])
     broker.close()
     assert done == []
-    broker._lease.redis_time = lambda seconds: 0
+    broker.lease.redis_time = lambda seconds: 0
     broker.submit(spec(broker), b"{}", key, 600)
     broker.start()
     eventually(lambda: len(done) == 5)

@@ -16,8 +16,9 @@ import pytest
 from redis import Redis
 
 from gateway.broker import inbox
-from gateway.broker.inbox import BEGINNING, InboxReader
+from gateway.broker.inbox import InboxReader
 from gateway.queue import clients, commands, keys, scripts
+from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import PARTS, Event
 from gateway.settings import Settings
 
@@ -60,8 +61,15 @@ def drop_others(redis: Redis) -> None:
     redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
+def connection(settings: Settings) -> DedicatedConnection:
+    return DedicatedConnection(clients.blocking(settings))
+
+
 def read(
-    settings: Settings, wanted: int, between: dict[int, Callable[[], Any]] | None = None
+    settings: Settings,
+    wanted: int,
+    between: dict[int, Callable[[], Any]] | None = None,
+    connect: type[DedicatedConnection] = DedicatedConnection,
 ) -> tuple[InboxReader, list[Event]]:
     """Run a reader until it has delivered `wanted` entries; after the nth, `between[n]` happens."""
     seen: list[Event] = []
@@ -73,12 +81,9 @@ def read(
         if between and len(seen) in between:
             between[len(seen)]()
 
-    client = clients.blocking(settings)
-    reader = InboxReader(client, WEB, deliver)
+    reader = InboxReader(connect(clients.blocking(settings)), WEB, deliver)
     with pytest.raises(Enough):
         reader.run()
-    clients.give_back(client, clients.take(client))  # the only one: it was given back
-    client.connection_pool.disconnect()
     return reader, seen
 
 
@@ -179,22 +184,24 @@ def test_ids_are_compared_as_numbers(redis: Redis, settings: Settings) -> None:
 
 
 def test_a_stream_that_is_gone_is_awaited_from_its_beginning(
-    redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, settings: Settings
 ) -> None:
     def remove() -> None:
         redis.delete(KEY)
         drop_others(redis)
 
-    resume = InboxReader._resume
+    class Late(DedicatedConnection):
+        """A connection over which the reader learns of its stream just before it is made anew."""
 
-    def late(reader: InboxReader, connection: Any) -> None:
-        resume(reader, connection)
-        if reader.last == BEGINNING and not redis.exists(KEY):
-            add(redis, 2, "10-1")
+        def execute(self, *command: Any) -> Any:
+            try:
+                return super().execute(*command)
+            finally:
+                if command[0] == "XINFO" and not redis.exists(KEY):
+                    add(redis, 2, "10-1")
 
-    monkeypatch.setattr(InboxReader, "_resume", late)
     add(redis, 1, "5000-1")
-    _, seen = read(settings, 2, {1: remove})
+    _, seen = read(settings, 2, {1: remove}, Late)
     assert seen == [event(1), event(2)]
 
 
@@ -233,7 +240,6 @@ def test_entries_that_are_not_ours_are_passed_over(
 
 
 def test_a_key_that_is_no_stream_is_waited_out(redis: Redis, settings: Settings) -> None:
-    client = clients.blocking(settings)
     tries = []
 
     def deliver(event: Event) -> None:
@@ -248,23 +254,20 @@ def test_a_key_that_is_no_stream_is_waited_out(redis: Redis, settings: Settings)
     redis.set(KEY, "no stream")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Enough):
         patch.setattr(inbox.gevent, "sleep", pause)
-        InboxReader(client, WEB, deliver).run()
-    client.connection_pool.disconnect()
+        InboxReader(connection(settings), WEB, deliver).run()
 
 
 def test_a_reader_tells_for_how_long_it_has_read(redis: Redis, settings: Settings) -> None:
-    client = clients.blocking(settings)
     told = []
 
     def deliver(event: Event) -> None:
         told.append((reader.reads_for(0), reader.reads_for(60)))
         raise Enough
 
-    reader = InboxReader(client, WEB, deliver)
+    reader = InboxReader(connection(settings), WEB, deliver)
     assert not reader.reads_for(0)
     add(redis, 1)
     with pytest.raises(Enough):
         reader.run()
     assert told == [(True, False)]
     assert not reader.reads_for(0)
-    client.connection_pool.disconnect()

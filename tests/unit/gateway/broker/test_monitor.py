@@ -29,6 +29,7 @@ from gateway.errors import (
     WorkerLost,
 )
 from gateway.queue import clients, commands, keys, scripts
+from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import PARTS, CallSpec, Event, Outcome, Target
 from gateway.settings import Settings
 from workers.claims import Claims
@@ -92,7 +93,8 @@ class World:
     def started(self, worker: str = WORKER) -> PendingCall:
         """One whose call a worker runs, which only Redis knows."""
         made = self.queued()
-        (self.claimed,) = Claims(self.redis, self.redis, worker, lambda: 0.0).take(1, lambda: True)
+        bell = DedicatedConnection(self.redis)
+        (self.claimed,) = Claims(self.redis, bell, worker, lambda: 0.0).take(1, lambda: True)
         assert self.claimed.call_id == made.call_id
         return made
 
@@ -144,17 +146,17 @@ def older(pending: PendingCall) -> PendingCall:
 
 def test_a_call_that_takes_longer_than_a_tick_is_asked_about(world: World) -> None:
     pending = older(world.started())
-    world.monitor()._find_workers()
+    world.monitor().find_workers()
     assert (pending.worker, pending.claim) == (WORKER, world.claimed.claim)
 
 
 def test_a_call_that_waits_in_the_queue_is_asked_about_again(world: World) -> None:
     pending = older(world.queued())
     watching = world.monitor()
-    watching._find_workers()
+    watching.find_workers()
     assert (pending.worker, pending.outcome) == ("", None)
-    Claims(world.redis, world.redis, WORKER, lambda: 0.0).take(1, lambda: True)
-    watching._find_workers()
+    Claims(world.redis, DedicatedConnection(world.redis), WORKER, lambda: 0.0).take(1, lambda: True)
+    watching.find_workers()
     assert pending.worker == WORKER
 
 
@@ -163,12 +165,12 @@ def test_redis_is_not_asked_about_quick_calls_and_known_ones(world: World) -> No
     older(world.running())
     older(world.started()).fail(JobLost())
     away = clients.commands(replace(world.settings, redis_url="unix:///nowhere/redis.sock"), 1)
-    world.monitor(redis=away)._find_workers()
+    world.monitor(redis=away).find_workers()
 
 
 def test_a_call_that_nobody_knows_is_left_to_the_sweep(world: World) -> None:
     pending = older(world.pending())
-    world.monitor()._find_workers()
+    world.monitor().find_workers()
     assert pending.outcome is None
 
 
@@ -176,7 +178,7 @@ def test_a_silent_stream_is_nudged_when_it_asked_to_be(world: World) -> None:
     due, later = world.pending(), world.pending()
     waits = [gevent.spawn(due.wait_nudged, 0), gevent.spawn(later.wait_nudged, 60)]
     gevent.sleep(0)
-    world.monitor()._look_at_clock()
+    world.monitor().check_deadlines()
     assert waits[0].get(timeout=10) is False
     assert not waits[1].ready()
     waits[1].kill()
@@ -188,14 +190,14 @@ def test_a_silent_stream_is_nudged_when_it_asked_to_be(world: World) -> None:
 def test_an_outcome_that_no_event_brought_is_found(world: World) -> None:
     pending = world.started()
     assert world.finish(pending, Outcome(answer=b'{"choices":[]}'))
-    world.monitor()._sweep()
+    world.monitor().sweep()
     assert pending.outcome == Outcome(answer=b'{"choices":[]}')
 
 
 def test_an_error_that_no_event_brought_is_found(world: World) -> None:
     pending = world.started()
     world.finish(pending, Outcome(last=5, error=UpstreamFailed("it broke")))
-    world.monitor()._sweep()
+    world.monitor().sweep()
     assert error_of(pending) is UpstreamFailed
     assert pending.outcome is not None
     assert pending.outcome.error is not None
@@ -206,7 +208,7 @@ def test_the_outcome_of_a_stream_that_has_all_its_events_is_found(world: World) 
     pending = world.started()
     parts(world, pending, 3)
     world.finish(pending, Outcome(last=3))
-    world.monitor()._sweep()
+    world.monitor().sweep()
     assert pending.outcome == Outcome(last=3)
     assert len(pending.parts()) == 3
 
@@ -216,21 +218,21 @@ def test_calls_that_wait_or_run_are_left_alone(world: World) -> None:
     world.lives(WORKER)
     watch = world.monitor()
     for _ in range(3):
-        watch._sweep()
-        watch._watch_workers()
+        watch.sweep()
+        watch.end_lost_calls()
     assert (queued.outcome, started.outcome) == (None, None)
 
 
 def test_the_sweep_learns_who_runs_a_call(world: World) -> None:
     pending = world.started()
-    world.monitor()._sweep()
+    world.monitor().sweep()
     assert (pending.worker, pending.claim) == (WORKER, world.claimed.claim)
 
 
 def test_a_call_that_is_not_submitted_yet_is_left_alone(world: World) -> None:
     pending = world.pending()
     pending.submitted = False
-    world.monitor()._sweep()
+    world.monitor().sweep()
     assert pending.outcome is None
 
 
@@ -241,7 +243,7 @@ def test_more_calls_than_one_round_trip_asks_about_are_swept(
     pending_calls = [world.started() for _ in range(5)]
     for number, pending in enumerate(pending_calls):
         world.finish(pending, Outcome(answer=b"%d" % number))
-    world.monitor()._sweep()
+    world.monitor().sweep()
     answers = [pending.outcome.answer for pending in pending_calls if pending.outcome]
     assert answers == [b"0", b"1", b"2", b"3", b"4"]
 
@@ -251,9 +253,9 @@ def test_events_that_miss_the_outcome_have_until_the_next_sweep_to_come(world: W
     parts(world, pending, 1)
     world.finish(pending, Outcome(last=3))
     watch = world.monitor()
-    watch._sweep()
+    watch.sweep()
     assert pending.outcome is None
-    watch._sweep()
+    watch.sweep()
     assert error_of(pending) is ReplyLost
 
 
@@ -264,10 +266,10 @@ def test_events_are_not_missed_while_the_inbox_cannot_be_read(world: World) -> N
     world.reader.reads = False
     watch = world.monitor()
     for _ in range(3):
-        watch._sweep()
+        watch.sweep()
     assert pending.outcome is None
     world.reader.reads = True
-    watch._sweep()
+    watch.sweep()
     assert error_of(pending) is ReplyLost
 
 
@@ -276,9 +278,9 @@ def test_events_that_come_between_two_sweeps_complete_the_answer(world: World) -
     parts(world, pending, 1)
     world.finish(pending, Outcome(last=3))
     watch = world.monitor()
-    watch._sweep()
+    watch.sweep()
     parts(world, pending, 3)
-    watch._sweep()
+    watch.sweep()
     assert pending.outcome == Outcome(last=3)
     assert len(pending.parts()) == 3
 
@@ -301,7 +303,7 @@ def test_an_outcome_that_cannot_be_read_disturbs_no_other(world: World, garbage:
     for pending in (good, bad, late):
         world.finish(pending, Outcome(answer=b"{}"))
     world.redis.set(keys.outcome(bad.call_id), garbage)
-    world.monitor()._sweep()
+    world.monitor().sweep()
     assert error_of(bad) is ReplyLost
     assert good.outcome == late.outcome == Outcome(answer=b"{}")
 
@@ -314,14 +316,14 @@ def test_a_call_that_ended_and_left_no_outcome_is_a_lost_reply(
     pending = world.running() if known else world.started()
     world.finish(pending, outcome)
     world.redis.delete(keys.outcome(pending.call_id))
-    world.monitor()._sweep()
+    world.monitor().sweep()
     assert error_of(pending) is ReplyLost
 
 
 def test_a_call_that_redis_does_not_know_is_lost(world: World) -> None:
     pending = world.queued()
     world.redis.flushall()
-    world.monitor()._sweep()
+    world.monitor().sweep()
     assert error_of(pending) is JobLost
     assert pending.outcome is not None
     assert pending.outcome.error is not None
@@ -331,15 +333,15 @@ def test_a_call_that_redis_does_not_know_is_lost(world: World) -> None:
 def test_a_call_whose_worker_lives_survives_that_redis_was_emptied(world: World) -> None:
     pending = world.started()
     watch = world.monitor()
-    watch._sweep()
+    watch.sweep()
     world.redis.flushall()
     world.lives(WORKER)
     for _ in range(3):
-        watch._sweep()
-        watch._watch_workers()
+        watch.sweep()
+        watch.end_lost_calls()
     assert pending.outcome is None
     assert world.finish(pending, Outcome(answer=b"{}"))
-    watch._sweep()
+    watch.sweep()
     assert pending.outcome == Outcome(answer=b"{}")
 
 
@@ -347,10 +349,10 @@ def test_a_call_whose_worker_died_after_redis_was_emptied_ends(world: World) -> 
     pending = world.running()
     world.redis.flushall()
     watch = world.monitor()
-    watch._sweep()
-    watch._watch_workers()
+    watch.sweep()
+    watch.end_lost_calls()
     assert pending.outcome is None
-    watch._watch_workers()
+    watch.end_lost_calls()
     assert error_of(pending) is WorkerLost
 
 
@@ -358,10 +360,12 @@ def test_a_call_that_was_dropped_from_the_queue_may_be_sent_again(world: World) 
     pending = world.queued()
     world.redis.delete(keys.lease(WEB))
     assert (
-        Claims(world.redis, world.redis, WORKER, lambda: time.time() + 60).take(1, lambda: True)
+        Claims(
+            world.redis, DedicatedConnection(world.redis), WORKER, lambda: time.time() + 60
+        ).take(1, lambda: True)
         == []
     )
-    world.monitor()._sweep()
+    world.monitor().sweep()
     assert error_of(pending) is JobLost
     assert pending.outcome is not None
     assert pending.outcome.error is not None
@@ -373,17 +377,17 @@ def test_a_stream_whose_events_still_come_is_not_given_up(world: World) -> None:
     world.finish(pending, Outcome(last=5))
     watch = world.monitor()
     for number in range(1, 6):
-        watch._sweep()
+        watch.sweep()
         assert pending.outcome is None
         parts(world, pending, number)
-    watch._sweep()
+    watch.sweep()
     assert pending.outcome == Outcome(last=5)
 
 
 def test_a_call_that_a_second_claim_runs_ends_with_a_lost_reply(world: World) -> None:
     pending = world.running()
     world.redis.hset(keys.job(pending.call_id), "claim", "another")
-    world.monitor()._sweep()
+    world.monitor().sweep()
     assert error_of(pending) is ReplyLost
 
 
@@ -393,10 +397,10 @@ def test_a_call_that_a_second_claim_runs_ends_with_a_lost_reply(world: World) ->
 def test_a_call_of_a_lost_worker_ends_and_a_late_result_is_fenced_off(world: World) -> None:
     pending = world.started()
     watch = world.monitor()
-    watch._sweep()
-    watch._watch_workers()
+    watch.sweep()
+    watch.end_lost_calls()
     assert pending.outcome is None, "one absence is none"
-    watch._watch_workers()
+    watch.end_lost_calls()
     assert error_of(pending) is WorkerLost
     world.redis.unlink(keys.outcome(pending.call_id))  # delivered
     assert not world.finish(pending, Outcome(answer=b"late"))
@@ -406,8 +410,8 @@ def test_only_calls_of_the_lost_worker_end(world: World) -> None:
     world.lives(OTHER)
     lost, kept, queued = world.running(), world.running(OTHER), world.queued()
     watch = world.monitor()
-    watch._watch_workers()
-    watch._watch_workers()
+    watch.end_lost_calls()
+    watch.end_lost_calls()
     assert error_of(lost) is WorkerLost
     assert (kept.outcome, queued.outcome) == (None, None)
     assert world.finish(kept, Outcome(), OTHER)
@@ -417,8 +421,8 @@ def test_a_lost_worker_costs_no_part_that_came(world: World) -> None:
     pending = world.running()
     parts(world, pending, 2)
     watch = world.monitor()
-    watch._watch_workers()
-    watch._watch_workers()
+    watch.end_lost_calls()
+    watch.end_lost_calls()
     assert pending.outcome is not None
     assert pending.outcome.last == 2
     assert len(pending.parts()) == 2
@@ -428,9 +432,9 @@ def test_a_worker_that_is_back_in_between_is_not_lost(world: World) -> None:
     pending = world.running()
     watch = world.monitor()
     for _ in range(3):
-        watch._watch_workers()
+        watch.end_lost_calls()
         world.lives(WORKER)
-        watch._watch_workers()
+        watch.end_lost_calls()
         world.redis.delete(keys.lease(WORKER))
     assert pending.outcome is None
 
@@ -440,7 +444,7 @@ def test_nobody_is_lost_while_this_process_itself_was_cut_off(world: World) -> N
     world.lease.is_steady = False
     watch = world.monitor()
     for _ in range(5):
-        watch._watch_workers()
+        watch.end_lost_calls()
     assert pending.outcome is None
     assert commands.states(world.redis, [pending.call_id])[0].status == "started"
 
@@ -449,10 +453,10 @@ def test_a_worker_that_finished_before_it_died_has_answered(world: World) -> Non
     pending = world.running()
     world.finish(pending, Outcome(answer=b"{}"))
     watch = world.monitor()
-    watch._watch_workers()
-    watch._watch_workers()
+    watch.end_lost_calls()
+    watch.end_lost_calls()
     assert pending.outcome is None
-    watch._sweep()
+    watch.sweep()
     assert pending.outcome == Outcome(answer=b"{}")
 
 
@@ -464,9 +468,9 @@ def test_a_loss_ends_every_call_though_redis_takes_no_record_of_it(
 
     pending_calls = [world.running(), world.running()]
     watch = world.monitor()
-    watch._watch_workers()
+    watch.end_lost_calls()
     monkeypatch.setattr(commands, "finish", read_only)
-    watch._watch_workers()
+    watch.end_lost_calls()
     assert [error_of(pending) for pending in pending_calls] == [WorkerLost, WorkerLost]
     assert "ReadOnlyError" in caplog.text
 
@@ -482,10 +486,10 @@ def test_a_call_that_nobody_can_take_ends_after_the_limit(world: World) -> None:
     pending = world.queued()
     watch = world.monitor(no_workers_after=30)
     wait_longer(pending, 29)
-    watch._sweep()
+    watch.sweep()
     assert pending.outcome is None
     wait_longer(pending, 2)
-    watch._sweep()
+    watch.sweep()
     assert error_of(pending) is NoWorkers
     assert pending.outcome is not None
     assert pending.outcome.error is not None
@@ -501,7 +505,7 @@ def test_those_whom_nobody_took_come_back_when_the_queue_would_have_been_worked_
     world.backlog.ended(Outcome(timings={"work": 3_000}))
     for pending in pending_calls:
         wait_longer(pending, 31)
-    world.monitor(no_workers_after=30)._sweep()
+    world.monitor(no_workers_after=30).sweep()
     told = {
         pending.outcome and pending.outcome.error and pending.outcome.error.retry_after
         for pending in pending_calls
@@ -512,10 +516,10 @@ def test_those_whom_nobody_took_come_back_when_the_queue_would_have_been_worked_
 def test_calls_that_have_to_wait_make_the_monitor_look_at_the_backlog(world: World) -> None:
     monitor = world.monitor()
     world.running()
-    monitor._sweep()
+    monitor.sweep()
     assert not world.backlog.wanted
     world.queued()
-    monitor._sweep()
+    monitor.sweep()
     assert world.backlog.wanted
 
 
@@ -524,7 +528,7 @@ def test_a_call_waits_on_while_any_worker_lives(world: World) -> None:
     wait_longer(pending, 500)
     world.lives(WORKER)
     world.redis.sadd(keys.RQ_WORKERS, "rq:worker:dead")
-    world.monitor(no_workers_after=30)._sweep()
+    world.monitor(no_workers_after=30).sweep()
     assert pending.outcome is None
     assert world.redis.llen(keys.RQ_QUEUE) == 1
 
@@ -533,7 +537,7 @@ def test_a_registered_worker_without_a_lease_takes_nothing(world: World) -> None
     pending = world.queued()
     wait_longer(pending, 31)
     world.redis.sadd(keys.RQ_WORKERS, "rq:worker:dead")
-    world.monitor(no_workers_after=30)._sweep()
+    world.monitor(no_workers_after=30).sweep()
     assert error_of(pending) is NoWorkers
 
 
@@ -544,11 +548,11 @@ def test_a_call_that_was_taken_in_the_last_moment_runs(
     wait_longer(pending, 31)
 
     def take(redis: Redis) -> int:
-        Claims(redis, redis, WORKER, lambda: 0.0).take(1, lambda: True)
+        Claims(redis, DedicatedConnection(redis), WORKER, lambda: 0.0).take(1, lambda: True)
         return 0
 
     monkeypatch.setattr(commands, "live_workers", take)
-    world.monitor(no_workers_after=30)._sweep()
+    world.monitor(no_workers_after=30).sweep()
     assert pending.outcome is None
 
 
@@ -564,7 +568,7 @@ def eventually(condition: Any) -> None:
 def test_an_overdue_call_ends_and_its_worker_is_told(world: World) -> None:
     pending, other = world.running(), world.running()
     pending.deadline = time.monotonic() - OVERDUE_SECONDS - 0.1
-    world.monitor()._look_at_clock()
+    world.monitor().check_deadlines()
     assert error_of(pending) is DeadlineExceeded
     told = keys.cancel(WORKER)
     eventually(lambda: world.redis.smembers(told) == {pending.call_id.encode()})
@@ -574,7 +578,7 @@ def test_an_overdue_call_ends_and_its_worker_is_told(world: World) -> None:
 def test_the_worker_has_the_first_word_on_a_deadline(world: World) -> None:
     pending = world.running()
     pending.deadline = time.monotonic() - OVERDUE_SECONDS / 2
-    world.monitor()._look_at_clock()
+    world.monitor().check_deadlines()
     assert pending.outcome is None
 
 
@@ -582,7 +586,7 @@ def test_an_overdue_call_that_has_its_answer_keeps_it(world: World) -> None:
     pending = world.running()
     pending.end(Outcome(answer=b"{}"))
     pending.deadline = time.monotonic() - 100
-    world.monitor()._look_at_clock()
+    world.monitor().check_deadlines()
     assert pending.outcome == Outcome(answer=b"{}")
 
 
@@ -597,7 +601,7 @@ def test_what_was_read_and_delivered_is_removed(world: World) -> None:
     world.reader.last = ids[2]
     watch = world.monitor()
     watch.delivered += ["delivered", "unknown"]
-    watch._tidy()
+    watch.tidy()
     assert [entry_id for entry_id, _ in redis.xrange(inbox)] == ids[3:]
     assert 0 < redis.ttl(inbox) <= keys.INBOX_SECONDS
     assert not redis.exists(keys.outcome("delivered"))
@@ -608,13 +612,13 @@ def test_what_was_read_and_delivered_is_removed(world: World) -> None:
 def test_nothing_is_trimmed_before_anything_was_read(world: World) -> None:
     inbox = keys.inbox(WEB)
     world.redis.xadd(inbox, {"e": b"x"})
-    world.monitor()._tidy()
+    world.monitor().tidy()
     assert world.redis.xlen(inbox) == 1
 
 
 def test_where_there_is_nothing_to_tidy_redis_is_not_asked(world: World) -> None:
     away = clients.commands(replace(world.settings, redis_url="unix:///nowhere/redis.sock"), 1)
-    world.monitor(away)._tidy()
+    world.monitor(away).tidy()
 
 
 def test_what_could_not_be_removed_is_removed_later(world: World) -> None:
@@ -623,10 +627,10 @@ def test_what_could_not_be_removed_is_removed_later(world: World) -> None:
     watch = world.monitor(away)
     watch.delivered.append("delivered")
     with pytest.raises(ConnectionError):
-        watch._tidy()
+        watch.tidy()
     assert watch.delivered == ["delivered"]
     watch._redis = world.redis
-    watch._tidy()
+    watch.tidy()
     assert not world.redis.exists(keys.outcome("delivered"))
 
 

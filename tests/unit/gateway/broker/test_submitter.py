@@ -18,6 +18,7 @@ from gateway.broker.pending_call import PendingCall
 from gateway.broker.submitter import Submission, Submitter
 from gateway.errors import AuthenticationFailed, GatewayError, QueueUnavailable
 from gateway.queue import clients, commands, keys
+from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CallSpec, Target
 from gateway.settings import Settings
 
@@ -31,8 +32,8 @@ class Sending:
     unknown: list[PendingCall] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.client = clients.commands(self.settings, 1)
-        self.submitter = Submitter(self.client, self.unknown.append, float)
+        connection = DedicatedConnection(clients.commands(self.settings, 1))
+        self.submitter = Submitter(connection, self.unknown.append, float)
         self.greenlet = gevent.spawn(self.submitter.run)
 
     def put(self, expiry: float = 0, key: KeyRecord | None = None) -> PendingCall:
@@ -47,8 +48,7 @@ class Sending:
 
     def close(self) -> None:
         self.greenlet.kill()
-        self.submitter._disconnect(broken=True)
-        self.client.connection_pool.disconnect()
+        self.submitter.close()
 
 
 @pytest.fixture

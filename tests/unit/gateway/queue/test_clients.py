@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import FrameType
 
 import pytest
 from redis import Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from gateway.queue import clients
+from gateway.queue.clients import DedicatedConnection
 from gateway.settings import Settings
 
 
@@ -180,60 +183,94 @@ def test_who_finds_every_connection_taken_is_refused_in_time(
 ) -> None:
     monkeypatch.setattr(clients, "IMPATIENT_SECONDS", 0.1)
     client = clients.commands(settings, 2)
-    taken = [clients.take(client), clients.take(client)]
+    pool = client.connection_pool
+    taken = [pool.get_connection(), pool.get_connection()]
     with pytest.raises(ConnectionError):
         client.ping()
-    clients.give_back(client, taken[0])
+    pool.release(taken[0])
     assert client.ping()
-    clients.give_back(client, taken[1])
-    client.connection_pool.disconnect()
+    pool.release(taken[1])
+    pool.disconnect()
 
 
-def test_a_client_for_blocking_reads_has_one_connection(
-    redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+# dedicated connections
+
+
+@pytest.fixture
+def connection(redis: Redis, settings: Settings) -> Iterator[DedicatedConnection]:
+    connection = DedicatedConnection(clients.blocking(settings))
+    yield connection
+    connection.disconnect()
+
+
+def connections(redis: Redis) -> int:
+    """How many connections Redis has besides this test's own."""
+    return len(redis.client_list()) - 1
+
+
+def test_a_dedicated_connection_is_opened_when_it_is_first_used_and_kept(
+    redis: Redis, connection: DedicatedConnection
 ) -> None:
-    monkeypatch.setattr(clients, "IMPATIENT_SECONDS", 0.1)
-    client = clients.blocking(settings)
-    taken = clients.take(client)
-    with pytest.raises(ConnectionError):
-        clients.take(client)
-    clients.give_back(client, taken)
-    client.connection_pool.disconnect()
-
-
-def test_a_connection_given_back_is_used_again(redis: Redis, settings: Settings) -> None:
-    client = clients.commands(settings, 1)
-    first = clients.take(client)
-    clients.give_back(client, first)
-    assert clients.take(client) is first
-    clients.give_back(client, first)
-    client.connection_pool.disconnect()
-
-
-def test_a_reply_still_on_its_way_is_nobodys_answer(redis: Redis, settings: Settings) -> None:
-    client = clients.commands(settings, 1)
-    redis.set("key", "mine")
-    connection = clients.take(client)
-    connection.send_command("BLPOP", "empty", 0.2)
-    clients.give_back(client, connection, broken=True)
-    assert client.get("key") == b"mine"
-    client.connection_pool.disconnect()
+    before = connections(redis)
+    for _ in range(3):
+        assert connection.execute("PING") == b"PONG"
+        assert connections(redis) == before + 1
 
 
 def test_a_refused_command_of_many_has_its_refusal_for_a_reply(
-    redis: Redis, settings: Settings
+    connection: DedicatedConnection,
 ) -> None:
-    client = clients.commands(settings, 1)
-    connection = clients.take(client)
     commands = [("SET", "key", "value"), ("LPOP", "key"), ("GET", "key"), ("NONSENSE",)]
-    stored, wrong, value, unknown = clients.round_trip(connection, commands)
+    stored, wrong, value, unknown = connection.round_trip(commands)
     assert (stored, value) == (b"OK", b"value")
     assert isinstance(wrong, ResponseError)
     assert isinstance(unknown, ResponseError)
-    assert clients.round_trip(connection, []) == []
-    clients.give_back(client, connection)
-    assert client.get("key") == b"value"
-    client.connection_pool.disconnect()
+    assert connection.round_trip([]) == []
+    assert connection.execute("GET", "key") == b"value"
+
+
+def test_a_refused_command_on_its_own_raises(connection: DedicatedConnection) -> None:
+    with pytest.raises(ResponseError):
+        connection.execute("NONSENSE")
+    assert connection.execute("PING") == b"PONG"
+
+
+def test_a_connection_that_redis_closed_while_it_was_idle_is_replaced(
+    redis: Redis, connection: DedicatedConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "IDLE_SECONDS", 0)
+    connection.execute("PING")
+    redis.client_kill_filter(_type="normal", skipme=True)
+    assert connection.execute("PING") == b"PONG"
+
+
+def test_a_reply_that_was_not_waited_for_is_no_answer_to_the_next_command(
+    redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "BLOCKING_READ_SECONDS", 0.05)
+    connection = DedicatedConnection(clients.blocking(settings))
+    with pytest.raises(TimeoutError):
+        connection.execute("BLPOP", "empty", 0.2)
+    redis.set("key", "mine")
+    assert connection.execute("GET", "key") == b"mine"
+    connection.disconnect()
+
+
+def test_a_greenlet_that_is_killed_leaves_no_reply_behind(
+    connection: DedicatedConnection,
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(number: int, frame: FrameType | None) -> None:
+        raise Killed
+
+    before = signal.signal(signal.SIGALRM, kill)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    with pytest.raises(Killed):
+        connection.execute("BLPOP", "empty", 3)
+    signal.signal(signal.SIGALRM, before)
+    assert connection.execute("PING") == b"PONG"
 
 
 def test_many_commands_whose_replies_do_not_come_are_sent_once(
@@ -241,9 +278,8 @@ def test_many_commands_whose_replies_do_not_come_are_sent_once(
 ) -> None:
     silent = server(True)
     client = clients.commands(replace(settings, redis_url=silent.url), 1)
-    connection = clients.take(client)
+    connection = DedicatedConnection(client)
     with pytest.raises(ConnectionError):
-        clients.round_trip(connection, [("RPUSH", "list", "once")])
-    clients.give_back(client, connection, broken=True)
-    client.connection_pool.disconnect()
+        connection.round_trip([("RPUSH", "list", "once")])
+    connection.disconnect()
     assert silent.commands == [b"RPUSH"]

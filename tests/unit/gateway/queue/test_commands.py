@@ -29,6 +29,7 @@ from gateway.errors import (
     UpstreamFailed,
 )
 from gateway.queue import clients, commands, keys, scripts
+from gateway.queue.clients import DedicatedConnection
 from gateway.queue.commands import JobState
 from gateway.queue.protocol import OUTCOME, CallSpec, Event, Outcome, Target
 from gateway.settings import Settings
@@ -60,7 +61,9 @@ def submit(redis: Redis, settings: Settings, key: KeyRecord) -> str:
 
 def start(redis: Redis) -> str:
     """A worker takes one call; its claim."""
-    (claimed,) = Claims(redis, redis, WORKER, lambda: 0.0).take(1, lambda: True)
+    (claimed,) = Claims(redis, DedicatedConnection(redis), WORKER, lambda: 0.0).take(
+        1, lambda: True
+    )
     return claimed.claim
 
 

@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError, TimeoutError
 
 from gateway.queue import clients, keys, lease
-from gateway.queue.lease import RENEW_SECONDS, STEADY_SECONDS, Lease
+from gateway.queue.lease import RENEW_SECONDS, STEADY_SECONDS, Lease, LostProcesses
 from gateway.settings import Settings
 from local.redis_server import RedisServer
 from tests.support.fakes import Clock
@@ -141,9 +141,8 @@ def test_a_released_lease_is_gone_and_stays_gone(
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
     held.start()
-    held.release()
+    assert held.release(), "nobody is left to renew it"
     assert not redis.exists(KEY)
-    assert held._thread.ready(), "nobody is left to renew it"
 
 
 def test_releasing_twice_or_what_was_never_taken_changes_nothing(held: Lease) -> None:
@@ -179,8 +178,7 @@ def test_a_release_does_not_wait_for_a_redis_that_is_away(
         made = Lease(lambda: clients.commands(theirs, 1), PROCESS)
         made.start()
         server.stop()
-        made.release()
-        assert made._thread.successful()
+        assert made.release()
 
 
 # steady
@@ -191,7 +189,7 @@ def renew(held: Lease, clock: Clock, client: Any, seconds: float) -> None:
     end = clock.now + seconds
     while clock.now < end:
         clock.now += RENEW_SECONDS
-        held._renew(client)
+        held.renew(client)
 
 
 @pytest.fixture
@@ -210,7 +208,7 @@ def test_a_process_is_steady_once_it_has_renewed_for_four_seconds(
 ) -> None:
     assert STEADY_SECONDS >= 4
     client = Answers()
-    idle._renew(client)  # type: ignore[arg-type]
+    idle.renew(client)  # type: ignore[arg-type]
     renew(idle, clock, client, STEADY_SECONDS - RENEW_SECONDS)
     assert not idle.steady()
     renew(idle, clock, client, RENEW_SECONDS)
@@ -265,7 +263,7 @@ def test_the_time_of_a_redis_that_never_answered_is_not_known(idle: Lease, clock
 
 def test_the_time_of_redis_goes_on_between_renewals(idle: Lease, clock: Clock) -> None:
     clock.now = 5_000.0  # of a clock that began with the machine
-    idle._renew(Answers())  # type: ignore[arg-type]
+    idle.renew(Answers())  # type: ignore[arg-type]
     assert idle.redis_time(0) == pytest.approx(1_700_000_000.25, abs=0.001)
     clock.now += 0.4
     assert idle.redis_time(1.5) == pytest.approx(1_700_000_002.15, abs=0.001)
@@ -273,9 +271,9 @@ def test_the_time_of_redis_goes_on_between_renewals(idle: Lease, clock: Clock) -
 
 def test_a_clock_that_was_set_is_followed(idle: Lease, clock: Clock) -> None:
     client = Answers()
-    idle._renew(client)  # type: ignore[arg-type]
+    idle.renew(client)  # type: ignore[arg-type]
     client.now = (1_600_000_000, 0)
-    idle._renew(client)  # type: ignore[arg-type]
+    idle.renew(client)  # type: ignore[arg-type]
     assert idle.redis_time(0) == pytest.approx(1_600_000_000, abs=0.001)
 
 
@@ -283,3 +281,73 @@ def test_the_time_of_a_real_redis_is_known_from_the_start(redis: Redis, held: Le
     held.start()
     seconds, microseconds = redis.time()
     assert abs(held.redis_time(0) - seconds - microseconds / 1e6) < 1
+
+
+# lost processes
+
+
+class FakeLease:
+    """The own lease of a process that looks at others."""
+
+    def __init__(self) -> None:
+        self.is_steady = True
+
+    def steady(self) -> bool:
+        return self.is_steady
+
+
+@pytest.fixture
+def own() -> FakeLease:
+    return FakeLease()
+
+
+@pytest.fixture
+def lost(redis: Redis, own: FakeLease) -> LostProcesses:
+    redis.set(keys.lease("alive"), 1)
+    return LostProcesses(redis, own)  # type: ignore[arg-type]
+
+
+def test_a_process_without_a_lease_at_two_looks_running_is_lost(lost: LostProcesses) -> None:
+    assert lost.look(["alive", "dead"]) == set()
+    assert lost.look(["alive", "dead"]) == {"dead"}
+    assert lost.look(["alive", "dead"]) == {"dead"}
+
+
+def test_a_process_that_had_its_lease_in_between_is_not_lost(
+    redis: Redis, lost: LostProcesses
+) -> None:
+    for _ in range(3):
+        assert lost.look(["late"]) == set()
+        redis.set(keys.lease("late"), 1)
+        assert lost.look(["late"]) == set()
+        redis.delete(keys.lease("late"))
+
+
+def test_nobody_is_lost_before_the_own_renewals_are_steady(
+    lost: LostProcesses, own: FakeLease
+) -> None:
+    own.is_steady = False
+    for _ in range(5):
+        assert lost.look(["dead"]) == set()
+    own.is_steady = True
+    assert lost.look(["dead"]) == {"dead"}
+
+
+def test_a_process_that_is_asked_about_for_the_first_time_is_not_lost(lost: LostProcesses) -> None:
+    lost.look(["dead"])
+    assert lost.look(["dead", "new"]) == {"dead"}
+
+
+def test_a_look_that_failed_does_not_count(
+    redis: Redis, own: FakeLease, settings: Settings
+) -> None:
+    away = clients.commands(replace(settings, redis_url="unix:///nowhere/redis.sock"), 1)
+    lost = LostProcesses(away, own)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            lost.look(["dead"])
+
+
+def test_redis_is_not_asked_about_nobody(own: FakeLease, settings: Settings) -> None:
+    away = clients.commands(replace(settings, redis_url="unix:///nowhere/redis.sock"), 1)
+    assert LostProcesses(away, own).look([]) == set()  # type: ignore[arg-type]
