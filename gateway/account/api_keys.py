@@ -1,8 +1,8 @@
-"""API keys: how they look, and the records that Redis holds of them.
+"""API keys: their form, and the records that Redis holds of them.
 
 `mk_inference_<public id, 12>_<secret, 43><checksum, 6>`, all base 62. The secret is 256 random
-bits, so one keyed hash is as good as a slow one; the checksum lets a typo be told from a guess
-without asking Redis. Only the HMAC of the secret is kept, and its key (the pepper) is not in Redis.
+bits, so one keyed hash is as good as a slow one. The checksum tells a typo from a guess without
+asking Redis. Redis keeps only the HMAC of the secret; its key (the pepper) is not in Redis.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
+from cachetools import TTLCache
+from gevent.event import AsyncResult
 from redis import Redis
+from redis.exceptions import ConnectionError
 
 from gateway.errors import AuthenticationFailed
 from gateway.queue import keys
@@ -44,7 +47,7 @@ class KeyRecord:
 
 
 def base62(number: int, length: int) -> str:
-    """`number` in base 62, most significant digit first, padded to `length`."""
+    """Return `number` in base 62, most significant digit first, padded to `length` digits."""
     digits = []
     for _ in range(length):
         number, digit = divmod(number, 62)
@@ -53,12 +56,12 @@ def base62(number: int, length: int) -> str:
 
 
 def checksum(public_id: str, secret: str) -> str:
-    """Six base-62 digits of the CRC-32 over all that stands before them."""
+    """Return the last six digits of a key: the CRC-32 of everything before them, in base 62."""
     return base62(zlib.crc32(f"{PREFIX}{public_id}_{secret}".encode()), 6)
 
 
 def parse(key: str) -> tuple[str, str]:
-    """Public id and secret of a well-formed key; raises AuthenticationFailed."""
+    """Return public id and secret of a well-formed key; raise AuthenticationFailed for others."""
     match = PATTERN.fullmatch(key)
     if match is None:
         raise AuthenticationFailed("Incorrect API key provided: ***.")
@@ -68,16 +71,20 @@ def parse(key: str) -> tuple[str, str]:
 
 
 class KeyStore:
-    """Creates, finds and revokes keys."""
+    """Creates, verifies and revokes keys. All methods raise RedisError if Redis is away."""
 
     def __init__(self, redis: Redis, pepper: str, clock: Callable[[], float] = time.time) -> None:
         self._redis = redis
         self._pepper = pepper.encode()
         self._clock = clock
-        self._cache: dict[str, tuple[float, KeyRecord | None]] = {}
+        # Unknown ids too: otherwise the time of a refusal would tell which ids exist.
+        self._cache: TTLCache[str, KeyRecord | None] = TTLCache(
+            CACHE_KEYS, CACHE_SECONDS, timer=lambda: time.monotonic()
+        )
+        self._reads: dict[str, AsyncResult] = {}  # on their way, by public id
 
     def create(self, name: str) -> str:
-        """A new key, whole. It is shown here and never again."""
+        """Create a key and return it whole. Redis only keeps a hash of it."""
         public_id = base62(secrets.randbelow(62**12), 12)
         secret = base62(secrets.randbits(256), 43)
         fields = {"hmac": self._hmac(secret), "name": name, "created": int(self._clock())}
@@ -85,10 +92,11 @@ class KeyStore:
         return f"{PREFIX}{public_id}_{secret}{checksum(public_id, secret)}"
 
     def verify(self, key: str) -> KeyRecord:
-        """The record of a good key; raises AuthenticationFailed, the same for every reason.
+        """Return the record of a valid key; raise AuthenticationFailed, alike for every reason.
 
-        A record is remembered for CACHE_SECONDS; the submit script compares it with the one in
-        Redis once more, so that a revoked key is refused at once.
+        A record is cached for CACHE_SECONDS. The submit script compares it with the one in Redis,
+        so that calls with a revoked key are refused at once. Requests that come while a record is
+        being read share that read: on their own they would wait for the pool's few connections.
         """
         public_id, secret = parse(key)
         record = self._find(public_id)
@@ -99,7 +107,7 @@ class KeyStore:
         return record
 
     def revoke(self, public_id: str) -> bool:
-        """Whether there is such a key; from now on it is refused."""
+        """Refuse the key from now on; return whether there is such a key."""
         if not self._redis.exists(keys.key(public_id)):
             return False
         self._redis.hset(keys.key(public_id), "revoked", str(int(self._clock())))
@@ -107,7 +115,7 @@ class KeyStore:
         return True
 
     def all(self) -> Iterator[KeyRecord]:
-        """Every key, in no order. Scans Redis: for commands, not for requests."""
+        """Yield every key, in no order. It scans Redis: for commands, not for requests."""
         for name in self._redis.scan_iter(match=keys.key("*"), count=1000):
             public_id = str(name, "ascii").rpartition(":")[2]
             record = self._read(public_id)
@@ -115,16 +123,25 @@ class KeyStore:
                 yield record
 
     def _find(self, public_id: str) -> KeyRecord | None:
-        now = time.monotonic()
-        known = self._cache.get(public_id)
-        if known is not None and known[0] > now:
-            return known[1]
-        record = self._read(public_id)
-        # Unknown ids too: otherwise the time of a refusal would tell which ids exist.
-        if len(self._cache) >= CACHE_KEYS:
-            self._cache.clear()
-        self._cache[public_id] = (now + CACHE_SECONDS, record)
-        return record
+        try:
+            return self._cache[public_id]
+        except KeyError:
+            pass
+        if public_id in self._reads:
+            shared: KeyRecord | None = self._reads[public_id].get()
+            return shared
+        read = self._reads[public_id] = AsyncResult()
+        try:
+            record = self._cache[public_id] = self._read(public_id)
+            read.set(record)
+            return record
+        except Exception as error:
+            read.set_exception(error)
+            raise
+        finally:
+            del self._reads[public_id]
+            if not read.ready():  # this greenlet was killed
+                read.set_exception(ConnectionError("the read of the key was broken off"))
 
     def _read(self, public_id: str) -> KeyRecord | None:
         fields = cast("dict[bytes, bytes]", self._redis.hgetall(keys.key(public_id)))
@@ -140,5 +157,5 @@ class KeyStore:
 
 
 def incorrect(public_id: str) -> str:
-    """The one text for every key that is refused; shows no more than the public id's beginning."""
+    """Return the message for a refused key; it shows four characters of the public id."""
     return f"Incorrect API key provided: {PREFIX}{public_id[:4]}***."

@@ -6,9 +6,12 @@ import hashlib
 import hmac
 import re
 
+import gevent
 import pytest
+from gevent.event import Event
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from gateway.account import api_keys
 from gateway.account.api_keys import CACHE_SECONDS, DIGITS, KeyStore, base62, checksum, parse
@@ -204,13 +207,103 @@ def test_an_unknown_key_is_remembered_no_longer_than_a_known_one(store, redis, c
     assert store.verify(key).name == "one"
 
 
-def test_memory_is_bounded_whoever_knocks(store, monkeypatch):
+class CountingRedis:
+    """Redis, its reads of keys counted; while `gate` is closed none is answered."""
+
+    def __init__(self, redis):
+        self.reads = 0
+        self.gate = Event()
+        self.gate.set()
+        self.error = None
+        self._redis = redis
+
+    def hgetall(self, name):
+        self.reads += 1
+        self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return self._redis.hgetall(name)
+
+    def __getattr__(self, name):
+        return getattr(self._redis, name)
+
+
+@pytest.fixture
+def counting(redis):
+    return CountingRedis(redis)
+
+
+def test_the_cache_is_bounded_whoever_knocks(counting, clock, monkeypatch):
     monkeypatch.setattr(api_keys, "CACHE_KEYS", 3)
-    for number in range(10):
-        key = store.create(str(number))
-        store.verify(key)
-        refused(store, with_secret(key.replace(public_id(key), f"{number:012}"), "z" * 43))
-        assert len(store._cache) <= 3
+    store = KeyStore(counting, PEPPER, clock)
+    first = store.create("first")
+    store.verify(first)
+    for number in range(3):
+        refused(store, with_secret(first.replace(public_id(first), f"{number:012}"), "z" * 43))
+    assert counting.reads == 4
+    store.verify(first)
+    assert counting.reads == 5, "the oldest was dropped"
+
+
+def test_256_requests_with_a_cold_key_read_it_once(counting, clock):
+    """Each on its own would wait for one of five connections, and some too long."""
+    store = KeyStore(counting, PEPPER, clock)
+    key = store.create("one")
+    counting.gate.clear()
+    requests = [gevent.spawn(store.verify, key) for _ in range(256)]
+    gevent.idle()
+    assert counting.reads == 1
+    counting.gate.set()
+    gevent.joinall(requests, timeout=10)
+    assert {request.value.name for request in requests} == {"one"}
+    assert counting.reads == 1
+
+
+def test_keys_are_read_independently_of_each_other(counting, clock):
+    store = KeyStore(counting, PEPPER, clock)
+    made = [store.create(name) for name in ("one", "two")]
+    counting.gate.clear()
+    requests = [gevent.spawn(store.verify, key) for key in made * 3]
+    gevent.idle()
+    assert counting.reads == 2
+    counting.gate.set()
+    gevent.joinall(requests, timeout=10)
+    assert [request.value.name for request in requests] == ["one", "two"] * 3
+
+
+def outcome(store, key):
+    try:
+        return store.verify(key).name
+    except RedisError as error:
+        return type(error)
+
+
+def test_a_failed_read_fails_for_all_who_share_it_and_is_not_remembered(counting, clock):
+    store = KeyStore(counting, PEPPER, clock)
+    key = store.create("one")
+    counting.error = TimeoutError()
+    counting.gate.clear()
+    requests = [gevent.spawn(outcome, store, key) for _ in range(5)]
+    gevent.idle()
+    counting.gate.set()
+    gevent.joinall(requests, timeout=10)
+    assert [request.value for request in requests] == [TimeoutError] * 5
+    assert counting.reads == 1
+    counting.error = None
+    assert store.verify(key).name == "one"
+
+
+def test_who_shares_the_read_of_a_killed_request_is_not_killed(counting, clock):
+    store = KeyStore(counting, PEPPER, clock)
+    key = store.create("one")
+    counting.gate.clear()
+    first, second = (gevent.spawn(outcome, store, key) for _ in range(2))
+    gevent.idle()
+    first.kill()
+    second.join(10)
+    assert second.value is ConnectionError
+    counting.gate.set()
+    assert store.verify(key).name == "one"
 
 
 def test_an_unknown_key_cannot_be_revoked(store, redis):
