@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+from dotenv.parser import Binding, parse_stream
 
 
 class EnvFileError(Exception):
-    """Raised for a line that is no setting; the message names the line, never its value."""
+    """Raised for a line that is not a setting; the message names the line, never its value."""
 
 
 def read_env(file: Path) -> dict[str, str]:
-    """The settings in `file`; none where it does not exist. Raises EnvFileError."""
+    """Return the settings in `file`, {} if there is no such file.
+
+    python-dotenv reads it: lines of `KEY=VALUE`, comments, a leading `export`, quoted values that
+    may span lines. Nothing is expanded. Raises EnvFileError, where dotenv itself would only warn.
+    """
     try:
-        return parse_env(file.read_text(encoding="utf-8"))
+        with file.open(encoding="utf-8") as stream:
+            bindings = list(parse_stream(stream))
     except FileNotFoundError:
         return {}
-    except EnvFileError as error:
-        raise EnvFileError(f"{file}: {error}") from None
-
-
-def parse_env(text: str) -> dict[str, str]:
-    """The settings in lines of `KEY=VALUE`. Raises EnvFileError for any other line.
-
-    Empty lines, comments and a leading `export` are allowed. A value in quotes is taken as it
-    stands between them; one without ends before ` #`. Nothing is expanded.
-    """
     settings = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        match = LINE.fullmatch(line)
-        if match is None:
-            raise EnvFileError(f"line {number} is not KEY=VALUE")
-        settings[match[1]] = _value(match[2], number)
+    for binding in bindings:
+        if binding.error or (binding.key is not None and binding.value is None):
+            raise EnvFileError(f"{file}: line {_line(binding)} is not KEY=VALUE")
+        if binding.key is not None:
+            settings[binding.key] = binding.value or ""
     return settings
 
 
-def _value(text: str, number: int) -> str:
-    if text[:1] not in ("'", '"'):
-        return re.split(r"(?:^|\s+)#", text, maxsplit=1)[0].strip()
-    value, closing, rest = text[1:].partition(text[0])
-    rest = rest.strip()
-    if not closing or (rest and not rest.startswith("#")):
-        raise EnvFileError(f"line {number} has a quote that is not closed")
-    return value
+def _line(binding: Binding) -> int:
+    """The line of the binding itself; dotenv counts from the empty lines before it."""
+    text = binding.original.string
+    before = text[: len(text) - len(text.lstrip())]
+    return binding.original.line + before.count("\n")

@@ -1,30 +1,36 @@
-"""The processes of Procfile.dev, run by honcho as one child."""
+"""The processes of a Procfile: started together, drained together.
+
+honcho reads the Procfile and runs each command (`honcho.process.Process`, here in a thread). Its
+Manager is not used: it takes over the signals of the main thread, kills what is left 5 s after the
+first process has ended, and forgets processes if it is stopped before it knows all of their pids.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
-STARTED = re.compile(r"system +\| (\w+)\.\d+ started \(pid=(\d+)\)")
-STOPPED = re.compile(r"system +\| (\w+)\.\d+ stopped \(rc=(-?\d+)\)")
-START_SECONDS = 10.0
-STOP_SECONDS = 20.0  # honcho kills what is left 5 s after the first process has ended
+from honcho.environ import parse_procfile
+from honcho.printer import Message
+from honcho.process import Process
+
+START_SECONDS = 10.0  # for a shell to run
+KILL_SECONDS = 5.0  # for killed processes to be gone
 
 
 class Processes:
     """The named processes of `procfile`, from entering the context to leaving it.
 
-    Their output is passed to `write`, a line at a time. `on_end` is called once, from another
-    thread, with a sentence naming the process that ended first; the others end with it.
+    `write` is called with each line of their output. `on_end` is called once, with a sentence that
+    names the process that ended first without being stopped. Both are called from other threads.
+    Leaving sends SIGTERM to all, waits `stop_seconds` for them to drain, and kills what is left.
     """
 
     def __init__(
@@ -35,31 +41,27 @@ class Processes:
         *,
         write: Callable[[str], object],
         on_end: Callable[[str], object],
+        stop_seconds: float,
     ) -> None:
-        self._procfile = procfile
-        self._names = names
-        self._environ = environ
-        self._write = write
-        self._on_end = on_end
-        self._pids: dict[str, int] = {}
-        self._all_started = threading.Event()
+        commands = parse_procfile(procfile.read_text(encoding="utf-8")).processes
+        self._processes = {
+            name: Process(commands[name], name=name, env=dict(environ), cwd=str(procfile.parent))
+            for name in names
+        }
+        self._started = {name: threading.Event() for name in names}
+        self._write, self._on_end, self._stop_seconds = write, on_end, stop_seconds
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._groups: dict[str, int] = {}  # process groups that run: each process leads its own
+        self._ending = False
 
     def __enter__(self) -> Self:
-        # The .env file has been read already, and honcho would let it win over the environment.
-        options = ["-f", str(self._procfile), "-d", str(self._procfile.parent), "-e", os.devnull]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "honcho", "start", *options]
-            + ["-p", self._environ["PORT"], *self._names],
-            env=self._environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            # A terminal's Ctrl-C goes to the whole group, and would come on top of ours.
-            start_new_session=True,
-        )
-        assert self._process.stdout is not None
-        self._reader = threading.Thread(target=self._relay, args=(self._process.stdout,))
-        self._reader.start()
+        for name, process in self._processes.items():
+            thread = threading.Thread(target=process.run, args=(self,), name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        for started in self._started.values():
+            started.wait(START_SECONDS)
         return self
 
     def __exit__(
@@ -68,32 +70,42 @@ class Processes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A signal that honcho gets before it knows all its processes makes it forget the others.
-        self._all_started.wait(START_SECONDS)
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            for group in (*self._pids.values(), self._process.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(group, signal.SIGKILL)
-            self._process.wait()
-        self._reader.join()
+        with self._lock:
+            self._ending = True
+        for number, seconds in (
+            (signal.SIGTERM, self._stop_seconds),
+            (signal.SIGKILL, KILL_SECONDS),
+        ):
+            self._signal(number)
+            end = time.monotonic() + seconds
+            for thread in self._threads:
+                thread.join(max(0.0, end - time.monotonic()))
 
-    def _relay(self, output: IO[bytes]) -> None:
-        told = False
-        with output:
-            for raw in output:
-                line = raw.decode(errors="replace")
-                self._write(line)
-                if match := STARTED.search(line):
-                    self._pids[match[1]] = int(match[2])
-                    if self._pids.keys() >= set(self._names):
-                        self._all_started.set()
-                match = STOPPED.search(line)
-                if match and not told:
-                    told = True
-                    self._on_end(f"{match[1]} ended with code {match[2]}")
-        self._all_started.set()
-        if not told:
-            self._on_end("honcho ended")
+    def put(self, message: Message) -> None:
+        """Take in what honcho has to report of a process: its start, a line, its end."""
+        name = message.name
+        match message.type:
+            case "start":
+                with self._lock:
+                    self._groups[name] = message.data["pid"]
+                self._started[name].set()
+                self._say(name, f"started (pid={message.data['pid']})")
+            case "line":
+                self._say(name, message.data.decode(errors="replace").rstrip())
+            case "stop":
+                with self._lock:
+                    del self._groups[name]
+                    first, self._ending = not self._ending, True
+                self._say(name, f"stopped (code {message.data['returncode']})")
+                if first:
+                    self._on_end(f"{name} ended with code {message.data['returncode']}")
+
+    def _say(self, name: str, text: str) -> None:
+        self._write(f"{name:<7}| {text}\n")
+
+    def _signal(self, number: signal.Signals) -> None:
+        with self._lock:
+            groups = list(self._groups.values())
+        for group in groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, number)

@@ -1,7 +1,8 @@
 """`python -m local.run`, what `make run` calls: the whole service on one machine.
 
-Starts Redis, then the processes of Procfile.dev; prints two calls to paste once all is ready; on
-Ctrl-C, SIGTERM or a closed terminal ends the processes, then Redis.
+Starts Redis, the model, then web and worker; prints two calls to paste once all are ready. On
+Ctrl-C, SIGTERM or a closed terminal, web and worker finish the calls that run, for DRAIN_SECONDS at
+most; then the model ends, then Redis.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from local.redis_server import RedisServer, RedisServerError
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8000
 READY_SECONDS = 120.0
-DEFAULTS = {"DEMO_MODELS": "1", "DRAIN_SECONDS": "3"}  # honcho kills after 5 s
+DEFAULTS = {"DEMO_MODELS": "1", "DRAIN_SECONDS": "10"}
+STOP_SECONDS = 10.0  # that processes may take to stop besides draining
 ALL_WELL = ""  # the news that somebody asked us to end
 
 News = queue.SimpleQueue[str]  # why to end; safe to put from a signal handler and from a thread
@@ -47,7 +49,7 @@ class NotStarted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What will be started, and what to tell about it."""
+    """What will be started, and what to print about it."""
 
     environ: dict[str, str]
     notes: tuple[str, ...] = ()
@@ -59,23 +61,24 @@ class Plan:
 
     @property
     def checks(self) -> dict[str, str]:
-        """What has to be ready, and the URL that tells."""
+        """What has to be ready, and the URL that answers once it is."""
         checks = {"the service": f"{self.base_url}/health/ready"}
         if "LOCAL_MODEL_PORT" in self.environ:
             checks["the model"] = f"http://127.0.0.1:{self.environ['LOCAL_MODEL_PORT']}/health"
         return checks
 
     @property
-    def processes(self) -> list[str]:
-        """Names in Procfile.dev; web is the first, since honcho gives that one PORT itself."""
-        return ["web", "worker", *(["model"] if "LOCAL_MODEL_PORT" in self.environ else [])]
+    def stages(self) -> list[list[str]]:
+        """Names in Procfile.dev in the order of starting; stages stop in the opposite order."""
+        model = [["model"]] if "LOCAL_MODEL_PORT" in self.environ else []
+        return [*model, ["web", "worker"]]
 
 
 def plan(folder: Path, environ: Mapping[str, str]) -> Plan:
     """Complete the environment: what is set in it wins over what is chosen here.
 
-    Raises ModelMissing if the local model is wanted and not installed, ConfigurationError for a
-    PORT that is none.
+    Raises ModelMissing if the local model should run and is not installed, ConfigurationError for
+    a PORT that is not a port.
     """
     env = {**DEFAULTS, **{name: value for name, value in environ.items() if value.strip()}}
     # The commands of Procfile.dev are those beside this Python.
@@ -95,18 +98,18 @@ def plan(folder: Path, environ: Mapping[str, str]) -> Plan:
     return Plan(env, tuple(notes), f"local/{MODEL}")
 
 
-def _port(wanted: str) -> tuple[str, ...]:
-    """The port to use, and a note where that is another than wanted."""
-    if not wanted.isdecimal() or not 0 < int(wanted) < 65536:
-        raise ConfigurationError(f"PORT must be a number from 1 to 65535, and is {wanted!r}")
-    if is_free(int(wanted)):
-        return (wanted,)
+def _port(preferred: str) -> tuple[str, ...]:
+    """The port to use, and a note if it is not `preferred`."""
+    if not preferred.isdecimal() or not 0 < int(preferred) < 65536:
+        raise ConfigurationError(f"PORT must be a number from 1 to 65535, not {preferred!r}")
+    if is_free(int(preferred)):
+        return (preferred,)
     port = free_port()
-    return (str(port), f"Port {wanted} is taken; using {port}.")
+    return (str(port), f"Port {preferred} is taken; using {port}.")
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on that port of 127.0.0.1 now."""
+    """Return whether a server could listen on that port of 127.0.0.1 now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -117,14 +120,14 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """Return a port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of that URL on this machine answers 200."""
+    """Return whether a GET of that URL on this machine answers 200."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(url, timeout=2) as response:
@@ -141,8 +144,7 @@ def environment(file: Path) -> dict[str, str]:
 def run(folder: Path, environ: Mapping[str, str], news: News) -> None:
     """Run everything until there is news, then end it.
 
-    Raises NotStarted if a process ended on its own, and what `plan`, RedisServer and Settings
-    raise.
+    Raises NotStarted if a process ended by itself, and what `plan`, RedisServer and Settings raise.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     todo = plan(folder, environ)
@@ -153,11 +155,16 @@ def run(folder: Path, environ: Mapping[str, str], news: News) -> None:
         settings = Settings.from_env(todo.environ)
         with clients.commands(settings, 1) as client:
             key = credentials.development_key(folder, KeyStore(client, settings.key_pepper))
-        ending.enter_context(
-            Processes(
-                ROOT / "Procfile.dev", todo.processes, todo.environ, write=say, on_end=news.put
+        for names in todo.stages:
+            processes = Processes(
+                ROOT / "Procfile.dev",
+                names,
+                todo.environ,
+                write=say,
+                on_end=news.put,
+                stop_seconds=settings.drain_seconds + STOP_SECONDS,
             )
-        )
+            ending.enter_context(processes)
         reason = _await_ready(todo.checks, news)
         if reason is None:
             say(banner(todo.base_url, key, todo.model, todo.notes))

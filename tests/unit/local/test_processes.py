@@ -1,4 +1,4 @@
-"""local/processes.py: honcho as a child."""
+"""local/processes.py: real processes of a Procfile, and how they end."""
 
 from __future__ import annotations
 
@@ -22,12 +22,19 @@ class Harness:
         self.ends: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.seen: list[str] = []
 
-    def start(self, *names: str, **commands: str) -> Processes:
+    def start(self, *names: str, stop_seconds: float = 20, **commands: str) -> Processes:
         procfile = self.folder / "Procfile.dev"
         procfile.write_text("".join(f"{name}: {does}\n" for name, does in commands.items()))
         environ = {**os.environ, "PORT": "8123", "PYTHONUNBUFFERED": "1"}
         chosen = names or tuple(commands)
-        return Processes(procfile, chosen, environ, write=self.lines.put, on_end=self.ends.put)
+        return Processes(
+            procfile,
+            chosen,
+            environ,
+            write=self.lines.put,
+            on_end=self.ends.put,
+            stop_seconds=stop_seconds,
+        )
 
     def await_line(self, pattern: str) -> re.Match[str]:
         while True:
@@ -71,11 +78,19 @@ def test_leaving_at_once_ends_every_process(harness: Harness) -> None:
         await_gone(int(match[1]))
 
 
-def test_a_process_that_ignores_the_signal_is_killed(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("local.processes.STOP_SECONDS", 0.5)
-    with harness.start(web="trap '' TERM; echo deaf; while :; do sleep 1; done"):
+def test_a_process_drains_before_it_ends(harness: Harness) -> None:
+    draining = "trap 'echo drained; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+    with harness.start(web=draining):
+        harness.await_line("ready")
+
+    harness.await_line("drained")
+    harness.await_line(r"stopped \(code 0\)")
+    assert harness.ends.empty(), "a process that was stopped has not ended by itself"
+
+
+def test_a_process_that_ignores_the_signal_is_killed(harness: Harness) -> None:
+    deaf = "trap '' TERM; echo deaf; while :; do sleep 1; done"
+    with harness.start(web=deaf, stop_seconds=0.5):
         pid = int(harness.await_line(r"started \(pid=(\d+)\)")[1])
         harness.await_line("deaf$")
 
@@ -89,7 +104,7 @@ def test_only_the_named_processes_run(harness: Harness) -> None:
     assert not any("the model" in line for line in harness.seen)
 
 
-def test_the_first_process_gets_the_port(harness: Harness) -> None:
+def test_processes_get_the_environment(harness: Harness) -> None:
     with harness.start(web="echo port $PORT; sleep 600", worker=SLEEPER):
         assert harness.await_line(r"port (\d+)")[1] == "8123"
 
@@ -104,6 +119,6 @@ def test_the_settings_file_is_left_alone(harness: Harness) -> None:
 def test_the_process_that_ends_first_is_named_once(harness: Harness) -> None:
     with harness.start(web=SLEEPER, worker="echo broken; exit 3"):
         assert harness.ends.get(timeout=20) == "worker ended with code 3"
-        harness.await_line(r"web\.1 stopped")
+    harness.await_line(r"web +\| stopped")
 
     assert harness.ends.empty()

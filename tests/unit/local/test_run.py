@@ -28,7 +28,7 @@ def taken() -> Iterator[int]:
 def test_the_local_model_is_served_and_shown(tmp_path: Path) -> None:
     plan = run.plan(tmp_path, {})
 
-    assert plan.processes == ["web", "worker", "model"]
+    assert plan.stages == [["model"], ["web", "worker"]]
     assert plan.model == f"local/{MODEL}"
     port = plan.environ["LOCAL_MODEL_PORT"]
     assert plan.environ["LOCAL_BASE_URL"] == f"http://127.0.0.1:{port}/v1"
@@ -38,7 +38,7 @@ def test_the_local_model_is_served_and_shown(tmp_path: Path) -> None:
 def test_without_the_local_model_the_demo_is_shown(tmp_path: Path) -> None:
     plan = run.plan(tmp_path, OFF)
 
-    assert plan.processes == ["web", "worker"]
+    assert plan.stages == [["web", "worker"]]
     assert plan.model == "demo/echo"
     assert list(plan.checks) == ["the service"]
     assert "LOCAL_BASE_URL" not in plan.environ
@@ -47,13 +47,13 @@ def test_without_the_local_model_the_demo_is_shown(tmp_path: Path) -> None:
 def test_a_local_server_of_ones_own_replaces_the_model(tmp_path: Path) -> None:
     plan = run.plan(tmp_path, {"LOCAL_BASE_URL": "http://127.0.0.1:11434/v1"})
 
-    assert plan.processes == ["web", "worker"]
+    assert plan.stages == [["web", "worker"]]
     assert plan.environ["LOCAL_BASE_URL"] == "http://127.0.0.1:11434/v1"
     assert any("11434" in note for note in plan.notes)
 
 
 def test_what_the_environment_says_wins(tmp_path: Path) -> None:
-    said = {
+    environ = {
         "DEMO_MODELS": "0",
         "DRAIN_SECONDS": "1",
         "KEY_PEPPER": "p" * 40,
@@ -61,16 +61,16 @@ def test_what_the_environment_says_wins(tmp_path: Path) -> None:
         "REDIS_URL": "redis://127.0.0.1:1/0",
     }
 
-    plan = run.plan(tmp_path, {**OFF, **said})
+    plan = run.plan(tmp_path, {**OFF, **environ})
 
-    assert said.items() <= plan.environ.items()
+    assert environ.items() <= plan.environ.items()
 
 
 def test_what_it_says_nothing_about_has_values_for_one_machine(tmp_path: Path) -> None:
     environ = run.plan(tmp_path, {**OFF, "DEMO_MODELS": "", "KEY_PEPPER": ""}).environ
 
     assert environ["DEMO_MODELS"] == "1"
-    assert environ["DRAIN_SECONDS"] == "3"
+    assert environ["DRAIN_SECONDS"] == "10"
     assert environ["KEY_PEPPER"] == run.plan(tmp_path, OFF).environ["KEY_PEPPER"]
     assert environ["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
 
