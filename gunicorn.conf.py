@@ -30,7 +30,6 @@ logger_class = "api.http.gunicorn_worker.Log"
 loglevel = settings.log_level.lower()
 
 KEPT_CONNECTIONS = 1_500  # above it, a connection is closed after its answer
-SEND_SECONDS = 30  # longest wait for a client to take what it is sent
 LISTENER_SECONDS = 1.2  # gunicorn closes its listener within 1 s of SIGTERM
 GRACE_SECONDS = 1.0  # after the workers' own end of their calls, for their last events
 LAST_SECONDS = 0.5  # for ended calls to reach their clients
@@ -51,8 +50,6 @@ def post_worker_init(worker):
 
 def pre_request(worker, req):
     worker.requests_running += 1
-    # A client that takes nothing must not keep its greenlet for ever.
-    req.unreader.sock.settimeout(SEND_SECONDS)
     if any(name == "CONTENT-LENGTH" and _too_long(value) for name, value in req.headers):
         req.force_close()  # 413 follows: the body will not be read
     # Idle ones are kept for `keepalive` and would keep new ones from being accepted: after a rush,
@@ -63,7 +60,6 @@ def pre_request(worker, req):
 
 def post_request(worker, req, environ, resp):
     worker.requests_running -= 1
-    req.unreader.sock.settimeout(None)
 
 
 def _too_long(value):

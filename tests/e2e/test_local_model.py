@@ -149,6 +149,26 @@ def test_the_lines_that_make_run_prints_are_answered_by_the_real_model(folder: P
     assert_nothing_left(launcher)
 
 
+def test_a_stream_that_runs_when_everything_is_stopped_comes_to_its_end(folder: Path) -> None:
+    with Launcher(folder, PORT=str(free_port()), DRAIN_SECONDS="60") as launcher:
+        launcher.await_line("^Ready")
+        command = launcher.await_line("^curl -N").replace(
+            "What is the capital of France?", "Tell me a story about a fox."
+        )
+        command = command.replace('"temperature": 0', '"temperature": 0, "max_tokens": 12')
+        with subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE, text=True) as curl:
+            assert curl.stdout is not None
+            lines = [curl.stdout.readline()]
+            launcher.process.send_signal(signal.SIGINT)
+            lines += curl.stdout
+        assert launcher.process.wait(60) == 0
+
+    assert lines[0], "the stream had begun"
+    assert [line for line in lines if '"error"' in line] == []
+    assert lines[-2:] == ["data: [DONE]\n", "\n"]
+    assert_nothing_left(launcher)
+
+
 def test_a_second_run_keeps_the_key_and_a_closed_terminal_ends_it(folder: Path) -> None:
     lines = []
     for number in (signal.SIGTERM, signal.SIGHUP):

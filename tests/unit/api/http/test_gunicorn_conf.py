@@ -27,7 +27,6 @@ class FakeRequest:
     def __init__(self, *headers: tuple[str, str]) -> None:
         self.headers = headers
         self.closed = False
-        self.unreader = SimpleNamespace(sock=SimpleNamespace(settimeout=lambda seconds: None))
 
     def force_close(self) -> None:
         self.closed = True

@@ -1,94 +1,95 @@
-"""A reply's head and body in one write, whatever the reply is."""
+"""api/http/gunicorn_worker.py: what it takes from gunicorn, and clients that take nothing."""
 
 from __future__ import annotations
 
 import errno
+import inspect
+from typing import Any
 
+import gunicorn
 import pytest
+from gunicorn.glogging import Logger
+from gunicorn.http.message import Request
+from gunicorn.http.parser import RequestParser
+from gunicorn.workers.base import Worker as BaseWorker
+from gunicorn.workers.base_async import AsyncWorker
+from gunicorn.workers.ggevent import GeventWorker
 
-from api.http.gunicorn_worker import ReplySocket
+from api.http import gunicorn_worker
+from api.http.gunicorn_worker import SEND_SECONDS, StrictRequest, Worker
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+SEAMS = [
+    (AsyncWorker, "handle", "(self, listener, client, addr)"),
+    (AsyncWorker, "handle_request", "(self, listener_name, req, sock, addr)"),
+    (GeventWorker, "handle", "(self, listener, client, addr)"),
+    (GeventWorker, "handle_request", "(self, listener_name, req, sock, addr)"),
+    (BaseWorker, "init_process", "(self)"),
+    (Request, "parse", "(self, unreader)"),
+    (Request, "_parse_fast", "(self, unreader, buf)"),
+    (Logger, "warning", "(self, msg, *args, **kwargs)"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "signature"), SEAMS)
+def test_the_seam_is_where_the_installed_gunicorn_has_it(
+    owner: type, name: str, signature: str
+) -> None:
+    seam = f"{owner.__module__}.{owner.__name__}.{name}"
+    moved = f"gunicorn {gunicorn.__version__} moved {seam}: see api/http/gunicorn_worker.py"
+    assert hasattr(owner, name), moved
+    assert str(inspect.signature(getattr(owner, name))) == signature, moved
+
+
+def test_gunicorn_makes_requests_of_the_class_that_its_parser_names() -> None:
+    moved = f"gunicorn {gunicorn.__version__} moved RequestParser.mesg_class"
+    assert RequestParser.mesg_class in (Request, StrictRequest), moved
+    assert "mesg_class(" in inspect.getsource(RequestParser.__next__), moved
+
+
+def test_the_module_names_the_installed_version() -> None:
+    assert gunicorn_worker.__doc__ is not None
+    assert f"gunicorn {gunicorn.__version__}" in gunicorn_worker.__doc__, "read the table again"
 
 
 class FakeSocket:
     def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.room = 1_000_000
+        self.timeouts: list[float | None] = []
 
-    def send(self, data: bytes) -> int:
-        self.written.append(data[: self.room])
-        return len(data[: self.room])
-
-    def sendall(self, data: bytes) -> None:
-        self.written.append(data)
-
-    def fileno(self) -> int:
-        return 7
+    def settimeout(self, seconds: float | None) -> None:
+        self.timeouts.append(seconds)
 
 
-@pytest.fixture
-def connection() -> FakeSocket:
-    return FakeSocket()
+def handle(monkeypatch: pytest.MonkeyPatch, serve: Any) -> FakeSocket:
+    monkeypatch.setattr(GeventWorker, "handle_request", lambda *_: serve())
+    worker: Any = Worker.__new__(Worker)
+    connection = FakeSocket()
+    try:
+        worker.handle_request(None, None, connection, None)
+    finally:
+        assert connection.timeouts == [SEND_SECONDS, None], "the next head has a time of its own"
+    return connection
 
 
-@pytest.fixture
-def reply(connection: FakeSocket) -> ReplySocket:
-    return ReplySocket(connection)  # type: ignore[arg-type]
+def test_a_request_is_served_under_a_time_limit_for_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    handle(monkeypatch, lambda: True)
 
 
-def test_head_and_body_go_out_together(connection: FakeSocket, reply: ReplySocket) -> None:
-    reply.sendall(HEAD)
-    assert connection.written == []
-    reply.sendall(b"body")
-    reply.flush()
-    assert connection.written == [HEAD + b"body"]
-
-
-def test_a_reply_without_a_body_goes_out_at_its_end(
-    connection: FakeSocket, reply: ReplySocket
-) -> None:
-    reply.sendall(HEAD)
-    reply.flush()
-    reply.flush()
-    assert connection.written == [HEAD]
-
-
-def test_only_the_head_is_held(connection: FakeSocket, reply: ReplySocket) -> None:
-    reply.sendall(HEAD)
-    for chunk in (b"5\r\na\r\n\r\n\r\n", b"0\r\n\r\n"):
-        reply.sendall(chunk)
-    assert connection.written == [HEAD + b"5\r\na\r\n\r\n\r\n", b"0\r\n\r\n"]
-
-
-def test_what_does_not_fit_at_once_follows(connection: FakeSocket, reply: ReplySocket) -> None:
-    connection.room = 10
-    reply.sendall(HEAD)
-    reply.sendall(b"body")
-    assert len(connection.written) == 2
-    assert b"".join(connection.written) == HEAD + b"body"
-
-
-def test_all_else_is_the_sockets(reply: ReplySocket) -> None:
-    assert reply.fileno() == 7
-
-
-@pytest.mark.parametrize("step", ["send", "sendall"])
 def test_a_client_that_takes_nothing_has_left(
-    connection: FakeSocket,
-    reply: ReplySocket,
-    step: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def silent(data: bytes) -> int:
+    def silent() -> None:
         raise TimeoutError("timed out")
 
     caplog.set_level("INFO")
-    connection.room = 2
-    monkeypatch.setattr(connection, step, silent)
     with pytest.raises(BrokenPipeError) as error:
-        reply.sendall(b"event")
+        handle(monkeypatch, silent)
     assert error.value.errno == errno.EPIPE
     assert [record.levelname for record in caplog.records] == ["INFO"]
-    assert "event" not in caplog.text
+
+
+def test_other_errors_of_a_connection_are_gunicorns(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reset() -> None:
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+    with pytest.raises(ConnectionResetError):
+        handle(monkeypatch, reset)
