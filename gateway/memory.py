@@ -1,12 +1,12 @@
-"""When Python looks for garbage, and when the memory of what is freed goes back to the system.
+"""When Python collects garbage, and when freed memory goes back to the system.
 
-A full collection looks at every object: with 512 streams running, 60 to 180 ms in which no token
-moves. Nearly all garbage of a call is young, and the small collections find it. So the full ones
+A full collection looks at every object: with 512 streams it took 60 to 180 ms, in which no token
+moved. Nearly all garbage of a call is young, and the small collections find it. So full collections
 wait for a moment without calls, or until one is overdue.
 
-glibc keeps what was freed between other objects: after 200 bodies of 4 MB a worker stayed 110 MB
-larger. It is asked to give that back when calls have run and none does. (To have it give back every
-large block at once, by mallopt's M_MMAP_THRESHOLD, made the work on such a body twice as long.)
+glibc keeps freed memory between other objects: after 200 bodies of 4 MB a worker stayed 110 MB
+larger. `give_back` returns it when calls have run and none runs now. (mallopt's M_MMAP_THRESHOLD
+would return each large block at once, but made the work on such a body twice as long.)
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ GIVE_BACK_SECONDS = 5.0  # at least, between two times that freed memory is give
 
 
 def settle() -> None:
-    """From now on this process serves: leave what it is made of alone, and full collections to a
-    Collector."""
+    """Prepare a process that is about to serve; a Collector must make its full collections.
+
+    Objects that exist now are never looked at again.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, MIDDLE, NEVER)
 
 
 def release(error: BaseException | None) -> None:
-    """Let go of what an exception holds on to: the frames it passed, and with them the prompt.
+    """Clear the frames that an exception keeps alive, and with them the prompt.
 
     A frame that keeps its own exception in a variable, as urllib3's do, would otherwise live with
-    all its variables until the next full collection. The exception itself stays as it is.
+    all its variables until the next full collection. The exception's type and arguments stay.
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
@@ -45,7 +47,7 @@ def release(error: BaseException | None) -> None:
 
 
 class Collector:
-    """Makes the full collections of a process that has settled; of another it makes none."""
+    """Makes the full collections of a process that called `settle`; in others it does nothing."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -53,9 +55,9 @@ class Collector:
         self._worked = False
 
     def tick(self, busy: bool) -> None:
-        """Collect if there is something to look at and the process has the time, or must.
+        """Collect if there is garbage and no call runs, or if a collection is overdue.
 
-        And give back what calls have freed: a few large bodies make no garbage worth a look.
+        After calls it also gives freed memory back; a few large bodies make little garbage.
         """
         if gc.get_threshold()[2] != NEVER:
             return
@@ -68,12 +70,12 @@ class Collector:
         if busy:
             self._worked = True
         elif self._worked and now - self._gave_back > GIVE_BACK_SECONDS:
-            _give_back()
+            give_back()
             self._gave_back, self._worked = now, False
 
 
-def _give_back() -> None:
-    """Give the freed pages of this process back to the system, where the C library can."""
+def give_back() -> None:
+    """Give the freed pages of this process back to the system, if the C library can."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError, TypeError):

@@ -262,7 +262,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             self.set_state(self._status(), pipeline=pipeline)
             for registry in keys.RQ_REGISTRIES:
                 pipeline.zremrangebyscore(registry, "-inf", score)
-            pipeline.exists("rq:suspended")
+            pipeline.exists(keys.RQ_SUSPENDED)
             self.suspended = bool(pipeline.execute()[-1])
 
     def learn_breakers(self) -> None:

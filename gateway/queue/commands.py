@@ -1,7 +1,7 @@
-"""How a call gets into the queue and out of it again: the web side's way to Redis.
+"""The commands of a call's life: submit, cancel, look, emit, finish.
 
-With `workers`, the only place that knows RQ: jobs are written by a script, in the form that RQ 3
-reads (`rq info` and `Job.fetch` tell the truth about them).
+With `workers`, the only place that knows RQ. Scripts write the jobs in the form that RQ 3 reads, so
+that `rq info` and `Job.fetch` show them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from typing import cast
 from redis import Redis
 from rq.utils import utcformat
 
-from gateway.errors import (
-    ReplyLost,
-)
+from gateway.errors import ReplyLost
 from gateway.queue import keys, scripts
 from gateway.queue.protocol import OUTCOME, CallSpec, Event, Outcome, ProtocolError
 from gateway.settings import Settings
@@ -26,7 +24,7 @@ TASK = b"workers.tasks.run"
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """What Redis says of a job; status is "" where it knows none."""
+    """What Redis knows of a job; all fields are "" if it knows none."""
 
     status: str = ""
     worker: str = ""
@@ -34,7 +32,7 @@ class JobState:
 
 
 def now_text() -> str:
-    """The present in RQ's time format."""
+    """Return the present in RQ's time format (UTC, by this process' clock)."""
     return str(utcformat(datetime.now(UTC)))
 
 
@@ -47,13 +45,12 @@ def submit_command(
     budget: float,
     expiry: float = 0,
 ) -> tuple[object, ...]:
-    """The command that puts a call into the queue, to be run within `budget` seconds.
+    """Return the command that queues a call, whose deadline is `budget` seconds after it runs.
 
-    The script compares `key_hmac` with the record of the API key `public_id`.
-
-    Run twice it queues the call once; run after `expiry`, in Redis' time (0: never), it does not,
-    since nobody waits for its reply any more. Where the reply is lost the call may be queued all
-    the same: then it is to be cancelled until that succeeds.
+    The script compares `key_hmac` with the record of the API key `public_id`. Run twice, it queues
+    the call once. Run after `expiry` (seconds since 1970 by Redis' clock, 0 for never) it refuses
+    it, because nobody waits for the reply any more. If the reply is lost, the call may be queued:
+    cancel it until that succeeds.
     """
     call_id = spec.call_id
     return scripts.SUBMIT.command(
@@ -82,13 +79,17 @@ def submit_command(
             keys.SHARED_SECONDS,
             int(expiry * 1000),
             spec.kind,
+            keys.JOB_SECONDS,
         ],
     )
 
 
 def cancel(redis: Redis, call_id: str) -> bytes:
-    """Give a call up: b"removed" (it never started), b"told" (its worker will stop it), b"ended",
-    or b"marked" (not known; refused should it still come). Raises RedisError."""
+    """Give a call up. Raises RedisError.
+
+    Returns b"removed" (it never started), b"told" (its worker will stop it), b"ended", or b"marked"
+    (Redis does not know the call; a submit of it that is still on its way is refused).
+    """
     names = [
         keys.job(call_id),
         keys.RQ_QUEUE,
@@ -97,13 +98,13 @@ def cancel(redis: Redis, call_id: str) -> bytes:
         keys.RQ_CANCELED,
         keys.QUEUED_BYTES,
     ]
-    args = [call_id, keys.CANCEL_SECONDS, now_text(), keys.JOB_SECONDS]
+    args = [call_id, keys.CANCEL_SECONDS, now_text(), keys.JOB_SECONDS, keys.cancel("")]
     result: bytes = scripts.CANCEL(redis, names, args)
     return result
 
 
 def states(redis: Redis, call_ids: Sequence[str]) -> list[JobState]:
-    """What Redis knows of these jobs, in one round trip. Raises RedisError."""
+    """Return what Redis knows of these jobs, in one round trip. Raises RedisError."""
     with redis.pipeline(transaction=False) as pipeline:
         for call_id in call_ids:
             pipeline.hmget(keys.job(call_id), "status", "worker_name", "claim")
@@ -112,10 +113,11 @@ def states(redis: Redis, call_ids: Sequence[str]) -> list[JobState]:
 
 
 def outcomes(redis: Redis, call_ids: Sequence[str]) -> list[Outcome | None]:
-    """The outcomes that Redis holds of these calls, in one round trip. Raises RedisError."""
-    values = redis.mget([keys.outcome(call_id) for call_id in call_ids])
-    found = cast("list[bytes | None]", values)  # no client here decodes
-    return [_outcome(value) if value is not None else None for value in found]
+    """Return the outcome of each call, None if Redis has none. Raises RedisError."""
+    values = cast(  # no client here decodes
+        "list[bytes | None]", redis.mget([keys.outcome(call_id) for call_id in call_ids])
+    )
+    return [_outcome(value) if value is not None else None for value in values]
 
 
 def _outcome(value: bytes) -> Outcome:
@@ -126,7 +128,7 @@ def _outcome(value: bytes) -> Outcome:
 
 
 def alive(redis: Redis, processes: Sequence[str]) -> list[bool]:
-    """Which of these processes hold their lease. Raises RedisError."""
+    """Return for each process whether it holds its lease. Raises RedisError."""
     if not processes:
         return []
     values = redis.mget([keys.lease(process) for process in processes])
@@ -134,12 +136,12 @@ def alive(redis: Redis, processes: Sequence[str]) -> list[bool]:
 
 
 def live_workers(redis: Redis) -> int:
-    """How many registered workers hold their lease. Raises RedisError."""
+    """Return how many registered workers hold their lease. Raises RedisError."""
     return len(live_slots(redis))
 
 
 def live_slots(redis: Redis) -> list[int]:
-    """How many calls each of them runs at once; 0 once it stops. Raises RedisError."""
+    """Return how many calls each live worker runs at once; 0 if it stops. Raises RedisError."""
     members = cast("set[bytes]", redis.smembers(keys.RQ_WORKERS))
     if not members:
         return []
@@ -149,12 +151,12 @@ def live_slots(redis: Redis) -> list[int]:
 
 
 def depth(redis: Redis) -> int:
-    """How many calls are queued. Raises RedisError."""
+    """Return how many calls are queued. Raises RedisError."""
     return redis.llen(keys.RQ_QUEUE)
 
 
 def emit_command(web: str, events: Sequence[bytes]) -> tuple[object, ...]:
-    """The command that puts encoded events into a web process' inbox."""
+    """Return the command that puts encoded events into the inbox of a web process."""
     args = [keys.INBOX_EVENTS, keys.INBOX_SECONDS, *events]
     return scripts.EMIT.command([keys.inbox(web)], args)
 
@@ -162,7 +164,7 @@ def emit_command(web: str, events: Sequence[bytes]) -> tuple[object, ...]:
 def finish_command(
     call_id: str, claim: str, web: str, worker: str, outcome: Outcome, milliseconds: int = 0
 ) -> tuple[object, ...]:
-    """The command that ends a call, for an outbox or for `finish`."""
+    """Return the command that ends a call; the first outcome stands. `milliseconds` is for RQ."""
     failed = outcome.error is not None
     return scripts.FINISH.command(
         [
@@ -191,5 +193,5 @@ def finish_command(
 
 
 def finish(redis: Redis, command: tuple[object, ...]) -> bool:
-    """Run a `finish_command`; whether its outcome stands. Raises RedisError."""
+    """Run a `finish_command` and return whether its outcome stands. Raises RedisError."""
     return bool(scripts.run(redis, command) == 1)

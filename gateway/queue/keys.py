@@ -1,4 +1,8 @@
-"""Names and lives of every Redis key. RQ's own names are those that RQ 3 would make."""
+"""Names and TTLs of all Redis keys; the scripts get them as arguments.
+
+RQ's own names are those that RQ 3 makes. A TTL is counted by Redis' clock from the last write to
+the key, and is in seconds unless the name says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -12,53 +16,57 @@ RQ_FAILED = f"rq:failed:{QUEUE}"
 RQ_CANCELED = f"rq:canceled:{QUEUE}"
 RQ_REGISTRIES = (RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED)
 RQ_WORKERS = f"rq:workers:{QUEUE}"
+RQ_SUSPENDED = "rq:suspended"
 
-BELL = "gw:bell"
+BELL = "gw:bell"  # a list; workers wait for its elements
 QUEUED_BYTES = "gw:queued:bytes"  # of the bodies waiting in the queue
 BREAKERS = "gw:breakers"  # routes that have failed: see lua/breaker.lua
 
 LEASE_MS = 3_000
 INBOX_SECONDS = 120
-INBOX_EVENTS = 20_000  # a backstop: readers trim what they have read
+INBOX_EVENTS = 20_000  # length at which an inbox is trimmed; readers trim what they have read
 OUTCOME_SECONDS = 120
 CANCEL_SECONDS = 60
 CLAIM_SECONDS = 120
-BREAKER_SECONDS = 120  # without a failure of any route
-JOB_SECONDS = 10  # life of an ended job
+BREAKER_SECONDS = 120  # since the last failure of any route
+JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
-GRACE_SECONDS = 60  # life of a job and its body past the deadline
+BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
+GRACE_SECONDS = 60  # a job and its body, past the call's deadline
 
 
 def job(call_id: str) -> str:
+    """RQ's record of a call: status, worker, claim, deadline."""
     return f"rq:job:{call_id}"
 
 
 def rq_worker(name: str) -> str:
+    """RQ's record of a worker."""
     return f"rq:worker:{name}"
 
 
 def key(public_id: str) -> str:
-    """One API key's record."""
+    """The record of an API key. It does not expire."""
     return f"gw:key:{public_id}"
 
 
 def call(call_id: str) -> str:
-    """Plan and request body, until claimed."""
+    """The CallSpec and the request body, until claimed."""
     return f"gw:call:{call_id}"
 
 
 def outcome(call_id: str) -> str:
-    """The call's final answer or error, until delivered."""
+    """The final response or error of a call, until delivered."""
     return f"gw:outcome:{call_id}"
 
 
 def cancel(target: str) -> str:
-    """Of a call: it was given up before it was known. Of a worker: the calls it should stop."""
+    """For a call: it was given up before it was known. For a worker: the calls it should stop."""
     return f"gw:cancel:{target}"
 
 
 def claim(claim_id: str) -> str:
-    """Marks a claim asked for a second time, so that its first asking, late, takes nothing."""
+    """Marks a claim that was sent again, so that the first one, if it is late, takes no calls."""
     return f"gw:claim:{claim_id}"
 
 

@@ -6,6 +6,7 @@
 -- KEYS  1 job  2 queue  3 body  4 cancel mark of the call  5 canceled registry
 --       6 bytes queued
 -- ARGV  1 call id  2 seconds of the marks  3 now (RQ's time format)  4 seconds of an ended job
+--       5 prefix of the names of workers' cancel lists
 -- Returns 'removed', 'told', 'ended' or 'marked'.
 
 local status, worker, bytes = unpack(redis.call('HMGET', KEYS[1], 'status', 'worker_name', 'bytes'))
@@ -19,9 +20,9 @@ if status == 'queued' then
   return 'removed'
 end
 if status == 'started' then
-  local told = 'gw:cancel:' .. worker
-  redis.call('SADD', told, ARGV[1])
-  redis.call('EXPIRE', told, ARGV[2])
+  local list = ARGV[5] .. worker
+  redis.call('SADD', list, ARGV[1])
+  redis.call('EXPIRE', list, ARGV[2])
   return 'told'
 end
 if status then return 'ended' end

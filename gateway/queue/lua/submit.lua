@@ -2,11 +2,12 @@
 -- Accepts a call: all or nothing. Called again for the same call it answers the same.
 --
 -- KEYS  1 job  2 body  3 API key's record  4 cancel mark  5 queue  6 bell  7 bytes queued  8 rq:queues
--- ARGV  1 call id  2 body and plan  3 HMAC of the key's secret  4 web process  5 milliseconds to live
+-- ARGV  1 call id  2 CallSpec and body  3 HMAC of the key's secret  4 web process  5 milliseconds until the deadline
 --       6 most calls queued  7 most bytes queued  8 created (RQ's time format)  9 RQ's job data
 --       10 seconds kept past the deadline  11 origin (queue name)
 --       12 seconds that what all calls share lives on  13 milliseconds since 1970, by this clock,
 --       after which nobody waits for the reply (0: somebody always does)  14 kind of call, for `rq info`
+--       15 seconds an ended job is kept
 -- Returns 'ok' or the reason of the refusal: 'key', 'late', 'cancelled', 'calls', 'bytes', 'memory'.
 -- The last three are followed by a blank and how many calls wait.
 
@@ -35,7 +36,7 @@ redis.call('SET', KEYS[2], ARGV[2], 'PX', life)
 redis.call('HSET', KEYS[1],
   'status', 'queued', 'origin', ARGV[11], 'data', ARGV[9], 'description', ARGV[14],
   'created_at', ARGV[8], 'enqueued_at', ARGV[8],
-  'timeout', math.ceil(budget / 1000), 'result_ttl', 10, 'failure_ttl', 10,
+  'timeout', math.ceil(budget / 1000), 'result_ttl', ARGV[15], 'failure_ttl', ARGV[15],
   'web', ARGV[4], 'deadline_ms', string.format('%d', now_ms + budget), 'bytes', #ARGV[2])
 redis.call('PEXPIRE', KEYS[1], life)
 redis.call('HSET', KEYS[3], 'last_used', time[1])

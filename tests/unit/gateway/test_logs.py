@@ -68,14 +68,12 @@ def test_an_exception_and_its_traceback_are_masked():
 def own_logging(monkeypatch):
     """Lets a test configure logging without taking pytest's handlers away."""
     monkeypatch.setattr(logging.root, "handlers", [])
-    monkeypatch.setattr(logging.root, "level", logging.root.level)
-    for name in ("urllib3", "urllib3.connection", "rq", "rq.worker"):
-        logger = logging.getLogger(name)
-        monkeypatch.setattr(logger, "level", logger.level)
+    names = (None, "urllib3", "urllib3.connection", "rq", "rq.worker")
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
     logging.getLogger("rq.worker").setLevel(logging.INFO)  # as importing RQ does
     yield
-    monkeypatch.undo()
-    logging.root.manager._clear_cache()
+    for logger, level in levels.items():
+        logger.setLevel(level)
 
 
 def test_lines_go_to_standard_output_and_are_masked(own_logging, capsys):

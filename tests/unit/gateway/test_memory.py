@@ -98,7 +98,7 @@ def test_memory_is_given_back_after_calls_and_not_all_the_time(
     old_garbage: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[None] = []
-    monkeypatch.setattr(memory, "_give_back", lambda: given.append(None))
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(None))
     collector = Collector()
     seen = []
     for busy, later in ((True, 0), (False, 0), (True, 0), (False, 0), (False, 10), (False, 20)):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,17 +122,22 @@ def test_a_second_owner_of_a_folder_is_told_who_the_first_is(folder: Path) -> No
 
 
 def test_a_server_whose_owner_was_killed_is_replaced_with_its_data(folder: Path) -> None:
-    orphan = RedisServer(folder).start()
-    with Redis.from_url(orphan.url) as client:
+    owner = (
+        "import os, pathlib, sys; from local.redis_server import RedisServer; "
+        "server = RedisServer(pathlib.Path(sys.argv[1])).start(); "
+        "print(server.url, flush=True); os._exit(9)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", owner, folder], stdout=subprocess.PIPE, text=True
+    )
+    assert killed.returncode == 9
+    with Redis.from_url(killed.stdout.strip()) as client:
         client.set("kept", "yes")
-    # What is left of an owner that was killed: its server, but no lock.
-    assert orphan.process is not None and orphan._lock is not None
-    os.close(orphan._lock)
-    orphan._lock = None
+        orphan = client.info("server")["process_id"]
 
     with RedisServer(folder) as server, Redis.from_url(server.url) as client:
-        assert orphan.process.wait(10) == 0
         assert client.get("kept") == b"yes"
+        assert client.info("server")["process_id"] != orphan
 
 
 def test_a_folder_with_a_long_or_unusual_name_works(folder: Path) -> None:

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -624,12 +625,13 @@ def test_where_there_is_nothing_to_tidy_redis_is_not_asked(world: World) -> None
 def test_what_could_not_be_removed_is_removed_later(world: World) -> None:
     world.redis.set(keys.outcome("delivered"), b"x")
     away = clients.commands(replace(world.settings, redis_url="unix:///nowhere/redis.sock"), 1)
-    watch = world.monitor(away)
+    redis = SimpleNamespace(pipeline=away.pipeline)
+    watch = world.monitor(redis)
     watch.delivered.append("delivered")
     with pytest.raises(ConnectionError):
         watch.tidy()
     assert watch.delivered == ["delivered"]
-    watch._redis = world.redis
+    redis.pipeline = world.redis.pipeline
     watch.tidy()
     assert not world.redis.exists(keys.outcome("delivered"))
 

@@ -23,8 +23,10 @@ from gateway.errors import (
     WorkerLost,
 )
 from gateway.queue import commands, keys, scripts
+from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CallSpec, Event, Outcome, Target
 from gateway.settings import Settings
+from workers.claims import Claims
 
 WEB, WORKER = "web-1", "worker-1"
 
@@ -66,25 +68,10 @@ def submit(
 def claim(
     redis: Redis, claim_id: str = "c1", slots: int = 10, again: bool = False, judge: bool = True
 ) -> list[Any]:
-    names = [
-        keys.BELL,
-        keys.QUEUED_BYTES,
-        keys.RQ_STARTED,
-        keys.claim(claim_id),
-        keys.RQ_QUEUE,
-    ]
-    args = [
-        claim_id,
-        slots,
-        int(again),
-        WORKER,
-        commands.now_text(),
-        int((time.time() + 60) * 1000) if judge else 0,
-        120,
-        60,
-        10,
-    ]
-    reply = scripts.CLAIM(redis, names, args)
+    claims = Claims(
+        redis, DedicatedConnection(redis), WORKER, lambda: time.time() + 60 if judge else 0
+    )
+    reply = scripts.run(redis, claims.command(claim_id, slots, again=again))
     return [tuple(reply[i : i + 4]) for i in range(0, len(reply), 4)]
 
 
