@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import gevent
 import pytest
 from redis import Redis
+from rq.version import VERSION
+from rq.worker import BaseWorker
+from rq.worker_registration import clean_worker_registry
 
 from gateway.errors import UpstreamFailed
-from gateway.queue import commands, keys
+from gateway.queue import clients, commands, keys
 from gateway.queue.protocol import CallSpec, Outcome, Target
 from gateway.settings import Settings
+from workers import worker as module
 from workers.outbox import Sender
 from workers.runner import Claimed
 from workers.worker import CANCEL_LOOKS, CallWorker, Running
@@ -68,6 +74,43 @@ def outcome(worker: CallWorker, call: Claimed) -> Outcome:
     (found,) = commands.outcomes(worker.connection, [call.call_id])
     assert found is not None
     return found
+
+
+# what it takes from RQ
+
+SEAMS = [
+    (BaseWorker.register_birth, "(self)"),
+    (BaseWorker.register_death, "(self)"),
+    (BaseWorker.heartbeat, "(self, timeout, pipeline)"),
+    (BaseWorker.set_state, "(self, state, pipeline)"),
+    (clean_worker_registry, "(queue)"),
+]
+
+
+@pytest.mark.parametrize(("seam", "parameters"), SEAMS)
+def test_the_seam_is_where_the_installed_rq_has_it(seam: Any, parameters: str) -> None:
+    names = ", ".join(inspect.signature(seam).parameters)
+    assert f"({names})" == parameters, f"RQ {VERSION} moved {seam.__qualname__}: see worker.py"
+
+
+def test_nothing_else_of_rqs_worker_is_overridden() -> None:
+    """A new method of RQ with the name of one of ours would otherwise go unnoticed."""
+    ours = {name for name in vars(CallWorker) if not name.startswith("__")}
+    assert {name for name in ours if hasattr(BaseWorker, name)} == {"work", "connection_timeout"}
+
+
+def test_rq_leaves_the_waiting_times_of_the_pool_alone(worker: CallWorker) -> None:
+    kept = worker.connection.connection_pool.connection_kwargs["socket_timeout"]
+    moved = f"RQ {VERSION} no longer asks BaseWorker.connection_timeout: see worker.py"
+    assert kept == clients.IMPATIENT_SECONDS, moved
+
+
+def test_the_module_names_the_installed_version_of_rq() -> None:
+    assert module.__doc__ is not None
+    assert f"RQ {VERSION}" in module.__doc__, "read the list of seams again"
+
+
+# registration and calls
 
 
 def test_a_second_try_to_register_finds_its_own_record_and_goes_on(
