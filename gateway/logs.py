@@ -1,4 +1,4 @@
-"""Logging of both processes: lines on standard output, with whatever looks like a secret masked."""
+"""Logging of both processes: lines on standard output, in which secrets are masked."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SECRET = re.compile(
 
 
 def mask(text: str) -> str:
-    """The text with keys, bearer tokens and passwords in URLs cut off."""
-    return SECRET.sub(lambda found: next(group for group in found.groups() if group) + "***", text)
+    """Return the text with keys, bearer tokens and passwords in URLs cut off."""
+    return SECRET.sub(lambda match: next(group for group in match.groups() if group) + "***", text)
 
 
 class MaskingFormatter(logging.Formatter):
@@ -28,20 +28,20 @@ class MaskingFormatter(logging.Formatter):
 
 
 def configure(settings: Settings) -> None:
-    """Send everything of this process to standard output, as Heroku-style platforms expect."""
+    """Send all logs of this process to standard output, as Heroku-style platforms expect."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(MaskingFormatter("%(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
-    # It shows a broken head of an answer, with a traceback: the call's own error says enough.
+    # It logs a provider's broken header with a traceback; the call's own error is enough.
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
-    # urllib3 logs addresses at DEBUG, RQ its jobs at INFO.
+    # At DEBUG, urllib3 logs addresses; at INFO, RQ logs its jobs.
     for name in ("urllib3", "rq", "rq.worker"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def where(fault: BaseException) -> str:
-    """The innermost place in the code that a fault came from: file name and line."""
-    trace = fault.__traceback__
+def where(error: BaseException) -> str:
+    """Return the innermost place that an exception came from: file name and line."""
+    trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None:

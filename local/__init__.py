@@ -1,1 +1,1 @@
-"""What `make run` adds on one machine: Redis, a model, a key, a launcher for the processes."""
+"""What `make run` adds on one machine: Redis, a model, a key, and a launcher for the processes."""

@@ -14,7 +14,7 @@ MESSAGES = [
 
 
 def curl(base_url: str, key: str, model: str, *, stream: bool = False) -> str:
-    """A shell command that asks `model` the documented question."""
+    """Return a shell command that sends the documented question to `model`."""
     body: dict[str, object] = {"model": model, "messages": MESSAGES, "temperature": 0}
     if stream:
         body["stream"] = True
@@ -24,15 +24,15 @@ def curl(base_url: str, key: str, model: str, *, stream: bool = False) -> str:
 
 
 def banner(base_url: str, key: str, model: str, notes: Sequence[str]) -> str:
-    """The lines to print: where the service is, what is special, and two calls to paste."""
+    """Return the lines to print: the address, the notes, and two calls to paste."""
     rule = "-" * 78
-    lines = ["", rule, f"Ready: {base_url}   (Ctrl-C stops everything)"]
+    lines = ["", rule, f"Ready: {base_url}   (Ctrl-C finishes running calls and stops everything)"]
     lines += [
         f"Documentation: {urljoin(base_url, '/')}",
         "Another key: make key NAME=me",
         *notes,
         "",
     ]
-    lines += ["An answer:", curl(base_url, key, model), ""]
+    lines += ["A call:", curl(base_url, key, model), ""]
     lines += ["A stream:", curl(base_url, key, model, stream=True), rule, ""]
     return "\n".join(lines) + "\n"

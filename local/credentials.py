@@ -1,4 +1,4 @@
-"""The pepper and the development key of one data folder, made on first use and then kept."""
+"""The pepper and the development key of a data folder, created on first use and then kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.errors import AuthenticationFailed
 
 
 class Keys(Protocol):
-    """What is needed of `gateway.keys.KeyStore`."""
+    """The part of `gateway.account.api_keys.KeyStore` that is used here."""
 
     def create(self, name: str) -> str: ...
 
@@ -19,30 +19,29 @@ class Keys(Protocol):
 
 
 def pepper(folder: Path) -> str:
-    """The folder's pepper."""
+    """Return the folder's pepper."""
     file = folder / "pepper"
-    kept = _read(file)
-    if kept:
-        return kept
-    made = secrets.token_urlsafe(48)
-    _write(file, made)
-    return made
+    secret = _read(file)
+    if not secret:
+        secret = secrets.token_urlsafe(48)
+        _write(file, secret)
+    return secret
 
 
 def development_key(folder: Path, keys: Keys) -> str:
-    """A key that works: the folder's, or a new one where that is missing or no longer valid."""
+    """Return a valid key: the folder's, or a new one if that is missing or no longer valid."""
     file = folder / "development-key"
-    kept = _read(file)
-    if kept:
+    key = _read(file)
+    if key:
         try:
-            keys.verify(kept)
+            keys.verify(key)
         except AuthenticationFailed:
             pass  # another pepper, an emptied Redis, or revoked
         else:
-            return kept
-    made = keys.create("development")
-    _write(file, made)
-    return made
+            return key
+    key = keys.create("development")
+    _write(file, key)
+    return key
 
 
 def _read(file: Path) -> str:
@@ -53,7 +52,7 @@ def _read(file: Path) -> str:
 
 
 def _write(file: Path, secret: str) -> None:
-    """Replace the file whole, readable by its owner only from the start."""
+    """Replace the file as a whole; only its owner can ever read it."""
     new = file.with_suffix(".new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

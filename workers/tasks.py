@@ -1,4 +1,4 @@
-"""What RQ's job records name as the function of a call."""
+"""The function that RQ's job records name; RQ's own workers are refused."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import NoReturn
 
 
 def run(call_id: str) -> NoReturn:
-    """The name under which calls stand in RQ's job records.
+    """Raise RuntimeError, for a stock `rq worker` that runs a call.
 
-    A stock `rq worker` that comes here is told what runs these jobs: they need the claim, the
-    outbox and the leases of this service's own worker.
+    Calls need the claim, the outbox and the leases of this service's own worker.
     """
     raise RuntimeError(f"call {call_id}: start the workers with `python -m workers`")

@@ -56,8 +56,8 @@ CANCEL_LOOKS = 20  # ticks that a cancelled call is looked for
 WORKER_TTL = 20  # seconds RQ's record outlives its last renewal, besides RQ's own 60
 STOP_SECONDS = 1.0  # for stopped calls to write their outcome
 FLUSH_SECONDS = 1.0  # for the last writes
-# A claim judges by what was known when it was sent. It may have waited for the bell, but not for a
-# Redis that stood still as long as a lease lives.
+# How long a claim may take web processes for dead. It goes by what was known when it was sent: it
+# may have waited for the bell, but not for a Redis that stood still as long as a lease lives.
 JUDGE_SECONDS = clients.BLOCK_SECONDS + 1.0
 
 
@@ -124,7 +124,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         return done
 
     def stop(self) -> None:
-        """Take no more calls and drain; calling it again changes nothing."""
+        """Take no more calls and drain. Calling it again changes nothing."""
         if not self.stopping.is_set():
             log.info("worker %s: stopping, %d calls running", self.name, len(self.running))
         self.stopping.set()
@@ -175,10 +175,10 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         gevent.sleep(0)
 
     def _end_both(self, again: Claimed) -> None:
-        """A Redis that lost the claim handed a running call out again: once is all it gets.
+        """End a running call that was claimed again, because Redis lost the first claim.
 
-        The first claim's outcome would be fenced off and the second's would never come, so that
-        the caller waited for the deadline.
+        The outcome of the first claim would be refused and the second would have none: the caller
+        would wait until the deadline.
         """
         if again.claim == self.running[again.call_id].claimed.claim:
             return
@@ -235,8 +235,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         """Stop the calls that were given up. Raises RedisError."""
         key = keys.cancel(self.name)
         named = {member.decode() for member in self.connection.smembers(key)}
-        # One that is not running yet may be in a claim whose reply is still on its way: it is kept
-        # for a while, and not begun when it comes.
+        # A call that does not run yet may be in a claim whose reply is still on its way: it stays
+        # listed for a while, and is not begun when it comes.
         self.cancelled = {call_id: self.cancelled.get(call_id, 0) + 1 for call_id in named}
         for call_id, looks in self.cancelled.items():
             if call_id in self.running:

@@ -1,7 +1,7 @@
-"""The truth behind the inbox: looks after the waiting calls when no event comes.
+"""Looks after the waiting calls of a web process when no event comes.
 
-The inbox is for speed. What Redis says of a job, its outcome and the leases of the workers is what
-holds: a lost event, a dead worker or an emptied Redis is found here.
+The inbox is for speed; the job, the outcome and the leases in Redis are the truth. Lost events,
+dead workers and an emptied Redis are found here.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ TRIM_EVERY = 2  # ticks
 SWEEP_EVERY = 4  # ticks
 SWEEP_SECONDS = SWEEP_EVERY * TICK_SECONDS
 SWEEP_BATCH = 200  # calls asked about in one round trip: keeps the event loop turning
-OVERDUE_SECONDS = 2.0  # past the deadline, when the worker has not said so itself
+OVERDUE_SECONDS = 2.0  # past the deadline, by then its worker should have ended the call
 LOOK_EVERY = 2  # ticks between two looks at the backlog
-NO_WORKERS_RETRY_SECONDS = 5.0  # least: somebody has to start one
+NO_WORKERS_RETRY_SECONDS = 5.0  # least: somebody has to start a worker
 
 
 class Monitor:
@@ -160,34 +160,34 @@ class Monitor:
     def _fetch_outcomes(
         self, pending_calls: list[PendingCall], states: dict[str, JobState]
     ) -> None:
-        found = commands.outcomes(self._redis, [pending.call_id for pending in pending_calls])
-        for pending, outcome in zip(pending_calls, found, strict=True):
+        outcomes = commands.outcomes(self._redis, [pending.call_id for pending in pending_calls])
+        for pending, outcome in zip(pending_calls, outcomes, strict=True):
             if outcome is not None:
                 self._apply(pending, outcome)
             elif not (pending.worker and states[pending.call_id].status == ""):
                 pending.fail(_vanished(states[pending.call_id].status))
-            # else: Redis was emptied under a call that runs. Its worker still delivers; should the
-            # worker die too, its lease tells.
+            # else: Redis was emptied under a call that runs. Its worker still delivers the outcome;
+            # if the worker dies too, its lease is missing.
 
     def _apply(self, pending: PendingCall, outcome: Outcome) -> None:
-        """Use an outcome that the inbox has not brought; events before it may be on their way."""
+        """Use an outcome that the inbox has not brought; its events may be on their way."""
         if outcome.last == pending.received or outcome.error is not None:
             pending.end(outcome)
         elif pending.suspect == pending.received and self._reader.reads_for(SWEEP_SECONDS):
-            pending.fail(ReplyLost())  # none has come since the last sweep, though one could
+            pending.fail(ReplyLost())  # no event has come since the last sweep
         pending.suspect = pending.received
 
     def _settle(self, pending: PendingCall, error: GatewayError) -> None:
-        """End a started call in Redis as well, so that a late result of it is fenced off."""
+        """End a started call in Redis as well, so that a late outcome of it is refused."""
         outcome = Outcome(last=pending.received, error=error)
         command = commands.finish_command(
             pending.call_id, pending.claim, self._web, pending.worker, outcome
         )
         try:
             if not commands.finish(self._redis, command):
-                return  # it has ended otherwise: the next sweep finds out how
+                return  # it has an outcome already: the next sweep finds it
         except RedisError as failure:
-            # Read-only, perhaps. The caller need not wait for that: a call's first end stands.
+            # Redis may be read-only. The caller need not wait: the first outcome here stands.
             log.warning("monitor: a loss was not recorded (%s)", type(failure).__name__)
         pending.end(outcome)
 
@@ -203,7 +203,7 @@ class Monitor:
 
 
 def _vanished(status: str) -> GatewayError:
-    if status == "canceled":  # by a worker that took this process for dead: it was never started
+    if status == "canceled":  # by a worker that took this process for dead; it never started
         return JobLost("The queue dropped this call before it was started.", should_retry=True)
     return ReplyLost() if status in ("finished", "failed") else JobLost()
 

@@ -1,4 +1,4 @@
-"""One call waiting for its answer in this web process."""
+"""One call that waits for its response in the process that submitted it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gateway.queue.protocol import OUTCOME, Event, Outcome, ProtocolError
 
 BUFFER_EVENTS = 1_000
 BUFFER_BYTES = 2_000_000
-TAKE_BYTES = 64_000  # that a request takes at once: what it sends is no longer counted here
-SHARED_BYTES = 64_000_000  # of all calls of a process; beyond it FAIR_BYTES is the limit of each
+TAKE_BYTES = 64_000  # taken at once by a request; what it sends is no longer counted here
+SHARED_BYTES = 64_000_000  # of all calls of a process; beyond it each is limited to FAIR_BYTES
 FAIR_BYTES = 64_000
 
 
 class Buffers:
-    """How much the pending calls of one process hold together, in bytes.
+    """How many bytes the pending calls of one process hold together.
 
-    Without a limit to that, a thousand clients that do not read could hold gigabytes.
+    Without a limit, a thousand clients that do not read could hold gigabytes.
     """
 
     def __init__(self) -> None:
@@ -31,8 +31,9 @@ class Buffers:
 class PendingCall:
     """Collects the events of one call, in order, until its outcome.
 
-    The inbox reader puts in and never waits; the request's greenlet takes out. Whatever comes
-    first of outcome, loss and cancellation stands.
+    The inbox reader offers events and never waits; the request's greenlet takes their payloads. The
+    first of outcome, loss and cancellation stands. `on_broken` is called with the call when it ends
+    here while its worker may still run it.
     """
 
     def __init__(
@@ -59,13 +60,13 @@ class PendingCall:
         self._buffers = buffers or Buffers()
 
     def started(self, worker: str, claim: str) -> None:
-        """The call runs. A second claim of it, by a Redis that lost the first, ends it."""
+        """Note who runs the call. A second claim, by a Redis that lost the first, ends the call."""
         if self.claim and self.claim != claim:
             self._break(ReplyLost())
         self.worker, self.claim = worker, claim
 
     def offer(self, event: Event) -> None:
-        """Take an event in. One seen before is dropped; a gap in the numbers ends the call."""
+        """Take an event. A repeated one is dropped; a gap in the numbers ends the call."""
         if self.outcome is not None:
             return
         self.claim = self.claim or event.claim
@@ -84,24 +85,24 @@ class PendingCall:
             self._buffer(event.payload)
 
     def end(self, outcome: Outcome) -> None:
-        """Set the outcome, if there is none yet."""
+        """Set the outcome, unless there is one."""
         if self.outcome is None:
             self.outcome = outcome
             self._signal.set()
 
     def fail(self, error: GatewayError) -> None:
-        """End the call with an error, if it has not ended yet."""
+        """End the call with an error, unless it has ended."""
         self.end(Outcome(last=self.received, error=error))
 
     def wait(self, timeout: float | None) -> bool:
-        """Wait for parts or the outcome, at most `timeout` seconds; whether there is any."""
+        """Wait up to `timeout` seconds for payloads or the outcome; return whether there is any."""
         return bool(self._signal.wait(timeout))
 
     def wait_nudged(self, seconds: float) -> bool:
-        """The same for at least `seconds`, and at most one look of the monitor longer.
+        """Wait for payloads or the outcome; return whether there is any.
 
-        Its nudge costs nothing until it comes; a timer for each token took 7 % of the web process'
-        time at 256 streams.
+        The wait ends after `seconds` and up to one tick of the monitor, whose nudge costs nothing
+        until then. A timer for each token took 7 % of the web process' time at 256 streams.
         """
         self.nudge_at = time.monotonic() + seconds
         self._signal.wait()
@@ -116,9 +117,9 @@ class PendingCall:
         self._signal.set()
 
     def parts(self) -> list[bytes]:
-        """The payloads that have arrived since the last time; of many bytes the first TAKE_BYTES.
+        """Return the payloads since the last call, of many bytes about the first TAKE_BYTES.
 
-        After the last ones there are none.
+        Empty once the outcome is there and everything was taken.
         """
         if self._bytes <= TAKE_BYTES:
             taken = list(self._parts)
@@ -136,16 +137,16 @@ class PendingCall:
         return taken
 
     def drop(self) -> None:
-        """Forget what nobody has taken."""
+        """Drop the payloads that were not taken."""
         self._parts.clear()
         self._buffers.held -= self._bytes
         self._bytes = 0
 
     def _buffer(self, payload: bytes) -> None:
         size = len(payload)
-        most = BUFFER_BYTES if self._buffers.held + size <= SHARED_BYTES else FAIR_BYTES
-        full = self._bytes + size > most or len(self._parts) >= BUFFER_EVENTS
-        # One payload always fits: its reader has kept up so far.
+        limit = BUFFER_BYTES if self._buffers.held + size <= SHARED_BYTES else FAIR_BYTES
+        full = self._bytes + size > limit or len(self._parts) >= BUFFER_EVENTS
+        # One payload always fits: the client has kept up so far.
         if full and self._parts:
             self._break(SlowReader())
             return
