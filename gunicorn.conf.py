@@ -1,4 +1,4 @@
-"""How gunicorn runs the web process: limits, timeouts, and a drain that the app leads."""
+"""How gunicorn runs the web process: limits, timeouts, and a drain that ends calls in time."""
 
 import sys
 import time
@@ -15,12 +15,12 @@ try:
 except ConfigurationError as error:
     sys.exit(f"configuration: {error}")
 
-# `bind` and `workers` come from PORT and WEB_CONCURRENCY by themselves.
+# gunicorn takes `bind` and `workers` from PORT and WEB_CONCURRENCY.
 worker_class = "api.http.gunicorn_worker.Worker"
-# Above KEPT_CONNECTIONS and WEB_MAX_IN_FLIGHT together: health is answered when the app is full.
+# More than KEPT_CONNECTIONS and WEB_MAX_IN_FLIGHT together: a full app still answers /health.
 worker_connections = 4_000
 backlog = 512
-timeout = 30  # of a blocked event loop, not of a request
+timeout = 30  # seconds that the event loop may be blocked; not a limit of a request
 keepalive = 100  # Heroku's router keeps idle connections for 90 s; also the time limit of a header
 limit_request_fields = 64
 control_socket_disable = True
@@ -29,16 +29,16 @@ errorlog = "-"
 logger_class = "api.http.gunicorn_worker.Log"
 loglevel = settings.log_level.lower()
 
-KEPT_CONNECTIONS = 1_500  # above it, a connection is closed after its answer
+KEPT_CONNECTIONS = 1_500  # open ones above which each is closed after its response
 LISTENER_SECONDS = 1.2  # gunicorn closes its listener within 1 s of SIGTERM
-GRACE_SECONDS = 1.0  # after the workers' own end of their calls, for their last events
+GRACE_SECONDS = 1.0  # for the last events, after the workers have ended their calls
 LAST_SECONDS = 0.5  # for ended calls to reach their clients
 
-graceful_timeout = int(settings.drain_seconds + 3)  # the arbiter's kill
+graceful_timeout = int(settings.drain_seconds + 3)  # after it the arbiter kills
 
 
 def post_worker_init(worker):
-    """Start the app's reader, lease and sweep, and watch for the end."""
+    """Start the broker, and a greenlet that waits for the end and drains."""
     # Not at the top: the arbiter reads this file before gevent has patched the standard library.
     from api.services import services
 
@@ -51,9 +51,9 @@ def post_worker_init(worker):
 def pre_request(worker, req):
     worker.requests_running += 1
     if any(name == "CONTENT-LENGTH" and _too_long(value) for name, value in req.headers):
-        req.force_close()  # 413 follows: the body will not be read
-    # Idle ones are kept for `keepalive` and would keep new ones from being accepted: after a rush,
-    # nobody new got in for 40 s.
+        req.force_close()  # 413 follows, and the body is not read
+    # Idle connections are kept for `keepalive` and would keep new ones out: after a rush, no new
+    # client got in for 40 s.
     if worker.connections > KEPT_CONNECTIONS:
         req.force_close()
 
@@ -67,20 +67,20 @@ def _too_long(value):
 
 
 def _lead_drain(worker, broker):
-    """Leave as soon as nothing runs any more, and end what still does before gunicorn cuts it.
+    """Exit as soon as no request runs, and end running calls before gunicorn cuts them off.
 
-    gunicorn by itself waits for idle keep-alive connections until its arbiter kills the process,
-    and never tells a stream that the end has come.
+    Left alone, gunicorn waits for idle connections until its arbiter kills the process, and streams
+    stop without an error event.
     """
     while worker.alive:
         gevent.sleep(0.1)
-    asked = time.monotonic()
+    stopped = time.monotonic()
     broker.drain()
-    _wait_idle(worker, asked + settings.drain_seconds + GRACE_SECONDS)
+    _wait_idle(worker, stopped + settings.drain_seconds + GRACE_SECONDS)
     broker.end_all()
     _wait_idle(worker, time.monotonic() + LAST_SECONDS)
-    gevent.sleep(max(0, asked + LISTENER_SECONDS - time.monotonic()))
-    _wait_idle(worker, asked + settings.drain_seconds + GRACE_SECONDS + LAST_SECONDS)
+    gevent.sleep(max(0, stopped + LISTENER_SECONDS - time.monotonic()))
+    _wait_idle(worker, stopped + settings.drain_seconds + GRACE_SECONDS + LAST_SECONDS)
     broker.close()
     sys.exit(0)  # in any greenlet, gevent raises it in the main one
 
