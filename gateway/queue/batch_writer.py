@@ -2,9 +2,9 @@
 
 With little to do a command goes out alone; under load hundreds share a round trip.
 
-The batches are packed and read here and not by redis-py's pipeline. Measured with redis-py 8.1.0
-(CPU of the writing process, batches of 1, 16 and 64 scripts): 27, 106 and 331 µs here; 113, 227
-and 552 µs with the pipeline. A call takes two batches, and at most about 1 ms of CPU in all.
+Batches are packed and read here, not by redis-py's pipeline. Measured with redis-py 8.1.0, batches
+of 1, 16 and 64 scripts take 27, 106 and 331 µs of CPU here, and 113, 227 and 552 µs there. In the
+whole service the pipeline costs a call no CPU at 64 connections, 13 % at 8 and 37 % at one.
 """
 
 from __future__ import annotations
