@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --requir
 LOCK := --quiet --generate-hashes --strip-extras --no-config \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
+PARALLEL := --numprocesses 2 --dist loadgroup
+
 .DEFAULT_GOAL := help
 .PHONY: help run key test check lint types lock prices bench faults load soak guard
 
@@ -18,10 +20,11 @@ run: $(VENV)/.local ## Start everything here: Redis, web, worker and a local mod
 key: $(VENV)/.local ## Make another key for what make run runs: make key NAME=me
 	@$(BIN)/python -m local.key "$$NAME"
 
-test: $(VENV)/.dev ## Run the tests, all or those that ARGS chooses
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## Run the fast tests, or those of the path in ARGS
+	@$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,$(PARALLEL) -m "not slow") $(ARGS)
 
-check: lint types guard test ## Everything CI runs
+check: lint types guard ## Everything CI runs: style, types, the guard and all tests
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, and who may import whom
 	@$(BIN)/ruff check .

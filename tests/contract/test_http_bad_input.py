@@ -161,15 +161,11 @@ def test_other_ways_to_say_plain_json_are_taken(client, auth, headers):
     assert response.status_code == 200
 
 
-@pytest.mark.parametrize("chunked", [False, True], ids=["31 declared", "32 chunked"])
 @pytest.mark.parametrize("more", [0, 1], ids=["at the limit", "over the limit"])
-def test_a_body_over_the_limit_is_refused(make_client, settings, broker, auth, chunked, more):
+def test_31_a_body_over_the_limit_is_refused(make_client, settings, broker, auth, more):
     sent = orjson.dumps(body())
     small = dataclasses.replace(settings, max_body_bytes=len(sent) - more)
-    environ = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"} if chunked else {}
-    response = make_client(small, broker).post(
-        CHAT, data=sent, headers=auth, content_type=JSON, environ_overrides=environ
-    )
+    response = make_client(small, broker).post(CHAT, data=sent, headers=auth, content_type=JSON)
     if more:
         refused(response, broker, 413, "request_too_large")
     else:
@@ -399,7 +395,7 @@ def test_63_any_text_reaches_the_provider_as_it_is(client, broker, auth, text):
 
 
 @pytest.mark.parametrize(
-    "given", ["a\r\nSet-Cookie: b", "x" * 10_240, "é", "a b", "", "a" * 65, "%0d"]
+    "given", ["a\r\nSet-Cookie: b", "x" * 10_240, "é", "a b", "a\tb", "", "a" * 65, "%0d"]
 )
 def test_64_an_odd_request_id_is_replaced(client, broker, given):
     response = client.get("/inference/v1/models", environ_overrides={"HTTP_X_REQUEST_ID": given})

@@ -19,7 +19,9 @@ import requests
 from gateway.queue import clients
 from gateway.settings import Settings
 from local.redis_server import RedisServer
-from tests.support.stack import PEPPER, ROOT, Stack, free_port, until
+from tests.support.stack import PATIENCE_SECONDS, PEPPER, ROOT, Stack, free_port, until
+
+pytestmark = pytest.mark.slow
 
 CERTIFICATE = Path(__file__).with_name("self_signed.pem")
 
@@ -117,16 +119,18 @@ def test_port_and_web_concurrency_are_honoured(tmp_path: Path) -> None:
                 stderr=output,
             )
         try:
-            until(lambda: log.read_text().count("Booting worker") == 2, 20)
-            until(lambda: healthy(port), 20)
+            until(lambda: log.read_text().count("Booting worker") == 2)
+            until(lambda: healthy(port))
         finally:
             web.terminate()
-            assert web.wait(30) == 0
+            assert web.wait(PATIENCE_SECONDS) == 0
 
 
 def healthy(port: int) -> bool:
     try:
-        return requests.get(f"http://127.0.0.1:{port}/inference/v1/health", timeout=5).ok
+        return requests.get(
+            f"http://127.0.0.1:{port}/inference/v1/health", timeout=PATIENCE_SECONDS
+        ).ok
     except (requests.ConnectionError, requests.Timeout):
         return False
 
@@ -149,7 +153,7 @@ def test_a_deploy_with_a_wrong_setting_ends_with_one_line(
         env={"PATH": os.environ["PATH"], **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert run.returncode != 0
     assert [line for line in run.stderr.splitlines() if line][-1].startswith(
@@ -168,7 +172,7 @@ def test_the_release_command_checks_redis(tmp_path: Path) -> None:
             env=env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
         )
 
     with RedisServer(tmp_path) as server:

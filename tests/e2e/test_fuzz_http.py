@@ -1,7 +1,7 @@
-"""Mutated requests and broken bytes, over real sockets, to the whole service.
+"""Broken bytes, over real sockets, to the whole service.
 
-`--hypothesis-profile=nightly` sends 2,000 of the latter, see CONTRIBUTING.md. A failure tells its
-seed, which FUZZ_SEED takes.
+`--hypothesis-profile=nightly` sends 2,000 byte strings, see CONTRIBUTING.md. A failure prints its
+seed, which FUZZ_SEED takes. Mutated requests are in tests/contract/test_fuzz.py.
 """
 
 from __future__ import annotations
@@ -17,28 +17,24 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.support.fuzz import DOORS, Raw, mutated
 from tests.support.raw_http import CHAT, PARSERS, get, post, say
 from tests.support.stack import Stack
 
+pytestmark = pytest.mark.slow
+
 NIGHTLY = hypothesis.settings.get_current_profile_name() == "nightly"
-REQUESTS = (2_000 if NIGHTLY else 320) // len(DOORS) // len(PARSERS)  # to a door, by a parser
 BYTES = (2_000 if NIGHTLY else 500) // len(PARSERS)
 SEED = int(os.environ.get("FUZZ_SEED") or random.randrange(2**32))
 AT_ONCE = 16
 ANSWERED = {200, 400, 401, 404, 405, 408, 413, 414, 415, 417, 431}
 PARSERS_OWN = {501, 505}
 STATUS = re.compile(rb"HTTP/1\.\d (\d{3}) ")
-# Models that answer here, in the places of those that the requests are written for.
-STAND_INS = {
-    b'"openai/text-embedding-3-small"': b'"fake/embed"',
-    b'"openai/text-embedding-3-large"': b'"fake/numbers"',
-    b'"openai/gpt-4o-mini"': b'"fake/echo"',
-    b'"anthropic/claude-sonnet-4-5"': b'"claude/echo"',
-}
 
 
-@pytest.fixture(scope="module", params=PARSERS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"fuzz {name}")) for name in PARSERS],
+)
 def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator:
     env = {
         "BODY_TIMEOUT_SECONDS": "1",
@@ -78,50 +74,6 @@ def survives(stack: Stack, sent: list[bytes]) -> Counter:
     for word in ("Traceback", "ERROR", stack.key):
         assert word not in logs, f"seed {SEED}: {logs}"
     return counted
-
-
-def bodies(door: str, count: int) -> list[bytes]:
-    """That many mutated requests."""
-    found: list[bytes] = []
-
-    @hypothesis.seed(SEED)
-    @hypothesis.settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        phases=[hypothesis.Phase.generate],
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(mutated(door))
-    def collect(raw: Raw) -> None:
-        found.append(bytes(raw))
-
-    collect()
-    return found
-
-
-def stood_in(body: bytes) -> bytes:
-    for name, other in STAND_INS.items():
-        body = body.replace(name, other)
-    return body
-
-
-def test_mutated_requests_get_no_server_error(service: Stack) -> None:
-    sent = [
-        post(
-            service,
-            "Connection: close",
-            f"Content-Length: {len(body)}",
-            body=body,
-            path=f"/inference/v1/{door}",
-        )
-        for door in DOORS
-        for body in map(stood_in, bodies(door, REQUESTS))
-    ]
-    counted = survives(service, sent)
-    print(f"{len(sent)} requests: {dict(counted)}")  # noqa: T201  `pytest -s` tells the counts
-    assert counted[200]
-    assert counted[400]
 
 
 def test_broken_bytes_break_nothing(service: Stack) -> None:

@@ -12,6 +12,8 @@ from tests.load.rows import ROWS
 from tests.load.run import HEAD, table
 from tests.support.stack import until
 
+pytestmark = pytest.mark.slow
+
 TABLE = Path(__file__).parents[2] / "docs" / "reliability.md"
 SEED = "5"
 Start = Callable[..., LoadArena]

@@ -24,10 +24,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from local.run import free_port
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 120
+START_SECONDS = 300
 OURS = ("REDIS_URL", "REDIS_TLS_URL", "KEY_PEPPER", "PORT", "LOCAL_MODEL", "LOCAL_BASE_URL")
 
-pytestmark = [pytest.mark.e2e, pytest.mark.model]
+pytestmark = pytest.mark.slow
 
 
 class Launcher:
@@ -57,7 +57,7 @@ class Launcher:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(START_SECONDS)
         self._reader.join()
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -81,8 +81,8 @@ class Launcher:
     def stop(self, number: signal.Signals) -> int:
         """End it with that signal; its exit code, once all its output has been read."""
         self.process.send_signal(number)
-        code = self.process.wait(30)
-        while (line := self._arriving.get(timeout=10)) is not None:
+        code = self.process.wait(START_SECONDS)
+        while (line := self._arriving.get(timeout=START_SECONDS)) is not None:
             self.lines.append(line)
         return code
 
@@ -102,7 +102,9 @@ def folder() -> Iterator[Path]:
 
 def paste(line: str) -> str:
     """What a shell prints for that line."""
-    ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, timeout=START_SECONDS
+    )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
@@ -110,7 +112,7 @@ def paste(line: str) -> str:
 def assert_nothing_left(launcher: Launcher) -> None:
     pids = launcher.pids()
     assert pids
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + START_SECONDS
     while pids and time.monotonic() < deadline:
         # Each was the head of a group; what was just killed may still wait to be reaped.
         pids = [pid for pid in pids if group_lives(pid)]
@@ -190,7 +192,7 @@ def test_two_runs_in_one_folder_are_refused_with_the_reason(folder: Path) -> Non
         first.await_line("^Ready")
         with Launcher(folder, PORT=str(free_port()), LOCAL_MODEL="off") as second:
             second.await_line(rf"in use by process {first.process.pid};")
-            assert second.process.wait(10) == 1
+            assert second.process.wait(START_SECONDS) == 1
         first.await_line("^curl -N")
         assert first.stop(signal.SIGINT) == 0
 
@@ -199,5 +201,5 @@ def test_a_process_that_cannot_start_is_named_and_ends_the_rest(folder: Path) ->
     settings = {"LOCAL_MODEL": "off", "PORT": str(free_port()), "MODELS_FILE": "/absent.toml"}
     with Launcher(folder, **settings) as launcher:
         launcher.await_line(r"^make run: (web|worker) ended with code [1-9]")
-        assert launcher.process.wait(30) == 1
+        assert launcher.process.wait(START_SECONDS) == 1
     assert_nothing_left(launcher)

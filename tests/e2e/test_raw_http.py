@@ -1,6 +1,7 @@
 """What only bytes on a socket can show: broken, slow and hostile HTTP, to both parsers of gunicorn.
 
-The numbers are those of the table of bad input; see tests/contract/test_http_bad_input.py.
+The numbers are those of the table of bad input. What the app makes of a request that has arrived
+whole is in tests/contract/test_http_bad_input.py.
 """
 
 from __future__ import annotations
@@ -9,15 +10,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.raw_http import CHAT, HEALTH, PARSERS, answer, get, post, request, say
+from tests.support.raw_http import HEALTH, PARSERS, answer, get, post, request, say
 from tests.support.stack import Stack
+
+pytestmark = pytest.mark.slow
 
 CANARY = "PROMPT-CANARY"
 CHUNKED = "Transfer-Encoding: chunked"
 LIMIT = 10_000  # bytes of a body
 
 
-@pytest.fixture(scope="module", params=PARSERS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"raw {name}")) for name in PARSERS],
+)
 def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator:
     env = {
         "BODY_TIMEOUT_SECONDS": "1",
@@ -26,7 +32,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     }
     with Stack(tmp_path_factory.mktemp("raw"), workers=0, env=env) as stack:
         yield stack
-        # Whatever was said to it: the same process, and nothing of it in the logs.
+        # Whatever was response to it: the same process, and nothing of it in the logs.
         assert answer(say(stack, get())).status == 200
         logs = stack.logs()
         assert logs.count("Booting worker") == 1
@@ -93,9 +99,9 @@ BROKEN = {
 
 @pytest.mark.parametrize(("raw", "status"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_head_is_refused_before_the_app(service: Stack, raw: bytes, status: int) -> None:
-    said = answer(say(service, raw))
-    assert (said.status, said.closed) == (status, True)
-    assert said.body.startswith(b"<html>")
+    response = answer(say(service, raw))
+    assert (response.status, response.closed) == (status, True)
+    assert response.body.startswith(b"<html>")
 
 
 FRAMING = {
@@ -126,23 +132,23 @@ FRAMING = {
 def test_a_body_whose_end_is_in_doubt_is_refused_before_the_app(
     service: Stack, headers: list[str], body: bytes
 ) -> None:
-    said = answer(say(service, post(service, *headers, body=body)))
-    assert (said.status, said.closed) == (400, True)
-    assert said.body.startswith(b"<html>")
+    response = answer(say(service, post(service, *headers, body=body)))
+    assert (response.status, response.closed) == (400, True)
+    assert response.body.startswith(b"<html>")
 
 
 @pytest.mark.parametrize("coding", ["foo", "xchunked", "foo, chunked"])
 def test_10_an_unknown_transfer_coding_is_refused(service: Stack, coding: str) -> None:
-    said = answer(say(service, post(service, f"Transfer-Encoding: {coding}", body=b"{}")))
+    response = answer(say(service, post(service, f"Transfer-Encoding: {coding}", body=b"{}")))
     # The C parser does not tell it from other headers that are wrong.
-    assert said.status == (501 if "python" in service.env["GUNICORN_CMD_ARGS"] else 400)
-    assert said.closed
+    assert response.status == (501 if "python" in service.env["GUNICORN_CMD_ARGS"] else 400)
+    assert response.closed
 
 
 def test_10_http_1_0_knows_no_chunks(service: Stack) -> None:
     raw = post(service, CHUNKED, body=b"2\r\n{}\r\n0\r\n\r\n").replace(b"HTTP/1.1", b"HTTP/1.0", 1)
-    said = answer(say(service, raw))
-    assert (said.status, said.closed) == (400, True)
+    response = answer(say(service, raw))
+    assert (response.status, response.closed) == (400, True)
 
 
 AT_THE_LIMIT = {
@@ -179,9 +185,9 @@ CHUNKS = {
 
 @pytest.mark.parametrize("body", CHUNKS.values(), ids=CHUNKS.keys())
 def test_11_chunks_that_are_none_are_refused(service: Stack, body: bytes) -> None:
-    said = answer(say(service, post(service, CHUNKED, body=body), until_closed=True))
-    assert (said.status, said.error["code"]) == (400, "invalid_chunks")
-    assert CANARY.encode() not in said.body
+    response = answer(say(service, post(service, CHUNKED, body=body), until_closed=True))
+    assert (response.status, response.error["code"]) == (400, "invalid_chunks")
+    assert CANARY.encode() not in response.body
 
 
 GOOD_CHUNKS = [
@@ -193,8 +199,8 @@ GOOD_CHUNKS = [
 
 @pytest.mark.parametrize("body", GOOD_CHUNKS, ids=["plain", "an extension", "a trailer"])
 def test_a_chunked_body_is_read(service: Stack, body: bytes) -> None:
-    said = answer(say(service, post(service, CHUNKED, body=body)))
-    assert (said.status, said.error["param"]) == (400, "model")
+    response = answer(say(service, post(service, CHUNKED, body=body)))
+    assert (response.status, response.error["param"]) == (400, "model")
 
 
 # 16: silence
@@ -208,40 +214,18 @@ def test_16_who_does_not_finish_a_head_is_left(service: Stack, raw: bytes) -> No
     assert say(service, raw) == b""
 
 
-# Keys and bodies, which the app reads
-
-ODD_KEYS = {
-    "19 basic": "Basic abc",
-    "19 bearer alone": "Bearer",
-    "19 tab": "Bearer\tmk_inference_x",
-    "21 8 KB": "Bearer " + "k" * 8000,
-    "21 not ASCII": "Bearer mk_inference_\xe9\xe9\xe9",
-}
-
-
-@pytest.mark.parametrize("value", ODD_KEYS.values(), ids=ODD_KEYS.keys())
-def test_an_odd_key_is_a_wrong_key(service: Stack, value: str) -> None:
-    raw = request(
-        f"POST {CHAT} HTTP/1.1",
-        "Host: x",
-        f"Authorization: {value}",
-        "Content-Type: application/json",
-        "Content-Length: 2",
-        body=b"{}",
-    )
-    said = answer(say(service, raw))
-    assert (said.status, said.error["code"]) == (401, "invalid_api_key")
+# Keys and bodies, as the app gets them from the server
 
 
 def test_19_two_keys_are_no_key(service: Stack) -> None:
     key = f"Authorization: Bearer {service.key}"
-    said = answer(say(service, post(service, key, "Content-Length: 2", body=b"{}")))
-    assert (said.status, said.error["code"]) == (401, "invalid_api_key")
+    response = answer(say(service, post(service, key, "Content-Length: 2", body=b"{}")))
+    assert (response.status, response.error["code"]) == (401, "invalid_api_key")
 
 
 def test_28_no_body_at_all_is_no_json(service: Stack) -> None:
-    said = answer(say(service, post(service)))
-    assert (said.status, said.error["code"]) == (400, "invalid_json")
+    response = answer(say(service, post(service)))
+    assert (response.status, response.error["code"]) == (400, "invalid_json")
 
 
 SHORT = {
@@ -256,14 +240,14 @@ SHORT = {
 def test_29_a_body_that_ends_early_is_refused(
     service: Stack, headers: list[str], body: bytes
 ) -> None:
-    said = answer(say(service, post(service, *headers, body=body), close_writing=True))
-    assert (said.status, said.error["code"]) == (400, "incomplete_body")
+    response = answer(say(service, post(service, *headers, body=body), close_writing=True))
+    assert (response.status, response.error["code"]) == (400, "incomplete_body")
 
 
 @pytest.mark.parametrize(("headers", "body"), SHORT.values(), ids=SHORT.keys())
 def test_30_a_body_that_stalls_is_a_408(service: Stack, headers: list[str], body: bytes) -> None:
-    said = answer(say(service, post(service, *headers, body=body)))
-    assert (said.status, said.error["code"]) == (408, "body_timeout")
+    response = answer(say(service, post(service, *headers, body=body)))
+    assert (response.status, response.error["code"]) == (408, "body_timeout")
 
 
 def test_30_a_body_that_was_asked_for_and_does_not_come_is_a_408(service: Stack) -> None:
@@ -273,35 +257,20 @@ def test_30_a_body_that_was_asked_for_and_does_not_come_is_a_408(service: Stack)
     assert answer(received).error["code"] == "body_timeout"
 
 
-@pytest.mark.parametrize("length", [LIMIT + 1, 2**64])
-def test_31_a_declared_length_over_the_limit_is_refused_unread(service: Stack, length: int) -> None:
-    said = answer(say(service, post(service, f"Content-Length: {length}")))
-    assert (said.status, said.error["code"]) == (413, "request_too_large")
+def test_31_a_length_past_64_bits_is_too_large(service: Stack) -> None:
+    response = answer(say(service, post(service, f"Content-Length: {2**64}")))
+    assert (response.status, response.error["code"]) == (413, "request_too_large")
 
 
 @pytest.mark.parametrize("more", [0, 1], ids=["at the limit", "over the limit"])
 def test_32_a_chunked_body_over_the_limit_is_refused(service: Stack, more: int) -> None:
     chunk = b"%x\r\n%b\r\n" % (LIMIT // 2, b" " * (LIMIT // 2))
     body = chunk + chunk + b"1\r\n \r\n" * more + b"0\r\n\r\n"
-    said = answer(say(service, post(service, CHUNKED, body=body)))
+    response = answer(say(service, post(service, CHUNKED, body=body)))
     code = "request_too_large" if more else "invalid_json"
-    assert (said.status, said.error["code"]) == (413 if more else 400, code)
-
-
-ODD_IDS = ["x" * 8000, "\xe9", "a b", "a\tb", "%0d%0a", ""]
-
-
-@pytest.mark.parametrize(
-    "given", ODD_IDS, ids=["8 KB", "latin-1", "blank", "tab", "escape", "none"]
-)
-def test_64_an_odd_request_id_is_replaced(service: Stack, given: str) -> None:
-    received = say(service, get(f"X-Request-ID: {given}"))
-    assert answer(received).status == 200
-    head = received.partition(b"\r\n\r\n")[0].lower()
-    (told,) = [line for line in head.split(b"\r\n") if line.startswith(b"x-request-id: ")]
-    assert len(told.partition(b": ")[2]) == 32
+    assert (response.status, response.error["code"]) == (413 if more else 400, code)
 
 
 def test_64_a_request_id_with_a_line_break_is_no_header(service: Stack) -> None:
-    said = answer(say(service, get("X-Request-ID: a\nSet-Cookie: b")))
-    assert (said.status, said.closed) == (400, True)
+    response = answer(say(service, get("X-Request-ID: a\nSet-Cookie: b")))
+    assert (response.status, response.closed) == (400, True)

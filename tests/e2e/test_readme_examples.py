@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stack import Stack
+from tests.support.stack import PATIENCE_SECONDS, Stack
+
+pytestmark = pytest.mark.slow
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 EXAMPLES = re.findall(r"```(bash|python|javascript)\n(.*?)```", README, re.DOTALL)
@@ -39,7 +41,10 @@ def command(language: str, stack: Stack, code: str, folder: Path) -> list[str]:
 def test_the_example_answers(stack: Stack, number: int, tmp_path: Path) -> None:
     language, code = EXAMPLES[number]
     run = subprocess.run(
-        command(language, stack, code, tmp_path), capture_output=True, text=True, timeout=60
+        command(language, stack, code, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert run.returncode == 0, run.stderr
     # The fake provider says what the user said last.

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.stack import Stack, events
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("retired models")]
+
 # The fake provider says of a model with this name that it does not exist.
 MODELS = """
 [models."openai/old"]

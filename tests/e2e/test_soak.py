@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.soak.run import soak_calls
+
+pytestmark = pytest.mark.slow
 
 CALLS = 500
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tests.faults.rows import ROWS, Row
+from tests.faults.rows import ROWS, SHORT, Row
 from tests.faults.run import Result, run_rows, table
 
 SHOWN = 10  # defects told of one row
@@ -34,23 +34,20 @@ def tell(result: Result) -> None:
 
 def main() -> int:
     """Exit code: 0 where every promise was held, 1 where not."""
-    options = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    options.add_argument("rows", nargs="*", metavar="ROW", help="names; all where none is given")
-    options.add_argument("--short", action="store_true", help="the rows of the short form")
-    options.add_argument("--seed", type=int, default=random.randrange(1_000_000))
-    options.add_argument("--jobs", type=int, default=2, help="services at a time")
-    options.add_argument("--times", type=int, default=1, help="runs, each with a seed of its own")
-    given = options.parse_args()
-    if unknown := set(given.rows) - set(ROWS):
-        options.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    rows = [
-        each
-        for each in ROWS.values()
-        if (not given.rows or each.name in given.rows) and (each.short or not given.short)
-    ]
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="names; all where none is given")
+    parser.add_argument("--short", action="store_true", help="the rows of the short form")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--jobs", type=int, default=2, help="services at a time")
+    parser.add_argument("--times", type=int, default=1, help="runs, each with a seed of its own")
+    options = parser.parse_args()
+    if unknown := set(options.rows) - set(ROWS):
+        parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    names = options.rows or (SHORT if options.short else ROWS)
+    rows = [each for each in ROWS.values() if each.name in names]
     worst = 0
-    for seed in range(given.seed, given.seed + given.times):
-        worst = max(worst, run(rows, seed, given.jobs))
+    for seed in range(options.seed, options.seed + options.times):
+        worst = max(worst, run(rows, seed, options.jobs))
     return worst
 
 

@@ -71,6 +71,7 @@ class Client:
     key: str
     leave_after: float = 0.0
     reads: bool = True  # False: it takes nothing of the answer until it leaves
+    patience: float = PATIENCE_SECONDS  # past the deadline
     # The socket itself: the connection forgets it as soon as the head of the answer is there.
     _socket: socket.socket | None = field(default=None, repr=False)
     _over: threading.Event = field(default_factory=threading.Event, repr=False)
@@ -103,7 +104,7 @@ class Client:
     def _call(self) -> None:
         seen = self.seen
         connection = http.client.HTTPConnection(
-            "127.0.0.1", seen.port, timeout=seen.deadline + PATIENCE_SECONDS
+            "127.0.0.1", seen.port, timeout=seen.deadline + self.patience
         )
         with contextlib.closing(connection):
             self._ask(connection)

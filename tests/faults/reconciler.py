@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,16 @@ class Allowed:
     models: int = 1  # models that may be asked for one request
     broken: bool = False  # connections may break: the web process that held them is killed
     orphan_seconds: float = ORPHAN_SECONDS
+    late_seconds: float = PATIENCE_SECONDS  # past a call's deadline
     retry: bool = False  # the provider itself says that the call may be tried again
+
+    def times(self, patience: float) -> Allowed:
+        """The same with limits of time that are so many times as long."""
+        return replace(
+            self,
+            orphan_seconds=self.orphan_seconds * patience,
+            late_seconds=self.late_seconds * patience,
+        )
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ def _of_client(each: Seen, called: bool, allowed: Allowed) -> Iterable[tuple[str
         yield "promise", "it was told a provider's key"
     if each.left:
         return
-    late = each.ended - each.began > each.deadline + PATIENCE_SECONDS
+    late = each.ended - each.began > each.deadline + allowed.late_seconds
     if (each.broken and not allowed.broken) or late:
         yield "lost", f"{each.broken or 'late'} after {each.ended - each.began:.1f} s"
     elif not each.broken:

@@ -20,11 +20,15 @@ class Row:
     workers: int = 1
     env: dict[str, str] = field(default_factory=dict)
     allowed: Allowed = field(default_factory=Allowed)
-    short: bool = False  # part of the short form
     ends: bool = False  # the service is stopped: no call is answered afterwards
     shared: str = ""  # harms no process, and runs on a stack with the other rows of this name
     clocks: tuple[str, ...] = ()  # processes whose wall clock it moves
     memory: int = 64  # megabytes that a process may hold more of after it
+
+    @property
+    def group(self) -> str:
+        """The rows of one group run on one service, one after the other."""
+        return self.shared or self.name
 
     def missing(self) -> str:
         """What this machine lacks for it; "" where it can run."""
@@ -32,6 +36,19 @@ class Row:
 
 
 ROWS: dict[str, Row] = {}
+
+# The short form: what `make check` runs, and `python -m tests.faults --short`.
+SHORT = (
+    *("P1-P2", "P5", "P6", "P7", "P9", "P10", "P12", "P13", "P14-web-worker"),
+    *("R1-1s", "R3", "R5-term", "R8", "R10", "R12", "R15"),
+    *("R7-submit", "R7-claim", "R7-finish", "R7-cancel", "U23", "B1"),
+    *("U1", "U5", "U8", "U9-once", "U10", "U14", "U16", "U2", "U18-short", "U20"),
+    *("U5-net", "U14-net", "U15", "U17-1gb"),
+    *("F-refuses", "F-fails", "F-silent", "F-stalls", "F-pings", "F-cuts", "F-resets", "F-errs"),
+    *("F-cuts-late", "F-resets-late", "F-stalls-late", "F-errs-late"),
+    *("F-locked", "F-long", "F-long-twice", "F-policy", "F-garbled", "F-R8"),
+    *("K1", "K5"),
+)
 
 
 def row(
@@ -41,7 +58,6 @@ def row(
     workers: int = 1,
     env: dict[str, str] | None = None,
     allowed: Allowed | None = None,
-    short: bool = False,
     ends: bool = False,
     shared: str = "",
     clocks: tuple[str, ...] = (),
@@ -58,7 +74,6 @@ def row(
             workers,
             env or {},
             allowed or Allowed(),
-            short,
             ends,
             shared,
             clocks,

@@ -93,29 +93,49 @@ def run_rows(
 ) -> list[Result]:
     """Run the rows, `jobs` services at a time; `tell` hears of each as it ends."""
     groups: dict[str, list[Row]] = {}
-    results = [Result(each, 0, 0, 0, [], 0, skipped=each.missing()) for each in rows]
-    results = [each for each in results if each.skipped]
-    for result in results:
-        tell(result)
     for each in rows:
-        if not each.missing():
-            groups.setdefault(each.shared or each.name, []).append(each)
+        groups.setdefault(each.group, []).append(each)
     # The longest first: what is left at the end is short.
     ordered = sorted(groups.values(), key=len, reverse=True)
     with ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(_run_group, group, seed, tell) for group in ordered]
-        results += [result for each in running for result in each.result()]
+        running = [pool.submit(run_group, group, seed, tell) for group in ordered]
+        results = [result for each in running for result in each.result()]
     order = list(ROWS)
     return sorted(results, key=lambda result: order.index(result.row.name))
 
 
-def _run_group(rows: Sequence[Row], seed: int, tell: Callable[[Result], None]) -> list[Result]:
-    """Rows that may follow each other on one service; all have the settings of the first."""
+def run_group(
+    rows: Sequence[Row],
+    seed: int,
+    tell: Callable[[Result], None] = lambda result: None,
+    patience: float = 1.0,
+) -> list[Result]:
+    """Run rows of one group on one service, which has the settings of the first.
+
+    The limits of time that rows set are multiplied by `patience`: see Arena.
+    """
+    skipped = [Result(each, 0, 0, 0, [], 0, skipped=each.missing()) for each in rows]
+    results = [each for each in skipped if each.skipped]
+    for result in results:
+        tell(result)
+    rows = [each for each in rows if not each.missing()]
+    return results + (_run_on_one_service(rows, seed, tell, patience) if rows else [])
+
+
+def _run_on_one_service(
+    rows: Sequence[Row], seed: int, tell: Callable[[Result], None], patience: float
+) -> list[Result]:
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     first = rows[0]
     results: list[Result] = []
     try:
-        with Arena(folder, workers=first.workers, env=first.env, clocks=first.clocks) as arena:
+        with Arena(
+            folder,
+            workers=first.workers,
+            env=first.env,
+            clocks=first.clocks,
+            patience=patience,
+        ) as arena:
             arena.answers()  # a first call, for what is made when it is needed
             for each in rows:
                 results.append(_run_row(arena, each, seed))
@@ -153,7 +173,7 @@ def _run_row(arena: Arena, row: Row, seed: int) -> Result:
     calls = arena.here()
     defects = [
         *arena.defects,
-        *reconcile(calls, arena.upstream.log(), row.allowed, time.time()),
+        *reconcile(calls, arena.upstream.log(), row.allowed.times(arena.patience), time.time()),
     ]
     return Result(
         row,

@@ -70,9 +70,9 @@ def back(arena: Arena) -> None:
     def itself() -> bool:
         return bool(arena.ask(MODEL[0], "probe").json().get("model") == routes.FLAKY)
 
-    until(itself, COOLDOWN + 3.0, "an answer of the model that is back")
+    until(itself, arena.within(COOLDOWN + 3.0), "an answer of the model that is back")
     arena.recovery = time.monotonic() - began
-    until(lambda: not known(arena), 5, "a closed breaker")
+    until(lambda: not known(arena), arena.within(5), "a closed breaker")
     time.sleep(1.2)  # each worker looks once a second
     calls = arena.load(MODEL, count=40, over=0.5)
     arena.finish()
@@ -80,7 +80,7 @@ def back(arena: Arena) -> None:
 
 
 @row("K1", "a model is down for 6 s, two workers: nearly all calls go straight to the fallback",
-     workers=2, env=ENV, allowed=ALLOWED, short=True)  # fmt: skip
+     workers=2, env=ENV, allowed=ALLOWED)  # fmt: skip
 def an_outage(arena: Arena) -> None:
     calls = outage(arena)
     arena.finish()
@@ -92,7 +92,7 @@ def an_outage(arena: Arena) -> None:
      workers=2, env=ENV, allowed=ALLOWED)  # fmt: skip
 def probes(arena: Arena) -> None:
     calls = outage(arena)
-    until(lambda: known(arena), 5, "an open breaker")
+    until(lambda: known(arena), arena.within(5), "an open breaker")
     time.sleep(COOLDOWN)  # those that were on their way have failed, both workers know
     calls += arena.load(MODEL, count=200, over=3.5 * COOLDOWN)
     settled = time.time()
@@ -110,7 +110,7 @@ def probes(arena: Arena) -> None:
 @row("K3", "the same, and Redis is emptied in the middle", workers=2, env=ENV, allowed=ALLOWED)
 def redis_forgets(arena: Arena) -> None:
     calls = outage(arena)
-    until(lambda: known(arena), 5, "an open breaker")
+    until(lambda: known(arena), arena.within(5), "an open breaker")
     arena.soon(1.0, 3.0)
     arena.empty()
     arena.finish()
@@ -123,7 +123,7 @@ def redis_forgets(arena: Arena) -> None:
      allowed=ALLOWED)  # fmt: skip
 def redis_is_replaced(arena: Arena) -> None:
     calls = outage(arena)
-    until(lambda: known(arena), 5, "an open breaker")
+    until(lambda: known(arena), arena.within(5), "an open breaker")
     arena.soon(1.0, 2.0)
     arena.restart_empty()
     arena.recovered()
@@ -135,14 +135,14 @@ def redis_is_replaced(arena: Arena) -> None:
 
 
 @row("K5", "kill -9 of the worker whose probe is out: the next cool-down has one more", env=ENV,
-     allowed=ALLOWED, short=True)  # fmt: skip
+     allowed=ALLOWED)  # fmt: skip
 def the_prober_dies(arena: Arena) -> None:
     arena.steady()
     calls = outage(arena)
-    until(lambda: known(arena), 5, "an open breaker")
+    until(lambda: known(arena), arena.within(5), "an open breaker")
     arena.upstream.down(**{routes.FLAKY: "hang"})
     count = len(asked(arena))
-    until(lambda: len(asked(arena)) > count, COOLDOWN + 3, "a probe")
+    until(lambda: len(asked(arena)) > count, arena.within(COOLDOWN + 3), "a probe")
     arena.soon(0.0, 0.5)
     arena.kill(arena.workers[0])
     arena.start_worker()

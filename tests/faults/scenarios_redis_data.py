@@ -13,7 +13,7 @@ from tests.faults.scenarios_redis import AWAY, BACK_SECONDS, refused_in_time
 from tests.support.stack import until
 
 
-@row("R9", "SCRIPT FLUSH, twenty times", short=True)
+@row("R9", "SCRIPT FLUSH, twenty times")
 def scripts_are_forgotten(arena: Arena) -> None:
     calls = arena.load()
     calls += arena.load(SHORT, count=60, over=3.0)
@@ -25,7 +25,7 @@ def scripts_are_forgotten(arena: Arena) -> None:
     arena.demand(all(each.answered for each in calls), "a call was lost")
 
 
-@row("R10", "FLUSHALL under running calls; new ones keep coming", short=True)
+@row("R10", "FLUSHALL under running calls; new ones keep coming")
 def redis_is_emptied(arena: Arena) -> None:
     running = arena.load()
     arena.until_running(55)
@@ -37,6 +37,11 @@ def redis_is_emptied(arena: Arena) -> None:
     arena.finish()
     arena.only(["job_lost", "reply_lost", *AWAY], late)
     arena.demand(all(each.answered for each in running), "a running call was lost")
+    until(
+        lambda: arena.redis.scard(keys.RQ_WORKERS) == 1,
+        arena.within(10),
+        "a worker that registers again",
+    )
 
 
 @row("R11", "maxclients: every connection ended, no new one let in for 3 s")
@@ -56,7 +61,7 @@ def redis_lets_nobody_in(arena: Arena) -> None:
     refused_in_time(arena, late)
 
 
-@row("R12", "garbage in the queue, the jobs, the bodies and the inbox", short=True)
+@row("R12", "garbage in the queue, the jobs, the bodies and the inbox")
 def garbage(arena: Arena) -> None:
     calls = arena.load()
     calls += arena.load(SHORT, count=40, over=2.0)
@@ -120,7 +125,7 @@ def many_events_wait(arena: Arena) -> None:
     arena.demand(all(each.answered for each in calls), "a call was lost")
 
 
-@row("R14", "50 ms more for each round trip to Redis", short=True)
+@row("R14", "50 ms more for each round trip to Redis")
 def redis_is_slow(arena: Arena) -> None:
     for proxy in (arena.web_redis, arena.worker_redis):
         proxy.delay(0.025)
@@ -134,13 +139,12 @@ def redis_is_slow(arena: Arena) -> None:
 @row(
     "R15",
     "a failover to a replica that never saw the claims: every call is handed out again",
-    short=True,
 )
 def calls_are_handed_out_twice(arena: Arena) -> None:
     # Its claim waits in Redis for the bell, and takes the first few calls; the others stay queued.
     arena.workers[0].signal(signal.SIGSTOP)
     calls = arena.load(over=0.2)
-    until(lambda: arena.redis.llen(keys.RQ_QUEUE) >= 50, 10)
+    until(lambda: arena.redis.llen(keys.RQ_QUEUE) >= 50, arena.within(10))
     saved = {name: arena.redis.dump(name) for name in _of_calls(arena)}
     arena.workers[0].signal(signal.SIGCONT)
     arena.until_running(55)

@@ -28,17 +28,17 @@ def dropping(arena: Arena, proxy: FaultProxy, script: scripts.Script) -> None:
     arena.only(["queue_unavailable"])
 
 
-@row("R7-submit", "lost replies to submits, up to 20", short=True)
+@row("R7-submit", "lost replies to submits, up to 20")
 def replies_to_submits(arena: Arena) -> None:
     dropping(arena, arena.web_redis, scripts.SUBMIT)
 
 
-@row("R7-claim", "lost replies to claims, up to 20", short=True)
+@row("R7-claim", "lost replies to claims, up to 20")
 def replies_to_claims(arena: Arena) -> None:
     dropping(arena, arena.worker_redis, scripts.CLAIM)
 
 
-@row("R7-emit", "lost replies to batches of events, up to 20", short=True)
+@row("R7-emit", "lost replies to batches of events, up to 20")
 def replies_to_events(arena: Arena) -> None:
     dropping(arena, arena.worker_redis, scripts.EMIT)
 
@@ -61,9 +61,7 @@ def replies_to_reads(arena: Arena) -> None:
     arena.only(["queue_unavailable"])
 
 
-@row(
-    "R7-cancel", "lost replies to cancels, up to 20: the calls are stopped all the same", short=True
-)
+@row("R7-cancel", "lost replies to cancels, up to 20: the calls are stopped all the same")
 def replies_to_cancels(arena: Arena) -> None:
     staying = arena.load(count=40)
     arena.load(leave=(0.8, 3.0))
@@ -77,7 +75,7 @@ def replies_to_cancels(arena: Arena) -> None:
     arena.demand(all(each.answered for each in staying), "a call of another was lost")
 
 
-@row("R7-birth", "lost replies to the registration of three starting workers", short=True)
+@row("R7-birth", "lost replies to the registration of three starting workers")
 def replies_to_registrations(arena: Arena) -> None:
     arena.kill(arena.workers[0])
     calls = arena.load()
@@ -85,7 +83,11 @@ def replies_to_registrations(arena: Arena) -> None:
     for number in range(3):
         arena.worker_redis.drop_replies(b"birth")
         arena.start_worker()
-        until(lambda count=number: arena.worker_redis.dropped > count, 20, "a lost registration")
+        until(
+            lambda count=number: arena.worker_redis.dropped > count,
+            arena.within(20),
+            "a lost registration",
+        )
     arena.finish()
     arena.demand(all(each.answered for each in calls), "a call was lost")
 
@@ -100,7 +102,7 @@ def cancelled_before_the_claim_is_read(arena: Arena) -> None:
     arena.worker_redis.heal()
 
 
-@row("U23", "60 clients leave at random moments, whole and streamed", short=True)
+@row("U23", "60 clients leave at random moments, whole and streamed")
 def clients_leave(arena: Arena) -> None:
     arena.load(leave=(0.2, 3.0))
     staying = arena.load(count=20)

@@ -84,7 +84,6 @@ for _name, _kind, _what in BEFORE:
         env=ENV,
         allowed=TWO_MODELS,
         shared="routing",
-        short=_kind in ("fails", "silent", "cuts"),
     )(before_the_first_token(_kind))
 for _name, _kind, _what, _codes in AFTER:
     row(
@@ -93,12 +92,11 @@ for _name, _kind, _what, _codes in AFTER:
         env=ENV,
         allowed=TWO_MODELS,
         shared="routing",
-        short=_kind in ("cuts-later", "stalls-later"),
     )(after_tokens(_kind, _codes))
 
 
 @row("F-locked", "it refuses the operator's key (401, 403): the fallback answers, the log is loud",
-     env=ENV, allowed=TWO_MODELS, shared="routing", short=True)  # fmt: skip
+     env=ENV, allowed=TWO_MODELS, shared="routing")  # fmt: skip
 def the_key_is_refused(arena: Arena) -> None:
     loud = arena.logs().count("ERROR workers.runner call")
     before_the_first_token("locked")(arena)
@@ -107,7 +105,7 @@ def the_key_is_refused(arena: Arena) -> None:
 
 
 @row("F-long", "it finds the call too long: a larger model is asked, a smaller one is not",
-     env=ENV, allowed=TWO_MODELS, shared="routing", short=True)  # fmt: skip
+     env=ENV, allowed=TWO_MODELS, shared="routing")  # fmt: skip
 def the_call_is_too_long(arena: Arena) -> None:
     calls = arena.load(["size/small-0", "size/small-1"], over=0.2)
     arena.meet()
@@ -152,7 +150,7 @@ def an_event_is_garbled(arena: Arena) -> None:
 
 
 @row("F-R8", "it fails while Redis is a black hole for 3 s: the fallback's answers arrive",
-     env=ENV, allowed=TWO_MODELS, short=True)  # fmt: skip
+     env=ENV, allowed=TWO_MODELS)  # fmt: skip
 def it_fails_without_redis(arena: Arena) -> None:
     calls = arena.load(routes.models("slow-to-fail"), over=0.3)
     arena.until_running(55)

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from tests.support.stack import Stack
+from tests.support.stack import PATIENCE_SECONDS, Stack
 
 CHAT = "/inference/v1/chat/completions"
 HEALTH = "/inference/v1/health"
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 CLOSE = b"\r\nConnection: close"
-PATIENCE_SECONDS = 30  # longer than any timeout of the services that are asked
 # gunicorn has two: its C parser is optional, and found by itself where it is installed.
 PARSERS = ["python", *(["fast"] if find_spec("gunicorn_h1c") else [])]
 

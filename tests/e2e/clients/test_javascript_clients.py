@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.stack import ROOT, Stack
+from tests.support.stack import PATIENCE_SECONDS, ROOT, Stack
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("javascript clients")]
 
 HERE = Path(__file__).parent
 QUESTION = "What is the capital of France?"
@@ -48,7 +50,12 @@ def run(script: str, folder: Path, stack: Stack) -> dict[str, Any]:
     shutil.copy(HERE / script, folder)
     env = {"PATH": os.environ["PATH"], "BASE_URL": stack.url, "API_KEY": stack.key}
     done = subprocess.run(
-        ["node", script], cwd=folder, env=env, capture_output=True, text=True, timeout=60
+        ["node", script],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 
 from tests.support.stack import Stack
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "What is the capital of France?"
 
 
