@@ -200,6 +200,7 @@ def test_the_outcome_of_a_call_whose_client_has_left_says_what_was_used(
     assert (outcome.usage["completion_tokens"] > 0) is begun
 
 
+@pytest.mark.slow
 def test_nothing_of_a_call_stays_in_redis(own_stack: Stack) -> None:
     own_stack.ask("fake/echo", "PROMPT-CANARY")
     own_stack.ask("fake/echo", "PROMPT-CANARY", stream=True)

@@ -159,4 +159,4 @@ def test_a_failure_in_a_stream_is_an_api_error(client: OpenAI) -> None:
 def test_a_failure_before_the_stream_is_an_error_with_its_status(client: OpenAI) -> None:
     for stream in (False, True):
         with pytest.raises(openai.InternalServerError):
-            client.responses.create(model="fake/status-500", input="hi", stream=stream)
+            client.responses.create(model="fake/status-401", input="hi", stream=stream)
