@@ -19,7 +19,7 @@ import requests
 from gateway.queue import clients
 from gateway.settings import Settings
 from local.redis_server import RedisServer
-from tests.support.stack import PATIENCE_SECONDS, PEPPER, ROOT, Stack, free_port, until
+from tests.support.stack import PATIENCE_SECONDS, PEPPER, ROOT, Stack, reserved_port, until
 
 pytestmark = pytest.mark.slow
 
@@ -98,8 +98,7 @@ def test_a_certificate_is_checked_where_that_is_asked_for(
 
 
 def test_port_and_web_concurrency_are_honoured(tmp_path: Path) -> None:
-    with RedisServer(tmp_path / "redis") as server:
-        port = free_port()
+    with RedisServer(tmp_path / "redis") as server, reserved_port() as port:
         env = {
             "PATH": os.environ["PATH"],
             "KEY_PEPPER": PEPPER,

@@ -25,7 +25,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     running: list[LoadArena] = []
 
     def start(**env: str) -> LoadArena:
-        arena = LoadArena(tmp_path, SEED, env)
+        arena = LoadArena(tmp_path, SEED, env, patience=5)
         running.append(arena)
         arena.__enter__()
         return arena

@@ -16,5 +16,5 @@ def test_a_crowd_of_callers_leaves_nothing_behind() -> None:
     memory_aside = [defect for defect in soak.defects if "MB, at most" not in defect]
     assert memory_aside == []
     assert {kind.split()[0] for kind in soak.counts} == {
-        *("whole", "stream", "door", "failing", "leaving", "bad")
+        *("whole", "stream", "endpoint", "failing", "leaving", "bad")
     }

@@ -21,7 +21,7 @@ from tests.faults import clock, footprint, routes
 from tests.faults.client import PATIENCE_SECONDS, Client, Seen
 from tests.faults.proxy import FaultProxy
 from tests.faults.reconciler import Defect, leaked_keys, sockets_left
-from tests.support.stack import LOOK_SECONDS, SECRETS, Process, Stack, free_port, until
+from tests.support.stack import LOOK_SECONDS, SECRETS, Process, Stack, reserved_port, until
 from tests.support.upstream import Upstream
 
 IN_FLIGHT = 50  # least calls that a fault must meet
@@ -81,21 +81,21 @@ class Arena(Stack):
 
     def addresses(self) -> tuple[str, str]:
         path = unquote(self.server.url.removeprefix("unix://"))
-        self.web_redis = self._ending.enter_context(FaultProxy(path))
-        self.worker_redis = self._ending.enter_context(FaultProxy(path))
-        self.provider = self._ending.enter_context(FaultProxy(("127.0.0.1", self.upstream.port)))
+        self.web_redis = self.ending.enter_context(FaultProxy(path))
+        self.worker_redis = self.ending.enter_context(FaultProxy(path))
+        self.provider = self.ending.enter_context(FaultProxy(("127.0.0.1", self.upstream.port)))
         return (
             f"redis://127.0.0.1:{self.web_redis.port}/0",
             f"http://127.0.0.1:{self.provider.port}",
         )
 
-    def _process(self, command: list[str], name: str) -> Process:
+    def start_process(self, command: list[str], name: str) -> Process:
         more = {} if name == "web" else {"REDIS_URL": self._worker_url()}
         if name in self.clocks:
             more |= clock.environment(self.folder)
         usual, self.env = self.env, {**self.env, **more}
         try:
-            return super()._process(command, name)
+            return super().start_process(command, name)
         finally:
             self.env = usual
 
@@ -253,7 +253,7 @@ class Arena(Stack):
 
     def new_port(self) -> Process:
         """Another web process; calls from now on go to it once it is ready."""
-        port = free_port()
+        port = self.ending.enter_context(reserved_port())
         web = self.start_web(port)
         url = f"http://127.0.0.1:{port}/inference/v1/health/ready"
         until(lambda: _ok(url), what=self.logs()[-2000:])
@@ -285,7 +285,7 @@ class Arena(Stack):
 
     def check_processes(self) -> None:
         """Demand that only those processes have ended that were to."""
-        for process in self._processes:
+        for process in self.processes:
             if process not in self.dead and process.popen.poll() is not None:
                 self.demand(False, f"{process.log.name} exited with {process.popen.returncode}")
         logs = self.logs()
@@ -296,7 +296,7 @@ class Arena(Stack):
 
     def footprints(self) -> dict[Process, footprint.Footprint]:
         """What each living process holds; its peak is counted from now on."""
-        living = [process for process in self._processes if process.popen.poll() is None]
+        living = [process for process in self.processes if process.popen.poll() is None]
         # Kept connections to providers are no leak: the pool bounds them.
         ports = (self.provider.port, *self.upstream.secure_ports)
         return {process: footprint.of(process.pid, ports) for process in living}
@@ -319,7 +319,7 @@ class Arena(Stack):
         sockets = []
         if count := sockets_left(self.port):
             sockets.append(f"{count} connections of clients at the web process")
-        living = sum(process.popen.poll() is None for process in self._processes)
+        living = sum(process.popen.poll() is None for process in self.processes)
         count = self.web_redis.open + self.worker_redis.open
         if count > living * CONNECTIONS:
             sockets.append(f"{count} connections to Redis of {living} processes")

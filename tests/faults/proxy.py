@@ -200,7 +200,11 @@ class FaultProxy:
     def __init__(self, target: str | tuple[str, int]) -> None:
         self.target = target
         self.pairs: set[Pair] = set()
-        self.port = 0
+        # Bound and not listening, it keeps the port while connections are refused.
+        self._holder = socket.socket()
+        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._holder.bind(("127.0.0.1", 0))
+        self.port: int = self._holder.getsockname()[1]
         self.dropped = 0  # replies so far
         self.drops_left, self.match = 0, b""
         self.pause = 0.0
@@ -221,6 +225,7 @@ class FaultProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._holder.close()
 
     @property
     def open(self) -> int:
@@ -276,7 +281,6 @@ class FaultProxy:
             self._server = await self._loop.create_server(
                 lambda: Front(self), "127.0.0.1", self.port, backlog=1024
             )
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def _unlisten(self) -> None:
         if self._server is not None:

@@ -30,7 +30,7 @@ SLOW_BUFFER = 4096  # bytes that the system of a slow reader takes ahead of it
 TURN_SECONDS = 0.1  # most that a turn waits: the last call may have ended in it
 
 
-class Exchange:
+class OpenCall:
     """One call under way: what is still to be sent, and the pieces that came."""
 
     def __init__(self, ask: Ask, call: Call, request: bytes) -> None:
@@ -53,7 +53,7 @@ class Generator:
         self._count = 0
         self._free: list[socket.socket] = []
         self._running = 0
-        self._exchanges: list[Exchange] = []
+        self._open_calls: list[OpenCall] = []
         self._images = {ask.image: _image(ask.image) for ask in load.asks}
         self.late = 0.0
 
@@ -63,12 +63,12 @@ class Generator:
         begun, worked = time.time(), time.process_time()
         for ask in self._load.asks:
             self._at(begun + ask.at, lambda ask=ask: self._begin(ask, begun))  # type: ignore[misc]
-        while len(self._exchanges) < len(self._load.asks) or self._running:
+        while len(self._open_calls) < len(self._load.asks) or self._running:
             self._turn()
         cpu = (time.process_time() - worked) / (time.time() - begun)
-        for each in self._exchanges:
+        for each in self._open_calls:
             read(each.call, each.pieces)
-        return Result([each.call for each in self._exchanges], cpu, self.late)
+        return Result([each.call for each in self._open_calls], cpu, self.late)
 
     def _at(self, when: float, act: Callable[[], None]) -> None:
         self._count += 1
@@ -79,13 +79,13 @@ class Generator:
             heapq.heappop(self._due)[2]()
         wait = self._due[0][0] - time.time() if self._due else TURN_SECONDS
         for key, mask in self._selector.select(min(max(wait, 0), TURN_SECONDS)):
-            exchange = key.data
-            if exchange is None:  # a kept connection that the server closed
+            open_call = key.data
+            if open_call is None:  # a kept connection that the server closed
                 self._drop(key.fileobj)
-            elif not exchange.over and mask & selectors.EVENT_WRITE:
-                self._send(exchange)
-            elif not exchange.over:
-                self._receive(exchange, 262_144)
+            elif not open_call.over and mask & selectors.EVENT_WRITE:
+                self._send(open_call)
+            elif not open_call.over:
+                self._receive(open_call, 262_144)
 
     # One call
 
@@ -94,120 +94,120 @@ class Generator:
         self.late = max(self.late, now - begun - ask.at)
         call = Call(ask.nonce, ask.model, ask.stream, ask.deadline, self._load.port, now)
         call.slow = ask.rate > 0
-        exchange = Exchange(ask, call, self._request(ask))
-        self._exchanges.append(exchange)
+        open_call = OpenCall(ask, call, self._request(ask))
+        self._open_calls.append(open_call)
         self._running += 1
         try:
-            exchange.socket = self._connection(exchange)
+            open_call.socket = self._connection(open_call)
         except OSError as error:
-            self._fail(exchange, error)
+            self._fail(open_call, error)
             return
-        self._send(exchange)
-        self._at(now + ask.deadline + PATIENCE_SECONDS, lambda: self._give_up(exchange))
+        self._send(open_call)
+        self._at(now + ask.deadline + PATIENCE_SECONDS, lambda: self._give_up(open_call))
         if ask.leave_after:
-            self._at(now + ask.leave_after, lambda: self._leave(exchange))
+            self._at(now + ask.leave_after, lambda: self._leave(open_call))
         if ask.rate:
-            self._at(now + 1.0, lambda: self._sip(exchange))
+            self._at(now + 1.0, lambda: self._sip(open_call))
 
-    def _connection(self, exchange: Exchange) -> socket.socket:
+    def _connection(self, open_call: OpenCall) -> socket.socket:
         if self._free:
             made = self._free.pop()
-            self._selector.modify(made, selectors.EVENT_WRITE, exchange)
+            self._selector.modify(made, selectors.EVENT_WRITE, open_call)
             return made
         made = socket.socket()
         made.setblocking(False)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if exchange.ask.rate:
+        if open_call.ask.rate:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER)
         code = made.connect_ex(("127.0.0.1", self._load.port))
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, "connect")
-        self._selector.register(made, selectors.EVENT_WRITE, exchange)
+        self._selector.register(made, selectors.EVENT_WRITE, open_call)
         return made
 
-    def _send(self, exchange: Exchange) -> None:
-        assert exchange.socket is not None
+    def _send(self, open_call: OpenCall) -> None:
+        assert open_call.socket is not None
         try:
-            sent = exchange.socket.send(exchange.unsent)
+            sent = open_call.socket.send(open_call.unsent)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             if error.errno in (errno.ENOTCONN, errno.EAGAIN):
                 return
-            self._fail(exchange, error)
+            self._fail(open_call, error)
             return
-        exchange.unsent = exchange.unsent[sent:]
-        if exchange.unsent:
+        open_call.unsent = open_call.unsent[sent:]
+        if open_call.unsent:
             return
-        if exchange.ask.rate:
-            self._selector.unregister(exchange.socket)
+        if open_call.ask.rate:
+            self._selector.unregister(open_call.socket)
         else:
-            self._selector.modify(exchange.socket, selectors.EVENT_READ, exchange)
+            self._selector.modify(open_call.socket, selectors.EVENT_READ, open_call)
 
-    def _receive(self, exchange: Exchange, most: int) -> None:
-        assert exchange.socket is not None
+    def _receive(self, open_call: OpenCall, most: int) -> None:
+        assert open_call.socket is not None
         try:
-            data = exchange.socket.recv(most)
+            data = open_call.socket.recv(most)
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(exchange, error)
+            self._fail(open_call, error)
             return
         now = time.time()
         if not data:
-            if not exchange.pieces:
-                exchange.call.broken = "closed"
-            self._end(exchange)
+            if not open_call.pieces:
+                open_call.call.broken = "closed"
+            self._end(open_call)
             return
-        exchange.pieces.append((now, data))
+        open_call.pieces.append((now, data))
         if self._load.keep:
-            self._look_for_end(exchange, data)
+            self._look_for_end(open_call, data)
 
-    def _look_for_end(self, exchange: Exchange, data: bytes) -> None:
+    def _look_for_end(self, open_call: OpenCall, data: bytes) -> None:
         """A kept connection does not end with its answer, whose head says how long it is."""
-        exchange.got += len(data)
-        if exchange.needed < 0:
-            head, blank, _ = b"".join(piece for _, piece in exchange.pieces).partition(b"\r\n\r\n")
+        open_call.got += len(data)
+        if open_call.needed < 0:
+            head, blank, _ = b"".join(piece for _, piece in open_call.pieces).partition(b"\r\n\r\n")
             if not blank:
                 return
             length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
-            exchange.needed = len(head) + 4 + int(length)
-        if exchange.got >= exchange.needed:
-            self._end(exchange)
+            open_call.needed = len(head) + 4 + int(length)
+        if open_call.got >= open_call.needed:
+            self._end(open_call)
 
-    def _sip(self, exchange: Exchange) -> None:
-        if exchange.over:
+    def _sip(self, open_call: OpenCall) -> None:
+        if open_call.over:
             return
-        if not exchange.unsent:
-            self._receive(exchange, exchange.ask.rate)
-        if not exchange.over:
-            self._at(time.time() + 1.0, lambda: self._sip(exchange))
+        if not open_call.unsent:
+            self._receive(open_call, open_call.ask.rate)
+        if not open_call.over:
+            self._at(time.time() + 1.0, lambda: self._sip(open_call))
 
     # Its end
 
-    def _leave(self, exchange: Exchange) -> None:
-        if not exchange.over:
-            exchange.call.left = time.time()
-            self._end(exchange)
+    def _leave(self, open_call: OpenCall) -> None:
+        if not open_call.over:
+            open_call.call.left = time.time()
+            self._end(open_call)
 
-    def _give_up(self, exchange: Exchange) -> None:
-        if not exchange.over:
-            exchange.call.broken = "no answer"
-            self._end(exchange)
+    def _give_up(self, open_call: OpenCall) -> None:
+        if not open_call.over:
+            open_call.call.broken = "no answer"
+            self._end(open_call)
 
-    def _fail(self, exchange: Exchange, error: OSError) -> None:
-        exchange.call.broken = type(error).__name__
-        exchange.call.refused_tcp = isinstance(error, ConnectionRefusedError)
-        self._end(exchange)
+    def _fail(self, open_call: OpenCall, error: OSError) -> None:
+        open_call.call.broken = type(error).__name__
+        open_call.call.refused_tcp = isinstance(error, ConnectionRefusedError)
+        self._end(open_call)
 
-    def _end(self, exchange: Exchange) -> None:
-        exchange.over = True
-        exchange.call.ended = exchange.pieces[-1][0] if exchange.pieces else time.time()
+    def _end(self, open_call: OpenCall) -> None:
+        open_call.over = True
+        open_call.call.ended = open_call.pieces[-1][0] if open_call.pieces else time.time()
         self._running -= 1
-        connection = exchange.socket
+        connection = open_call.socket
         if connection is None:
             return
-        if self._load.keep and exchange.needed >= 0:
+        if self._load.keep and open_call.needed >= 0:
             self._selector.modify(connection, selectors.EVENT_READ, None)
             self._free.append(connection)
         else:

@@ -23,22 +23,22 @@ class SampledStack(Stack):
 
     def start_web(self, port: int) -> Process:
         command = [sys.executable, "-m", "gunicorn", "--config", "tests/soak/gunicorn_conf.py"]
-        return self._process([*command, "--bind", f"127.0.0.1:{port}", "wsgi:app"], "web")
+        return self.start_process([*command, "--bind", f"127.0.0.1:{port}", "wsgi:app"], "web")
 
     def start_worker(self) -> Process:
-        worker = self._process([sys.executable, "-m", "tests.soak.worker"], "worker")
+        worker = self.start_process([sys.executable, "-m", "tests.soak.worker"], "worker")
         self.workers.append(worker)
         return worker
 
     def restart_upstream(self) -> None:
         """The fake provider again, at its old address."""
-        self.upstream = self._ending.enter_context(Upstream(self.upstream.port))
+        self.upstream = self.ending.enter_context(Upstream(self.upstream.port))
 
-    def _process(self, command: list[str], name: str) -> Process:
+    def start_process(self, command: list[str], name: str) -> Process:
         socket = self.folder / f"{name}-{len(self._sockets)}.sock"
         usual, self.env = self.env, {**self.env, sampler.SOCKET: str(socket)}
         try:
-            process = super()._process(command, name)
+            process = super().start_process(command, name)
         finally:
             self.env = usual
         self._sockets[process.pid] = socket

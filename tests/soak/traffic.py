@@ -21,7 +21,7 @@ USERS = 32
 PATIENCE_SECONDS = 120.0  # for the last calls of a crowd that was told to stop
 DEADLINE_SECONDS = 15.0
 # Of a hundred calls
-SHARES = {"whole": 32, "stream": 28, "door": 20, "failing": 10, "leaving": 5, "bad": 5}
+SHARES = {"whole": 32, "stream": 28, "endpoint": 20, "failing": 10, "leaving": 5, "bad": 5}
 
 WHOLE = ("fake/echo", "claude/echo", "fake/delay-20")
 STREAMS = ("fake/nonce-stream-8-5", "claude/nonce-stream-8-5", "claude/echo", "fake/echo")
@@ -120,8 +120,8 @@ class Crowd:
     def _one(self, number: int, rng: random.Random, visitor: Visitor) -> tuple[str, list[str]]:
         [kind] = rng.choices(list(SHARES), SHARES.values())
         nonce = f"n{number}x{rng.getrandbits(48):012x}"
-        if kind in ("door", "bad"):
-            visit = (_door if kind == "door" else _bad)(rng, nonce)
+        if kind in ("endpoint", "bad"):
+            visit = (_endpoint if kind == "endpoint" else _bad)(rng, nonce)
             result, defect = self._visit(visit, nonce, visitor)
             return f"{kind} {result}", [f"{visit.path}: {defect}"] if defect else []
         return self._chat(kind, rng, nonce)
@@ -192,8 +192,8 @@ class Visitor:
         self._connection.close()
 
 
-def _door(rng: random.Random, nonce: str) -> Visit:
-    """A good call at one of the other doors."""
+def _endpoint(rng: random.Random, nonce: str) -> Visit:
+    """A good call at one of the other endpoints."""
     model = rng.choice(("fake/echo", "claude/echo"))
     said = [{"role": "user", "content": nonce}]
     stream = rng.random() < 0.5
@@ -212,7 +212,7 @@ def _door(rng: random.Random, nonce: str) -> Visit:
 
 
 def _bad(rng: random.Random, nonce: str) -> Visit:
-    """A call that is refused at the door."""
+    """A call that is refused at the endpoint."""
     said = [{"role": "user", "content": nonce}]
     good: dict[str, Any] = {"model": "fake/echo", "messages": said}
     body, key = rng.choice(

@@ -1,4 +1,4 @@
-"""Good requests for every door, and what makes them bad: for tests that send very many of them."""
+"""Good requests for every endpoint, and what makes them bad: for tests that send very many."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ EMBEDDINGS = request(
     },
 )
 
-DOORS = {
+ENDPOINTS = {
     "chat/completions": CHATS,
     "messages": MESSAGES,
     "responses": RESPONSES,
@@ -421,9 +421,9 @@ class Raw(bytes):
 
 
 @st.composite
-def mutated(draw: Draw, door: str) -> Raw:
-    """The body of a good request for this door, with one to three mutations."""
-    value = copy.deepcopy(draw(DOORS[door]))
+def mutated(draw: Draw, endpoint: str) -> Raw:
+    """The body of a good request for this endpoint, with one to three mutations."""
+    value = copy.deepcopy(draw(ENDPOINTS[endpoint]))
     on_bytes = draw(st.sampled_from([None, None, None, None, None, None, cut, flip]))
     for _ in range(draw(st.integers(0 if on_bytes else 1, 2 if on_bytes else 3))):
         value = draw(st.sampled_from(MUTATIONS))(draw, value)

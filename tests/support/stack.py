@@ -52,10 +52,16 @@ provider = "closed"
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that nobody else gets, for a server that binds with SO_REUSEADDR.
+
+    Connections to it are refused until that server listens.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS, what: str = "") -> Any:
@@ -114,31 +120,31 @@ class Stack:
         self._key_in = key_in  # the Redis that the key belongs into, where it is not our own
         self._count = workers
         self._env = env or {}
-        self._processes: list[Process] = []
+        self.processes: list[Process] = []
         self.workers: list[Process] = []
 
     def __enter__(self) -> Stack:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._ending = contextlib.ExitStack()
+        self.ending = contextlib.ExitStack()
         try:
             self._start()
         except BaseException:
-            self._ending.close()
+            self.ending.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ending.close()
+        self.ending.close()
 
     def _start(self) -> None:
-        self.server = self._ending.enter_context(RedisServer(self.folder / "redis"))
-        self.redis = self._ending.enter_context(Redis.from_url(self.server.url, protocol=2))
-        self.upstream = self._ending.enter_context(self.fake_provider())
-        self._ending.callback(self._kill_all)
+        self.server = self.ending.enter_context(RedisServer(self.folder / "redis"))
+        self.redis = self.ending.enter_context(Redis.from_url(self.server.url, protocol=2))
+        self.upstream = self.ending.enter_context(self.fake_provider())
+        self.ending.callback(self._kill_all)
         models = self.folder / "models.toml"
         redis_url, provider_url = self.addresses()
         models.write_text(self.catalogue(provider_url))
-        self.port = free_port()
+        self.port = self.ending.enter_context(reserved_port())
         self.url = f"http://127.0.0.1:{self.port}/inference/v1"
         self.env = {
             "PATH": os.environ["PATH"],
@@ -175,10 +181,10 @@ class Stack:
 
     def start_web(self, port: int) -> Process:
         command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "wsgi:app"]
-        return self._process(command, "web")
+        return self.start_process(command, "web")
 
     def start_worker(self) -> Process:
-        worker = self._process([sys.executable, "-m", "workers"], "worker")
+        worker = self.start_process([sys.executable, "-m", "workers"], "worker")
         self.workers.append(worker)
         return worker
 
@@ -237,7 +243,7 @@ class Stack:
         if not self._key_in:
             return self.redis
         client = clients.commands(Settings(redis_url=self._key_in), 1)
-        self._ending.callback(client.connection_pool.disconnect)
+        self.ending.callback(client.connection_pool.disconnect)
         return client
 
     def _ready_workers(self) -> int:
@@ -247,14 +253,14 @@ class Stack:
             return -1
         return facts["workers"] if facts["redis"] == "ok" else -1
 
-    def _process(self, command: list[str], name: str) -> Process:
-        log = self.folder / f"{name}-{len(self._processes)}.log"
+    def start_process(self, command: list[str], name: str) -> Process:
+        log = self.folder / f"{name}-{len(self.processes)}.log"
         process = Process(command, self.env, log)
-        self._processes.append(process)
+        self.processes.append(process)
         return process
 
     def _kill_all(self) -> None:
-        for process in self._processes:
+        for process in self.processes:
             process.kill()
 
 
