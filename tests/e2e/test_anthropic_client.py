@@ -29,14 +29,14 @@ class City(BaseModel):
     people: int
 
 
-def made(stack: Stack, **fields: Any) -> Anthropic:
+def new_client(stack: Stack, **fields: Any) -> Anthropic:
     base_url = stack.url.removesuffix("/v1")
     return Anthropic(**{"api_key": stack.key, "base_url": base_url, "max_retries": 0, **fields})
 
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[Anthropic]:
-    with made(stack) as client:
+    with new_client(stack) as client:
         yield client
 
 
@@ -75,7 +75,7 @@ def test_the_client_gets_a_stream(client: Anthropic, model: str) -> None:
 
 def test_the_header_of_older_clients_is_taken(stack: Stack) -> None:
     headers = {"x-api-key": stack.key, "Authorization": anthropic.Omit()}
-    with made(stack, api_key="unused", default_headers=headers) as client:
+    with new_client(stack, api_key="unused", default_headers=headers) as client:
         answer = client.messages.create(model="demo/echo", max_tokens=9, messages=MESSAGES)
     assert answer.stop_reason == "end_turn"
 
@@ -85,17 +85,17 @@ def test_a_tool_is_asked_for_and_its_result_taken(client: Anthropic, streamed: b
     fields: Any = {"model": "demo/tool", "max_tokens": 100, "tools": [WEATHER]}
     if streamed:
         with client.messages.stream(messages=MESSAGES, **fields) as stream:
-            asked = stream.get_final_message()
+            first = stream.get_final_message()
     else:
-        asked = client.messages.create(messages=MESSAGES, **fields)
-    (use,) = asked.content
-    assert asked.stop_reason == "tool_use"
+        first = client.messages.create(messages=MESSAGES, **fields)
+    (use,) = first.content
+    assert first.stop_reason == "tool_use"
     assert use.type == "tool_use"
     assert (use.name, use.input) == ("get_weather", {"city": "Paris", "unit": "celsius"})
     result: Any = {"type": "tool_result", "tool_use_id": use.id, "content": "Sunny."}
     turns = [
         *MESSAGES,
-        {"role": "assistant", "content": asked.content},
+        {"role": "assistant", "content": first.content},
         {"role": "user", "content": [result]},
     ]
     answer = client.messages.create(messages=turns, **fields)
@@ -113,11 +113,11 @@ def test_thinking_comes_with_its_signature_and_goes_back(
             answer = stream.get_final_message()
     else:
         answer = client.messages.create(messages=MESSAGES, **fields)
-    thought, said = answer.content
+    thought, text = answer.content
     assert thought.type == "thinking"
     assert (thought.thinking, thought.signature) == ("Let me think.", "c2lnbmF0dXJl")
-    assert said.type == "text"
-    assert said.text == "What is the capital of France?"
+    assert text.type == "text"
+    assert text.text == "What is the capital of France?"
     more: Any = [{"role": "assistant", "content": answer.content}, *MESSAGES]
     again = client.messages.create(messages=[*MESSAGES, *more], **fields)
     assert again.stop_reason == "end_turn"
@@ -137,8 +137,8 @@ def test_an_answer_is_parsed_by_its_schema(client: Anthropic, stack: Stack, mode
     )
     assert answer.parsed_output == City(name="Paris", people=2)
     sent = stack.upstream.log()[-1]["body"]
-    asked = sent.get("response_format") or sent["output_config"]["format"]
-    assert asked["type"] == "json_schema"
+    output_format = sent.get("response_format") or sent["output_config"]["format"]
+    assert output_format["type"] == "json_schema"
 
 
 def test_what_the_model_does_not_take_is_named(client: Anthropic) -> None:
@@ -154,21 +154,21 @@ def test_what_the_model_does_not_take_is_named(client: Anthropic) -> None:
 
 def refused(client: Anthropic, kind: type[anthropic.APIStatusError], **fields: Any) -> Any:
     """The error of this class that such a call raises."""
-    asked: Any = {"model": "demo/echo", "max_tokens": 100, "messages": MESSAGES, **fields}
+    params: Any = {"model": "demo/echo", "max_tokens": 100, "messages": MESSAGES, **fields}
     with pytest.raises(kind) as failure:
-        client.messages.create(**asked)
+        client.messages.create(**params)
     assert failure.value.request_id
     return failure.value
 
 
 def test_a_bad_key_is_an_authentication_error(stack: Stack) -> None:
-    with made(stack, api_key="mk_inference_wrong") as client:
+    with new_client(stack, api_key="mk_inference_wrong") as client:
         error = refused(client, anthropic.AuthenticationError)
     assert (error.status_code, error.type) == (401, "authentication_error")
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "status", "name", "told"),
+    ("fields", "kind", "status", "name", "message"),
     [
         ({"max_tokens": 0}, "BadRequestError", 400, "invalid_request_error", "max_tokens: "),
         (
@@ -192,11 +192,11 @@ def test_a_bad_key_is_an_authentication_error(stack: Stack) -> None:
     ],
 )
 def test_errors_are_of_the_client_s_own_classes(
-    client: Anthropic, fields: Any, kind: str, status: int, name: str, told: str
+    client: Anthropic, fields: Any, kind: str, status: int, name: str, message: str
 ) -> None:
     error = refused(client, getattr(anthropic, kind), **fields)
     assert (error.status_code, error.type) == (status, name)
-    assert error.api_message.startswith(told)
+    assert error.api_message.startswith(message)
 
 
 def test_an_error_in_a_stream_is_raised(client: Anthropic) -> None:
@@ -211,7 +211,7 @@ def test_an_error_in_a_stream_is_raised(client: Anthropic) -> None:
 
 def test_the_client_does_not_repeat_a_call_that_may_have_been_made(stack: Stack) -> None:
     model = "claude/cut-alone"  # a name of its own, to be counted by
-    with made(stack, max_retries=2) as client:
+    with new_client(stack, max_retries=2) as client:
         refused(client, anthropic.InternalServerError, model=model)
-    asked = [call for call in stack.upstream.log() if call["model"] == "cut-alone"]
-    assert len(asked) == 1
+    calls = [call for call in stack.upstream.log() if call["model"] == "cut-alone"]
+    assert len(calls) == 1

@@ -21,8 +21,8 @@ from tests.support.stack import PATIENCE_SECONDS, Stack, until
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[OpenAI]:
-    with OpenAI(api_key=stack.key, base_url=stack.url, max_retries=0) as made:
-        yield made
+    with OpenAI(api_key=stack.key, base_url=stack.url, max_retries=0) as client:
+        yield client
 
 
 def ask(stack: Stack, model: str, text: Any = "hi", **fields: Any) -> requests.Response:

@@ -61,10 +61,10 @@ def survives(stack: Stack, sent: list[bytes]) -> Counter:
             received = say(stack, raw, close_writing=number % 7 == 0, until_closed=number % 3 == 0)
         except TimeoutError:
             pytest.fail(f"no end of the connection; seed {SEED}: {raw[:2_000]!r}")
-        told = [int(status) for status in STATUS.findall(received)]
-        bad = set(told) - ANSWERED - PARSERS_OWN - {100}
+        statuses = [int(status) for status in STATUS.findall(received)]
+        bad = set(statuses) - ANSWERED - PARSERS_OWN - {100}
         assert not bad, f"{bad}; seed {SEED}: {raw[:2_000]!r} {received[:500]!r} {stack.logs()}"
-        return Counter(told or [0])
+        return Counter(statuses or [0])
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         counted = sum(pool.map(ask, range(len(sent))), Counter())

@@ -88,16 +88,16 @@ class Launcher:
 
     def pids(self) -> list[int]:
         """The processes that it told to have started."""
-        found = (re.search(r"started \(pid=(\d+)\)", line) for line in self.lines)
-        return [int(match[1]) for match in found if match]
+        matches = (re.search(r"started \(pid=(\d+)\)", line) for line in self.lines)
+        return [int(match[1]) for match in matches if match]
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     # Not pytest's temporary folder, whose name may be too long for a socket.
-    made = Path(tempfile.mkdtemp(prefix="t-"))
-    yield made / "data"
-    shutil.rmtree(made)
+    parent = Path(tempfile.mkdtemp(prefix="t-"))
+    yield parent / "data"
+    shutil.rmtree(parent)
 
 
 def paste(line: str) -> str:

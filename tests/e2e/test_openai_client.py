@@ -18,8 +18,8 @@ MESSAGES = [
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[OpenAI]:
-    with OpenAI(api_key=stack.key, base_url=stack.url, max_retries=0) as made:
-        yield made
+    with OpenAI(api_key=stack.key, base_url=stack.url, max_retries=0) as client:
+        yield client
 
 
 def test_the_client_gets_a_completion(client: OpenAI) -> None:

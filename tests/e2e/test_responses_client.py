@@ -35,8 +35,8 @@ class Place(BaseModel):
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[OpenAI]:
-    with OpenAI(api_key=stack.key, base_url=stack.url, max_retries=0) as made:
-        yield made
+    with OpenAI(api_key=stack.key, base_url=stack.url, max_retries=0) as client:
+        yield client
 
 
 def asked_upstream(stack: Stack, model: str) -> dict:
@@ -110,9 +110,12 @@ def test_an_answer_is_parsed_into_a_model(client: OpenAI, stack: Stack) -> None:
     model, text = "fake/parse", '{"city": "Paris", "population": 2}'
     response = client.responses.parse(model=model, input=text, text_format=Place)
     assert response.output_parsed == Place(city="Paris", population=2)
-    wanted = asked_upstream(stack, "parse")["response_format"]
-    assert (wanted["type"], wanted["json_schema"]["name"]) == ("json_schema", "Place")
-    assert wanted["json_schema"]["schema"]["required"] == ["city", "population"]
+    output = asked_upstream(stack, "parse")["response_format"]
+    assert (output["type"], output["json_schema"]["name"]) == (
+        "json_schema",
+        "Place",
+    )
+    assert output["json_schema"]["schema"]["required"] == ["city", "population"]
     with client.responses.stream(model=model, input=text, text_format=Place) as stream:
         assert stream.get_final_response().output_parsed == Place(city="Paris", population=2)
 

@@ -32,9 +32,9 @@ def test_rq_info_tells_what_waits_runs_and_has_ended(own_stack: Stack) -> None:
     own_stack.until_called(7)
     assert hanging
     until(lambda: "busy infer" in rq(own_stack, "info"))
-    told = rq(own_stack, "info")
-    assert "5 executing, 1 finished, 1 failed" in told
-    assert re.search(r"jobs: 1 finished, 1 failed", told)
+    info = rq(own_stack, "info")
+    assert "5 executing, 1 finished, 1 failed" in info
+    assert re.search(r"jobs: 1 finished, 1 failed", info)
     # RQ cleans registries up while it tells: that must not have touched what runs.
     assert "5 executing" in rq(own_stack, "info")
     assert len(own_stack.upstream.log()) == 7

@@ -75,7 +75,7 @@ class Client:
     # The socket itself: the connection forgets it as soon as the head of the answer is there.
     _socket: socket.socket | None = field(default=None, repr=False)
     _over: threading.Event = field(default_factory=threading.Event, repr=False)
-    _said: list[str] = field(default_factory=list, repr=False)  # joined once: answers may be long
+    _pieces: list[str] = field(default_factory=list, repr=False)  # joined once: answers may be long
 
     def run(self) -> None:
         """Call, and note everything in `seen`."""
@@ -90,7 +90,7 @@ class Client:
                 seen.broken = type(error).__name__
         finally:
             seen.ended = time.time()
-            seen.text = "".join(self._said)
+            seen.text = "".join(self._pieces)
             self._over.set()
 
     def _leave_later(self) -> None:
@@ -168,8 +168,8 @@ class Client:
         if body.get("model"):
             seen.answerers.add(body["model"])
         for choice in body.get("choices", ()):
-            said = choice.get("delta") or choice.get("message") or {}
-            self._said.append(said.get("content") or "")
+            message = choice.get("delta") or choice.get("message") or {}
+            self._pieces.append(message.get("content") or "")
             seen.reasons += choice.get("finish_reason") is not None
 
 

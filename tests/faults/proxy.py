@@ -108,14 +108,14 @@ class Pair:
             self._answer(data)
 
     def _look_for_drop(self, data: bytes) -> None:
-        wanted = self.proxy.match
-        if not wanted or not self.proxy.drops_left:
+        match = self.proxy.match
+        if not match or not self.proxy.drops_left:
             return
         self._seen += data
-        if wanted in self._seen:
+        if match in self._seen:
             self.proxy.drops_left -= 1
             self._drops, self._seen = True, b""
-        self._seen = self._seen[-len(wanted) + 1 :]
+        self._seen = self._seen[-len(match) + 1 :]
 
     def _drop(self) -> None:
         if not self.client.transport.is_closing():  # this piece is the first of the reply

@@ -71,10 +71,10 @@ def reconcile(
         calls[nonce_of(record)].append(record)
     defects: list[Defect] = []
     for each in seen:
-        made = calls[each.nonce]
-        for kind, what in _of_client(each, bool(made), allowed):
+        records = calls[each.nonce]
+        for kind, what in _of_client(each, bool(records), allowed):
             defects.append(Defect(kind, f"{_name(each)}: {what}"))
-        for kind, what in _of_provider(each, made, allowed, now) if log is not None else ():
+        for kind, what in _of_provider(each, records, allowed, now) if log is not None else ():
             defects.append(Defect(kind, f"{_name(each)}: {what}"))
     return defects
 
@@ -90,7 +90,7 @@ def _of_client(each: Seen, called: bool, allowed: Allowed) -> Iterable[tuple[str
     if len(each.answerers) > 1:
         yield "wrong", f"an answer of {', '.join(sorted(each.answerers))}"
     if each.told_secret:
-        yield "promise", "it was told a provider's key"
+        yield "promise", "its response held a provider's key"
     if each.left:
         return
     late = each.ended - each.began > each.deadline + allowed.late_seconds
@@ -108,19 +108,19 @@ def _of_client(each: Seen, called: bool, allowed: Allowed) -> Iterable[tuple[str
 
 
 def _of_provider(
-    each: Seen, made: Sequence[Mapping[str, Any]], allowed: Allowed, now: float
+    each: Seen, records: Sequence[Mapping[str, Any]], allowed: Allowed, now: float
 ) -> Iterable[tuple[str, str]]:
-    asked = Counter(record["model"] for record in made)
-    for model, count in asked.items():
+    models = Counter(record["model"] for record in records)
+    for model, count in models.items():
         if count > allowed.attempts:
             yield "duplicated", f"{count} provider calls of {model}"
-    if len(asked) > allowed.models:
-        yield "duplicated", f"{len(asked)} models were asked"
-    if not each.answerers <= asked.keys():
-        yield "wrong", f"an answer of {', '.join(sorted(each.answerers))}, who was not asked"
+    if len(models) > allowed.models:
+        yield "duplicated", f"{len(models)} models were called"
+    if not each.answerers <= models.keys():
+        yield "wrong", f"an answer of {', '.join(sorted(each.answerers))}, which was not called"
     if not each.left:
         return
-    for record in made:
+    for record in records:
         after = (record["ended"] or now) - each.left
         if after > allowed.orphan_seconds:
             yield "orphaned", f"the provider worked on for {after:.1f} s"

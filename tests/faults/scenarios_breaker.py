@@ -29,12 +29,12 @@ AT_MOST = 60
 OUTAGE = 6.0  # seconds
 
 
-def asked(arena: Arena) -> list[float]:
+def calls_of_flaky(arena: Arena) -> list[float]:
     """When the flaky model was called, in seconds since 1970."""
     return [call["started"] for call in arena.upstream.log() if call["model"] == routes.FLAKY]
 
 
-def known(arena: Arena) -> int:
+def open_routes(arena: Arena) -> int:
     """How many routes Redis holds as troubled."""
     return int(arena.redis.hlen(keys.BREAKERS))
 
@@ -57,7 +57,7 @@ def spared(arena: Arena, calls: list[Seen], most: int) -> None:
 
 def bounded(arena: Arena, most: int) -> None:
     """Demand that the model that is down was called so often at most."""
-    count = len(asked(arena))
+    count = len(calls_of_flaky(arena))
     arena.notes.append(f"{count} calls of the model that is down, for {len(arena.here())}")
     arena.demand(count <= most, f"the model that is down was called {count} times")
 
@@ -72,7 +72,7 @@ def back(arena: Arena) -> None:
 
     until(itself, arena.within(COOLDOWN + 3.0), "an answer of the model that is back")
     arena.recovery = time.monotonic() - began
-    until(lambda: not known(arena), arena.within(5), "a closed breaker")
+    until(lambda: not open_routes(arena), arena.within(5), "a closed breaker")
     time.sleep(1.2)  # each worker looks once a second
     calls = arena.load(MODEL, count=40, over=0.5)
     arena.finish()
@@ -92,13 +92,13 @@ def an_outage(arena: Arena) -> None:
      workers=2, env=ENV, allowed=ALLOWED)  # fmt: skip
 def probes(arena: Arena) -> None:
     calls = outage(arena)
-    until(lambda: known(arena), arena.within(5), "an open breaker")
+    until(lambda: open_routes(arena), arena.within(5), "an open breaker")
     time.sleep(COOLDOWN)  # those that were on their way have failed, both workers know
     calls += arena.load(MODEL, count=200, over=3.5 * COOLDOWN)
     settled = time.time()
     arena.finish()
     arena.only([], calls)
-    times = sorted(moment for moment in asked(arena) if moment > settled)
+    times = sorted(moment for moment in calls_of_flaky(arena) if moment > settled)
     arena.notes.append(f"{len(times)} probes in {3.5 * COOLDOWN:g} s")
     arena.demand(times, "nobody has tried whether the model is back")
     for one, other in zip(times, times[1:], strict=False):
@@ -110,7 +110,7 @@ def probes(arena: Arena) -> None:
 @row("K3", "the same, and Redis is emptied in the middle", workers=2, env=ENV, allowed=ALLOWED)
 def redis_forgets(arena: Arena) -> None:
     calls = outage(arena)
-    until(lambda: known(arena), arena.within(5), "an open breaker")
+    until(lambda: open_routes(arena), arena.within(5), "an open breaker")
     arena.soon(1.0, 3.0)
     arena.empty()
     arena.finish()
@@ -123,7 +123,7 @@ def redis_forgets(arena: Arena) -> None:
      allowed=ALLOWED)  # fmt: skip
 def redis_is_replaced(arena: Arena) -> None:
     calls = outage(arena)
-    until(lambda: known(arena), arena.within(5), "an open breaker")
+    until(lambda: open_routes(arena), arena.within(5), "an open breaker")
     arena.soon(1.0, 2.0)
     arena.restart_empty()
     arena.recovered()
@@ -139,10 +139,10 @@ def redis_is_replaced(arena: Arena) -> None:
 def the_prober_dies(arena: Arena) -> None:
     arena.steady()
     calls = outage(arena)
-    until(lambda: known(arena), arena.within(5), "an open breaker")
+    until(lambda: open_routes(arena), arena.within(5), "an open breaker")
     arena.upstream.down(**{routes.FLAKY: "hang"})
-    count = len(asked(arena))
-    until(lambda: len(asked(arena)) > count, arena.within(COOLDOWN + 3), "a probe")
+    count = len(calls_of_flaky(arena))
+    until(lambda: len(calls_of_flaky(arena)) > count, arena.within(COOLDOWN + 3), "a probe")
     arena.soon(0.0, 0.5)
     arena.kill(arena.workers[0])
     arena.start_worker()

@@ -67,10 +67,10 @@ def after_tokens(kind: str, codes: set[str]) -> Callable[[Arena], None]:
         streams = [each for each in calls if each.stream]
         arena.only(codes, streams)
         for each in streams:
-            told = each.text.count("t")  # the token that was on its way may be lost
+            tokens = each.text.count("t")  # the token that was on its way may be lost
             places = behaviour(min(each.answerers, default="")).get("at", [0])
             arena.demand(each.code, f"{each.nonce}: a stream without an error")
-            arena.demand(told <= places[0], f"{each.nonce}: {told} tokens after {places}")
+            arena.demand(tokens <= places[0], f"{each.nonce}: {tokens} tokens after {places}")
         # What was not begun falls over whole; an error inside is one of streams alone.
         arena.only([], [each for each in calls if not each.stream])
 
@@ -122,9 +122,9 @@ def the_call_is_too_long_for_both(arena: Arena) -> None:
     arena.finish()
     arena.only(["context_length_exceeded"], calls)
     arena.demand(all(each.status == 400 for each in calls), "another status than 400")
-    asked = {call["model"] for call in arena.upstream.log()}
-    arena.demand(f"second-{routes.TOO_LONG}" in asked, "the larger model was not asked")
-    arena.demand(routes.LARGE not in asked, "a second larger model was asked")
+    models = {call["model"] for call in arena.upstream.log()}
+    arena.demand(f"second-{routes.TOO_LONG}" in models, "the larger model was not asked")
+    arena.demand(routes.LARGE not in models, "a second larger model was asked")
 
 
 @row("F-policy", "it refuses the content: told to the caller, nobody else is asked",

@@ -86,8 +86,8 @@ def certificates(arena: Arena) -> None:
     arena.only(["upstream_tls"], bad)
     arena.demand(all(each.code and each.status == 502 for each in bad), "it was not refused")
     arena.demand(all(each.answered for each in good), "a good certificate was refused")
-    asked = {call["body"]["messages"][-1]["content"] for call in arena.upstream.log()}
-    arena.demand(asked.isdisjoint(each.nonce for each in bad), "the call was sent all the same")
+    contents = {call["body"]["messages"][-1]["content"] for call in arena.upstream.log()}
+    arena.demand(contents.isdisjoint(each.nonce for each in bad), "the call was sent all the same")
 
 
 @row("U6-drip", "one byte a second: the deadline (3 s) rules", env=ENV, shared="odd")
@@ -154,12 +154,12 @@ row("U17-whole", "an endless answer for a caller who wants it unstreamed", env=E
 @row("U20", "the provider tells the key in its errors, in bodies, headers and events", env=ENV,
      allowed=TRIED_AGAIN, shared="odd")  # fmt: skip
 def keys_are_told(arena: Arena) -> None:
-    told = [
+    kinds = [
         *(f"delay-400-status-{status}-leak" for status in (400, 401, 429, 500)),
         f"{PARTS}-error-first-leak",
         f"{PARTS}-error-mid-leak",
     ]
-    calls = arena.load([f"{who}/{words}" for who in ("any", "own") for words in told], over=0.2)
+    calls = arena.load([f"{who}/{words}" for who in ("any", "own") for words in kinds], over=0.2)
     arena.meet()
     arena.finish()
     # That callers and logs are told no key is demanded of every row.

@@ -29,17 +29,17 @@ def tell(result: Result) -> None:
 
 def main() -> int:
     """Exit code: 0 where every bar was held, 1 where not."""
-    options = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
-    options.add_argument("rows", nargs="*", metavar="ROW", help="names; all where none is given")
-    options.add_argument("--seed", type=int, default=random.randrange(1_000_000))
-    given = options.parse_args()
-    if unknown := set(given.rows) - set(ROWS):
-        options.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    rows = [each for each in ROWS.values() if not given.rows or each.name in given.rows]
+    parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="names; all where none is given")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    options = parser.parse_args()
+    if unknown := set(options.rows) - set(ROWS):
+        parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    rows = [each for each in ROWS.values() if not options.rows or each.name in options.rows]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing stays behind
     load = os.getloadavg()[0]
-    sys.stdout.write(f"seed {given.seed}, {os.cpu_count()} cores, load average {load:.2f}\n")
-    results = run_rows(rows, given.seed, tell)
+    sys.stdout.write(f"seed {options.seed}, {os.cpu_count()} cores, load average {load:.2f}\n")
+    results = run_rows(rows, options.seed, tell)
     missed = sum(not result.held for result in results)
     sys.stdout.write(f"\n{table(results)}\n\n{missed} of {len(results)} loads missed a bar\n")
     return 1 if missed else 0

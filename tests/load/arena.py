@@ -152,15 +152,15 @@ class LoadArena(Stack):
             self.demand(False, f"{what} ≤ {bound:g}{unit}", f"{what}: nothing measured")
         else:
             digits = 2 if 0 < value < 10 and unit == " s" else 0
-            told = f"{what} {value:.{digits}f}{unit}"
-            self.demand(value <= bound, f"{what} ≤ {bound:.4g}{unit}", told)
+            measured = f"{what} {value:.{digits}f}{unit}"
+            self.demand(value <= bound, f"{what} ≤ {bound:.4g}{unit}", measured)
 
     def statuses(self, calls: Iterable[Call], allowed: Sequence[int]) -> None:
         """Demand that every call had one of these statuses."""
         count = Counter(call.status for call in calls)
-        told = ", ".join(f"{number} × {status}" for status, number in sorted(count.items()))
+        listed = ", ".join(f"{number} × {status}" for status, number in sorted(count.items()))
         promise = f"only {', '.join(map(str, allowed))}"
-        self.demand(set(count) <= set(allowed), promise, told)
+        self.demand(set(count) <= set(allowed), promise, listed)
 
     def nothing_broken(self, calls: Sequence[Call]) -> None:
         """Demand that no call was lost, doubled, mixed up, cut or left running."""

@@ -111,19 +111,19 @@ class Generator:
 
     def _connection(self, open_call: OpenCall) -> socket.socket:
         if self._free:
-            made = self._free.pop()
-            self._selector.modify(made, selectors.EVENT_WRITE, open_call)
-            return made
-        made = socket.socket()
-        made.setblocking(False)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = self._free.pop()
+            self._selector.modify(connection, selectors.EVENT_WRITE, open_call)
+            return connection
+        connection = socket.socket()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if open_call.ask.rate:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER)
-        code = made.connect_ex(("127.0.0.1", self._load.port))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER)
+        code = connection.connect_ex(("127.0.0.1", self._load.port))
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, "connect")
-        self._selector.register(made, selectors.EVENT_WRITE, open_call)
-        return made
+        self._selector.register(connection, selectors.EVENT_WRITE, open_call)
+        return connection
 
     def _send(self, open_call: OpenCall) -> None:
         assert open_call.socket is not None

@@ -23,16 +23,16 @@ def start(folder: str, name: str) -> None:
 
 def _watch(path: Path) -> None:
     with path.open("a", buffering=1) as lines:
-        told, worst, own = time.time(), 0.0, 0.0
+        since, worst, own = time.time(), 0.0, 0.0
         while True:
             before, worked = time.monotonic(), time.process_time()
             gevent.sleep(EVERY_SECONDS)
             delay = time.monotonic() - before - EVERY_SECONDS
             if delay > worst:
                 worst, own = delay, time.process_time() - worked
-            if time.time() - told > LINE_SECONDS:
+            if time.time() - since > LINE_SECONDS:
                 lines.write(f"{time.time():.3f} {worst * 1000:.1f} {own * 1000:.1f}\n")
-                told, worst, own = time.time(), 0.0, 0.0
+                since, worst, own = time.time(), 0.0, 0.0
 
 
 def stalls(folder: Path, name: str, since: float) -> list[tuple[float, float]]:

@@ -22,18 +22,18 @@ def tell(line: str) -> None:
 
 def main() -> int:
     """Exit code: 0 where everything is flat, 1 where not."""
-    options = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    options.add_argument("--calls", type=int, default=MARKS[-1])
-    options.add_argument("--minutes", type=float, help="so long, with a fault now and then")
-    options.add_argument("--seed", type=int, default=random.randrange(1_000_000))
-    options.add_argument("--trace", action="store_true", help="which lines hold memory (slower)")
-    given = options.parse_args()
-    tell(f"seed {given.seed}")
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--calls", type=int, default=MARKS[-1])
+    parser.add_argument("--minutes", type=float, help="so long, with a fault now and then")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--trace", action="store_true", help="which lines hold memory (slower)")
+    options = parser.parse_args()
+    tell(f"seed {options.seed}")
     tell(" | ".join(HEAD))
-    if given.minutes:
-        soak = soak_minutes(given.minutes, given.seed, tell, trace=given.trace)
+    if options.minutes:
+        soak = soak_minutes(options.minutes, options.seed, tell, trace=options.trace)
     else:
-        soak = soak_calls(given.calls, given.seed, tell, trace=given.trace)
+        soak = soak_calls(options.calls, options.seed, tell, trace=options.trace)
     tell(f"\n{table(soak.samples)}\n")
     web, worker = slopes(soak.samples)
     tell(f"second half: web {web:+.3f}, worker {worker:+.3f} MB per 1,000 calls")

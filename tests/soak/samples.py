@@ -70,14 +70,14 @@ class Sample:
 
 def inside(socket: Path) -> Inside:
     """What the process behind a sampler's socket holds now."""
-    told = sampler.ask(socket)
-    process = Path("/proc") / str(told["pid"])
+    counts = sampler.ask(socket)
+    process = Path("/proc") / str(counts["pid"])
     pages = int((process / "statm").read_text().split()[1])
     return Inside(
         pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE,
         len(os.listdir(process / "fd")),
-        told["greenlets"],
-        told["objects"],
+        counts["greenlets"],
+        counts["objects"],
     )
 
 

@@ -147,12 +147,12 @@ class Crowd:
             status, answer = visitor.ask(visit, visit.key or self.key)
         except (OSError, http.client.HTTPException) as error:
             return "broken", f"lost: {type(error).__name__}"
-        told = ERROR.search(answer) or visit.path == "health/ready"
+        explained = ERROR.search(answer) or visit.path == "health/ready"
         if visit.good and status == 200 and not ERROR.search(answer):
             whole = nonce.encode() in answer or not visit.echoes
             return "answered", "" if whole else f"wrong: {answer[:60]!r}"
         right = not visit.good and 400 <= status < 500
-        if told and (right or (not self.healthy and (visit.good or status >= 500))):
+        if explained and (right or (not self.healthy and (visit.good or status >= 500))):
             return "refused", ""
         return str(status), f"refused: {status} {answer[:60]!r}"
 

@@ -15,13 +15,13 @@ CHAT = "/inference/v1/chat/completions"
 HEALTH = "/inference/v1/health"
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 CLOSE = b"\r\nConnection: close"
-# gunicorn has two: its C parser is optional, and found by itself where it is installed.
+# gunicorn has two: its C parser is optional, and responses by itself where it is installed.
 PARSERS = ["python", *(["fast"] if find_spec("gunicorn_h1c") else [])]
 
 
 @dataclass(frozen=True)
-class Said:
-    """One answer; `closed`: its end was the end of the connection."""
+class Response:
+    """One response; `closed`: its end was the end of the connection."""
 
     status: int
     body: bytes
@@ -30,9 +30,9 @@ class Said:
     @property
     def error(self) -> dict[str, Any]:
         """OpenAI's error object, checked."""
-        told = json.loads(self.body)
-        assert set(told) == {"error"}
-        error: dict[str, Any] = told["error"]
+        body = json.loads(self.body)
+        assert set(body) == {"error"}
+        error: dict[str, Any] = body["error"]
         assert set(error) == {"message", "type", "param", "code"}
         return error
 
@@ -67,9 +67,9 @@ def _is_answer(received: bytes) -> bool:
     return bool(blank and length and len(body) >= int(length[1])) and CLOSE not in head
 
 
-def answers(received: bytes) -> list[Said]:
+def answers(received: bytes) -> list[Response]:
     """The answers in what was received; the last of them may have no end but the connection's."""
-    found = []
+    responses = []
     while received:
         head, blank, rest = received.partition(b"\r\n\r\n")
         assert blank, received
@@ -83,15 +83,15 @@ def answers(received: bytes) -> list[Said]:
         size = len(rest) if length is None else int(length)
         assert len(rest) >= size, "an answer was cut"
         closed = fields.get(b"connection") == b"close"
-        found.append(Said(status, rest[:size], closed))
+        responses.append(Response(status, rest[:size], closed))
         received = rest[size:]
-    return found
+    return responses
 
 
-def answer(received: bytes) -> Said:
+def answer(received: bytes) -> Response:
     """The only answer in what was received."""
-    (said,) = answers(received)
-    return said
+    (response,) = answers(received)
+    return response
 
 
 def request(*lines: str, body: bytes = b"") -> bytes:

@@ -189,8 +189,8 @@ class Stack:
         return worker
 
     def until_ready(self) -> None:
-        wanted = len([worker for worker in self.workers if worker.popen.poll() is None])
-        until(lambda: self._ready_workers() == wanted, what=f"{wanted} workers; {self.logs()}")
+        expected = len([worker for worker in self.workers if worker.popen.poll() is None])
+        until(lambda: self._ready_workers() == expected, what=f"{expected} workers; {self.logs()}")
 
     def logs(self) -> str:
         return "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))

@@ -35,15 +35,15 @@ def folder() -> Path:
             pytest.fail("CI has to install node and npm")
         pytest.skip("there is no node or no npm here")
     lock = (HERE / "package-lock.json").read_bytes()
-    made = ROOT / ".data" / f"clients-{hashlib.sha256(lock).hexdigest()[:12]}"
-    if not (made / "installed").exists():
-        made.mkdir(parents=True, exist_ok=True)
+    target = ROOT / ".data" / f"clients-{hashlib.sha256(lock).hexdigest()[:12]}"
+    if not (target / "installed").exists():
+        target.mkdir(parents=True, exist_ok=True)
         for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, made)
+            shutil.copy(HERE / name, target)
         command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-        subprocess.run(command, cwd=made, check=True, timeout=300, capture_output=True)
-        (made / "installed").touch()
-    return made
+        subprocess.run(command, cwd=target, check=True, timeout=300, capture_output=True)
+        (target / "installed").touch()
+    return target
 
 
 def run(script: str, folder: Path, stack: Stack) -> dict[str, Any]:

@@ -53,10 +53,10 @@ def test_langchain_calls_a_tool_and_gets_the_answer_that_follows(
     stack: Stack, streaming: bool
 ) -> None:
     model = chat(stack, "fake/tool", streaming=streaming).bind_tools([get_weather])
-    asked = model.invoke(QUESTION)
-    (call,) = asked.tool_calls
+    turn = model.invoke(QUESTION)
+    (call,) = turn.tool_calls
     assert (call["name"], call["args"]) == ("get_weather", {"city": "Paris"})
-    answer = model.invoke([("user", QUESTION), asked, get_weather.invoke(call)])
+    answer = model.invoke([("user", QUESTION), turn, get_weather.invoke(call)])
     assert answer.content == "Sunny in Paris"
 
 
@@ -87,8 +87,8 @@ def test_langchain_gets_embeddings_of_the_tokens_that_it_makes(
     )
     monkeypatch.setattr(tiktoken, "encoding_for_model", lambda name: tokens)
     stack.upstream.clear()
-    made = OpenAIEmbeddings(model=model, base_url=stack.url, api_key=stack.key, max_retries=0)
-    one, two, same = made.embed_documents(["hi", "you", "hi"])
+    embeddings = OpenAIEmbeddings(model=model, base_url=stack.url, api_key=stack.key, max_retries=0)
+    one, two, same = embeddings.embed_documents(["hi", "you", "hi"])
     assert one == same != two
     if model == "fake/echo":
         (call,) = stack.upstream.log()
