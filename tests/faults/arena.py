@@ -31,6 +31,7 @@ QUIET_SECONDS = 8.0  # for what ended calls leave behind to go
 CONNECTIONS = 8  # to Redis, that a process may have
 # Each takes 3 to 4 s, whole and streamed: a fault in the first two seconds meets them all.
 LONG = ("fake/nonce-stream-35-100", "claude/nonce-stream-60-60", "fake/delay-3500")
+LONGER = ("fake/nonce-stream-100-100", "claude/nonce-stream-160-60", "fake/delay-10000")  # 10 s
 SHORT = ("fake/nonce-stream-10-40", "claude/nonce-stream-5-50", "fake/delay-300")
 
 
@@ -208,6 +209,19 @@ class Arena(Stack):
             f"{count} running calls",
         )
         self.met = max(self.met, self.in_flight())
+
+    def until_known(self, count: int = LOAD) -> None:
+        """Until the web process knows which worker runs each of so many calls.
+
+        It asks with one HMGET a call: half a second after the call began, and every two seconds.
+        What has been asked three times was answered once after this began.
+        """
+
+        def asked() -> int:
+            return int(self.redis.info("commandstats")["cmdstat_hmget"]["calls"])
+
+        enough = asked() + 3 * count
+        until(lambda: asked() >= enough, self.within(10), "a web process that knows the workers")
 
     def kill(self, process: Process) -> float:
         """kill -9; when, in seconds since 1970."""

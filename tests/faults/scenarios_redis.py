@@ -6,7 +6,7 @@ import contextlib
 import signal
 import time
 
-from tests.faults.arena import SHORT, Arena
+from tests.faults.arena import LONGER, SHORT, Arena
 from tests.faults.client import Seen
 from tests.faults.rows import row
 
@@ -100,9 +100,9 @@ def redis_is_killed(arena: Arena) -> None:
 
 @row("R2", "Redis restarted empty: what runs is delivered, what waited is lost and told")
 def redis_comes_back_empty(arena: Arena) -> None:
-    arena.load()
-    arena.until_running()
-    time.sleep(2.5)  # the web process knows who runs what
+    arena.load(LONGER, deadline=arena.within(20))
+    arena.until_running(55)
+    arena.until_known()
     arena.soon(0.0, 0.3)
     arena.restart_empty()
     arena.recovered(BACK_SECONDS)

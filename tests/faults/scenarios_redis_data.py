@@ -7,7 +7,7 @@ import signal
 import time
 
 from gateway.queue import keys
-from tests.faults.arena import SHORT, Arena
+from tests.faults.arena import LONGER, SHORT, Arena
 from tests.faults.rows import row
 from tests.faults.scenarios_redis import AWAY, BACK_SECONDS, refused_in_time
 from tests.support.stack import until
@@ -27,9 +27,9 @@ def scripts_are_forgotten(arena: Arena) -> None:
 
 @row("R10", "FLUSHALL under running calls; new ones keep coming")
 def redis_is_emptied(arena: Arena) -> None:
-    running = arena.load()
+    running = arena.load(LONGER, deadline=arena.within(20))
     arena.until_running(55)
-    time.sleep(1.0)  # the web process knows who runs what
+    arena.until_known()
     late = arena.load(SHORT, count=40, over=2.0)
     arena.soon(0.0, 1.0)
     arena.empty()

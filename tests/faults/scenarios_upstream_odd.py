@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from tests.faults.arena import LONG, SHORT, Arena
+from tests.faults.arena import Arena
 from tests.faults.rows import row
 from tests.faults.scenarios_upstream import ENV, PARTS, TRIED_AGAIN, both
 
@@ -121,7 +121,7 @@ def without_end(
 
     def run(arena: Arena) -> None:
         worker = arena.workers[0]
-        calls = arena.load([*LONG, *SHORT], count=56, over=0.1)
+        calls = arena.load(count=56, over=1.0)
         arena.meet()
         before = arena.footprints()[worker].memory
         huge = arena.load(models, count=count, over=0.1, deadline=30, streams=streams)
