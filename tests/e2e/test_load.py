@@ -67,7 +67,7 @@ def test_kept_connections_serve_answers_and_refusals(start: Start) -> None:
 
 def test_who_does_not_read_is_cut_off_and_disturbs_nobody(start: Start) -> None:
     arena = start()
-    big = arena.asks(["nonce-stream-400-10-fat-16"], 3, 0.1, streams=1, rate=1024, leave=(8, 8))
+    big = arena.asks(["nonce-stream-400-10-fat-16"], 3, 0.1, streams=1, rate=1024, leave=(20, 20))
     usual = arena.asks(["nonce-stream-20-50"], 30, 1.0, streams=1)
     calls = arena.load([*big, *usual])
     normal = [call for call in calls if not call.slow]
