@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import shutil
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -23,6 +24,23 @@ from tests.support.fakes import FakeBroker
 
 # Four doors make 20,000 requests of it: `--hypothesis-profile=nightly`, see CONTRIBUTING.md.
 hypothesis.settings.register_profile("nightly", max_examples=5_000, deadline=None)
+
+
+def ignore(*_: object) -> None:
+    """Not SIG_IGN, which the processes that tests start would inherit."""
+
+
+def interrupt(*_: object) -> None:
+    signal.signal(signal.SIGTERM, ignore)  # `timeout` sends it twice
+    raise KeyboardInterrupt
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # SIGTERM (of `timeout`, of CI) ends a run as Ctrl-C does, so that fixtures end their processes;
+    # xdist's workers leave it to the process that started them.
+    in_worker = hasattr(config, "workerinput")
+    signal.signal(signal.SIGTERM, ignore if in_worker else interrupt)
+
 
 UNREACHABLE = "http://127.0.0.1:9/v1"  # calls never get that far: the broker is a fake
 
