@@ -21,7 +21,7 @@ CHOSEN = (
     *("F-fails", "F-silent", "F-cuts-late", "F-errs-late", "F-locked", "F-long", "F-R8"),
     *("K1", "K5"),
 )
-TABLE = Path(__file__).parents[2] / "docs" / "reliability.md"
+TABLE = Path(__file__).parents[2] / "docs" / "results" / "faults.md"
 
 
 @pytest.fixture(scope="module")

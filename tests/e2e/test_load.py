@@ -12,7 +12,7 @@ from tests.load.rows import ROWS
 from tests.load.run import HEAD, table
 from tests.support.stack import until
 
-TABLE = Path(__file__).parents[2] / "docs" / "reliability.md"
+TABLE = Path(__file__).parents[2] / "docs" / "results" / "load.md"
 SEED = "5"
 Start = Callable[..., LoadArena]
 
