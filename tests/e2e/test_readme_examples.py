@@ -34,7 +34,7 @@ def command(language: str, code: str, stack: Stack, folder: Path) -> list[str]:
     }.items():
         code = code.replace(text, replacement)
     if language == "bash":
-        return ["bash", "-euc", code]
+        return ["bash", "-euc", f"HOST=http://127.0.0.1:{stack.port}\n{code}"]
     if language == "python":
         return [sys.executable, "-c", code]
     node = shutil.which("node")
