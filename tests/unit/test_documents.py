@@ -14,6 +14,8 @@ from app import create_app
 from gateway.catalogue import file as catalogue_file
 from gateway.errors import CallCancelled, GatewayError, Unavailable, kinds
 from gateway.settings import Settings
+from local.banner import banner
+from local.model_server import MODEL
 from tools.settings import PAGE, page
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +41,13 @@ def anchors(text: str) -> set[str]:
 
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 150
+
+
+def test_the_readme_shows_what_make_run_prints() -> None:
+    printed = banner("http://127.0.0.1:8000/inference/v1", "mk_inference_...", f"local/{MODEL}", ())
+    for line in printed.strip("\n-").splitlines():
+        assert line.startswith("curl ") or f"    {line}\n" in README or not line, line
+    assert f'"model": "local/{MODEL}"' in README
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
