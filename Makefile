@@ -9,10 +9,10 @@ LOCK := --quiet --generate-hashes --strip-extras --no-config \
 PARALLEL := --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run key test check lint types lock prices bench faults load soak guard
+.PHONY: help run key test check lint types lock prices settings bench faults load soak guard
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
 
 run: $(VENV)/.local ## Start everything here: Redis, web, worker and a local model
 	@$(BIN)/python -m local.run
@@ -41,6 +41,9 @@ lock: $(BIN)/python ## Write requirements*.txt anew from requirements*.in
 
 prices: $(VENV)/.dev ## Write api/models/prices.json anew from the package of prices
 	@$(BIN)/python -m tools.prices
+
+settings: $(VENV)/.local ## Write docs/settings.md anew from gateway/settings.py
+	@$(BIN)/python -m tools.settings
 
 bench: $(VENV)/.bench ## Measure beside other gateways; ARGS="--quick" tries it out
 	@$(BIN)/python -m bench $(ARGS)

@@ -32,91 +32,109 @@ class Settings:
     key_pepper: str = setting(
         "KEY_PEPPER",
         "",
-        "secret of 32 characters or more that API keys are hashed with",
+        "Required. Secret of at least 32 characters; API keys are hashed with it.",
         secret=True,
     )
     redis_url: str = setting(
-        "REDIS_URL", "redis://127.0.0.1:6379/0", "the queue; `REDIS_TLS_URL` wins", secret=True
+        "REDIS_URL",
+        "redis://127.0.0.1:6379/0",
+        "Address of Redis. `REDIS_TLS_URL` takes precedence.",
+        secret=True,
     )
     redis_connections: int = setting(
-        "REDIS_CONNECTIONS", 8, "most Redis connections a process opens (4 or more)"
+        "REDIS_CONNECTIONS", 8, "Maximum number of Redis connections of a process. At least 4."
     )
     redis_verify_tls: bool = setting(
         "REDIS_VERIFY_TLS",
         False,
-        "check the certificate of a `rediss://` server (Heroku's is self-signed)",
+        "Verify the certificate of a `rediss://` server. Heroku's certificates are self-signed.",
     )
     models_file: str = setting(
-        "MODELS_FILE", "", "TOML file that extends or replaces the catalogue"
+        "MODELS_FILE", "", "TOML file that extends or replaces the catalogue."
     )
     retired_models: str = setting(
         "RETIRED_MODELS",
         "refuse",
-        "`successor`: let the successor answer for a model that its provider has shut down",
+        "Calls for a model that its provider has shut down: `refuse` them with 404, or "
+        "let the `successor` answer.",
     )
-    demo_models: bool = setting("DEMO_MODELS", False, "serve `demo/*` models, which call nobody")
+    demo_models: bool = setting(
+        "DEMO_MODELS", False, "Serve the `demo/*` models, which need no provider."
+    )
     cors_allow_origins: tuple[str, ...] = setting(
-        "CORS_ALLOW_ORIGINS", (), "origins, comma-separated, whose pages may call; empty: none"
+        "CORS_ALLOW_ORIGINS",
+        (),
+        "Origins whose pages may call the service, separated by commas. `*` allows all.",
     )
-    total_deadline: float = setting("TOTAL_DEADLINE_SECONDS", 600.0, "longest life of a call")
-    queue_limit: int = setting("QUEUE_LIMIT", 10_000, "most calls that may wait")
-    queue_bytes: int = setting("QUEUE_BYTES", 256_000_000, "most bytes of waiting request bodies")
+    total_deadline: float = setting("TOTAL_DEADLINE_SECONDS", 600.0, "Maximum duration of a call.")
+    queue_limit: int = setting("QUEUE_LIMIT", 10_000, "Maximum number of waiting calls.")
+    queue_bytes: int = setting(
+        "QUEUE_BYTES", 256_000_000, "Maximum size of all waiting request bodies together."
+    )
     max_in_flight: int = setting(
         "WEB_MAX_IN_FLIGHT",
         1_500,
-        "most calls one web process holds; below gunicorn's 4,000 connections",
+        "Maximum number of calls that one web process holds. Keep it below gunicorn's "
+        "4,000 connections.",
     )
-    max_body_bytes: int = setting("MAX_BODY_BYTES", 20_000_000, "largest request body")
-    body_timeout: float = setting("BODY_TIMEOUT_SECONDS", 20.0, "longest wait for a request body")
+    max_body_bytes: int = setting("MAX_BODY_BYTES", 20_000_000, "Maximum size of a request body.")
+    body_timeout: float = setting(
+        "BODY_TIMEOUT_SECONDS", 20.0, "Maximum time for a request body to arrive."
+    )
     sync_heartbeat: float = setting(
         "SYNC_HEARTBEAT_SECONDS",
         20.0,
-        "silence before an unstreamed reply starts with blanks; 0: never",
+        "Silence after which an unstreamed response starts with blanks, so that proxies "
+        "keep the connection. `0` disables it.",
     )
     no_workers_after: float = setting(
         "NO_WORKERS_SECONDS",
         30.0,
-        "wait of a queued call before it fails for want of any live worker",
+        "Time after which a queued call fails if no worker is alive.",
     )
     worker_concurrency: int = setting(
-        "WORKER_CONCURRENCY", 1_000, "calls one worker process runs at once"
+        "WORKER_CONCURRENCY", 1_000, "Number of calls that one worker process runs at once."
     )
     upstream_connect_timeout: float = setting(
-        "UPSTREAM_CONNECT_SECONDS", 5.0, "longest wait for a connection to a provider"
+        "UPSTREAM_CONNECT_SECONDS", 5.0, "Timeout for a connection to a provider."
     )
     upstream_first_byte_timeout: float = setting(
-        "UPSTREAM_FIRST_BYTE_SECONDS", 300.0, "longest wait for a provider's answer to begin"
+        "UPSTREAM_FIRST_BYTE_SECONDS", 300.0, "Timeout for the first byte of a provider's response."
     )
     upstream_first_token_timeout: float = setting(
-        "UPSTREAM_FIRST_TOKEN_SECONDS", 300.0, "longest wait for the first token of a stream"
+        "UPSTREAM_FIRST_TOKEN_SECONDS", 300.0, "Timeout for the first token of a stream."
     )
     fallback_first_token_timeout: float = setting(
         "FALLBACK_FIRST_TOKEN_SECONDS",
         10.0,
-        "the same where another model can be asked, all retries included",
+        "Timeout for the first token of a stream, retries included, if a fallback can answer.",
     )
     upstream_silence_timeout: float = setting(
-        "UPSTREAM_SILENCE_SECONDS", 300.0, "longest silence within a provider's answer"
+        "UPSTREAM_SILENCE_SECONDS", 300.0, "Timeout between two pieces of a provider's response."
     )
     upstream_retries: int = setting(
-        "UPSTREAM_RETRIES", 2, "further attempts after a failure that cannot have been acted on"
+        "UPSTREAM_RETRIES",
+        2,
+        "Number of retries after a failure that the provider cannot have acted on.",
     )
     breaker_failures: int = setting(
-        "BREAKER_FAILURES", 5, "failures in a row after which calls go to a fallback at once"
+        "BREAKER_FAILURES",
+        5,
+        "Number of consecutive failures after which calls go to a fallback at once.",
     )
     breaker_cooldown: float = setting(
-        "BREAKER_COOLDOWN_SECONDS", 10.0, "until one call tries such a model again"
+        "BREAKER_COOLDOWN_SECONDS", 10.0, "Time until one call tries a failed model again."
     )
     upstream_proxy: str = setting(
-        "UPSTREAM_PROXY", "", "HTTP proxy for provider calls", secret=True
+        "UPSTREAM_PROXY", "", "HTTP proxy for provider calls.", secret=True
     )
     upstream_ca_bundle: str = setting(
-        "UPSTREAM_CA_BUNDLE", "", "CA file that replaces the bundled one"
+        "UPSTREAM_CA_BUNDLE", "", "CA file that replaces the bundled one."
     )
     drain_seconds: float = setting(
-        "DRAIN_SECONDS", 25.0, "after SIGTERM: how long running calls may still take"
+        "DRAIN_SECONDS", 25.0, "Time that running calls get to end after SIGTERM."
     )
-    log_level: str = setting("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR")
+    log_level: str = setting("LOG_LEVEL", "INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod

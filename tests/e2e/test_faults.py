@@ -16,7 +16,7 @@ from tests.faults.run import HEAD, Result, run_group
 
 SEED = 5
 PATIENCE = 5.0
-TABLE = Path(__file__).parents[2] / "docs" / "reliability.md"
+TABLE = Path(__file__).parents[2] / "docs" / "results" / "faults.md"
 
 
 @pytest.fixture(scope="module")

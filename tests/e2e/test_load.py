@@ -14,7 +14,7 @@ from tests.support.stack import until
 
 pytestmark = pytest.mark.slow
 
-TABLE = Path(__file__).parents[2] / "docs" / "reliability.md"
+TABLE = Path(__file__).parents[2] / "docs" / "results" / "load.md"
 SEED = "5"
 Start = Callable[..., LoadArena]
 
