@@ -87,7 +87,7 @@ def respond(
     _, dropped = catalogue.fit(route.name, asked.parameters, route.name)
     targets = _targets(catalogue, route, asked, kind)
     spec = CallSpec(uuid.uuid4().hex, broker.web, asked.stream, targets, kind)
-    longest = route.model.timeouts.get("total", settings.total_deadline)
+    longest = route.model.timeouts.get("total", settings.total_timeout)
     budget = _budget(request.headers, longest, asked.stream)
     pending = broker.submit(spec, orjson.dumps(asked.parameters), key, budget)
     reply = Reply(broker, pending, partial(make, spec.call_id), spec.targets[0], request.environ)

@@ -34,7 +34,7 @@ def main() -> int:
     configure(settings)
     limits = Limits(
         settings.upstream_retries,
-        settings.upstream_first_token_timeout,
+        settings.first_token_timeout,
         settings.fallback_first_token_timeout,
     )
     breakers = Breakers(settings.breaker_failures, settings.breaker_cooldown)

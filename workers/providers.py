@@ -19,9 +19,9 @@ TIDY_SECONDS = 30.0
 def make_transport(settings: Settings) -> Transport:
     """What all providers of a worker share: connections, timeouts, proxy and certificates."""
     return Transport(
-        connect_timeout=settings.upstream_connect_timeout,
-        read_timeout=settings.upstream_first_byte_timeout,
-        silence_timeout=settings.upstream_silence_timeout,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.first_byte_timeout,
+        silence_timeout=settings.between_tokens_timeout,
         pool_size=settings.worker_concurrency,
         proxy=settings.upstream_proxy,
         ca_bundle=settings.upstream_ca_bundle,

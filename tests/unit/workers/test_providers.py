@@ -38,7 +38,7 @@ def test_a_model_with_timeouts_of_its_own_has_a_provider_of_its_own() -> None:
 
 def test_its_timeouts_are_those_of_its_row() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        settings = Settings(upstream_first_byte_timeout=60)
+        settings = Settings(first_byte_timeout=60)
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         made = connect(Catalogue(rows(address), settings), settings)
         with pytest.raises(UpstreamTimeout):
