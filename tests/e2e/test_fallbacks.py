@@ -27,13 +27,13 @@ provider = "anthropic"
 [models."t/large"]
 provider = "openai"
 upstream = "large"
-context = 100_000
+context_length = 100_000
 """
 ROW = """
 [models."t/{name}"]
 provider = "{provider}"
 upstream = "{upstream}"
-context = 1000
+context_length = 1000
 retries = {retries}
 fallbacks = ["t/large"]
 timeouts = {{ first_token = 0.5, first_byte = 0.5, between_tokens = 0.5 }}

@@ -10,9 +10,10 @@ import gevent
 import pytest
 from redis import Redis
 
+from gateway.catalogue.target import Target
 from gateway.errors import UpstreamFailed
 from gateway.queue import commands, keys
-from gateway.queue.protocol import CallSpec, Outcome, Target
+from gateway.queue.protocol import CallSpec, Outcome
 from gateway.settings import Settings
 from workers.outbox import Sender
 from workers.runner import Claimed

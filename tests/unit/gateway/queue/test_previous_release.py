@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.errors import UpstreamThrottled
-from gateway.queue.protocol import CallSpec, Event, Outcome, answerer
+from gateway.queue.protocol import CallSpec, Event, Outcome, decode_head
 
 FOLDER = Path(__file__).with_name("previous_release")
 CALL_ID = "c" * 32
@@ -54,5 +54,5 @@ def test_the_end_of_a_fallback_s_stream_of_the_previous_release_is_read() -> Non
 def test_the_beginnings_of_streams_of_the_previous_release_are_read() -> None:
     first, other = (Event.decode(stored(name)) for name in ("event_first_target", "event_fallback"))
     assert (first.call_id, first.claim, first.number) == (CALL_ID, "claim-1", 1)
-    assert answerer(first.payload) == ("", CHUNK)
-    assert answerer(other.payload) == ("groq/llama", CHUNK)
+    assert decode_head(first.payload) == ("", [], CHUNK)
+    assert decode_head(other.payload) == ("groq/llama", [], CHUNK)
