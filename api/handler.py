@@ -1,12 +1,12 @@
-"""From a checked request to its answer: what every door of the service does the same way."""
+"""From a checked request to its response: what all APIs of the service share."""
 
 from __future__ import annotations
 
 import math
 import re
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from typing import Any
@@ -21,8 +21,9 @@ from api.services import services
 from gateway import strict_json
 from gateway.account.api_keys import KeyRecord
 from gateway.catalogue import deprecation
-from gateway.catalogue.catalogue import Catalogue, Route
-from gateway.queue.protocol import CallSpec, Target
+from gateway.catalogue.catalogue import Catalogue
+from gateway.catalogue.target import Target
+from gateway.queue.protocol import CallSpec
 
 IGNORED_NAMES = 20
 # gunicorn answers 500 to a header with bytes that it refuses: only names like this go into one.
@@ -33,11 +34,12 @@ IGNORED_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 class CheckedRequest:
     """A chat request that keeps OpenAI's rules.
 
-    `parameters` holds what the caller sent, `messages` among it, in the caller's order and without
-    nulls; not `model`, `models`, `stream` and `stream_options`, which are said by the other
-    attributes. `models` are to be asked should `model` fail; None: the caller says nothing of it.
-    `ignored` names the fields nobody knows, as the caller wrote them: clean them before they go
-    into a header or a log.
+    `parameters` holds what the caller sent, `messages` included, in the caller's order and without
+    nulls; not `model`, `models`, `stream` and `stream_options`, which have attributes of their own.
+    `models` are the caller's fallbacks; None: it names none. `ignored` names the fields that are
+    unknown, as the caller wrote them: clean them before they go into a header or a log. `optional`
+    names parameters that are left out where a model refuses them. `own_names` maps a parameter to
+    the name that the caller's API has for it.
     """
 
     model: str
@@ -46,6 +48,8 @@ class CheckedRequest:
     parameters: dict[str, Any]
     ignored: list[str]
     models: tuple[str, ...] | None = None
+    optional: tuple[str, ...] = ()
+    own_names: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
@@ -54,86 +58,88 @@ def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
     return read_json(request.environ, settings.max_body_bytes, settings.body_timeout, max_elements)
 
 
-def route_to(model: str) -> Route:
-    """Where calls for this model go; raises ModelNotFound.
+def resolve(model: str) -> Target:
+    """The target that a request names; raises ModelNotFound.
 
-    Whether its provider is configured is for `answer` to ask, which knows who else may be asked.
-    Whatever the answer to this request will be, it warns of the model's end where that is near.
+    Its provider need not be configured: `respond` checks that, since a fallback may take the call.
+    Whatever the response will be, it warns if the model's shutdown is near.
     """
-    route = services().catalogue.place(model)
-    notice = route.model.shutdown and deprecation.notice(
-        route.name, route.model, services().today()
-    )
+    target = services().catalogue.resolve(model)
+    row = target.row
+    notice = row.shutdown_date and deprecation.notice(target.model, row, services().today())
     if notice:
-        after_this_request(partial(_warn, notice, shutdown=route.model.shutdown))
-    return route
+        after_this_request(partial(_warn, notice, shutdown=row.shutdown_date))
+    return target
 
 
 def respond(
     key: KeyRecord,
-    route: Route,
-    asked: CheckedRequest,
+    target: Target,
+    checked: CheckedRequest,
     make: Callable[[str, str], Renderer],
     kind: str = "chat",
 ) -> Response:
     """Queue a call of this kind (see CallSpec), wait for its result and return the HTTP response.
 
     `make(call_id, model)` returns the call's renderer. Raises a GatewayError where the call fails
-    before anything of the response was sent, and where no target can be asked.
+    before anything of the response was sent, and where no target can take it.
     """
     settings, broker, catalogue = services().settings, services().broker, services().catalogue
-    route.require(kind)
-    # For its refusals and the names; the worker does it again, for the target that it asks.
-    _, dropped = catalogue.fit(route.name, asked.parameters, route.name)
-    targets = _targets(catalogue, route, asked, kind)
-    spec = CallSpec(uuid.uuid4().hex, broker.web, asked.stream, targets, kind)
-    longest = route.model.timeouts.get("total", settings.total_deadline)
-    budget = _budget(request.headers, longest, asked.stream)
-    pending = broker.submit(spec, orjson.dumps(asked.parameters), key, budget)
-    reply = Reply(broker, pending, partial(make, spec.call_id), spec.targets[0], request.environ)
-    response = reply.streamed() if asked.stream else reply.whole(settings.sync_heartbeat)
-    answered = _substitute(spec, reply.route)
-    if answered is not None:
-        text = deprecation.substitution(route.name, answered.model, answered.only_if_gone)
+    target.require(kind)
+    # Refuses early, and names what the first target is not sent. The worker fits the parameters to
+    # the target that it calls.
+    _, dropped = target.fit(checked.parameters, target, checked.optional)
+    targets = _targets(catalogue, target, checked, kind)
+    call_id = uuid.uuid4().hex
+    spec = CallSpec(call_id, broker.web, checked.stream, targets, kind, checked.optional)
+    total = target.row.timeouts.total or settings.total_timeout
+    budget = _budget(request.headers, total, checked.stream)
+    pending = broker.submit(spec, orjson.dumps(checked.parameters), key, budget)
+    reply = Reply(broker, pending, partial(make, call_id), target, request.environ)
+    response = reply.streamed() if checked.stream else reply.whole(settings.sync_heartbeat)
+    substitute = _substitute(targets, reply.route)
+    if substitute is not None:
+        dropped = reply.dropped
+        text = deprecation.substitution(target.model, substitute.model, substitute.only_if_gone)
         _warn(text, response)
-        _, dropped = catalogue.fit(answered.model, asked.parameters, route.name)
-    ignored = [name for name in (*asked.ignored, *dropped) if IGNORED_NAME.fullmatch(name)]
-    if ignored:
-        response.headers["X-Ignored-Parameters"] = ", ".join(ignored[:IGNORED_NAMES])
+    _name_ignored(response, checked, dropped)
     return response
 
 
+def _name_ignored(response: Response, checked: CheckedRequest, dropped: list[str]) -> None:
+    own_names = (checked.own_names.get(name, name) for name in dropped)
+    names = dict.fromkeys((*checked.ignored, *own_names))
+    printable = [name for name in names if IGNORED_NAME.fullmatch(name)]
+    if printable:
+        response.headers["X-Ignored-Parameters"] = ", ".join(printable[:IGNORED_NAMES])
+
+
 def _targets(
-    catalogue: Catalogue, route: Route, asked: CheckedRequest, kind: str
+    catalogue: Catalogue, target: Target, checked: CheckedRequest, kind: str
 ) -> tuple[Target, ...]:
-    """Who may answer, in order: the model, its successors, its fallbacks.
+    """The targets that may answer, in order: the model, its successors, its fallbacks.
 
-    Raises ProviderNotConfigured where nobody can, and ModelNotFound for what the caller has named.
+    Raises ProviderNotConfigured where none of them can, and ModelNotFound for a fallback of the
+    caller's that does not exist.
     """
-    fallbacks = catalogue.fallbacks(route, asked.models)
+    fallbacks = catalogue.fallbacks(target, checked.models)
     if not fallbacks:
-        catalogue.require_configured(route)
+        catalogue.require_configured(target)
     # Vectors of two models are not in one space: only a chat goes on to a successor.
-    heirs = catalogue.successors(route, asked.parameters) if kind == "chat" else ()
-    others = [*map(_target, fallbacks)]
-    named = {other.route for other in others}
-    successors = (_target(heir, only_if_gone=True) for heir in heirs)
-    kept: dict[str, Target] = {}
-    for target in (_target(route), *(s for s in successors if s.route not in named), *others):
-        # A route under two names would be asked twice, and who answered would be ambiguous.
-        kept.setdefault(target.route, target)
-    return tuple(kept.values())
-
-
-def _target(route: Route, only_if_gone: bool = False) -> Target:
-    return Target(
-        route.name, route.provider.name, route.upstream_model, route.model.output, only_if_gone
+    successors = (
+        catalogue.successors(target, checked.parameters, checked.optional) if kind == "chat" else ()
     )
+    named = {fallback.route for fallback in fallbacks}
+    targets: dict[str, Target] = {}
+    for each in (target, *(s for s in successors if s.route not in named), *fallbacks):
+        # A route under two names would be called twice, and who answered would be ambiguous.
+        targets.setdefault(each.route, each)
+    return tuple(targets.values())
 
 
-def _substitute(spec: CallSpec, route: str) -> Target | None:
-    """The target that has answered, where it is not the first one."""
-    return next((target for target in spec.targets[1:] if target.route == route), None)
+def _substitute(targets: tuple[Target, ...], route: str) -> Target | None:
+    """The target that answered, where it is not the first one."""
+    return next((target for target in targets[1:] if target.route == route), None)
 
 
 def _warn(text: str, response: Response, shutdown: date | None = None) -> Response:

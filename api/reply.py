@@ -13,9 +13,10 @@ from api.http import sse
 from api.http.disconnect import DisconnectWatcher
 from gateway.broker.broker import Broker
 from gateway.broker.pending_call import PendingCall
+from gateway.catalogue.target import Target
 from gateway.errors import GatewayError
 from gateway.logs import where
-from gateway.queue.protocol import Target, answerer
+from gateway.queue.protocol import decode_head
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ class Reply:
     """Waits for one call's result and sends it to the client, who may leave at any moment.
 
     `make(model)` returns the renderer, once it is known which model answers: `target` is the first
-    one of the call, and `route` the one that answered ("": not known yet, or the first).
+    one of the call. `route` is that of the target that answered ("": not known yet, or the first),
+    and `dropped` names the parameters that this target was not sent.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Reply:
         target: Target,
         environ: Mapping[str, Any],
     ) -> None:
-        self.route = ""
+        self.route, self.dropped = "", list[str]()
         self._broker, self._call, self._make, self._target = broker, pending, make, target
         self._rendering: Renderer | None = None
         self._connection = environ.get("gunicorn.socket")
@@ -93,7 +95,7 @@ class Reply:
         assert outcome is not None
         if outcome.error is not None:
             raise outcome.error
-        self.route = outcome.route
+        self.route, self.dropped = outcome.route, outcome.dropped
         return Response(self._renderer().whole(outcome.answer), content_type="application/json")
 
     def streamed(self) -> Response:
@@ -127,7 +129,7 @@ class Reply:
     def _parts(self) -> list[bytes]:
         payloads = self._call.parts()
         if payloads and self._rendering is None:
-            self.route, payloads[0] = answerer(payloads[0])
+            self.route, self.dropped, payloads[0] = decode_head(payloads[0])
             self._renderer()
         return payloads
 

@@ -1,18 +1,18 @@
-"""The vocabulary that every part of the service speaks: OpenAI's chat JSON, minus identity.
+"""The data that all parts of the service exchange: OpenAI's chat JSON, minus identity.
 
-A `Chunk` is what goes inside a `chat.completion` (whole) or a `chat.completion.chunk` (streamed):
-`{"choices": [...]}` and, once known, `"usage"`. `id`, `object`, `created` and `model` are not in
-it: they are minted once per call, by the web process.
+A `Chunk` is the content of a `chat.completion` (whole) or a `chat.completion.chunk` (streamed):
+`{"choices": [...]}` and, once known, `"usage"`. It lacks `id`, `object`, `created` and `model`,
+which the web process adds once per call.
 
-Beyond OpenAI's fields:
+Fields beyond OpenAI's:
 
-* Asked: a web address as the `file_data` of a file, for providers whose row keeps "file_url";
-  `cache_control` on parts of content, tools and tool messages; `is_error` on tool messages;
-  `reasoning_content` and `thinking_blocks` on assistant messages, to be replayed.
-* Answered: `reasoning_content`, the text of the model's thinking, and `thinking_blocks`: each block
-  whole, once, when it ends, as Anthropic wants it back. A choice may tell the provider's own
-  `native_finish_reason`, the `stop_sequence` that ended it and Anthropic's `stop_details`; usage
-  may tell `prompt_tokens_details.cache_write_tokens`, and their lives in `cache_creation` there.
+* In requests: a web address as the `file_data` of a file, for providers whose row accepts
+  "file_url"; `cache_control` on parts of content, tools and tool messages; `is_error` on tool
+  messages; `reasoning_content` and `thinking_blocks` on assistant messages, to be replayed.
+* In responses: `reasoning_content`, the text of the model's thinking, and `thinking_blocks`, each
+  block whole, when it ends, in the form that Anthropic takes back. A choice may hold the provider's
+  own `native_finish_reason`, the `stop_sequence` that ended it and Anthropic's `stop_details`.
+  Usage may hold `prompt_tokens_details.cache_write_tokens`, and their TTLs in `cache_creation`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from gateway.errors import InvalidRequest
 Chunk: TypeAlias = dict[str, Any]
 
 IDENTITY = frozenset({"id", "object", "created", "model"})
-# Fields of messages, parts and tools beyond OpenAI's: most of its kind refuse them.
+# Fields of messages, parts and tools beyond OpenAI's: most OpenAI-compatible providers refuse them.
 EXTENSIONS = frozenset({"cache_control", "is_error", "reasoning_content", "thinking_blocks"})
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCall:
-    """One chat completion to ask of one provider.
+    """One chat completion to request from one provider.
 
-    `model` is the provider's own name for it; `parameters` are OpenAI's chat parameters after
-    validation and policy, `messages` among them, without `model`, `stream` and `stream_options`.
-    `max_output_tokens` is the model's output limit, where known. `thinking` names how an Anthropic
-    model is told to think, where known: see `providers.anthropic.thinking.STYLES`.
+    `model` is the provider's name for the model. `parameters` are OpenAI's chat parameters,
+    `messages` included, as the model's rules leave them; `model`, `stream` and `stream_options` are
+    not among them. `max_output_tokens` is the model's limit, if known. `thinking` is the way in
+    which an Anthropic model is asked to think, if known: see `providers.anthropic.thinking.STYLES`.
     """
 
     model: str
@@ -48,9 +48,9 @@ class ChatCall:
     thinking: str | None = None
 
 
-def says_something(part: Chunk) -> bool:
-    """Whether a part of a stream holds more than its opening: a token, a call, an end."""
-    for choice in part["choices"]:
+def says_something(chunk: Chunk) -> bool:
+    """Whether a chunk of a stream holds more than an opening: a token, a tool call, an end."""
+    for choice in chunk["choices"]:
         delta = choice.get("delta") or {}
         if delta.get("content") or choice.get("finish_reason"):  # nearly always
             return True
@@ -59,14 +59,14 @@ def says_something(part: Chunk) -> bool:
     return False
 
 
-# Kind of tool call -> where it holds what it calls its tool with.
+# Type of a tool call -> its field with the arguments.
 CALLED = {"function": "arguments", "custom": "input"}
 
 
 def arguments(text: str) -> dict[str, Any] | None:
-    """The arguments of a tool call as an object; None where the text is none.
+    """The arguments of a tool call as an object; None if the text is not a JSON object.
 
-    Limits are those of a request's body: orjson reads deeper nesting than it writes.
+    The limits are those of request bodies: orjson reads deeper nesting than it writes.
     """
     try:
         value = strict_json.loads(text.encode())
@@ -75,23 +75,23 @@ def arguments(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def fold(parts: Iterable[Chunk]) -> Chunk:
-    """The whole answer that a stream of parts adds up to.
+def fold(chunks: Iterable[Chunk]) -> Chunk:
+    """The whole response that a stream of chunks adds up to.
 
-    Text is joined, tool calls are merged by their `index`, the last usage and any other top-level
-    field win. The result has `message` where the parts had `delta`.
+    Text is joined, tool calls are merged by their `index`; of usage and other top-level fields the
+    last value stands. The result has `message` where the chunks have `delta`.
     """
-    whole: Chunk = {}
+    rest: Chunk = {}
     choices: dict[int, Chunk] = {}
-    for part in parts:
-        whole.update((k, v) for k, v in part.items() if k != "choices" and v is not None)
-        for choice in part.get("choices") or ():
+    for chunk in chunks:
+        rest.update((k, v) for k, v in chunk.items() if k != "choices" and v is not None)
+        for choice in chunk.get("choices") or ():
             _fold_choice(choices, choice)
-    answer: Chunk = {"choices": [choices[index] for index in sorted(choices)]}
-    for choice in answer["choices"]:
+    response: Chunk = {"choices": [choices[index] for index in sorted(choices)]}
+    for choice in response["choices"]:
         _close_choice(choice)
-    answer.update(whole)
-    return answer
+    response.update(rest)
+    return response
 
 
 def _fold_choice(choices: dict[int, Chunk], choice: Chunk) -> None:

@@ -45,6 +45,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
+class StopCall(BaseException):
+    """Thrown into a running call to end it with `error`.
+
+    It is no Exception, so that no `except Exception` on its way swallows it. The transport sets
+    `request_sent` to False where no part of the request had left.
+    """
+
+    def __init__(self, error: GatewayError) -> None:
+        super().__init__()
+        self.error = error
+        self.request_sent = True
+
+
 class GatewayError(Exception):
     """Base of every error a caller can see; raised itself for a fault of this service.
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from gateway.timeouts import Timeouts
+
+log = logging.getLogger(__name__)
+
 PEPPER_LENGTH = 32  # characters
+# Old name of a variable -> its name. Old names are read for one release.
+RENAMED = {"UPSTREAM_SILENCE_SECONDS": "UPSTREAM_BETWEEN_TOKENS_SECONDS"}
 
 
 class ConfigurationError(Exception):
@@ -66,7 +73,7 @@ class Settings:
         (),
         "Origins whose pages may call the service, separated by commas. `*` allows all.",
     )
-    total_deadline: float = setting("TOTAL_DEADLINE_SECONDS", 600.0, "Maximum duration of a call.")
+    total_timeout: float = setting("TOTAL_DEADLINE_SECONDS", 600.0, "Maximum duration of a call.")
     queue_limit: int = setting("QUEUE_LIMIT", 10_000, "Maximum number of waiting calls.")
     queue_bytes: int = setting(
         "QUEUE_BYTES", 256_000_000, "Maximum size of all waiting request bodies together."
@@ -95,13 +102,13 @@ class Settings:
     worker_concurrency: int = setting(
         "WORKER_CONCURRENCY", 1_000, "Number of calls that one worker process runs at once."
     )
-    upstream_connect_timeout: float = setting(
+    connect_timeout: float = setting(
         "UPSTREAM_CONNECT_SECONDS", 5.0, "Timeout for a connection to a provider."
     )
-    upstream_first_byte_timeout: float = setting(
+    first_byte_timeout: float = setting(
         "UPSTREAM_FIRST_BYTE_SECONDS", 300.0, "Timeout for the first byte of a provider's response."
     )
-    upstream_first_token_timeout: float = setting(
+    first_token_timeout: float = setting(
         "UPSTREAM_FIRST_TOKEN_SECONDS", 300.0, "Timeout for the first token of a stream."
     )
     fallback_first_token_timeout: float = setting(
@@ -109,8 +116,10 @@ class Settings:
         10.0,
         "Timeout for the first token of a stream, retries included, if a fallback can answer.",
     )
-    upstream_silence_timeout: float = setting(
-        "UPSTREAM_SILENCE_SECONDS", 300.0, "Timeout between two pieces of a provider's response."
+    between_tokens_timeout: float = setting(
+        "UPSTREAM_BETWEEN_TOKENS_SECONDS",
+        300.0,
+        "Timeout between two pieces of a provider's response.",
     )
     upstream_retries: int = setting(
         "UPSTREAM_RETRIES",
@@ -144,6 +153,7 @@ class Settings:
         Raises ConfigurationError, naming the variable, for a value that cannot be used and for a
         missing or short KEY_PEPPER.
         """
+        environ = _with_new_names(environ)
         values: dict[str, Any] = {"variables": dict(environ)}
         for item in dataclasses.fields(cls):
             text = environ.get(item.metadata.get("variable", ""), "").strip()
@@ -156,6 +166,17 @@ class Settings:
         _check_redis_url("REDIS_TLS_URL" if tls_url else "REDIS_URL", settings.redis_url)
         settings._check()
         return settings
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The timeouts of calls whose model has none of its own."""
+        return Timeouts(
+            connect=self.connect_timeout,
+            first_byte=self.first_byte_timeout,
+            first_token=self.first_token_timeout,
+            between_tokens=self.between_tokens_timeout,
+            total=self.total_timeout,
+        )
 
     def variable(self, name: str) -> str:
         """An environment variable that the catalogue names (a key or base URL), or ""."""
@@ -195,12 +216,12 @@ class Settings:
     def _waits(self) -> dict[str, float]:
         """The timeouts that bound a call; none may be left out."""
         return {
-            "TOTAL_DEADLINE_SECONDS": self.total_deadline,
-            "UPSTREAM_CONNECT_SECONDS": self.upstream_connect_timeout,
-            "UPSTREAM_FIRST_BYTE_SECONDS": self.upstream_first_byte_timeout,
-            "UPSTREAM_FIRST_TOKEN_SECONDS": self.upstream_first_token_timeout,
+            "TOTAL_DEADLINE_SECONDS": self.total_timeout,
+            "UPSTREAM_CONNECT_SECONDS": self.connect_timeout,
+            "UPSTREAM_FIRST_BYTE_SECONDS": self.first_byte_timeout,
+            "UPSTREAM_FIRST_TOKEN_SECONDS": self.first_token_timeout,
             "FALLBACK_FIRST_TOKEN_SECONDS": self.fallback_first_token_timeout,
-            "UPSTREAM_SILENCE_SECONDS": self.upstream_silence_timeout,
+            "UPSTREAM_BETWEEN_TOKENS_SECONDS": self.between_tokens_timeout,
         }
 
 
@@ -239,6 +260,16 @@ def _check_redis_url(variable: str, text: str) -> None:
         raise ConfigurationError(
             f"{variable} must end in the number of a database, or in none: redis://HOST:6379/0"
         )
+
+
+def _with_new_names(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with renamed variables under their new names; logs a warning for each."""
+    renamed = {}
+    for old, new in RENAMED.items():
+        if environ.get(old, "").strip():
+            log.warning("%s is now called %s: the next release ignores the old name", old, new)
+            renamed[new] = environ.get(new, "").strip() or environ[old]
+    return {**environ, **renamed}
 
 
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")

@@ -33,14 +33,12 @@ def main() -> int:
         return 2
     configure(settings)
     limits = Limits(
-        settings.upstream_retries,
-        settings.upstream_first_token_timeout,
-        settings.fallback_first_token_timeout,
+        settings.upstream_retries, settings.timeouts, settings.fallback_first_token_timeout
     )
     breakers = Breakers(settings.breaker_failures, settings.breaker_cooldown)
     transport = make_transport(settings)
-    upstreams = connect(catalogue, settings, transport)
-    runner = CallRunner(upstreams, limits, catalogue, breakers)
+    providers = connect(catalogue, settings, transport)
+    runner = CallRunner(providers, limits, catalogue, breakers)
     worker = _start(settings, runner, breakers)
     gevent.spawn(keep_tidy, transport)
     memory.settle()

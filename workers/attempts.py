@@ -1,7 +1,7 @@
-"""Which attempts a call gets at one route: retries of what cannot have been acted on, no others.
+"""The attempts of a call at one target: only what cannot have been acted on is tried again.
 
-Reads two things of an error, `retryable` and `retry_after`, never a status. Who is asked next is
-the course's to say: see `workers.failover`.
+Two fields of an error decide, `retryable` and `retry_after`, never a status. Which target is called
+next is decided in `workers.failover`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from math import inf
 
@@ -21,53 +20,62 @@ from gateway import memory
 from gateway.catalogue.file import ModelRow
 from gateway.chat import ChatCall, Chunk, fold, says_something
 from gateway.errors import GatewayError, UpstreamTimeout
+from gateway.timeouts import Timeouts
 from providers.base import Provider
 
 BACKOFF_SECONDS = 0.5  # before the first retry; doubles, with jitter
-SILENT_SECONDS = 30.0  # a provider of whole answers may be at work for as long as this
+WORKING_SECONDS = 30.0  # a whole response may take this long without anything being wrong
 
 
-def _nobody_wants_to_know(attempts: Attempts, error: GatewayError) -> None:
+def _ignore(attempts: Attempts, error: GatewayError) -> None:
     pass
 
 
 @dataclass(slots=True)
 class Attempts:
-    """The attempts of one call at one route: how many may be made, and how many were.
+    """The attempts of one call at one target: how many are allowed, and how the latest went.
 
-    Times are on the monotonic clock: no attempt is waited for past `deadline`, none is made after
-    `retry_until`, and one that has said nothing by `answer_by`, or a stream that has said nothing
-    after `first_token` seconds, is given up. `failed` is told of every attempt's error.
+    Times are on the monotonic clock. No retry begins after `deadline` or `retry_until`. An attempt
+    without a response by `answer_by`, or a stream without a token after `first_token` seconds (0:
+    no limit), is given up. `on_failure` is called with each failed attempt's error.
     """
 
     allowed: int
     deadline: float
-    made: int = 0
-    sleep: Callable[[float], None] = time.sleep
-    first_token: float | None = None
+    first_token: float = 0.0
     retry_until: float = inf
     answer_by: float = inf
-    counts_after: float = 0.0  # seconds of silence after which a given up attempt is the route's
-    failed: Callable[[Attempts, GatewayError], None] = _nobody_wants_to_know
-    asking: bool = False  # False before the first attempt and while waiting for the next
+    counts_after: float = 0.0  # seconds after which giving up shows that the target fails
+    on_failure: Callable[[Attempts, GatewayError], None] = _ignore
+    sleep: Callable[[float], None] = gevent.sleep
+    count: int = 0
+    running: bool = False  # False before the first attempt and between two
     began: float = 0.0  # when the latest attempt did
-    gave_up: bool = False  # on the latest, which might have answered later
+    gave_up: bool = False  # on the latest, which might have been answered later
 
     def complete(self, provider: Provider, call: ChatCall) -> Chunk:
-        """The whole answer; raises the last attempt's GatewayError."""
+        """The whole response; raises the last attempt's GatewayError."""
         if provider.streams_only:
-            # Its first byte, a ping perhaps, says nothing: the first token is to be waited for.
+            # Its first byte may be a ping: only the first token shows that it has begun.
             return fold(chain.from_iterable(self.stream(provider, call)))
-        return self._first_answer(partial(provider.complete, call))
+        return self._whole(lambda: provider.complete(call))
 
     def embed(self, provider: Provider, call: ChatCall) -> Chunk:
         """The embeddings; raises the last attempt's GatewayError."""
-        return self._first_answer(partial(provider.embed, call.model, call.parameters))
+        return self._whole(lambda: provider.embed(call.model, call.parameters))
 
-    def telling(self) -> bool:
-        """Whether a failure of the latest attempt tells something of the route.
+    def stream(self, provider: Provider, call: ChatCall) -> Iterator[list[Chunk]]:
+        """The chunks of a stream as they arrive, from the first that holds a token on.
 
-        One that was given up for want of time does only if it had time enough.
+        Chunks before it (a role, the verdict of a filter) are kept back until then, so that a
+        failed attempt leaves no trace. Nothing is tried again after that.
+        """
+        return self._run(lambda: provider.stream(call), says_something, self.first_token)
+
+    def failure_counts(self) -> bool:
+        """Whether the latest attempt's failure shows that the target fails.
+
+        An attempt that was given up does only if it had time enough.
         """
         return not self.gave_up or self.age() >= self.counts_after
 
@@ -75,79 +83,70 @@ class Attempts:
         """Seconds since the latest attempt began."""
         return time.monotonic() - self.began
 
-    def _first_answer(self, ask: Callable[[], Chunk]) -> Chunk:
-        while True:
-            timer = self._begin(None)
-            try:
-                return ask()
-            except gevent.Timeout as timeout:
-                self._wait_or_raise(self._given_up(timeout, timer))
-            except GatewayError as error:
-                timer.close()  # the pause is not the provider's
-                self._wait_or_raise(error)
-            finally:
-                timer.close()
+    def _whole(self, request: Callable[[], Chunk]) -> Chunk:
+        def one() -> Iterator[list[Chunk]]:
+            yield [request()]
 
-    def stream(self, provider: Provider, call: ChatCall) -> Iterator[list[Chunk]]:
-        """The parts as they arrive, from the first that says something on.
+        # A whole response has no first token: `answer_by` and the provider's timeouts bound it.
+        ((response,),) = self._run(one, lambda chunk: True, 0.0)
+        return response
 
-        What comes before it (a role, a filter's verdict) is kept back until then, so that an
-        attempt that says nothing leaves no trace. Nothing is tried again after that.
-        """
+    def _run(
+        self,
+        request: Callable[[], Iterator[list[Chunk]]],
+        begins: Callable[[Chunk], bool],
+        first_token: float,
+    ) -> Iterator[list[Chunk]]:
+        """The chunks of the first attempt that succeeds; `begins` is true of what is no opening."""
         while True:
-            said = False
+            begun = False
             opening: list[Chunk] = []
-            timer = self._begin(self.first_token)
+            timer = self._begin(first_token)
             try:
-                for parts in provider.stream(call):
-                    if not said:
-                        opening += parts
-                        if not any(map(says_something, parts)):
+                for chunks in request():
+                    if not begun:
+                        opening += chunks
+                        if not any(map(begins, chunks)):
                             continue
-                        said, parts = True, opening
+                        begun, chunks = True, opening
                         timer.close()
-                    yield parts
-                if not said and opening:
+                    yield chunks
+                if not begun and opening:
+                    begun = True
                     timer.close()
-                    said = True
                     yield opening
                 return
             except gevent.Timeout as timeout:
-                self._wait_or_raise(self._given_up(timeout, timer))
-            except GatewayError as error:
-                if said:
-                    self.failed(self, error)
+                if timeout is not timer:
                     raise
-                timer.close()
-                self._wait_or_raise(error)
+                self.gave_up = True
+                error: GatewayError = UpstreamTimeout(
+                    "The provider's answer did not begin in time."
+                )
+            except GatewayError as failure:
+                error = failure
             finally:
-                if not said:
-                    timer.close()
+                timer.close()
+            self._pause_or_raise(error, final=begun)
 
-    def _begin(self, patience: float | None) -> gevent.Timeout:
-        self.made += 1
-        self.asking, self.gave_up = True, False
+    def _begin(self, first_token: float) -> gevent.Timeout:
+        self.count += 1
+        self.running, self.gave_up = True, False
         self.began = time.monotonic()
+        seconds = first_token or None
         if self.answer_by != inf:
             left = max(self.answer_by - self.began, 0.001)
-            patience = left if patience is None else min(patience, left)
-        return gevent.Timeout.start_new(patience)
+            seconds = left if seconds is None else min(seconds, left)
+        return gevent.Timeout.start_new(seconds)
 
-    def _given_up(self, timeout: gevent.Timeout, timer: gevent.Timeout) -> GatewayError:
-        """The failure of an attempt whose time is over; somebody else's timeout goes on."""
-        if timeout is not timer:
-            raise timeout
-        self.gave_up = True
-        return UpstreamTimeout("The provider's answer did not begin in time.")
-
-    def _wait_or_raise(self, error: GatewayError) -> None:
-        """Wait before the next attempt, or raise where there is none."""
-        self.asking = False
-        self.failed(self, error)
-        backoff = BACKOFF_SECONDS * 2 ** (self.made - 1) * random.uniform(0.5, 1)
+    def _pause_or_raise(self, error: GatewayError, final: bool) -> None:
+        """Wait until the next attempt is due; raises the error where there is none."""
+        self.running = final
+        self.on_failure(self, error)
+        backoff = BACKOFF_SECONDS * 2 ** (self.count - 1) * random.uniform(0.5, 1)
         pause = max(backoff, error.retry_after or 0)
         late = time.monotonic() + pause >= min(self.deadline, self.retry_until)
-        if not error.retryable or self.made >= self.allowed or late:
+        if final or not error.retryable or self.count >= self.allowed or late:
             raise error
         memory.release(error)
         self.sleep(pause)
@@ -155,30 +154,45 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What holds for models whose row says nothing else: further attempts at one route, and
-    seconds to a stream's first token, `patience` where another model can be asked."""
+    """The limits of calls for models whose row sets none.
+
+    `retries` are further attempts at one target. `patience` replaces the timeout for the first
+    token, in seconds, where another target can be called.
+    """
 
     retries: int = 2
-    first_token: float | None = None
+    timeouts: Timeouts = Timeouts()
     patience: float = 10.0
 
-    def hurry(self, attempts: Attempts, row: ModelRow, stream: bool) -> None:
-        """Leave time for those who can be asked after this route.
+    def attempts(
+        self,
+        row: ModelRow,
+        deadline: float,
+        on_failure: Callable[[Attempts, GatewayError], None] = _ignore,
+        once: bool = False,
+    ) -> Attempts:
+        """The attempts at a model; only one if `once`."""
+        retries = self.retries if row.retries is None else row.retries
+        first_token = row.timeouts.first_token or self.timeouts.first_token
+        return Attempts(1 if once else 1 + retries, deadline, first_token, on_failure=on_failure)
 
-        Retries and silences together get the patience. A whole answer is silent until it is
-        written: it gets half of the time that is left, in which others can still write theirs.
+    def hurry(self, attempts: Attempts, row: ModelRow, stream: bool) -> None:
+        """Leave time for the targets that can be called after this one.
+
+        Retries and silences together get the patience. A whole response is silent until it is
+        written: it gets half of the time that is left, so that another can still write theirs.
         """
         now = time.monotonic()
         half = max(attempts.deadline - now, 0) / 2
-        patience = row.timeouts.get("first_token", self.patience)
+        patience = row.timeouts.first_token or self.patience
         attempts.retry_until = now + min(patience, half)
         attempts.answer_by = attempts.retry_until if stream else now + half
         # Callers who name fallbacks of their own, or hardly any time, open no breaker for others.
         attempts.counts_after = inf
         if row.fallbacks:
-            attempts.counts_after = 0.9 * patience if stream else SILENT_SECONDS
+            attempts.counts_after = 0.9 * patience if stream else WORKING_SECONDS
 
 
-def lines(parts: list[Chunk]) -> bytes:
-    """Parts as they travel: one line of JSON each."""
-    return b"\n".join(map(orjson.dumps, parts))
+def lines(chunks: list[Chunk]) -> bytes:
+    """Chunks as they travel: one line of JSON each."""
+    return b"\n".join(map(orjson.dumps, chunks))

@@ -1,11 +1,11 @@
-"""Circuit breakers: which routes are known to fail, so that calls go straight to who can answer.
+"""Circuit breakers: which routes fail, so that calls go straight to a target that can answer.
 
-A route is a provider and its name for a model. Failures in a row, of all workers together, open
-its breaker; after a cool-down one call of all is let through as a probe. An answer to a call made
-after the last failure closes it; a refusal of the call is one as well. What all know stands in one
-hash in Redis, which each worker reads once a second, writes when a call fails and asks before a
-probe. A healthy route costs Redis nothing, and without Redis each worker goes by what it has seen
-itself.
+A route is a provider and its name for a model. Consecutive failures, counted over all workers, open
+its breaker; after a cool-down, one call is let through as a probe. A response to a call made after
+the last failure closes the breaker, and so does a refusal of the call. The state that workers share
+is one hash in Redis. Each worker reads it once a second, writes it when a call fails, and checks it
+before a probe. A healthy route costs Redis nothing. Without Redis, each worker goes by the calls
+that it made itself.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from gateway.errors import (
 )
 from gateway.queue import keys, scripts
 
-WINDOW_SECONDS = 30.0  # failures further apart are not in a row
-UNREAD_SECONDS = 3.0  # how long what was written here may be missing in what is read
+WINDOW_SECONDS = 30.0  # failures further apart are not consecutive
+UNREAD_SECONDS = 3.0  # a failure that was written may be missing in what is read for so long
 MAX_ROUTES = 256
 
 Command = tuple[Any, ...]
@@ -36,7 +36,7 @@ Command = tuple[Any, ...]
 
 @dataclass(slots=True)
 class Record:
-    """What is known of a route with failures; times are on the monotonic clock."""
+    """The failures of a route; times are on the monotonic clock."""
 
     failures: int
     last: float
@@ -44,7 +44,7 @@ class Record:
 
 
 class Breakers:
-    """One worker's view of all breakers; `troubled` is empty while all routes are well."""
+    """One worker's view of all breakers; `troubled` is empty while no route fails."""
 
     def __init__(
         self,
@@ -58,30 +58,30 @@ class Breakers:
         self._redis: Redis | None = None
 
     def share(self, put: Callable[[Command], None], redis: Redis) -> None:
-        """From now on, write through `put` and ask `redis` before a probe."""
+        """From now on, write through `put` and check `redis` before a probe."""
         self._put, self._redis = put, redis
 
     def blocks(self, route: str) -> bool:
-        """Whether a call should rather go elsewhere; False lets it through, perhaps as a probe."""
+        """Whether a call should go elsewhere; False lets it through, perhaps as a probe."""
         record = self.troubled.get(route)
         if record is None or not self._opened(record):
             return False
         now = self._clock()
         if now < record.open_until:
             return True
-        # Before Redis is asked: the calls that come meanwhile must not ask as well.
+        # Before Redis is checked: calls that come meanwhile must not check it as well.
         record.open_until = now + self._cooldown
         return not self._may_probe(route)
 
     def is_open(self, route: str) -> bool:
-        """Whether calls are kept from this route now; unlike `blocks` it lets no probe through."""
+        """Whether calls are kept from this route now; unlike `blocks`, it never starts a probe."""
         record = self.troubled.get(route)
         return record is not None and self._opened(record) and self._clock() < record.open_until
 
     def failed(self, route: str, error: GatewayError, age: float = 0.0) -> None:
-        """Count the failure of an attempt made `age` seconds ago, if it is the route's own."""
+        """Count the failure of an attempt made `age` seconds ago, if it is the route's fault."""
         if isinstance(error, UpstreamRejected | ModelNotFound):
-            self.answered(route, age)  # who can refuse a call is well
+            self.answered(route, age)  # a provider that refuses a call works
         if not counts(error):
             return
         now = self._clock()
@@ -96,27 +96,27 @@ class Breakers:
         record.last = now
         if self._opened(record) and not blocked:
             record.open_until = now + self._cooldown
-        if not blocked:  # of calls that were on their way when it opened, Redis need not hear
-            self._tell("failed", route)
+        if not blocked:  # Redis need not hear of calls that were running when it opened
+            self._share("failed", route)
 
     def began(self, route: str, age: float = 0.0) -> None:
-        """A stream's first token came: enough of a probe, whose rest may take minutes."""
+        """A stream's first token came: that is enough for a probe, whose rest may take minutes."""
         record = self.troubled.get(route)
         if record is not None and self._opened(record):
             self.answered(route, age)
 
     def answered(self, route: str, age: float = 0.0) -> None:
-        """A call was answered that was made `age` seconds ago: close the breaker, forget failures.
+        """Close the breaker after a response to a call made `age` seconds ago.
 
-        One that was made before the last failure says nothing of what has been since.
+        A call that was made before the last failure changes nothing.
         """
         record = self.troubled.get(route)
         if record is not None and record.last <= self._clock() - age:
             del self.troubled[route]
-            self._tell("answered", route, int(age * 1000))
+            self._share("answered", route, int(age * 1000))
 
     def learn(self, rows: Mapping[bytes, bytes], redis_now: float) -> None:
-        """Take over what Redis holds, read at `redis_now` in its time (seconds since 1970)."""
+        """Take over the rows of Redis, read at `redis_now` in its time (seconds since 1970)."""
         now = self._clock()
         known = {}
         for name, value in rows.items():
@@ -153,13 +153,13 @@ class Breakers:
         except RedisError:
             return True
 
-    def _tell(self, what: str, route: str, age: int = 0) -> None:
+    def _share(self, event: str, route: str, age: int = 0) -> None:
         if self._put is not None:
-            self._put(self._command(what, route, age))
+            self._put(self._command(event, route, age))
 
-    def _command(self, what: str, route: str, age: int = 0) -> Command:
+    def _command(self, event: str, route: str, age: int = 0) -> Command:
         args = [
-            what,
+            event,
             route,
             self._failures,
             int(WINDOW_SECONDS * 1000),
@@ -172,14 +172,14 @@ class Breakers:
 
 
 def counts(error: GatewayError) -> bool:
-    """Whether a failure is the route's: not the caller's, and no limit that passes by itself."""
+    """Whether a failure is the route's fault: not the caller's, and not a rate limit."""
     return isinstance(error, UpstreamError) and not isinstance(
         error, UpstreamRejected | UpstreamThrottled
     )
 
 
 def _read(value: bytes, offset: float) -> Record | None:
-    """A record of Redis, its milliseconds moved by `offset` seconds; None for what is not one."""
+    """A record from Redis, its times moved by `offset` seconds; None for a malformed one."""
     try:
         failures, last, open_until = (int(text) for text in value.split(b" "))
     except ValueError:

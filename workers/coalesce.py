@@ -1,9 +1,8 @@
-"""How often the streams of one worker are read when there are many of them.
+"""Reads the streams of one worker on a common tick when there are many of them.
 
-Each token on its own costs worker, Redis, web process and client a wake and some system calls. With
-few streams that is the price of a prompt answer. With hundreds it is most of the work, and all wait
-for each other: then every stream is left alone after each reading until the next tick, and the
-tokens that have come by then travel together.
+Each token that is read alone costs worker, Redis, web process and client a wake-up and some system
+calls. With few streams, that buys a prompt response. With hundreds, it is most of the work: then
+every stream waits for the next tick after each reading, and tokens travel together.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ from __future__ import annotations
 import gevent
 from gevent.event import Event as Signal
 
-FEW = 128  # streams that are read as soon as something arrives
-SECONDS_A_STREAM = 0.00015  # of the tick: about twice what worker and web process spend on one
-LONGEST_SECONDS = 0.06  # of the tick: a reader sees no stutter
+MAX_UNCOALESCED = 128  # up to so many streams are read as soon as something arrives
+TICK_SECONDS_PER_STREAM = 0.00015  # about twice the CPU that both processes spend on a reading
+MAX_TICK_SECONDS = 0.06  # a reader sees no stutter
 
 
 class Coalescer:
-    """The streams that are being read now, each of which enters it once."""
+    """The streams that are being read; each enters it once, as a context manager."""
 
     def __init__(self) -> None:
         self.streams = 0
@@ -31,16 +30,17 @@ class Coalescer:
         self.streams -= 1
 
     def pause(self) -> None:
-        """Wait before the same stream is read again; not at all where there are few."""
-        if self.streams <= FEW:
+        """Wait for the tick before a stream is read again; returns at once with few streams."""
+        if self.streams <= MAX_UNCOALESCED:
             return
         if self._tick is None:
             self._tick = Signal()
-            gevent.spawn_later(
-                min(self.streams * SECONDS_A_STREAM, LONGEST_SECONDS), self._end_tick, self._tick
-            )
+            seconds = min(self.streams * TICK_SECONDS_PER_STREAM, MAX_TICK_SECONDS)
+            gevent.spawn_later(seconds, self.tick)
         self._tick.wait()
 
-    def _end_tick(self, tick: Signal) -> None:
-        self._tick = None
-        tick.set()
+    def tick(self) -> None:
+        """Let all streams go on that wait for the tick."""
+        tick, self._tick = self._tick, None
+        if tick is not None:
+            tick.set()

@@ -1,24 +1,23 @@
-"""Which model is asked next when one has failed, and what the caller is told when none is left.
+"""Which target is called after a failure, and which error the caller gets when none is left.
 
-The rules, by what the failure says:
+The rules, by the failure:
 
-* The model is gone: the next target, a successor among them.
-* The call is too long for the model: the next one known to take more, which gets one attempt.
-* The provider, or the way to it, failed, also by refusing the operator's key: the next target.
-* The call itself is wrong, or breaks the provider's rules for content: none. Another model may
-  well answer it, but it is the caller's to know.
-* A fallback refuses what the caller asked of another model: the next target, and were there none,
-  the caller is told how that other model failed. Rules for content are told whoever's they are.
+* The model is gone: the next target, successors included.
+* The prompt is too long for the model: the next target that is known to take more, once.
+* The provider failed or could not be reached, or refused the operator's key: the next target.
+* The request itself is wrong, or violates the provider's content policy: none. Another model might
+  answer, but the caller should know.
+* A fallback refuses what the caller sent to another model: the next target. If none is left, the
+  caller gets that other model's error. Violations of a content policy are always reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway import memory
 from gateway.catalogue import deprecation
-from gateway.catalogue.file import ModelRow
+from gateway.catalogue.target import Target
 from gateway.errors import (
     GatewayError,
     InvalidRequest,
@@ -28,76 +27,70 @@ from gateway.errors import (
     UpstreamOverloaded,
     UpstreamRejected,
 )
-from gateway.queue.protocol import Target
 
 TOO_LONG = "context_length_exceeded"
-# OpenAI's words for what breaks its rules, and Azure's.
-RULES = frozenset({"content_policy_violation", "content_filter", "invalid_prompt"})
-SKIPPED = "circuit_open"  # in a call's record: the route was not asked
+# OpenAI's codes, and Azure's.
+CONTENT_POLICY_CODES = frozenset({"content_policy_violation", "content_filter", "invalid_prompt"})
+SKIPPED = "circuit_open"  # in a call's record: the target was not called
 
 
 @dataclass(slots=True)
 class Failover:
-    """A call's way through its targets. `failures` are the attempts that came to nothing."""
+    """A call's way through its targets. `failures` are its failed attempts, by route and code."""
 
     targets: tuple[Target, ...]
-    find: Callable[[str], ModelRow]
-    at: int = 0
-    last_chance: bool = False  # a larger model is asked, and nobody after it
-    refusal: GatewayError | None = None
+    position: int = 0
+    last_chance: bool = False  # a larger model is called, and no other after it
+    error: GatewayError | None = None  # the caller's, should no other target do better
     failures: list[dict[str, str]] = field(default_factory=list)
-    _may_have_left: bool = False
+    may_have_left: bool = False  # may any failed attempt have reached its provider?
 
     @property
     def target(self) -> Target:
-        """Who is asked now."""
-        return self.targets[self.at]
+        """The target that is called now."""
+        return self.targets[self.position]
 
     def alone(self) -> bool:
-        """Whether nobody could answer in this target's place, should it fail."""
+        """Whether no other target could be called if this one failed."""
         return self.last_chance or self._next_fallback() is None
 
     def note(self, error: GatewayError) -> None:
-        """Record that an attempt at this target failed."""
+        """Record a failed attempt at this target."""
         self._record(error.code or type(error).__name__)
         if error.should_retry is False and not isinstance(error, ProviderNotConfigured):
-            self._may_have_left = True
+            self.may_have_left = True
 
     def skip(self) -> None:
-        """Go to the next target without asking this one; there must be one (see `alone`)."""
+        """Go to the next target without calling this one; there must be one (see `alone`)."""
         self._record(SKIPPED)
-        self.refusal = UpstreamOverloaded(should_retry=True)  # should nobody else take this call
-        self.at = self._next_fallback() or self.at
+        self.error = UpstreamOverloaded(should_retry=True)  # should no other take this call
+        self.position = self._next_fallback() or self.position
 
     def move_on(self, error: GatewayError, began: bool) -> None:
-        """Go to the target that is to be asked after this failure.
+        """Go to the target that is to be called after this failure.
 
-        Raises what the caller is told where there is none; `began` says that the caller has a part
-        of this target's answer.
+        `began` says that the caller has a chunk of this target's response. Raises the caller's
+        error where no target is left.
         """
-        told = self._told(error, began)
-        following = None if began or self.last_chance else self._following(error)
+        unfit = self._unfit(error)
+        reported = error
+        if isinstance(error, ModelNotFound):
+            reported = deprecation.gone(error, self.target.row)
+        if self.error is not None and not began and (self.last_chance or unfit):
+            reported = self.error
+        following = None if began or self.last_chance else self._following(error, unfit)
         memory.release(error)
         if following is None:
-            if self._may_have_left and told.should_retry is not False:
-                told.should_retry = False  # a client's own retries would multiply the calls
-            raise told
-        self.refusal, self.at = told, following
+            if self.may_have_left and reported.should_retry is not False:
+                reported.should_retry = False  # a client's own retries would multiply the calls
+            raise reported
+        self.error, self.position = reported, following
 
-    def _told(self, error: GatewayError, began: bool) -> GatewayError:
-        """What this failure would mean to the caller, who asked for the first target."""
-        row = self._row(self.target) if isinstance(error, ModelNotFound) else None
-        if row is not None and isinstance(error, ModelNotFound):
-            error = deprecation.gone(error, row)
-        if began or self.refusal is None:
-            return error
-        return self.refusal if self.last_chance or self._unfit(error) else error
-
-    def _following(self, error: GatewayError) -> int | None:
-        if self._unfit(error):
+    def _following(self, error: GatewayError, unfit: bool) -> int | None:
+        if unfit:
             return self._next_fallback()
         if isinstance(error, ModelNotFound):
-            return self.at + 1 if self.at + 1 < len(self.targets) else None
+            return self.position + 1 if self.position + 1 < len(self.targets) else None
         if isinstance(error, UpstreamRejected):
             return self._next_larger() if error.code == TOO_LONG else None
         if isinstance(error, UpstreamError | ProviderNotConfigured):
@@ -105,35 +98,24 @@ class Failover:
         return None
 
     def _unfit(self, error: GatewayError) -> bool:
-        """Whether a fallback cannot do what was asked of another: the rest perhaps can."""
-        if self.at == 0 or self.target.only_if_gone or error.code in RULES:
+        """Whether a fallback cannot do what was asked of another model: others perhaps can."""
+        if self.position == 0 or self.target.only_if_gone or error.code in CONTENT_POLICY_CODES:
             return False
         return isinstance(error, InvalidRequest | UpstreamRejected)
 
-    def _row(self, target: Target) -> ModelRow | None:
-        """None where the web process knows more models than this worker, as in a deploy."""
-        try:
-            return self.find(target.model)
-        except ModelNotFound:
-            return None
-
-    def _context(self, target: Target) -> int:
-        row = self._row(target)
-        return (row.context if row else None) or 0
-
     def _next_fallback(self) -> int | None:
-        for at in range(self.at + 1, len(self.targets)):
-            if not self.targets[at].only_if_gone:
-                return at
+        for position in range(self.position + 1, len(self.targets)):
+            if not self.targets[position].only_if_gone:
+                return position
         return None
 
     def _next_larger(self) -> int | None:
-        size = self._context(self.target)
-        for at in range(self.at + 1, len(self.targets)):
-            target = self.targets[at]
-            if not target.only_if_gone and self._context(target) > size:
+        size = self.target.row.context_length or 0
+        for position in range(self.position + 1, len(self.targets)):
+            target = self.targets[position]
+            if not target.only_if_gone and (target.row.context_length or 0) > size:
                 self.last_chance = True
-                return at
+                return position
         return None
 
     def _record(self, code: str) -> None:

@@ -24,7 +24,7 @@ from redis.exceptions import (
 from gateway.queue import commands
 from gateway.queue.batch_writer import BatchWriter
 from gateway.queue.clients import Command, DedicatedConnection
-from gateway.queue.protocol import PARTS, Event, Outcome
+from gateway.queue.protocol import CHUNKS, Event, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class Outbox:
         events: dict[str, list[bytes]] = {}
         for sender in senders:
             payload, sender.unsent = bytes(sender.unsent or b""), None
-            event = Event(sender.call_id, sender.claim, sender.number, PARTS, payload)
+            event = Event(sender.call_id, sender.claim, sender.number, CHUNKS, payload)
             events.setdefault(sender.web, []).append(event.encode())
         self._sent.set()
         return [*_emits(events), *queued]

@@ -1,15 +1,16 @@
-"""Makes a provider of each of the catalogue's rows: where data meets the dialects."""
+"""Makes the providers of the catalogue's rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import gevent
 
-import providers
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import ProviderRow
 from gateway.settings import Settings
+from gateway.timeouts import Timeouts
+from providers import create
 from providers.base import Provider
 from providers.http.transport import Transport
 
@@ -17,11 +18,12 @@ TIDY_SECONDS = 30.0
 
 
 def make_transport(settings: Settings) -> Transport:
-    """What all providers of a worker share: connections, timeouts, proxy and certificates."""
+    """The connections, proxy and certificates that all providers of a worker share."""
+    timeouts = settings.timeouts
     return Transport(
-        connect_timeout=settings.upstream_connect_timeout,
-        read_timeout=settings.upstream_first_byte_timeout,
-        silence_timeout=settings.upstream_silence_timeout,
+        connect_timeout=timeouts.connect,
+        read_timeout=timeouts.first_byte,
+        silence_timeout=timeouts.between_tokens,
         pool_size=settings.worker_concurrency,
         proxy=settings.upstream_proxy,
         ca_bundle=settings.upstream_ca_bundle,
@@ -29,7 +31,7 @@ def make_transport(settings: Settings) -> Transport:
 
 
 def keep_tidy(transport: Transport, sleep: Callable[[float], None] = gevent.sleep) -> None:
-    """Close what providers have hung up on, again and again; to be spawned."""
+    """Close connections that providers have closed, every 30 seconds; to be spawned."""
     while True:
         sleep(TIDY_SECONDS)
         transport.close_dead()
@@ -38,37 +40,35 @@ def keep_tidy(transport: Transport, sleep: Callable[[float], None] = gevent.slee
 def connect(
     catalogue: Catalogue, settings: Settings, transport: Transport | None = None
 ) -> dict[str, Provider]:
-    """Every configured provider by name, all on one pool of connections.
+    """All configured providers by name, on one pool of connections.
 
-    A model that has timeouts of its own has a provider of its own as well, under its row's id,
-    which no provider's name can be: names have no slash.
+    A model that sets timeouts has a provider object of its own, by its row's id. No provider has
+    such a name: names have no slash.
     """
     transport = transport or make_transport(settings)
     configured = {
         row.name: row for row in catalogue.providers.values() if row.missing(settings) is None
     }
-    made = {name: _provider(row, settings, transport) for name, row in configured.items()}
+    providers = {name: _provider(row, settings, transport) for name, row in configured.items()}
     for model in catalogue.rows():
-        if model.timeouts and model.provider in configured:
-            patient = _with_timeouts(transport, model.timeouts)
-            made[model.id] = _provider(configured[model.provider], settings, patient)
-    return made
+        if model.timeouts != Timeouts() and model.provider in configured:
+            own = _with_timeouts(transport, model.timeouts)
+            providers[model.id] = _provider(configured[model.provider], settings, own)
+    return providers
 
 
-def _with_timeouts(transport: Transport, timeouts: Mapping[str, float]) -> Transport:
+def _with_timeouts(transport: Transport, timeouts: Timeouts) -> Transport:
     return transport.with_timeouts(
-        connect=timeouts.get("connect"),
-        read=timeouts.get("first_byte"),
-        silence=timeouts.get("between_tokens"),
+        connect=timeouts.connect, read=timeouts.first_byte, silence=timeouts.between_tokens
     )
 
 
 def _provider(row: ProviderRow, settings: Settings, transport: Transport) -> Provider:
-    return providers.create(
+    return create(
         row.wire,
         base_url=row.address(settings),
         api_key=settings.variable(row.key_variable) if row.key_variable else "",
         headers=row.headers,
-        keeps=row.keeps,
+        keeps=row.accepts,
         transport=transport,
     )

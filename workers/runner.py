@@ -13,41 +13,31 @@ import orjson
 
 from gateway import memory
 from gateway.catalogue.catalogue import Catalogue
-from gateway.catalogue.file import ModelRow
+from gateway.catalogue.target import UNKNOWN
 from gateway.chat import ChatCall
-from gateway.errors import (
-    GatewayError,
-    JobLost,
-    ModelNotFound,
-    ProviderNotConfigured,
-    UpstreamAuth,
-)
+from gateway.errors import GatewayError, JobLost, ProviderNotConfigured, StopCall, UpstreamAuth
 from gateway.logs import where
-from gateway.queue.protocol import CallSpec, Outcome, ProtocolError, name_answerer
+from gateway.queue.protocol import CallSpec, Outcome, ProtocolError, encode_head
+from gateway.timeouts import Timeouts
 from providers.base import Provider
-from providers.http.connection import may_have_left
 from workers.attempts import Attempts, Limits, lines
 from workers.breaker import Breakers
 from workers.coalesce import Coalescer
 from workers.failover import Failover
 from workers.outbox import Sender
-from workers.usage import Written
+from workers.usage import StreamUsage
 
 log = logging.getLogger(__name__)
 
-
-class StopCall(BaseException):
-    """Thrown into a running call to end it; no `except Exception` on the way may swallow it."""
-
-    def __init__(self, error: GatewayError) -> None:
-        self.error = error
-        super().__init__()
+NO_TIMEOUTS = Timeouts()
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A call that this worker has started: `budget` is its time left in seconds; a payload of
-    None means that Redis lost the body."""
+    """A call that this worker has claimed.
+
+    `budget` is the time that it has left, in seconds. `payload` is None where Redis lost the job.
+    """
 
     call_id: str
     web: str
@@ -58,23 +48,26 @@ class Claimed:
 
 
 @dataclass(slots=True)
-class Asking:
-    """A call and who is asked for its answer."""
+class Call:
+    """A running call: what it asks for, and all that changes until it ends."""
 
     spec: CallSpec
     body: bytes
-    failover: Failover
+    sender: Sender
     deadline: float  # on the monotonic clock
-    attempts: int = 0  # made so far, at all targets
-    written: Written = field(default_factory=Written)
+    failover: Failover
+    attempts: Attempts | None = None  # at the target that was called last
+    attempt_count: int = 0  # at all targets
+    dropped: list[str] = field(default_factory=list)  # parameters that the target is not sent
+    stream_usage: StreamUsage = field(default_factory=StreamUsage)
     usage: dict[str, Any] | None = None
 
 
 class CallRunner:
-    """Runs claimed calls against the providers; never raises for one.
+    """Runs claimed calls against the providers.
 
-    `providers` has each provider by its name, and under a catalogue row's id one with that row's
-    timeouts where it has any.
+    `providers` holds each provider by its name, and by the id of a catalogue row one with that
+    row's timeouts if it has any.
     """
 
     def __init__(
@@ -91,23 +84,26 @@ class CallRunner:
         self._coalescer = Coalescer()
 
     def run(self, claimed: Claimed, spec: CallSpec, body: bytes, sender: Sender) -> Outcome:
-        """Ask the targets in turn, send the parts of a stream, and say how the call ended.
+        """Call the targets in turn, send the chunks of a stream, and return the outcome.
 
-        Whatever ends the call, a StopCall thrown into it included, becomes part of the outcome.
+        Raises nothing: whatever ends the call, a StopCall included, becomes part of the outcome.
         """
-        failover = Failover(spec.targets, self._catalogue.find)
-        asking = Asking(spec, body, failover, claimed.claimed_at + claimed.budget)
+        deadline = claimed.claimed_at + claimed.budget
+        failover = Failover(tuple(map(self._catalogue.with_row, spec.targets)))
+        call = Call(spec, body, sender, deadline, failover)
         answer, error = b"", None
         try:
-            answer = self._answer(asking, sender)
+            answer = self._answer(call)
         except GatewayError as failure:
             error = failure
             memory.release(failure)
         except StopCall as stop:
             error = stop.error
+            if call.attempts is not None and call.attempts.running and stop.request_sent:
+                call.usage = call.stream_usage.so_far(body)
             memory.release(stop)
         except Exception as fault:
-            # Not log.exception: a traceback's last line may quote the prompt or the answer.
+            # Not log.exception: a traceback's last line may quote the prompt or the response.
             log.error("call %s: %s at %s", spec.call_id, type(fault).__name__, where(fault))
             error = GatewayError(should_retry=False)  # the provider may have been called
             memory.release(fault)
@@ -116,133 +112,117 @@ class CallRunner:
             error=error,
             answer=answer,
             route=failover.target.route,
-            attempts=asking.attempts,
-            usage=asking.usage,
+            attempts=call.attempt_count,
+            usage=call.usage,
             timings={"work": int((time.monotonic() - claimed.claimed_at) * 1000)},
             failures=failover.failures,
+            dropped=call.dropped,
         )
 
-    def _answer(self, asking: Asking, sender: Sender) -> bytes:
-        """The answer of the first target that gives one; raises what the caller is told."""
-        failover = asking.failover
+    def _answer(self, call: Call) -> bytes:
+        """The response of the first target that gives one; raises the caller's error."""
         while True:
-            target = failover.target
+            target = call.failover.target
             try:
-                answer = self._ask(asking, sender)
+                answer = self._call_target(call)
             except GatewayError as error:
-                # A refused key is the operator's to mend, and the caller is told nothing of it.
+                # A refused key is for the operator to fix; the caller learns nothing about it.
                 level = logging.ERROR if isinstance(error, UpstreamAuth) else logging.INFO
-                route = target.route
-                log.log(level, "call %s: %s by %s", asking.spec.call_id, error.code, route)
-                failover.move_on(error, began=sender.number > 0)
+                log.log(level, "call %s: %s by %s", call.spec.call_id, error.code, target.route)
+                call.failover.move_on(error, began=call.sender.number > 0)
             else:
                 if answer is not None:
                     return answer
 
-    def _ask(self, asking: Asking, sender: Sender) -> bytes | None:
-        """One target's answer; None where its breaker is open and the next is to be asked."""
-        spec, failover, breakers = asking.spec, asking.failover, self._breakers
-        route = failover.target.route
-        row, provider = self._who(failover)
-        call = self._call(asking, row)
-        # Last, because what it lets through as a probe must be sent.
-        blocked = bool(breakers.troubled) and breakers.blocks(route)
+    def _call_target(self, call: Call) -> bytes | None:
+        """The current target's response; None if its breaker is open and another is next."""
+        spec, failover, breakers = call.spec, call.failover, self._breakers
+        target = failover.target
+        provider = self._provider(failover)
+        params, call.dropped = target.fit(
+            orjson.loads(call.body), failover.targets[0], spec.optional
+        )
+        request = ChatCall(
+            target.upstream_model,
+            params,
+            spec.stream,
+            target.row.max_output_tokens,
+            target.row.thinking,
+        )
+        # Last, because a call that it lets through as a probe must be made.
+        blocked = bool(breakers.troubled) and breakers.blocks(target.route)
         if blocked and not failover.alone():
             failover.skip()
             return None
-        attempts = self._attempts(asking, row, blocked)
+        attempts = call.attempts = self._attempts(call, blocked)
         try:
             if spec.stream:
-                answer = self._stream(asking, sender, attempts, provider, call)
+                answer = self._stream(call, attempts, provider, request)
             else:
-                ask = attempts.embed if spec.kind == "embeddings" else attempts.complete
-                part = ask(provider, call)
-                answer = orjson.dumps(part)
-                asking.usage = part.get("usage")
-            if breakers.troubled:
-                breakers.answered(route, attempts.age())
-            return answer
-        except StopCall:
-            if attempts.asking and may_have_left():
-                asking.usage = asking.written.used(asking.body)
-            raise
+                send = attempts.embed if spec.kind == "embeddings" else attempts.complete
+                response = send(provider, request)
+                answer = orjson.dumps(response)
+                call.usage = response.get("usage")
         finally:
-            asking.attempts += attempts.made
+            call.attempt_count += attempts.count
+        if breakers.troubled:
+            breakers.answered(target.route, attempts.age())
+        return answer
 
     def _stream(
-        self,
-        asking: Asking,
-        sender: Sender,
-        attempts: Attempts,
-        provider: Provider,
-        call: ChatCall,
+        self, call: Call, attempts: Attempts, provider: Provider, request: ChatCall
     ) -> bytes:
-        written, first = asking.written, True
+        sender, usage, first = call.sender, call.stream_usage, True
         with self._coalescer as coalescer:
-            for parts in attempts.stream(provider, call):
-                sent = lines(parts)
+            for chunks in attempts.stream(provider, request):
+                payload = lines(chunks)
                 if first:
-                    first, sent = False, self._begun(asking.failover, attempts, sent)
-                sender.send(sent)
-                written.add(parts)
+                    first, payload = False, self._first_payload(call, attempts, payload)
+                sender.send(payload)
+                usage.add(chunks)
                 coalescer.pause()
-        asking.usage = written.counted
+        call.usage = usage.counted
         return b""
 
-    def _begun(self, failover: Failover, attempts: Attempts, sent: bytes) -> bytes:
-        """The first lines of a stream, as they are to be sent."""
-        route = failover.target.route
+    def _first_payload(self, call: Call, attempts: Attempts, chunks: bytes) -> bytes:
+        route = call.failover.target.route
         if self._breakers.troubled:
             self._breakers.began(route, attempts.age())
-        return name_answerer(route, sent) if failover.at else sent
+        return encode_head(route, call.dropped, chunks) if call.failover.position else chunks
 
-    def _who(self, failover: Failover) -> tuple[ModelRow, Provider]:
-        """Model and provider of the target; raises ProviderNotConfigured."""
+    def _provider(self, failover: Failover) -> Provider:
+        """The provider of the current target; raises ProviderNotConfigured."""
         target = failover.target
-        try:
-            row = self._catalogue.find(target.model)
-            return row, self._providers[row.id if row.timeouts else target.provider]
-        except (ModelNotFound, KeyError):
-            failure = ProviderNotConfigured(
+        has_timeouts = target.row.timeouts != NO_TIMEOUTS
+        provider = self._providers.get(target.row.id if has_timeouts else target.provider)
+        if provider is None or target.row is UNKNOWN:
+            error = ProviderNotConfigured(
                 f"This worker has no provider '{target.provider}' for the model '{target.model}': "
                 "its configuration is not that of the web process."
             )
-            failover.note(failure)
-            raise failure from None
+            failover.note(error)
+            raise error
+        return provider
 
-    def _attempts(self, asking: Asking, row: ModelRow, blocked: bool) -> Attempts:
-        failover, limits = asking.failover, self._limits
-        retries = limits.retries if row.retries is None else row.retries
-        attempts = Attempts(
-            1 if blocked or failover.last_chance else 1 + retries,
-            asking.deadline,
-            first_token=row.timeouts.get("first_token", limits.first_token),
-            failed=partial(self._failed, failover),
-        )
-        if not failover.alone():
-            limits.hurry(attempts, row, asking.spec.stream)
+    def _attempts(self, call: Call, blocked: bool) -> Attempts:
+        row, once = call.failover.target.row, blocked or call.failover.last_chance
+        on_failure = partial(self._failed, call.failover)
+        attempts = self._limits.attempts(row, call.deadline, on_failure, once)
+        if not call.failover.alone():
+            self._limits.hurry(attempts, row, call.spec.stream)
         return attempts
 
     def _failed(self, failover: Failover, attempts: Attempts, error: GatewayError) -> None:
         route = failover.target.route
         failover.note(error)
-        if attempts.telling():
+        if attempts.failure_counts():
             self._breakers.failed(route, error, attempts.age())
         if self._breakers.is_open(route) and not failover.alone():
-            attempts.allowed = attempts.made  # it has become one that calls keep away from
-
-    def _call(self, asking: Asking, row: ModelRow) -> ChatCall:
-        """The call as its target takes it; raises InvalidRequest for what that refuses."""
-        spec, target = asking.spec, asking.failover.target
-        asked = spec.targets[0].model
-        parameters, _ = self._catalogue.fit(target.model, orjson.loads(asking.body), asked)
-        return ChatCall(
-            target.upstream_model, parameters, spec.stream, target.max_output_tokens, row.thinking
-        )
+            attempts.allowed = attempts.count  # its breaker has opened: no more of it
 
 
 def opened(payload: bytes | None, call_id: str) -> tuple[CallSpec, bytes]:
-    """CallSpec and body of a claimed call; raises JobLost where there are none that can be read."""
+    """Spec and body of a claimed call; raises JobLost where Redis has none that can be read."""
     if payload is None:
         raise JobLost
     try:

@@ -1,7 +1,7 @@
-"""What a call has used that was stopped before its provider had told: an estimate.
+"""The usage of calls that are stopped before their provider reports it: an estimate.
 
-Providers count at the end of an answer, and a connection that is closed before never hears it. What
-had been read and written until then was used all the same.
+Providers report usage at the end of a response, which a connection that is closed before never
+receives. What was read and written until then was used all the same.
 """
 
 from __future__ import annotations
@@ -13,43 +13,42 @@ import orjson
 
 from gateway.chat import CALLED, Chunk
 
-CHARACTERS_A_TOKEN = 4  # of English text; other languages need fewer
-# Of a message: its text. Pictures, sound and files are not in the estimate, which is thus too low.
-TEXTS = ("content", "text", "refusal", "reasoning_content", "arguments", "input")
-SAID = ("content", "reasoning_content", "refusal")
+CHARACTERS_PER_TOKEN = 4  # of English text; other languages need fewer
+# Fields of messages with text. Pictures, sound and files are not estimated: the estimate is low.
+PROMPT_FIELDS = ("content", "text", "refusal", "reasoning_content", "arguments", "input")
+DELTA_FIELDS = ("content", "reasoning_content", "refusal")
 
 
-class Written:
-    """What a stream has said so far; `counted` is the provider's usage, once that is known."""
+class StreamUsage:
+    """The usage of a stream so far; `counted` is the provider's count, once it is known."""
 
-    __slots__ = ("characters", "counted", "parts")
+    __slots__ = ("characters", "counted", "deltas")
 
     def __init__(self) -> None:
         self.counted: dict[str, Any] | None = None
         self.characters = 0
-        self.parts = 0
+        self.deltas = 0
 
-    def add(self, parts: list[Chunk]) -> None:
-        """Take note of parts that are sent."""
-        for part in parts:
-            self.counted = part.get("usage") or self.counted
-            for choice in part["choices"]:
+    def add(self, chunks: list[Chunk]) -> None:
+        """Count chunks that are sent."""
+        for chunk in chunks:
+            self.counted = chunk.get("usage") or self.counted
+            for choice in chunk["choices"]:
                 delta = choice.get("delta")
                 if delta:
-                    self.parts += 1
-                    self.characters += _said(delta)
+                    self.deltas += 1
+                    self.characters += _delta_length(delta)
 
-    def used(self, body: bytes) -> dict[str, Any]:
-        """The call's usage as far as it has come: the provider's count, or an estimate.
+    def so_far(self, body: bytes) -> dict[str, Any]:
+        """The provider's count, or an estimate with `"estimated": True` beside OpenAI's counts.
 
-        An estimate has `"estimated": True` beside OpenAI's three counts. `body` is the JSON of the
-        call's parameters.
+        `body` is the JSON of the call's parameters.
         """
         if self.counted is not None:
             return self.counted
-        # Hardly a provider sends less than a token at a time.
-        written = max(self.parts, math.ceil(self.characters / CHARACTERS_A_TOKEN))
-        prompt = math.ceil(_asked(orjson.loads(body)) / CHARACTERS_A_TOKEN)
+        # Hardly any provider sends less than a token at a time.
+        written = max(self.deltas, math.ceil(self.characters / CHARACTERS_PER_TOKEN))
+        prompt = math.ceil(_prompt_length(orjson.loads(body)) / CHARACTERS_PER_TOKEN)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": written if self.characters else 0,
@@ -58,32 +57,32 @@ class Written:
         }
 
 
-def _said(delta: Chunk) -> int:
+def _delta_length(delta: Chunk) -> int:
     text = delta.get("content")
     if text and len(delta) == 1:  # nearly always
         return len(text)
-    characters = sum(len(delta.get(name) or "") for name in SAID)
+    characters = sum(len(delta.get(name) or "") for name in DELTA_FIELDS)
     for call in delta.get("tool_calls") or ():
-        for kind, what in CALLED.items():
-            characters += len((call.get(kind) or {}).get(what) or "")
+        for kind, field in CALLED.items():
+            characters += len((call.get(kind) or {}).get(field) or "")
     return characters
 
 
-def _asked(parameters: dict[str, Any]) -> int:
+def _prompt_length(params: dict[str, Any]) -> int:
     """Characters of text in a prompt, its tools included."""
-    tools = parameters.get("tools") or parameters.get("functions")
-    prompt = parameters.get("messages") or parameters.get("input")
-    return _text(prompt) + (len(orjson.dumps(tools)) if tools else 0)
+    tools = params.get("tools") or params.get("functions")
+    prompt = params.get("messages") or params.get("input")
+    return _text_length(prompt) + (len(orjson.dumps(tools)) if tools else 0)
 
 
-def _text(value: Any) -> int:
+def _text_length(value: Any) -> int:
     if isinstance(value, str):
         return len(value)
-    if isinstance(value, int):  # embeddings may be asked for with tokens
-        return CHARACTERS_A_TOKEN
+    if isinstance(value, int):  # embeddings take tokens too
+        return CHARACTERS_PER_TOKEN
     if isinstance(value, list):
-        return sum(map(_text, value))
+        return sum(map(_text_length, value))
     if isinstance(value, dict):
-        inner = (value.get(name) for name in (*TEXTS, "tool_calls", *CALLED))
-        return sum(map(_text, inner))
+        inner = (value.get(name) for name in (*PROMPT_FIELDS, "tool_calls", *CALLED))
+        return sum(map(_text_length, inner))
     return 0

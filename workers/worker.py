@@ -34,6 +34,7 @@ from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
     ReplyLost,
+    StopCall,
     WorkerStopped,
 )
 from gateway.logs import where
@@ -46,7 +47,7 @@ from gateway.settings import Settings
 from workers.breaker import Breakers
 from workers.claims import Claims
 from workers.outbox import Outbox, Sender
-from workers.runner import CallRunner, Claimed, StopCall, opened
+from workers.runner import CallRunner, Claimed, opened
 
 log = logging.getLogger(__name__)
 

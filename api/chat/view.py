@@ -20,7 +20,7 @@ chat = Blueprint("chat", __name__)
 def create(key: KeyRecord) -> Response:
     """Create a chat completion, whole or as server-sent events."""
     data = handler.read()
-    route = handler.route_to(chat_request.model_name(data))
-    asked = chat_request.chat_request(data, route.provider.extra_parameters)
+    target = handler.resolve(chat_request.model_name(data))
+    asked = chat_request.chat_request(data, target.row.extra_parameters)
     renderer = partial(ChatRenderer, include_usage=asked.include_usage)
-    return handler.respond(key, route, asked, renderer)
+    return handler.respond(key, target, asked, renderer)

@@ -21,8 +21,8 @@ embeddings = Blueprint("embeddings", __name__)
 def create(key: KeyRecord) -> Response:
     """Create the embeddings of one or more texts."""
     data = handler.read(MAX_ELEMENTS)
-    route = handler.route_to(chat_request.model_name(data))
-    asked = embeddings_request(data, route.provider.extra_parameters)
+    target = handler.resolve(chat_request.model_name(data))
+    asked = embeddings_request(data, target.row.extra_parameters)
     as_numbers = asked.parameters.get("encoding_format") != "base64"
     make = partial(EmbeddingsRenderer, as_numbers=as_numbers)
-    return handler.respond(key, route, asked, make, kind="embeddings")
+    return handler.respond(key, target, asked, make, kind="embeddings")

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from api.handler import CheckedRequest
 from api.messages.turns import chat_messages
-from gateway.catalogue.parameters import Rule, apply
+from gateway.catalogue.file import FILE_URL, MESSAGES_API
 from gateway.errors import InvalidRequest
 
 Data: TypeAlias = Mapping[str, Any]
@@ -27,8 +27,9 @@ EXTRA = frozenset({"thinking", "output_config", "top_k"})
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 PLAIN_USER = re.compile(r"[\w-]{1,64}", re.ASCII)  # what OpenAI and DeepSeek take of a user's name
 SERVICE_TIERS = {"auto": "auto", "standard_only": "default"}
-# What may be left out of a call to a model that refuses it: it tunes an answer and asks for none.
-KNOBS = {
+# Chat's name -> Anthropic's, of parameters that tune a response and ask for nothing. A client of
+# Anthropic's cannot know which of them another provider's model refuses: they are left out there.
+OWN_NAMES = {
     "temperature": "temperature",
     "top_p": "top_p",
     "top_k": "top_k",
@@ -48,59 +49,35 @@ KNOWN_OF_TOOLS = frozenset(
 
 
 def chat_request(
-    body: Data, extra: Collection[str] = (), native: bool = False, keeps: Collection[str] = ()
+    body: Data, extra: Collection[str] = (), accepts: Collection[str] = ()
 ) -> CheckedRequest:
     """The chat request that a checked Messages request stands for.
 
-    `extra` names the parameters beyond OpenAI's that the provider takes, `keeps` what it takes of
-    messages; `native` tells that it speaks Anthropic's API itself. What the provider has no
-    parameter for is among `ignored`, by Anthropic's name. Raises InvalidRequest for documents by
-    their address where the provider takes none.
+    `extra` names the parameters beyond OpenAI's that the provider takes, `accepts` what else it
+    takes beyond OpenAI's API (see models.toml). Parameters that the provider lacks are among
+    `ignored`, by Anthropic's names. Raises InvalidRequest for documents by their address where the
+    provider takes none.
     """
-    if "file_url" not in keeps:
+    if FILE_URL not in accepts:
         _refuse_addresses(body)
-    asked = {ours: body[name] for name, ours in SAME.items() if name in body}
-    asked |= _tools(body) | _thinking(body, native) | _output(body, native) | _account(body, native)
-    unknown = EXTRA.difference(extra) & asked.keys()
-    parameters = {name: value for name, value in asked.items() if name not in unknown}
-    ignored = [*_ignored(body), *(KNOBS[name] for name in sorted(unknown))]
+    native = MESSAGES_API in accepts
+    params = {ours: body[name] for name, ours in SAME.items() if name in body}
+    params |= _tools(body) | _thinking(body, native) | _output(body, native)
+    params |= _account(body, native)
+    unknown = EXTRA.difference(extra) & params.keys()
+    params = {name: value for name, value in params.items() if name not in unknown}
+    ignored = [*_ignored(body), *(OWN_NAMES[name] for name in sorted(unknown))]
     if "service_tier" in body and not native:
         ignored.append("service_tier")
-    messages = chat_messages(body, native)
     return CheckedRequest(
         model=body["model"],
         stream=bool(body.get("stream")),
         include_usage=True,
-        parameters={"messages": messages, **parameters},
+        parameters={"messages": chat_messages(body, native), **params},
         ignored=list(dict.fromkeys(ignored)),
+        optional=tuple(name for name in OWN_NAMES if name in params),
+        own_names=OWN_NAMES,
     )
-
-
-def without_refused(
-    rules: Mapping[str, Rule], parameters: dict[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """The parameters without those knobs that a model with these rules refuses, and what they are.
-
-    A client of Anthropic's cannot know what another provider's model does not take. What else is
-    refused is kept, for the policy to refuse.
-    """
-    kept, dropped = dict(parameters), list[str]()
-    while True:
-        try:
-            apply(rules, kept)
-        except InvalidRequest as refusal:
-            name = refusal.param
-            if name not in KNOBS or name not in kept:
-                return kept, dropped  # not ours to leave out: the call will be refused
-            del kept[name]
-            dropped.append(KNOBS[name])
-        else:
-            return kept, dropped
-
-
-def own_name(name: str) -> str:
-    """What Anthropic calls this chat parameter."""
-    return KNOBS.get(name, name)
 
 
 def _refuse_addresses(body: Data) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from flask import Response, g
@@ -13,7 +12,7 @@ from api.http.errors import ApiBlueprint
 from api.messages import errors as messages_errors
 from api.messages import schema as messages_schema
 from api.messages.renderer import MessageRenderer
-from api.messages.request import chat_request, own_name, without_refused
+from api.messages.request import chat_request
 from gateway.account.api_keys import KeyRecord
 
 messages = ApiBlueprint("messages", __name__, dialect=messages_errors.render)
@@ -24,16 +23,10 @@ messages = ApiBlueprint("messages", __name__, dialect=messages_errors.render)
 def create(key: KeyRecord) -> Response:
     """Answer a message, whole or as server-sent events."""
     data = handler.read()
-    route = handler.route_to(messages_schema.model_name(data))
+    target = handler.resolve(messages_schema.model_name(data))
     body = messages_schema.checked(data)
-    provider = route.provider
-    native = provider.wire == "anthropic"
-    asked = chat_request(body, provider.extra_parameters, native, provider.keeps)
-    parameters, dropped = without_refused(route.model.parameters, asked.parameters)
-    asked = replace(asked, parameters=parameters, ignored=[*asked.ignored, *dropped])
-    response = handler.respond(key, route, asked, partial(MessageRenderer, request_id=g.request_id))
-    if ignored := response.headers.get("X-Ignored-Parameters"):
-        names = dict.fromkeys(map(own_name, ignored.split(", ")))
-        response.headers["X-Ignored-Parameters"] = ", ".join(names)
+    checked = chat_request(body, target.row.extra_parameters, target.row.accepts)
+    renderer = partial(MessageRenderer, request_id=g.request_id)
+    response = handler.respond(key, target, checked, renderer)
     response.headers["request-id"] = g.request_id
     return response

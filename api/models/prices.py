@@ -25,7 +25,7 @@ def prices(row: ModelRow, model: str) -> dict[str, Decimal]:
 
     Unknown prices are absent.
     """
-    listed = _row(table().get(row.provider, {}), row.name_there(model)) or []
+    listed = _row(table().get(row.provider, {}), row.upstream_name(model)) or []
     by_kind = {name: Decimal(price) for name, price in zip(PRICES, listed, strict=False) if price}
     return {name: price / MILLION for name, price in {**by_kind, **row.prices}.items()}
 

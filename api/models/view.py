@@ -57,12 +57,12 @@ def shown(model_id: str, row: ModelRow, catalogue: Catalogue) -> dict[str, Any]:
         "available": catalogue.available(row),
         "kind": row.kind,
     }
-    if row.context is not None:
-        facts["context_length"] = row.context
-    if row.output is not None:
-        facts["max_output_tokens"] = row.output
-    if row.shutdown is not None:
-        facts["shutdown_date"] = row.shutdown.isoformat()
+    if row.context_length is not None:
+        facts["context_length"] = row.context_length
+    if row.max_output_tokens is not None:
+        facts["max_output_tokens"] = row.max_output_tokens
+    if row.shutdown_date is not None:
+        facts["shutdown_date"] = row.shutdown_date.isoformat()
         facts["successor"] = row.successor
     if pricing := prices.prices(row, model_id):
         facts["pricing"] = {name: prices.shown(price) for name, price in pricing.items()}

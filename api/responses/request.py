@@ -7,9 +7,11 @@ from typing import Any
 
 from api.handler import CheckedRequest
 from api.responses.input import chat_messages, refuse_addresses
+from api.responses.response import OWN_NAMES
 from api.responses.schema import RESPONSES_FIELDS, RESPONSES_REQUEST
 from api.schemas.check import check
 from api.schemas.errors import invalid, invalid_request
+from gateway.catalogue.file import FILE_URL
 from gateway.errors import InvalidRequest
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -38,18 +40,18 @@ Data = Mapping[str, Any]
 
 
 def chat_request(
-    data: Any, extra: Collection[str] = (), keeps: Collection[str] = ()
+    data: Any, extra: Collection[str] = (), accepts: Collection[str] = ()
 ) -> CheckedRequest:
     """The checked request in chat's terms.
 
-    `extra` names the provider's own parameters, `keeps` what it takes of messages beyond OpenAI's.
+    `extra` names the provider's own parameters, `accepts` what else it takes beyond OpenAI's API.
 
     `store` changes nothing: no response is ever stored. Raises InvalidRequest in OpenAI's words,
     with a path into the caller's own request as `param`.
     """
     check(RESPONSES_REQUEST, data, invalid_request)
     _refuse_stored(data)
-    if "file_url" not in keeps:
+    if FILE_URL not in accepts:
         refuse_addresses(data)
     request = {name: value for name, value in data.items() if value is not None}
     stream = bool(request.get("stream"))
@@ -70,7 +72,10 @@ def chat_request(
     }
     if effort := (request.get("reasoning") or {}).get("effort"):
         parameters["reasoning_effort"] = effort
-    return CheckedRequest(request["model"], stream, stream, parameters, _ignored(data, extra))
+    ignored = _ignored(data, extra)
+    return CheckedRequest(
+        request["model"], stream, stream, parameters, ignored, own_names=OWN_NAMES
+    )
 
 
 def keeps_reasoning(data: Data) -> bool:

@@ -98,11 +98,6 @@ def usage(chat_usage: Data | None) -> dict[str, Any] | None:
     }
 
 
-def own_name(name: str) -> str:
-    """The name that a chat parameter has in a Responses request."""
-    return OWN_NAMES.get(name, name)
-
-
 def _reasoning(request: Data) -> dict[str, Any]:
     return {"effort": request.get("effort"), "summary": request.get("summary")}
 

@@ -12,7 +12,6 @@ from api.http.auth import keyed
 from api.http.errors import ApiBlueprint
 from api.responses import errors as responses_errors
 from api.responses import request as responses_request
-from api.responses import response as response_object
 from api.responses.renderer import ResponseRenderer
 from gateway.account.api_keys import KeyRecord
 from gateway.errors import NotFound
@@ -25,16 +24,10 @@ responses = ApiBlueprint("responses", __name__, dialect=responses_errors.render)
 def create(key: KeyRecord) -> Response:
     """Answer a response, whole or as server-sent events."""
     data = handler.read()
-    route = handler.route_to(chat_request.model_name(data))
-    asked = responses_request.chat_request(
-        data, route.provider.extra_parameters, route.provider.keeps
-    )
-    response = handler.respond(key, route, asked, partial(ResponseRenderer, request=data))
-    if ignored := response.headers.get("X-Ignored-Parameters"):
-        names = ignored.split(", ")
-        own = [n if n in asked.ignored else response_object.own_name(n) for n in names]
-        response.headers["X-Ignored-Parameters"] = ", ".join(own)
-    return response
+    target = handler.resolve(chat_request.model_name(data))
+    row = target.row
+    checked = responses_request.chat_request(data, row.extra_parameters, row.accepts)
+    return handler.respond(key, target, checked, partial(ResponseRenderer, request=data))
 
 
 @responses.get("/responses/<response_id>")

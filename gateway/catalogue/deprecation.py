@@ -1,6 +1,6 @@
-"""The life of a model: what callers are told when its provider shuts it down.
+"""What callers learn about models that their providers shut down.
 
-A date only ever makes a warning: whether a model is gone is for its provider to say.
+A date leads to a warning only: whether a model is gone is known from its provider's response.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ def today() -> date:
 
 
 def notice(name: str, row: ModelRow, now: date) -> str | None:
-    """What to say of a model that is shut down within 60 days or has been, or None."""
-    if row.shutdown is None or row.shutdown - now > NOTICE:
+    """The warning for a model that is shut down within 60 days or has been; else None."""
+    if row.shutdown_date is None or row.shutdown_date - now > NOTICE:
         return None
-    verb = "was to be" if row.shutdown <= now else "will be"
+    verb = "was to be" if row.shutdown_date <= now else "will be"
     successor = f" Use {row.successor} instead." if row.successor else ""
-    return f"{name} {verb} shut down by its provider on {row.shutdown.isoformat()}.{successor}"
+    return f"{name} {verb} shut down by its provider on {row.shutdown_date.isoformat()}.{successor}"
 
 
-def substitution(asked: str, answered: str, gone: bool = True) -> str:
-    """What to say where another model has answered: a successor, or else a fallback."""
+def substitution(model: str, substitute: str, gone: bool = True) -> str:
+    """The warning for a response by another model: a successor (`gone`), or a fallback."""
     if not gone:
-        return f"{asked} could not answer: {answered} answered in its place."
-    return f"{asked} has been shut down by its provider: {answered} answered in its place."
+        return f"{model} could not answer: {substitute} answered in its place."
+    return f"{model} has been shut down by its provider: {substitute} answered in its place."
 
 
 def warning(text: str) -> str:
@@ -57,10 +57,10 @@ def headers(shutdown: date) -> dict[str, str]:
 
 
 def gone(error: ModelNotFound, row: ModelRow) -> ModelNotFound:
-    """The provider's refusal of a model, with its successor where one is known."""
+    """The provider's 404 for a model, which names the model's successor if there is one."""
     if not row.successor:
         return error
-    when = f" (shut down on {row.shutdown.isoformat()})" if row.shutdown else ""
+    when = f" (shut down on {row.shutdown_date.isoformat()})" if row.shutdown_date else ""
     return ModelNotFound(
         f"{error.message} Use the model '{row.successor}' instead{when}.",
         param=error.param,

@@ -1,7 +1,8 @@
-"""Reads `models.toml` and the operator's MODELS_FILE: the only place that knows their form."""
+"""Reads `models.toml` and the operator's MODELS_FILE: the only place that knows their format."""
 
 from __future__ import annotations
 
+import logging
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -16,11 +17,15 @@ from typing import Any
 from gateway.catalogue.parameters import Rule, rules
 from gateway.chat import EXTENSIONS
 from gateway.settings import ConfigurationError, Settings, is_http_url
+from gateway.timeouts import NAMES as TIMEOUTS
+from gateway.timeouts import Timeouts
+
+log = logging.getLogger(__name__)
 
 BUILT_IN = Path(__file__).with_name("models.toml")
-PARTS = ("providers", "policies", "models")
-# Annotation of a row's field -> what TOML must give.
-WANTED: dict[str, type] = {
+TABLES = ("providers", "rules", "models")
+# Annotation of a row's field -> its type in TOML.
+FIELD_TYPES: dict[str, type] = {
     "str": str,
     "str | None": str,
     "int | None": int,
@@ -30,20 +35,34 @@ WANTED: dict[str, type] = {
     "Mapping[str, str]": dict,
     "Mapping[str, Rule]": dict,
     "Mapping[str, Decimal]": dict,
-    "Mapping[str, float]": dict,
+    "Timeouts": dict,
 }
-KINDS = ("chat", "embeddings")
+MODEL_KINDS = ("chat", "embeddings")
 PRICES = ("prompt", "completion", "input_cache_read", "input_cache_write")
-FILE_URL = "file_url"  # a provider that keeps it takes files by their address
-KEEPS = EXTENSIONS | {FILE_URL}
-TIMEOUTS = ("connect", "first_byte", "first_token", "between_tokens", "total")
-MOST_RETRIES = 10
+FILE_URL = "file_url"  # files by their address
+MESSAGES_API = "messages_api"  # what Anthropic's Messages API has and OpenAI's chat has not
+ACCEPTS = EXTENSIONS | {FILE_URL, MESSAGES_API}
+MAX_RETRIES = 10
+INHERITED = {"inherited": True}  # metadata of fields that a models file sets elsewhere
+# Table -> old name of a field -> its name. Old names are read for one release.
+RENAMED_FIELDS: dict[str, dict[str, str]] = {
+    "providers": {"keeps": "accepts"},
+    "models": {
+        "context": "context_length",
+        "output": "max_output_tokens",
+        "shutdown": "shutdown_date",
+    },
+}
+RENAMED_TABLES = {"policies": "rules"}
 PROVIDER_NAME = re.compile(r"[\w.-]+", re.ASCII)  # the first half of "provider/model"
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderRow:
-    """One upstream: a dialect, an address and where its key is."""
+    """One provider: its dialect, its address and the variable with its key.
+
+    `accepts` names what its messages and parameters may hold beyond OpenAI's (see ACCEPTS).
+    """
 
     name: str
     wire: str
@@ -52,7 +71,7 @@ class ProviderRow:
     key_variable: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     extra_parameters: tuple[str, ...] = ()
-    keeps: tuple[str, ...] = ()
+    accepts: tuple[str, ...] = ()
     parameters: Mapping[str, Rule] = field(default_factory=dict)
     demo: bool = False  # calls nobody, and is served with DEMO_MODELS only
 
@@ -87,9 +106,11 @@ class ProviderRow:
 
 
 @dataclass(frozen=True, slots=True)
-class PolicyRow:
-    """What all models of a family do with parameters; `models` are shell patterns of
-    "provider/name there"."""
+class RulesRow:
+    """Parameter rules for all models that match a shell pattern in `models`.
+
+    A pattern is matched against "provider/upstream name".
+    """
 
     name: str
     models: tuple[str, ...]
@@ -98,63 +119,69 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """One model. An id ending in `/*` stands for any model of its provider.
+    """One model. An id that ends in `/*` stands for any model of its provider.
 
-    `prices` are in USD for a million tokens; what is not among them is not known. `timeouts` (in
-    seconds) and `retries` stand before those of the settings.
+    `prices` are in USD for a million tokens; a price that is absent is unknown. `timeouts` and
+    `retries` override the settings where they are set. In a row of a `Catalogue`, `parameters`
+    holds all rules for the model, and `extra_parameters` and `accepts` are its provider's.
     """
 
     id: str
     provider: str
     upstream: str = ""
     kind: str = "chat"
-    context: int | None = None
-    output: int | None = None
-    shutdown: date | None = None
+    context_length: int | None = None
+    max_output_tokens: int | None = None
+    shutdown_date: date | None = None
     successor: str | None = None
     fallbacks: tuple[str, ...] = ()
-    timeouts: Mapping[str, float] = field(default_factory=dict)
+    timeouts: Timeouts = Timeouts()
     retries: int | None = None
     thinking: str | None = None
     prices: Mapping[str, Decimal] = field(default_factory=dict)
     parameters: Mapping[str, Rule] = field(default_factory=dict)
+    extra_parameters: tuple[str, ...] = field(default=(), metadata=INHERITED)
+    accepts: tuple[str, ...] = field(default=(), metadata=INHERITED)
 
     @property
     def family(self) -> bool:
         """Whether the row stands for any model of its provider."""
         return self.id.endswith("/*")
 
-    def name_there(self, model: str) -> str:
-        """What its provider calls `model`, which this row serves."""
+    def upstream_name(self, model: str) -> str:
+        """The provider's name for `model`, which this row serves."""
         return self.upstream or model.partition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What both files say together, by name."""
+    """The rows of both files, by name."""
 
     providers: dict[str, ProviderRow]
-    policies: dict[str, PolicyRow]
+    rules: dict[str, RulesRow]
     models: dict[str, ModelRow]
 
 
 def read(models_file: str) -> Rows:
-    """The built-in file and the operator's; raises ConfigurationError naming the row at fault."""
+    """The rows of the built-in file and of the operator's (none where `models_file` is empty).
+
+    Raises ConfigurationError, which names the row at fault.
+    """
     tables = _read(BUILT_IN)
     # The built-in rows name every wire: a test holds them to the table in providers/__init__.py.
     wires = dict.fromkeys(row["wire"] for row in tables["providers"].values())
     if models_file:
         tables = _merge(tables, _read(Path(models_file)))
-    made = Rows(
+    rows = Rows(
         {k: _row(ProviderRow, "name", k, row) for k, row in tables.get("providers", {}).items()},
-        {k: _row(PolicyRow, "name", k, row) for k, row in tables.get("policies", {}).items()},
+        {k: _row(RulesRow, "name", k, row) for k, row in tables.get("rules", {}).items()},
         {k: _row(ModelRow, "id", k, row) for k, row in tables.get("models", {}).items()},
     )
-    for provider in made.providers.values():
+    for provider in rows.providers.values():
         _check_provider(provider, wires)
-    for model in made.models.values():
-        _check_model(model, made)
-    return made
+    for model in rows.models.values():
+        _check_model(model, rows)
+    return rows
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -164,39 +191,72 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"MODELS_FILE {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
-    for name in tables.keys() - {*PARTS, "replace"}:
-        close = get_close_matches(name, PARTS, 1)
-        advice = f"write [{close[0]}.…]" if close else f"known: {', '.join((*PARTS, 'replace'))}"
+    renamed = _rename(tables, RENAMED_TABLES)
+    for old, new in RENAMED_TABLES.items():
+        if old in tables:
+            raise ConfigurationError(f'models file, "{old}": move these rows to "{new}"')
+    for name in tables.keys() - {*TABLES, "replace"}:
+        close = get_close_matches(name, TABLES, 1)
+        advice = f"write [{close[0]}.…]" if close else f"known: {', '.join((*TABLES, 'replace'))}"
         raise _wrong(name, f"unknown table; {advice}")
-    for part in PARTS:
-        if not isinstance(tables.get(part, {}), dict):
-            raise ConfigurationError(f'models file, "{part}": a table is wanted')
+    for table in TABLES:
+        if not isinstance(tables.get(table, {}), dict):
+            raise ConfigurationError(f'models file, "{table}": expected a table')
+        for row in tables.get(table, {}).values():
+            renamed |= _rename(row, RENAMED_FIELDS.get(table, {}))
+    if renamed:
+        names = ", ".join(f"{old} is now {new}" for old, new in renamed.items())
+        log.warning("%s uses old names, which the next release refuses: %s", path, names)
     return tables
+
+
+def _rename(table: Any, names: Mapping[str, str]) -> dict[str, str]:
+    """Put values under their new names; the names that were replaced.
+
+    A table with both names is left alone: its old name is refused later as unknown.
+    """
+    if not isinstance(table, dict):
+        return {}
+    old_names = {old: new for old, new in names.items() if old in table and new not in table}
+    for old, new in old_names.items():
+        table[new] = table.pop(old)
+    return old_names
 
 
 def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     if own.get("replace"):
         return own
-    return {part: {**base.get(part, {}), **own.get(part, {})} for part in PARTS}
+    return {table: {**base.get(table, {}), **own.get(table, {})} for table in TABLES}
 
 
 def _row(kind: type[Any], key: str, name: str, row: Any) -> Any:
-    known = {item.name for item in fields(kind)} - {key}
+    known = {item.name for item in fields(kind) if item.metadata != INHERITED} - {key}
     if not isinstance(row, dict) or not row.keys() <= known:
         wrong = sorted(row.keys() - known) if isinstance(row, dict) else row
         raise _wrong(name, f"unknown {wrong}; known: {sorted(known)}")
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
     for item in fields(kind):
-        if item.name in values and not isinstance(values[item.name], WANTED[str(item.type)]):
+        if item.name in values and not isinstance(values[item.name], FIELD_TYPES[str(item.type)]):
             raise _wrong(name, f"{item.name} must be {item.type}")
     if "parameters" in values:
         values["parameters"] = rules(name, values["parameters"])
     if "prices" in values:
         values["prices"] = {k: _price(name, k, v) for k, v in values["prices"].items()}
+    if "timeouts" in values:
+        values["timeouts"] = _timeouts(name, values["timeouts"])
     try:
         return kind(**{key: name}, **values)
     except TypeError as error:
         raise _wrong(name, str(error)) from None
+
+
+def _timeouts(row: str, table: Mapping[str, Any]) -> Timeouts:
+    for name, seconds in table.items():
+        # TOML has an infinity, and knows true and false apart from numbers.
+        if name not in TIMEOUTS or type(seconds) not in (int, float) or not 0 < seconds < inf:
+            known = ", ".join(TIMEOUTS)
+            raise _wrong(row, f"timeouts: expected {known} in seconds, each above 0")
+    return Timeouts(**table)
 
 
 def _price(row: str, name: str, text: Any) -> Decimal:
@@ -206,37 +266,32 @@ def _price(row: str, name: str, text: Any) -> Decimal:
     except InvalidOperation:
         price = None
     if price is None or not price.is_finite() or price < 0:
-        raise _wrong(row, f'prices: {", ".join(PRICES)} are wanted, such as prompt = "0.15"')
+        raise _wrong(row, f'prices: expected {", ".join(PRICES)}, such as prompt = "0.15"')
     return price
 
 
 def _check_provider(provider: ProviderRow, wires: Collection[str]) -> None:
     if not PROVIDER_NAME.fullmatch(provider.name):
-        raise _wrong(provider.name, "letters, digits, '-', '_' and '.' make a provider's name")
+        raise _wrong(provider.name, "a provider's name may hold letters, digits, '-', '_' and '.'")
     if provider.wire not in wires:
         raise _wrong(provider.name, f"wire must be one of {', '.join(wires)}")
     if not provider.demo and not (provider.base_url or provider.base_url_variable):
         raise _wrong(provider.name, "base_url is missing")
     if provider.base_url and not is_http_url(provider.base_url):
         raise _wrong(provider.name, "base_url must be a URL that starts with http:// or https://")
-    if not KEEPS.issuperset(provider.keeps):
-        raise _wrong(provider.name, f"keeps may name {', '.join(sorted(KEEPS))}")
+    if not ACCEPTS.issuperset(provider.accepts):
+        raise _wrong(provider.name, f"accepts may name {', '.join(sorted(ACCEPTS))}")
 
 
 def _check_model(model: ModelRow, rows: Rows) -> None:
     if model.provider not in rows.providers:
         raise _wrong(model.id, f'there is no provider "{model.provider}"')
-    if model.kind not in KINDS:
-        raise _wrong(model.id, f"kind must be one of {', '.join(KINDS)}")
+    if model.kind not in MODEL_KINDS:
+        raise _wrong(model.id, f"kind must be one of {', '.join(MODEL_KINDS)}")
     if not (model.id + model.upstream).isprintable():
-        raise _wrong(model.id, "there is a control character in the model's name")
-    if model.retries is not None and not 0 <= model.retries <= MOST_RETRIES:
-        raise _wrong(model.id, f"retries must be from 0 to {MOST_RETRIES}")
-    for name, seconds in model.timeouts.items():
-        # TOML has an infinity, and knows true and false apart from numbers.
-        if name not in TIMEOUTS or type(seconds) not in (int, float) or not 0 < seconds < inf:
-            known = ", ".join(TIMEOUTS)
-            raise _wrong(model.id, f"timeouts: {known} are wanted, in seconds, above 0")
+        raise _wrong(model.id, "the model's name contains a control character")
+    if model.retries is not None and not 0 <= model.retries <= MAX_RETRIES:
+        raise _wrong(model.id, f"retries must be from 0 to {MAX_RETRIES}")
     for other in (*model.fallbacks, *([model.successor] if model.successor else [])):
         if other not in rows.models and f"{other.partition('/')[0]}/*" not in rows.models:
             raise _wrong(model.id, f'there is no model "{other}"')

@@ -1,8 +1,8 @@
-"""What to do with a parameter that a model does not take as OpenAI's chat models do."""
+"""Parameter rules: how a model differs from OpenAI's chat models in the parameters it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,8 +39,9 @@ class Rule:
 
 
 PASS = Rule()
+REFUSE = Rule(refuse=True)
 
-# What tunes an answer and asks for none: a substitute may do without.
+# Parameters that tune a response and ask for nothing: a substitute may do without them.
 KNOBS = frozenset(
     "temperature top_p top_k top_a min_p presence_penalty frequency_penalty repetition_penalty"
     " repeat_penalty logit_bias seed random_seed reasoning_effort verbosity thinking output_config"
@@ -60,27 +61,27 @@ CONDITIONS: dict[str, Callable[[Any], bool]] = {
     "when": lambda value: isinstance(value, str),
     "unless": lambda value: isinstance(value, dict),
 }
-WANTED = {**ACTIONS, **CONDITIONS}
+RULE_FIELDS = {**ACTIONS, **CONDITIONS}
 
 
 def rules(row: str, table: Any) -> dict[str, Rule]:
     """The rules of a row's `parameters` table; raises ConfigurationError."""
-    made: dict[str, Rule] = {}
+    parsed: dict[str, Rule] = {}
     for parameter, action in dict(table).items():
         if not _is_rule(action):
-            known = f"one of {sorted(ACTIONS)} is wanted, with `when` or `unless` beside it"
+            known = f"expected one of {sorted(ACTIONS)}, and perhaps `when` or `unless`"
             raise ConfigurationError(f'models file, "{row}", {parameter}: {known}')
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in action.items()
             if name != "pass"
         }
-        made[parameter] = Rule(**values)
-    return made
+        parsed[parameter] = Rule(**values)
+    return parsed
 
 
 def merge(*tables: Mapping[str, Rule]) -> dict[str, Rule]:
-    """The rules of all tables; a later one's stand before an earlier one's."""
+    """The rules of all tables; of two rules for one parameter, the later table's."""
     merged: dict[str, Rule] = {}
     for table in tables:
         merged.update(table)
@@ -88,84 +89,73 @@ def merge(*tables: Mapping[str, Rule]) -> dict[str, Rule]:
 
 
 def apply(
-    rules: Mapping[str, Rule], parameters: dict[str, Any], lenient: bool = False
+    rules: Mapping[str, Rule], params: Mapping[str, Any], optional: Collection[str] = ()
 ) -> tuple[dict[str, Any], list[str]]:
-    """The parameters as the model takes them, and the names of those left out.
+    """The parameters as the model takes them, and the names of those that are left out.
 
-    `lenient` is for a model that answers in another's place, whose caller could not know its
-    rules: a knob (see KNOBS) that `only` would refuse is left out instead.
+    A parameter named in `optional` is left out where the rules would refuse it. Conditions are
+    checked against the parameters as the caller sent them.
 
     Raises InvalidRequest with OpenAI's codes `unsupported_parameter` and `unsupported_value`.
     """
-    parameters = _with_defaults(rules, parameters)
-    if not rules or not (rules.keys() & parameters.keys()):
-        return parameters, []
+    params = _with_defaults(rules, params)
+    if not rules or not (rules.keys() & params.keys()):
+        return params, []
     kept: dict[str, Any] = {}
     dropped: list[str] = []
-    for name, value in parameters.items():
+    for name, value in params.items():
         rule = rules.get(name)
-        if rule is None or not rule.holds(parameters):
+        if rule is None or not rule.holds(params):
             kept[name] = value
         elif rule.drop:
             dropped.append(name)
-        elif rule.refuse:
-            raise _unsupported(name)
         elif rule.rename is not None:
-            kept.setdefault(rule.rename, parameters.get(rule.rename, value))
+            kept.setdefault(rule.rename, params.get(rule.rename, value))
         elif rule.clamp is not None:
             low, high = rule.clamp
             kept[name] = min(max(value, low), high)
+        elif rule.refuse or (rule.only is not None and value != rule.only):
+            if name not in optional:
+                raise _unsupported(name, value, rule)
+            dropped.append(name)
         elif rule.only is None:  # a default that the caller has overridden
             kept[name] = value
-        elif value != rule.only:
-            if not lenient or name not in KNOBS:
-                raise _unsupported_value(name, value, rule.only)
-            dropped.append(name)
     return kept, dropped
 
 
-def check_knobs(unknown: Iterable[str]) -> None:
-    """Raises InvalidRequest where one of these parameters is more than a knob."""
-    for name in unknown:
-        if name not in KNOBS:
-            raise _unsupported(name)
-
-
 def taken(rules: Mapping[str, Rule], name: str) -> bool:
-    """Whether a model with these rules makes anything of this parameter."""
+    """Whether this parameter has an effect on a model with these rules."""
     rule = rules.get(name, PASS)
     return not (rule.drop or rule.refuse or rule.only is not None) or bool(rule.unless)
 
 
-def _with_defaults(rules: Mapping[str, Rule], parameters: dict[str, Any]) -> dict[str, Any]:
+def _with_defaults(rules: Mapping[str, Rule], params: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {
         name: rule.default
         for name, rule in rules.items()
-        if rule.default is not None and name not in parameters and rule.holds(parameters)
+        if rule.default is not None and name not in params and rule.holds(params)
     }
-    return {**parameters, **defaults} if defaults else parameters
+    return {**params, **defaults}
 
 
 def _is_rule(action: Any) -> bool:
     return (
         isinstance(action, dict)
         and len(action.keys() & ACTIONS.keys()) == 1
-        and all(name in WANTED and WANTED[name](value) for name, value in action.items())
+        and all(name in RULE_FIELDS and RULE_FIELDS[name](value) for name, value in action.items())
     )
 
 
-def _unsupported(name: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"Unsupported parameter: '{name}' is not supported with this model.",
-        param=name,
-        code="unsupported_parameter",
-    )
-
-
-def _unsupported_value(name: str, value: object, only: float | None) -> InvalidRequest:
+def _unsupported(name: str, value: object, rule: Rule) -> InvalidRequest:
+    if rule.refuse:
+        return InvalidRequest(
+            f"Unsupported parameter: '{name}' is not supported with this model.",
+            param=name,
+            code="unsupported_parameter",
+        )
     return InvalidRequest(
         f"Unsupported value: '{name}' does not support {value!r:.64} with this model. "
-        f"Only the default ({only:g}) value is supported.",
+        f"Only the default ({rule.only:g}) value is supported.",
         param=name,
         code="unsupported_value",
     )

@@ -1,27 +1,29 @@
 """What a call looks like on its way through Redis: both ends of every protocol, as pure functions.
 
 * `CallSpec` and body: web to worker, under `gw:call:{id}`. One line of JSON, then the body's bytes.
-* `Event`: worker to web, an entry `e` of the inbox stream. A head, then bytes: parts as lines of
+* `Event`: worker to web, an entry `e` of the inbox stream. A head, then bytes: chunks as lines of
   JSON, or the outcome.
-* `Outcome`: the call's end. One line of JSON, then the whole answer's bytes (none for a stream).
-* A line `#provider/model` before the first part of a stream: another than the spec's first target
-  answers. Parts begin with a brace.
+* `Outcome`: the call's end. One line of JSON, then the whole response's bytes (none for a stream).
+* A line `#provider/model` before the first chunk of a stream (see `encode_head`): another than the
+  spec's first target answers. Chunks begin with a brace.
 
-Bodies and answers travel as bytes, so that nobody parses what only the next one needs.
+Bodies and responses travel as bytes, so that no process parses what only the next one needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import orjson
 
+from gateway.catalogue.target import Target
 from gateway.errors import GatewayError
 
 PROTOCOL = 1
 
-PARTS, OUTCOME = b"p", b"o"
+CHUNKS, OUTCOME = b"p", b"o"  # kinds of events
 
 
 class ProtocolError(Exception):
@@ -29,47 +31,53 @@ class ProtocolError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A model that may answer a call, and who serves it."""
-
-    model: str  # what callers call it
-    provider: str
-    upstream_model: str
-    max_output_tokens: int | None = None
-    only_if_gone: bool = False  # a successor: asked where the provider has the model no more
-
-    @property
-    def route(self) -> str:
-        """What an outcome says of who answered."""
-        return f"{self.provider}/{self.upstream_model}"
-
-
-@dataclass(frozen=True, slots=True)
 class CallSpec:
-    """What the worker needs to know of a call besides its body: the caller's parameters.
+    """What a job says about a call besides its body, which holds the caller's parameters.
 
-    `targets` are asked in this order, each after the one before it: see `workers.failover`. The
-    worker applies the parameter rules of the target that it asks.
+    `targets` may answer, in this order: see `workers.failover`. The worker applies the parameter
+    rules of the target that it calls; parameters in `optional` are left out where rules refuse
+    them.
     """
 
     call_id: str
     web: str
     stream: bool
     targets: tuple[Target, ...]
-    kind: str = "chat"  # or "embeddings": what is asked of the provider
+    kind: str = "chat"  # or "embeddings"
+    optional: tuple[str, ...] = ()
 
     def encode(self, body: bytes) -> bytes:
         """The value of `gw:call:{id}`."""
-        # orjson writes dataclasses faster than asdict() copies them.
-        return b'{"v":%d,%b\n%b' % (PROTOCOL, orjson.dumps(self)[1:], body)
+        head: dict[str, Any] = {
+            "v": PROTOCOL,
+            "call_id": self.call_id,
+            "web": self.web,
+            "stream": self.stream,
+            "targets": [
+                {
+                    "model": target.model,
+                    "provider": target.provider,
+                    "upstream_model": target.upstream_model,
+                    # Read by workers of the previous release.
+                    "max_output_tokens": target.row.max_output_tokens,
+                    "only_if_gone": target.only_if_gone,
+                }
+                for target in self.targets
+            ],
+            "kind": self.kind,
+        }
+        if self.optional:
+            head["optional"] = self.optional
+        return b"%b\n%b" % (orjson.dumps(head), body)
 
     @staticmethod
     def decode(value: bytes) -> tuple[CallSpec, bytes]:
-        """The spec and the body; raises ProtocolError."""
+        """The spec, whose targets have no rows, and the body; raises ProtocolError."""
         head, body = _split(value)
         try:
-            targets = tuple(_made(Target, each) for each in head.pop("targets"))
-            spec: CallSpec = _made(CallSpec, {**head, "targets": targets})
+            head["targets"] = targets = tuple(map(_target, head["targets"]))
+            head["optional"] = tuple(head.get("optional", ()))
+            spec: CallSpec = _build(CallSpec, head)
         except (TypeError, KeyError) as error:
             raise ProtocolError(f"not a spec: {error}") from None
         if not targets:
@@ -79,17 +87,23 @@ class CallSpec:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended. `last` is the number of the last event before it."""
+    """How a call ended.
+
+    `last` is the number of the last event before it. `route` is that of the target that answered,
+    or of the one that was called last, and `dropped` names the parameters that this target was not
+    sent.
+    """
 
     last: int = 0
     error: GatewayError | None = None
     answer: bytes = b""
-    route: str = ""  # provider/model that answered, or was asked last
+    route: str = ""
     attempts: int = 0
     usage: dict[str, Any] | None = None
     timings: dict[str, int] = field(default_factory=dict)  # milliseconds
-    # Attempts that came to nothing, as "route" and "code"; their usage is nobody's to pay.
+    # Failed attempts, each with "route" and "code". Their usage is not charged.
     failures: list[dict[str, str]] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
 
     def encode(self) -> bytes:
         """The value of `gw:outcome:{id}` and the rest of the last event."""
@@ -104,17 +118,19 @@ class Outcome:
         }
         if self.failures:
             head["failures"] = self.failures
+        if self.dropped:
+            head["dropped"] = self.dropped
         return b"%b\n%b" % (orjson.dumps(head), self.answer)
 
     @staticmethod
     def decode(value: bytes) -> Outcome:
-        """Raises ProtocolError."""
+        """The outcome; raises ProtocolError."""
         head, answer = _split(value)
         error = head.pop("error", None)
         try:
             head["error"] = GatewayError.from_dict(error) if error else None
             head["answer"] = answer
-            outcome: Outcome = _made(Outcome, head)
+            outcome: Outcome = _build(Outcome, head)
             return outcome
         except (TypeError, ValueError) as problem:
             raise ProtocolError(f"not an outcome: {problem}") from None
@@ -122,7 +138,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened to a call under a claim: the `number`th, from 1."""
+    """One event of a call under a claim; events of a claim are numbered from 1."""
 
     call_id: str
     claim: str
@@ -148,33 +164,48 @@ class Event:
             raise ProtocolError("not an event") from None
 
 
-def name_answerer(route: str, lines: bytes) -> bytes:
-    """The first lines of a stream that another than the spec's first target answers."""
-    return b"#%b\n%b" % (route.encode(), lines)
+def encode_head(route: str, dropped: Sequence[str], chunks: bytes) -> bytes:
+    """The first payload of a stream that another than the spec's first target answers.
+
+    `dropped` names the parameters that this target was not sent.
+    """
+    # The previous release takes the whole line for the route, so it is no longer than necessary.
+    names = f"\t{','.join(dropped)}" if dropped else ""
+    return b"#%b\n%b" % ((route + names).encode(), chunks)
 
 
-def answerer(payload: bytes) -> tuple[str, bytes]:
-    """Who answers, by a stream's first payload ("": the spec's first target), and its parts."""
+def decode_head(payload: bytes) -> tuple[str, list[str], bytes]:
+    """Route, dropped parameters and chunks of a stream's first payload.
+
+    The route is empty where the spec's first target answers.
+    """
     if not payload.startswith(b"#"):
-        return "", payload
-    route, _, lines = payload[1:].partition(b"\n")
-    return route.decode("utf-8", "replace"), lines
+        return "", [], payload
+    line, _, chunks = payload[1:].partition(b"\n")
+    # The name of a model may hold anything but control characters.
+    route, _, names = line.decode("utf-8", "replace").partition("\t")
+    return route, names.split(",") if names else [], chunks
 
 
-def _made(kind: type[Any], told: dict[str, Any]) -> Any:
-    """An instance of a dataclass; what it has no field for is dropped.
+def _target(fields: Any) -> Target:
+    """A target without its row; raises TypeError or KeyError for what is none."""
+    model, provider, upstream = fields["model"], fields["provider"], fields["upstream_model"]
+    if not (isinstance(model, str) and isinstance(provider, str) and isinstance(upstream, str)):
+        raise TypeError("a target's names must be strings")
+    return Target(model, provider, upstream, fields.get("only_if_gone") is True)
+
+
+def _build(kind: type[Any], values: dict[str, Any]) -> Any:
+    """An instance of a dataclass from its fields; unknown ones are ignored.
 
     In a deploy, processes of two releases speak with each other: a new field must have a default,
-    and an old process must bear what it does not know. Only a change that breaks this counts up
-    PROTOCOL.
+    and the old process ignores it. Only a change that breaks this counts up PROTOCOL.
     """
     try:
-        return kind(**told)
+        return kind(**values)
     except TypeError:
-        if not isinstance(told, dict):
-            raise
         known = {each.name for each in fields(kind)}
-        return kind(**{name: value for name, value in told.items() if name in known})
+        return kind(**{name: value for name, value in values.items() if name in known})
 
 
 def _split(value: bytes) -> tuple[dict[str, Any], bytes]:

@@ -68,11 +68,6 @@ class Progress(threading.local):
 progress = Progress()
 
 
-def may_have_left() -> bool:
-    """Return whether any byte of this greenlet's last request may have reached the provider."""
-    return progress.connected
-
-
 class RawResponse(http.client.HTTPResponse):
     """A response that notes its first byte, skips interim ones and reads many chunks at once."""
 

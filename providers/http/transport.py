@@ -15,6 +15,7 @@ from requests import exceptions as failures
 
 from gateway.errors import (
     GatewayError,
+    StopCall,
     UpstreamBadResponse,
     UpstreamError,
     UpstreamTimeout,
@@ -109,6 +110,9 @@ class Transport:
             )
         except LIBRARY_ERRORS as error:
             raise _unsent(error) or _translate(error) from error
+        except StopCall as stop:
+            stop.request_sent = progress.connected
+            raise
         except ValueError:
             # A header that cannot be sent. The exception holds its value, which may be a key.
             raise UpstreamError() from None

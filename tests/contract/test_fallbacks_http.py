@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from gateway import errors
-from gateway.queue.protocol import Outcome, name_answerer
+from gateway.queue.protocol import Outcome, encode_head
 from tests.support.fakes import ANSWER, STREAM, FakeBroker
 
 BASE = "/inference/v1"
@@ -29,6 +29,10 @@ provider = "anthropic"
 [models."t/third"]
 provider = "openai"
 upstream = "third"
+[models."t/strict"]
+provider = "openai"
+upstream = "strict"
+parameters = { stop = { refuse = true }, seed = { drop = true } }
 [models."t/alias"]
 provider = "openai"
 upstream = "first"
@@ -142,10 +146,30 @@ def test_the_answer_says_who_gave_it(ask):
 
 
 def test_a_stream_says_who_gives_it(ask):
-    script = (name_answerer("openai/third", STREAM[0]), *STREAM[1:-1], Outcome(last=3))
+    script = (encode_head("openai/third", [], STREAM[0]), *STREAM[1:-1], Outcome(last=3))
     response, _ = ask(*script, models=["t/third"], stream=True)
     assert response.headers["Warning"] == f'299 - "{THIRD}"'
     assert '"model":"third"' in response.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_worker_left_out_is_named_and_nothing_is_checked_after_the_answer(ask, stream):
+    """By this process' rules the fallback would refuse the call; the worker's may be others."""
+    route, dropped = "openai/strict", ["top_p", "reasoning_effort"]
+    head = encode_head(route, dropped, STREAM[0])
+    answer = dataclasses.replace(ANSWER, route=route, dropped=dropped)
+    script = (head, *STREAM[1:-1], Outcome(last=3)) if stream else (answer,)
+    response, fake = ask(*script, models=["t/strict"], stream=stream, stop="x", seed=1, magic=2)
+    assert response.status_code == 200
+    assert response.headers["X-Ignored-Parameters"] == "magic, top_p, reasoning_effort"
+    assert '"model":"strict"' in response.get_data(as_text=True)
+    assert fake.left == [fake.calls[0].spec.call_id]
+
+
+def test_an_answer_by_a_worker_of_the_previous_release_names_nothing_left_out(ask):
+    response, _ = ask(dataclasses.replace(ANSWER, route="openai/strict"), models=["t/strict"])
+    assert response.status_code == 200
+    assert "X-Ignored-Parameters" not in response.headers
 
 
 def test_failed_attempts_are_not_shown_to_the_caller(ask):

@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from gateway import SERVICE, VERSION, errors
+from gateway.catalogue.target import Target
 from gateway.queue import keys
-from gateway.queue.protocol import Target
 from tests.support.fakes import ANSWER, CHOICE, SILENCE, STREAM, USAGE, FakeBroker, part
 
 BASE = "/inference/v1"
@@ -191,7 +191,7 @@ def test_a_bare_model_name_is_the_same_call(ask, broker):
     response = ask(model="gpt-4o-mini")
     assert (response.status_code, response.get_json()["model"]) == (200, "gpt-4o-mini")
     (call,) = broker.calls
-    assert call.spec.targets == (Target("openai/gpt-4o-mini", "openai", "gpt-4o-mini", 16_384),)
+    assert call.spec.targets == (Target("openai/gpt-4o-mini", "openai", "gpt-4o-mini"),)
 
 
 def test_a_whole_answer_has_openai_s_shape(ask, broker):
@@ -212,7 +212,7 @@ def test_the_exchange_gets_plan_body_and_key(ask, broker, key):
     ask(max_tokens=5, user="zoë")
     (call,) = broker.calls
     assert call.spec.web == broker.web
-    assert call.spec.targets == (Target("openai/gpt-4o-mini", "openai", "gpt-4o-mini", 16_384),)
+    assert call.spec.targets == (Target("openai/gpt-4o-mini", "openai", "gpt-4o-mini"),)
     assert not call.spec.stream
     assert call.body == {"messages": BODY["messages"], "max_tokens": 5, "user": "zoë"}
     assert call.key.public_id == key[13:25]

@@ -125,7 +125,9 @@ def test_what_the_provider_does_not_take_is_left_out_and_named(ask, broker):
         service_tier="auto",
     )
     assert response.status_code == 200
-    assert broker.calls[0].body.keys() == {"messages", "max_tokens"}
+    (call,) = broker.calls
+    assert call.body.keys() == {"messages", "max_tokens", "temperature"}
+    assert call.spec.optional == ("temperature",)  # the worker leaves it out
     named = response.headers["X-Ignored-Parameters"].split(", ")
     assert sorted(named) == [
         "context_management",

@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from gateway import errors
-from gateway.queue.protocol import Outcome, Target, name_answerer
+from gateway.catalogue.target import Target
+from gateway.queue.protocol import Outcome, encode_head
 from tests.support.fakes import ANSWER, SILENCE, STREAM, FakeBroker
 
 BASE = "/inference/v1"
@@ -19,7 +20,7 @@ OLD, NEW = "openai/gpt-4o-mini", "openai/gpt-6-luna"
 LONG_BEFORE, NEAR, AFTER = date(2026, 1, 1), date(2026, 12, 1), date(2027, 2, 1)
 SUBSTITUTED = f'299 - "{OLD} has been shut down by its provider: {NEW} answered in its place."'
 ROUTE = "openai/gpt-6-luna"
-BY_SUCCESSOR = (name_answerer(ROUTE, STREAM[0]), *STREAM[1:-1], Outcome(last=3, route=ROUTE))
+BY_SUCCESSOR = (encode_head(ROUTE, [], STREAM[0]), *STREAM[1:-1], Outcome(last=3, route=ROUTE))
 
 
 @pytest.fixture
@@ -101,14 +102,14 @@ def test_pages_may_read_the_warning_and_its_dates(make_client, settings):
 
 def test_without_the_setting_a_call_is_for_one_model_alone(ask):
     _, fake = ask()
-    assert fake.calls[0].spec.targets == (Target(OLD, "openai", "gpt-4o-mini", 16_384),)
+    assert fake.calls[0].spec.targets == (Target(OLD, "openai", "gpt-4o-mini"),)
 
 
 def test_with_the_setting_a_call_may_go_to_the_successor(ask):
     _, fake = ask(configured={"retired_models": "successor"})
     assert fake.calls[0].spec.targets == (
-        Target(OLD, "openai", "gpt-4o-mini", 16_384),
-        Target(NEW, "openai", "gpt-6-luna", 128_000, only_if_gone=True),
+        Target(OLD, "openai", "gpt-4o-mini"),
+        Target(NEW, "openai", "gpt-6-luna", only_if_gone=True),
     )
 
 
@@ -159,7 +160,7 @@ def test_the_model_that_was_asked_answers_under_its_own_name(ask, stream):
 
 
 def test_what_the_successor_did_not_get_is_named(ask):
-    outcome = dataclasses.replace(ANSWER, route=ROUTE)
+    outcome = dataclasses.replace(ANSWER, route=ROUTE, dropped=["temperature", "logprobs"])
     own, _ = ask(temperature=0.2, logprobs=True, magic=1)
     assert own.headers["X-Ignored-Parameters"] == "magic"
     answer, fake = ask(outcome, configured=SUCCESSOR, temperature=0.2, logprobs=True, magic=1)

@@ -16,7 +16,7 @@ MODELS = """
 [models."openai/old"]
 provider = "openai"
 upstream = "old-status-404"
-shutdown = 2020-01-01
+shutdown_date = 2020-01-01
 successor = "openai/gpt-6-luna"
 [models."anthropic/old"]
 provider = "anthropic"

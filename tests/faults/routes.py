@@ -55,7 +55,7 @@ ROW = """
 [models."{name}"]
 provider = "{provider}"
 upstream = "{upstream}"
-context = {context}
+context_length = {context}
 fallbacks = {fallbacks}
 retries = {retries}
 timeouts = {{ first_token = 2.0, first_byte = 2.0, between_tokens = 2.0 }}

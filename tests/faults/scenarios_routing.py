@@ -16,7 +16,7 @@ from tests.support.upstream_answers import behaviour
 ENV = {
     "FALLBACK_FIRST_TOKEN_SECONDS": "2",
     "UPSTREAM_FIRST_BYTE_SECONDS": "5",
-    "UPSTREAM_SILENCE_SECONDS": "5",
+    "UPSTREAM_BETWEEN_TOKENS_SECONDS": "5",
     "BREAKER_FAILURES": "1000000",
 }
 TWO_MODELS = Allowed(models=2)

@@ -10,7 +10,7 @@ from tests.faults.reconciler import Allowed
 from tests.faults.rows import row
 
 # How long the provider may be silent on these stacks.
-SILENCE = {"UPSTREAM_FIRST_BYTE_SECONDS": "5", "UPSTREAM_SILENCE_SECONDS": "5"}
+SILENCE = {"UPSTREAM_FIRST_BYTE_SECONDS": "5", "UPSTREAM_BETWEEN_TOKENS_SECONDS": "5"}
 # No breaker opens: each call meets the failure itself, and has its retries.
 ENV = {**SILENCE, "BREAKER_FAILURES": "1000000"}
 TRIED_AGAIN = Allowed(attempts=3, retry=True)

@@ -12,7 +12,7 @@ from api.reply import WATCH_SECONDS
 from gateway.account.api_keys import KeyRecord
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import CallCancelled, GatewayError
-from gateway.queue.protocol import PARTS, CallSpec, Event, Outcome
+from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome
 
 SILENCE = "silence"  # a step of a script: a wait ends with nothing new
 
@@ -79,7 +79,7 @@ class ScriptedCall(PendingCall):
         elif isinstance(step, GatewayError):
             self.fail(step)
         else:
-            self.offer(Event(self.call_id, "claim", self.received + 1, PARTS, step))
+            self.offer(Event(self.call_id, "claim", self.received + 1, CHUNKS, step))
         return True
 
     def wait_nudged(self, seconds: float) -> bool:

@@ -39,6 +39,7 @@ wire = "openai"
 base_url = "{url}/v1"
 [providers.fake-anthropic]
 wire = "anthropic"
+accepts = ["messages_api"]
 base_url = "{url}"
 [providers.closed]
 wire = "openai"

@@ -107,7 +107,7 @@ class WholeExchange(FakeBroker):
                 base_url=row.address(settings),
                 api_key="sk-test",
                 headers=row.headers,
-                keeps=row.keeps,
+                keeps=row.accepts,
                 transport=CannedTransport(),
             )
             for row in catalogue.providers.values()

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from gateway.settings import PEPPER_LENGTH, ConfigurationError, Settings
+from gateway.timeouts import Timeouts
 
 PEPPER = {"KEY_PEPPER": "a-pepper-of-forty-characters-or-a-few-more"}
 
@@ -46,7 +47,7 @@ def test_a_short_or_missing_pepper_is_refused_with_a_way_to_make_one(pepper):
     ("variable", "text", "name", "value"),
     [
         ("REDIS_URL", "redis://r:1/2", "redis_url", "redis://r:1/2"),
-        ("TOTAL_DEADLINE_SECONDS", "30", "total_deadline", 30.0),
+        ("TOTAL_DEADLINE_SECONDS", "30", "total_timeout", 30.0),
         ("SYNC_HEARTBEAT_SECONDS", "0", "sync_heartbeat", 0.0),
         ("QUEUE_LIMIT", "5", "queue_limit", 5),
         ("DEMO_MODELS", "1", "demo_models", True),
@@ -91,7 +92,7 @@ def test_a_bad_number_names_its_variable_and_itself(variable, text):
         ("UPSTREAM_FIRST_BYTE_SECONDS", "0"),
         ("UPSTREAM_FIRST_TOKEN_SECONDS", "0.0"),
         ("FALLBACK_FIRST_TOKEN_SECONDS", "0"),
-        ("UPSTREAM_SILENCE_SECONDS", "0"),
+        ("UPSTREAM_BETWEEN_TOKENS_SECONDS", "0"),
     ],
 )
 def test_any_other_bad_value_names_its_variable(variable, text):
@@ -195,3 +196,16 @@ def test_every_setting_says_what_it_is_for():
     for item in dataclasses.fields(Settings):
         assert item.name == "variables" or item.metadata["doc"]
     assert len(set(variables())) == len(variables())
+
+
+def test_a_renamed_variable_is_read_with_a_warning(caplog):
+    settings = read(UPSTREAM_SILENCE_SECONDS="7")
+    assert settings.between_tokens_timeout == 7
+    assert "UPSTREAM_SILENCE_SECONDS is now called UPSTREAM_BETWEEN_TOKENS_SECONDS" in caplog.text
+    both = read(UPSTREAM_SILENCE_SECONDS="7", UPSTREAM_BETWEEN_TOKENS_SECONDS="8")
+    assert both.between_tokens_timeout == 8
+
+
+def test_the_timeouts_of_a_call_are_settings():
+    settings = read(UPSTREAM_CONNECT_SECONDS="3", TOTAL_DEADLINE_SECONDS="9")
+    assert settings.timeouts == Timeouts(3, 300, 300, 300, 9)

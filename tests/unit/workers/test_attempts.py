@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Any
 
@@ -24,6 +24,7 @@ from gateway.errors import (
     UpstreamTruncated,
     UpstreamUnreachable,
 )
+from gateway.timeouts import Timeouts
 from tests.support.fakes import Clock
 from workers import attempts as attempts_module
 from workers.attempts import BACKOFF_SECONDS, Attempts, Limits, lines
@@ -49,6 +50,9 @@ class Scripted:
         if isinstance(step, BaseException):
             raise step
         return step
+
+    def embed(self, model: str, parameters: Mapping[str, Any]) -> Chunk:
+        return {**self.complete(ChatCall(model, parameters)), "asked": [model, parameters]}
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
         self.calls += 1
@@ -85,7 +89,7 @@ both_ways = pytest.mark.parametrize("way", ["complete", "stream"])
 def test_an_answer_is_asked_for_once(way: str, slept: list[float]) -> None:
     provider, made = Scripted(ANSWER), attempts(slept)
     assert ask(way, made, provider) == [ANSWER]
-    assert (provider.calls, made.made, slept) == (1, 1, [])
+    assert (provider.calls, made.count, slept) == (1, 1, [])
 
 
 @both_ways
@@ -95,7 +99,7 @@ def test_what_cannot_have_been_acted_on_is_tried_again(
 ) -> None:
     provider, made = Scripted(kind(), kind(), ANSWER), attempts(slept)
     assert ask(way, made, provider) == [ANSWER]
-    assert (provider.calls, made.made, len(slept)) == (3, 3, 2)
+    assert (provider.calls, made.count, len(slept)) == (3, 3, 2)
 
 
 @both_ways
@@ -108,7 +112,7 @@ def test_nothing_else_is_tried_again(
     with pytest.raises(kind) as raised:
         ask(way, made, provider)
     assert raised.value is error
-    assert (provider.calls, made.made, slept) == (1, 1, [])
+    assert (provider.calls, made.count, slept) == (1, 1, [])
 
 
 @both_ways
@@ -121,7 +125,7 @@ def test_there_are_no_more_attempts_than_allowed_and_the_last_error_is_raised(
     with pytest.raises(UpstreamFailed) as raised:
         ask(way, made, provider)
     assert raised.value is failures[allowed - 1]
-    assert (provider.calls, made.made, len(slept)) == (allowed, allowed, allowed - 1)
+    assert (provider.calls, made.count, len(slept)) == (allowed, allowed, allowed - 1)
 
 
 @both_ways
@@ -129,7 +133,7 @@ def test_a_retry_may_end_in_an_error_that_is_not_tried_again(way: str, slept: li
     provider, made = Scripted(UpstreamFailed(), UpstreamRejected(), ANSWER), attempts(slept)
     with pytest.raises(UpstreamRejected):
         ask(way, made, provider)
-    assert made.made == 2
+    assert made.count == 2
 
 
 @pytest.mark.parametrize("kind", [*TRIED_AGAIN, UpstreamTruncated])
@@ -142,7 +146,7 @@ def test_nothing_is_tried_again_once_a_part_was_passed_on(
         for parts in made.stream(provider, CALL):
             seen += parts
     assert seen == [ANSWER]
-    assert (provider.calls, made.made, slept) == (1, 1, [])
+    assert (provider.calls, made.count, slept) == (1, 1, [])
 
 
 def test_a_stream_that_is_read_no_further_is_closed(slept: list[float]) -> None:
@@ -178,7 +182,7 @@ def test_no_attempt_is_waited_for_past_the_deadline(
     provider = Scripted(UpstreamThrottled(retry_after=10), ANSWER)
     with pytest.raises(UpstreamThrottled):
         ask(way, made, provider)
-    assert (made.made, slept) == (1, [])
+    assert (made.count, slept) == (1, [])
 
 
 @both_ways
@@ -203,7 +207,7 @@ def test_waits_add_up_against_the_deadline(way: str, monkeypatch: pytest.MonkeyP
     made = Attempts(10, end, sleep=sleep)
     with pytest.raises(UpstreamThrottled):
         ask(way, made, Scripted(*(UpstreamThrottled(retry_after=10) for _ in range(10))))
-    assert made.made == 3
+    assert made.count == 3
     assert clock.now < end
 
 
@@ -228,6 +232,13 @@ def test_waits_differ_so_that_workers_do_not_come_back_together() -> None:
 def test_parts_travel_as_lines_without_a_line_break_of_their_own() -> None:
     parts: list[Chunk] = [{"a": "one\ntwo"}, {"b": 1}]
     assert lines(parts) == b'{"a":"one\\ntwo"}\n{"b":1}'
+
+
+def test_embeddings_are_tried_again_as_a_chat_is(slept: list[float]) -> None:
+    provider, made = Scripted(UpstreamFailed(), {"data": []}), attempts(slept)
+    embeddings = made.embed(provider, ChatCall("model-2", {"input": "hi"}))
+    assert embeddings == {"data": [], "asked": ["model-2", {"input": "hi"}]}
+    assert (made.count, len(slept)) == (2, 1)
 
 
 # Before the first token
@@ -356,7 +367,7 @@ def test_every_failed_attempt_is_told_of(way: str, slept: list[float]) -> None:
     errors_seen: list[GatewayError] = []
     failures = [UpstreamFailed(), UpstreamThrottled()]
     made = attempts(slept)
-    made.failed = lambda attempts, error: errors_seen.append(error)
+    made.on_failure = lambda attempts, error: errors_seen.append(error)
     ask(way, made, Scripted(*failures, ANSWER))
     assert errors_seen == failures
 
@@ -364,7 +375,7 @@ def test_every_failed_attempt_is_told_of(way: str, slept: list[float]) -> None:
 def test_a_failure_after_the_first_token_is_told_of_too(slept: list[float]) -> None:
     errors_seen: list[GatewayError] = []
     made = attempts(slept)
-    made.failed = lambda attempts, error: errors_seen.append(error)
+    made.on_failure = lambda attempts, error: errors_seen.append(error)
     with pytest.raises(UpstreamTruncated):
         ask("stream", made, Scripted([ANSWER, UpstreamTruncated()]))
     assert len(errors_seen) == 1
@@ -379,9 +390,9 @@ def test_an_attempt_that_others_wait_for_is_given_up_in_time(way: str, slept: li
         ask(way, made, provider)  # type: ignore[arg-type]
     assert raised.value.should_retry is False
     assert (provider.calls, slept) == (1, [])
-    assert not made.telling()  # it might have answered
+    assert not made.failure_counts()  # it might have answered
     made.counts_after = 0
-    assert made.telling()
+    assert made.failure_counts()
 
 
 def test_an_attempt_that_failed_by_itself_tells_of_its_route_however_soon(
@@ -391,7 +402,7 @@ def test_an_attempt_that_failed_by_itself_tells_of_its_route_however_soon(
     made.counts_after = 600
     with pytest.raises(UpstreamTimeout):
         ask("complete", made, Scripted(UpstreamTimeout()))
-    assert made.telling()
+    assert made.failure_counts()
 
 
 def row(**fields: Any) -> ModelRow:
@@ -413,7 +424,7 @@ def test_a_route_with_a_fallback_gets_its_patience_and_at_most_half_of_the_time(
     assert hurried(True, 8, **ours) == (4, 4, 9)
     assert hurried(False, 600, **ours) == (10, 300, 30)
     assert hurried(False, 8, **ours) == (4, 4, 30)
-    assert hurried(True, 600, **ours, timeouts={"first_token": 3}) == (3, 3, 2.7)
+    assert hurried(True, 600, **ours, timeouts=Timeouts(first_token=3)) == (3, 3, 2.7)
 
 
 @pytest.mark.parametrize("stream", [True, False])

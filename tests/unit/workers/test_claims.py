@@ -14,9 +14,10 @@ from redis import Redis
 from redis.exceptions import ConnectionError, NoScriptError, TimeoutError
 
 from gateway.account.api_keys import KeyRecord, KeyStore
+from gateway.catalogue.target import Target
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.protocol import CallSpec, Target
+from gateway.queue.protocol import CallSpec
 from gateway.settings import Settings
 from workers import claims
 from workers.claims import Claims

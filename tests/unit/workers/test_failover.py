@@ -6,6 +6,7 @@ import pytest
 
 from gateway import errors
 from gateway.catalogue.file import ModelRow
+from gateway.catalogue.target import Target
 from gateway.errors import (
     GatewayError,
     InvalidRequest,
@@ -19,22 +20,19 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from gateway.queue.protocol import Target
 from workers.failover import Failover
 
 CONTEXTS = {"a": 8_000, "heir": 8_000, "b": None, "c": 4_000, "d": 32_000, "e": 128_000}
 TOO_LONG = "context_length_exceeded"
 
 
-def find(model: str) -> ModelRow:
-    return ModelRow(model, "acme", context=CONTEXTS[model])
+def target(name: str, only_if_gone: bool) -> Target:
+    row = ModelRow(name, "acme", context_length=CONTEXTS[name])
+    return Target(name, "acme", name, only_if_gone, row)
 
 
 def failover(names: str = "a b c", gone: str = "") -> Failover:
-    targets = (
-        Target(name, "acme", name, only_if_gone=name in gone.split()) for name in names.split()
-    )
-    return Failover(tuple(targets), find)
+    return Failover(tuple(target(name, name in gone.split()) for name in names.split()))
 
 
 def too_long() -> UpstreamRejected:

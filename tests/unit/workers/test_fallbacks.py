@@ -14,6 +14,7 @@ import pytest
 
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import ModelRow, ProviderRow, Rows
+from gateway.catalogue.target import Target
 from gateway.chat import ChatCall, Chunk
 from gateway.errors import (
     GatewayError,
@@ -25,8 +26,9 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from gateway.queue.protocol import CallSpec, Outcome, Target, answerer
+from gateway.queue.protocol import CallSpec, Outcome, decode_head
 from gateway.settings import Settings
+from gateway.timeouts import Timeouts
 from tests.support.fakes import USAGE, Clock
 from workers import attempts
 from workers.attempts import Limits
@@ -89,16 +91,19 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 class House:
     """A runner for the models a/model, b/model and c/model, each of a provider of its own."""
 
-    def __init__(self, *providers: Provider, limits: Limits | None = None, **row: Any) -> None:
+    def __init__(
+        self, *providers: Provider, limits: Limits | None = None, without: str = "", **row: Any
+    ) -> None:
         self.providers = dict(zip("abc", providers, strict=False))
         self.clock = Clock()
         self.breakers = Breakers(3, 10.0, self.clock)
         rows = {name: ProviderRow(name, "openai", URL) for name in "abc"}
-        models = {f"{n}/model": ModelRow(f"{n}/model", n, context=8) for n in "abc"}
-        models["a/model"] = ModelRow("a/model", "a", context=4, **row)
+        models = {f"{n}/model": ModelRow(f"{n}/model", n, context_length=8) for n in "abc"}
+        models["a/model"] = ModelRow("a/model", "a", context_length=4, **row)
         known: dict[str, Any] = dict(self.providers)
         if "timeouts" in row:
             known["a/model"] = known.pop("a")
+        known.pop(without, None)
         catalogue = Catalogue(Rows(rows, {}, models), Settings())
         self.runner = CallRunner(known, limits or Limits(), catalogue, self.breakers)
 
@@ -131,7 +136,7 @@ def test_the_fallback_answers_and_the_record_tells_of_the_failures(
     assert outcome.failures == [{"route": "a/model", "code": kind.code}] * tries
     assert outcome.attempts == tries + 1
     if stream:
-        assert answerer(sent[0]) == ("b/model", orjson.dumps(WORD))
+        assert decode_head(sent[0]) == ("b/model", [], orjson.dumps(WORD))
     assert Outcome.decode(outcome.encode()) == outcome
 
 
@@ -166,27 +171,27 @@ def test_a_stream_that_does_not_begin_is_left_for_the_fallback() -> None:
 
 
 def test_without_a_fallback_patience_is_not_short() -> None:
-    limits = Limits(patience=0.001, first_token=0.05)
-    house = House(Provider([HANG]), limits=limits)
-    attempts = house.runner._attempts
-    seen: list[float | None] = []
+    late = gevent.event.Event()
 
-    def spy(*args: Any) -> Any:
-        made = attempts(*args)
-        seen.append(made.first_token)
-        return made
+    class Late(Provider):
+        def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
+            late.wait()
+            yield from ([WORD], [LAST])
 
-    house.runner._attempts = spy  # type: ignore[method-assign]
-    outcome, _ = house.ask(stream=True, names="a")
-    assert isinstance(outcome.error, UpstreamTimeout)
-    assert seen == [0.05]
+    house = House(Late(), limits=Limits(patience=0.001))
+    running = gevent.spawn(house.ask, stream=True, names="a")
+    gevent.sleep(0.02)  # far longer than the patience
+    late.set()
+    with gevent.Timeout(10):
+        outcome, _ = running.get()
+    assert (outcome.error, outcome.failures) == (None, [])
 
 
 def test_a_model_s_own_limits_stand_before_the_service_s() -> None:
     house = House(
         Provider([HANG]),
         Provider([WORD]),
-        timeouts={"first_token": 0.01},
+        timeouts=Timeouts(first_token=0.01),
         limits=Limits(patience=600),
     )
     assert house.ask(stream=True)[0].route == "b/model"
@@ -218,8 +223,7 @@ def test_a_refusal_is_the_answer(stream: bool) -> None:
 
 
 def test_a_provider_that_this_worker_does_not_have_is_passed_over() -> None:
-    house = House(Provider(), Provider(WHOLE))
-    del house.runner._providers["a"]  # type: ignore[attr-defined]
+    house = House(Provider(), Provider(WHOLE), without="a")
     outcome, _ = house.ask()
     assert (outcome.route, outcome.attempts) == ("b/model", 1)
     assert outcome.failures == [{"route": "a/model", "code": "provider_not_configured"}]

@@ -12,7 +12,7 @@ from redis import Redis
 
 from gateway.queue import clients, keys
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.protocol import OUTCOME, PARTS, Event, Outcome
+from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome
 from gateway.settings import Settings
 from local.redis_server import RedisServer
 from workers.outbox import Outbox, Sender
@@ -42,7 +42,11 @@ def test_events_of_a_call_are_numbered_and_end_with_its_outcome(
     sender.finish("worker", Outcome(last=sender.number), 5)
     assert outbox.settled(5)
     seen = events(redis)
-    assert [(event.number, event.kind) for event in seen] == [(1, PARTS), (2, PARTS), (3, OUTCOME)]
+    assert [(event.number, event.kind) for event in seen] == [
+        (1, CHUNKS),
+        (2, CHUNKS),
+        (3, OUTCOME),
+    ]
     assert Outcome.decode(seen[-1].payload).last == 2
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import date
-from functools import partial
 from typing import Any
 
 import gevent
@@ -15,6 +14,7 @@ import pytest
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import ModelRow, ProviderRow, Rows
 from gateway.catalogue.parameters import Rule
+from gateway.catalogue.target import Target
 from gateway.chat import ChatCall, Chunk
 from gateway.errors import (
     CallCancelled,
@@ -24,19 +24,18 @@ from gateway.errors import (
     JobLost,
     ModelNotFound,
     ProviderNotConfigured,
+    StopCall,
     UpstreamAuth,
     UpstreamFailed,
     UpstreamOverloaded,
     UpstreamTruncated,
 )
-from gateway.queue.protocol import CallSpec, Outcome, Target, answerer
+from gateway.queue.protocol import CallSpec, Outcome, decode_head
 from gateway.settings import Settings
-from providers.http import connection
 from tests.support.fakes import USAGE
 from workers import attempts, tasks
-from workers import runner as runner_module
 from workers.attempts import Limits
-from workers.runner import CallRunner, Claimed, StopCall, opened
+from workers.runner import CallRunner, Claimed, opened
 
 CALL_ID = "a" * 32
 WORD: Chunk = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
@@ -52,12 +51,17 @@ CATALOGUE = Catalogue(
         {},
         {
             "acme/model": ModelRow(
-                "acme/model", "acme", shutdown=date(2026, 12, 31), successor="heir/model"
+                "acme/model",
+                "acme",
+                max_output_tokens=10,
+                shutdown_date=date(2026, 12, 31),
+                successor="heir/model",
             ),
             "heir/model": ModelRow(
                 "heir/model",
                 "heir",
                 thinking="adaptive",
+                max_output_tokens=20,
                 parameters={
                     "max_tokens": Rule(rename="max_completion_tokens"),
                     "temperature": Rule(only=1),
@@ -69,8 +73,8 @@ CATALOGUE = Catalogue(
     Settings(),
 )
 FIRST, HEIR = (
-    Target("acme/model", "acme", "model-2", 10),
-    Target("heir/model", "heir", "model-3", 20, only_if_gone=True),
+    Target("acme/model", "acme", "model-2"),
+    Target("heir/model", "heir", "model-3", only_if_gone=True),
 )
 GONE = ModelNotFound("The model `model-2` does not exist.", param="model")
 
@@ -130,8 +134,8 @@ def every_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 
 
-def spec(stream: bool = False, provider: str = "acme", limit: int | None = None) -> CallSpec:
-    return CallSpec(CALL_ID, "web-1", stream, (Target("acme/model", provider, "model-2", limit),))
+def spec(stream: bool = False, provider: str = "acme") -> CallSpec:
+    return CallSpec(CALL_ID, "web-1", stream, (Target("acme/model", provider, "model-2"),))
 
 
 def claimed(budget: float = 600, payload: bytes | None = b"") -> Claimed:
@@ -170,10 +174,8 @@ def test_an_answer_without_usage_is_an_answer() -> None:
 
 def test_the_provider_is_asked_with_what_the_plan_and_the_body_say() -> None:
     provider = Provider({"choices": []})
-    CallRunner({"acme": provider}, Limits(0), CATALOGUE).run(
-        claimed(), spec(limit=4096), BODY, Sender()
-    )  # type: ignore[arg-type]
-    assert provider.calls == [ChatCall("model-2", orjson.loads(BODY), False, 4096)]
+    CallRunner({"acme": provider}, Limits(0), CATALOGUE).run(claimed(), spec(), BODY, Sender())  # type: ignore[arg-type]
+    assert provider.calls == [ChatCall("model-2", orjson.loads(BODY), False, 10)]
 
 
 def test_parts_of_a_stream_are_sent_as_lines_as_they_come() -> None:
@@ -284,22 +286,21 @@ def test_a_call_that_is_stopped_before_its_answer_has_used_its_prompt(stream: bo
 
 
 @both_ways
-def test_a_call_that_is_stopped_while_it_connects_has_used_nothing(
-    stream: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection.progress, "connected", False)
-    assert run(Provider(StopCall(CallCancelled())), stream).usage is None
+def test_a_call_that_is_stopped_while_it_connects_has_used_nothing(stream: bool) -> None:
+    stop = StopCall(CallCancelled())
+    stop.request_sent = False  # as the transport does
+    assert run(Provider(stop), stream).usage is None
 
 
 @both_ways
 def test_a_call_that_is_stopped_between_two_attempts_has_used_nothing(
     stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(pause: float) -> None:
-        raise StopCall(CallCancelled())
-
-    monkeypatch.setattr(runner_module, "Attempts", partial(attempts.Attempts, sleep=stop))
-    outcome = run(Provider(UpstreamOverloaded(), UpstreamOverloaded()), stream)
+    monkeypatch.setattr(attempts, "BACKOFF_SECONDS", 60)
+    running = gevent.spawn(run, Provider(UpstreamOverloaded(), UpstreamOverloaded()), stream)
+    gevent.sleep(0)  # until the pause after the first attempt
+    running.kill(StopCall(CallCancelled()))
+    outcome = running.get()
     assert isinstance(outcome.error, CallCancelled)
     assert (outcome.usage, outcome.attempts) == (None, 1)
     assert outcome.failures == [{"route": "acme/model-2", "code": UpstreamOverloaded.code}]
@@ -402,7 +403,7 @@ def test_a_stream_of_the_successor_says_first_who_answers() -> None:
     parts = [[WORD], [MORE]]
     outcome = run_both(Provider(GONE), Provider(*parts), stream=True, sender=sender)
     assert (outcome.error, outcome.route, outcome.last) == (None, "heir/model-3", 2)
-    assert answerer(sender.sent[0]) == ("heir/model-3", orjson.dumps(WORD))
+    assert decode_head(sender.sent[0]) == ("heir/model-3", ["temperature"], orjson.dumps(WORD))
     assert sender.sent[1] == orjson.dumps(MORE)
 
 
@@ -413,6 +414,30 @@ def test_the_successor_gets_what_it_takes_of_the_caller_s_parameters(stream: boo
     run_both(Provider(GONE), heir, stream, orjson.dumps(body))
     fit = {"messages": [], "max_completion_tokens": 9, "stop": "a"}
     assert heir.calls == [ChatCall("model-3", fit, stream, 20, "adaptive")]
+
+
+@both_ways
+def test_the_outcome_names_what_the_target_that_answered_was_not_sent(stream: bool) -> None:
+    answer = [{"choices": []}] if stream else {"choices": []}
+    body = b'{"messages":[],"temperature":0.5,"top_k":3}'
+    assert run_both(Provider(GONE), Provider(answer), stream, body).dropped == [
+        "temperature",
+        "top_k",
+    ]
+    assert run_both(Provider(answer), Provider(), stream, body).dropped == []
+
+
+@both_ways
+def test_what_the_caller_can_do_without_is_left_out_where_the_model_refuses_it(
+    stream: bool,
+) -> None:
+    provider = Provider([{"choices": []}] if stream else {"choices": []})
+    heir = Target("heir/model", "heir", "model-3")
+    one = CallSpec(CALL_ID, "web-1", stream, (heir,), optional=("temperature",))
+    runner = CallRunner({"heir": provider}, Limits(), CATALOGUE)
+    outcome = runner.run(claimed(), one, BODY, Sender())  # type: ignore[arg-type]
+    assert (outcome.error, outcome.dropped) == (None, ["temperature"])
+    assert "temperature" not in provider.calls[0].parameters
 
 
 @both_ways

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.chat import Chunk
 from tests.support.fakes import USAGE
-from workers.usage import Written
+from workers.usage import StreamUsage
 
 ASKED = {"messages": [{"role": "user", "content": "x" * 40}]}
 
@@ -19,10 +19,10 @@ def delta(**fields: Any) -> Chunk:
 
 
 def used(*parts: Chunk, asked: dict[str, Any] = ASKED) -> dict[str, Any]:
-    written = Written()
+    usage = StreamUsage()
     for part in parts:
-        written.add([part])
-    return written.used(orjson.dumps(asked))
+        usage.add([part])
+    return usage.so_far(orjson.dumps(asked))
 
 
 def test_what_the_provider_counted_is_what_was_used() -> None:

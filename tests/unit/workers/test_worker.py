@@ -15,9 +15,10 @@ from rq.version import VERSION
 from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry
 
+from gateway.catalogue.target import Target
 from gateway.errors import UpstreamFailed
 from gateway.queue import clients, commands, keys
-from gateway.queue.protocol import CallSpec, Outcome, Target
+from gateway.queue.protocol import CallSpec, Outcome
 from gateway.settings import Settings
 from workers import worker as module
 from workers.outbox import Sender

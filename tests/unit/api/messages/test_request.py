@@ -10,9 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from api.messages.request import chat_request, is_strict, without_refused
+from api.messages.request import chat_request, is_strict
 from api.messages.schema import checked
-from gateway.catalogue import parameters as rules
 from gateway.chat import ChatCall
 from gateway.errors import InvalidRequest
 from providers.anthropic.request import request_body
@@ -26,6 +25,7 @@ USE = {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": "é"}}
 CALL = {"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"a":"é"}'}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 STRICT = {**SCHEMA, "required": ["a"], "additionalProperties": False}
+TOOL = {"name": "f", "input_schema": SCHEMA}
 ALL = ("thinking", "output_config", "top_k")
 
 
@@ -34,7 +34,8 @@ def request(**fields):
 
 
 def asked(extra=(), native=False, **fields):
-    return chat_request(checked(request(**fields)), extra, native, ["file_url"])
+    accepts = ["file_url", "messages_api"] if native else ["file_url"]
+    return chat_request(checked(request(**fields)), extra, accepts)
 
 
 def document(source, **fields):
@@ -318,27 +319,10 @@ def test_thinking_is_replayed(thoughts, fields):
     assert made[1] == {"role": "assistant", "content": [text("so")], **fields}
 
 
-def test_a_knob_that_a_model_refuses_is_left_out_and_named():
-    table = rules.rules(
-        "m",
-        {
-            "temperature": {"only": 1},
-            "top_p": {"refuse": True},
-            "reasoning_effort": {"refuse": True},
-            "seed": {"refuse": True},
-        },
-    )
-    sent = {"temperature": 0.2, "top_p": 0.5, "reasoning_effort": "low", "max_tokens": 5}
-    kept, dropped = without_refused(table, sent)
-    assert kept == {"max_tokens": 5}
-    assert sorted(dropped) == ["output_config.effort", "temperature", "top_p"]
-    assert without_refused(table, {"temperature": 1}) == ({"temperature": 1}, [])
-
-
-def test_what_is_no_knob_is_left_for_the_policy_to_refuse():
-    table = rules.rules("m", {"tools": {"refuse": True}, "top_p": {"refuse": True}})
-    kept, _ = without_refused(table, {"tools": [1], "top_p": 0.5})
-    assert "tools" in kept
+def test_what_tunes_a_response_may_be_left_out_by_a_model_that_refuses_it():
+    made = asked(temperature=0.2, output_config={"effort": "low"}, tools=[TOOL])
+    assert made.optional == ("temperature", "reasoning_effort")
+    assert made.own_names["reasoning_effort"] == "output_config.effort"
 
 
 # From Anthropic's terms to chat's and back

@@ -370,7 +370,7 @@ def test_what_comes_of_a_conversation_keeps_the_rules_of_chat(items):
 def test_a_file_by_its_address_goes_to_a_provider_that_takes_it():
     part = {"type": "input_file", "file_url": "https://a.example/b.pdf"}
     data = {"model": "m", "input": [{"role": "user", "content": [part]}]}
-    (message,) = chat_request(data, keeps=["file_url"]).parameters["messages"]
+    (message,) = chat_request(data, accepts=["file_url"]).parameters["messages"]
     assert message["content"] == [
         {"type": "file", "file": {"file_data": "https://a.example/b.pdf"}}
     ]

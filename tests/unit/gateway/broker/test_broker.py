@@ -18,6 +18,7 @@ from gateway.account.api_keys import KeyRecord, KeyStore
 from gateway.broker import broker as module
 from gateway.broker.backlog import UNKNOWN_SECONDS
 from gateway.broker.broker import Broker
+from gateway.catalogue.target import Target
 from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
@@ -29,7 +30,7 @@ from gateway.errors import (
 )
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.protocol import PARTS, CallSpec, Event, Outcome, Target
+from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome
 from gateway.settings import Settings
 from local.redis_server import RedisServer
 from workers.claims import Claims
@@ -156,7 +157,7 @@ def test_what_a_client_that_has_left_did_not_take_is_held_no_more(
     broker: Broker, key: KeyRecord
 ) -> None:
     pending = submit(broker, key)
-    pending.offer(Event(pending.call_id, "claim", 1, PARTS, b"x" * 100))
+    pending.offer(Event(pending.call_id, "claim", 1, CHUNKS, b"x" * 100))
     assert broker.buffers.held == 100
     broker.leave(pending)
     assert broker.buffers.held == 0
@@ -316,9 +317,9 @@ def test_a_cancellation_is_given_up_when_no_late_submit_can_come_any_more(
 
 def test_events_reach_the_call_that_they_are_of(broker: Broker, key: KeyRecord) -> None:
     first, second = submit(broker, key), submit(broker, key)
-    broker.deliver(Event(first.call_id, "c", 1, PARTS, b"one"))
-    broker.deliver(Event("unknown", "c", 1, PARTS, b"nobody's"))
-    broker.deliver(Event(second.call_id, "c", 1, PARTS, b"two"))
+    broker.deliver(Event(first.call_id, "c", 1, CHUNKS, b"one"))
+    broker.deliver(Event("unknown", "c", 1, CHUNKS, b"nobody's"))
+    broker.deliver(Event(second.call_id, "c", 1, CHUNKS, b"two"))
     assert (first.parts(), second.parts()) == ([b"one"], [b"two"])
 
 
@@ -327,7 +328,7 @@ def test_a_call_with_a_hole_in_its_answer_is_stopped(
 ) -> None:
     pending = submit(broker, key)
     start(redis)
-    broker.deliver(Event(pending.call_id, "c", 2, PARTS, b"{}"))
+    broker.deliver(Event(pending.call_id, "c", 2, CHUNKS, b"{}"))
     assert isinstance(pending.outcome.error, ReplyLost)
     eventually(lambda: told(redis) == {pending.call_id})
 

@@ -19,7 +19,7 @@ from gateway.broker import inbox
 from gateway.broker.inbox import InboxReader
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.protocol import PARTS, Event
+from gateway.queue.protocol import CHUNKS, Event
 from gateway.settings import Settings
 
 WEB = "web-1"
@@ -49,7 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def event(number: int) -> Event:
-    return Event(CALL_ID, "claim", number, PARTS, b"%d\n{}" % number)
+    return Event(CALL_ID, "claim", number, CHUNKS, b"%d\n{}" % number)
 
 
 def add(redis: Redis, number: int, entry_id: str = "*") -> bytes:

@@ -20,6 +20,7 @@ from gateway.broker.backlog import Backlog
 from gateway.broker.inbox import BEGINNING
 from gateway.broker.monitor import NO_WORKERS_RETRY_SECONDS, OVERDUE_SECONDS, Monitor
 from gateway.broker.pending_call import PendingCall
+from gateway.catalogue.target import Target
 from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
@@ -31,7 +32,7 @@ from gateway.errors import (
 )
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.protocol import PARTS, CallSpec, Event, Outcome, Target
+from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome
 from gateway.settings import Settings
 from workers.claims import Claims
 
@@ -133,7 +134,7 @@ def error_of(pending: PendingCall) -> type[GatewayError] | None:
 def parts(world: World, pending: PendingCall, count: int) -> None:
     """The first `count` events of the call that was claimed last."""
     for number in range(1, count + 1):
-        pending.offer(Event(pending.call_id, world.claimed.claim, number, PARTS, b"{}"))
+        pending.offer(Event(pending.call_id, world.claimed.claim, number, CHUNKS, b"{}"))
 
 
 # who runs a call, and who waits for a nudge

@@ -17,7 +17,7 @@ from gateway.broker.pending_call import (
     PendingCall,
 )
 from gateway.errors import CallCancelled, ReplyLost, SlowReader, WorkerLost
-from gateway.queue.protocol import OUTCOME, PARTS, Event, Outcome
+from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def pending(overflown):
 
 
 def parts(number, payload=b"x"):
-    return Event("call", "claim", number, PARTS, payload)
+    return Event("call", "claim", number, CHUNKS, payload)
 
 
 def ending(number, outcome):
@@ -159,17 +159,17 @@ def test_a_call_knows_how_long_it_may_live(overflown):
 
 def test_one_payload_of_any_size_fits(overflown):
     pending = PendingCall("call", 60, overflown.append)
-    pending.offer(Event("call", "claim", 1, PARTS, b"x" * 5_000_000))
+    pending.offer(Event("call", "claim", 1, CHUNKS, b"x" * 5_000_000))
     assert pending.outcome is None and overflown == []
-    pending.offer(Event("call", "claim", 2, PARTS, b"y"))
+    pending.offer(Event("call", "claim", 2, CHUNKS, b"y"))
     assert isinstance(pending.outcome.error, SlowReader) and overflown == [pending]
 
 
 def test_events_of_a_second_claim_are_no_part_of_the_answer(overflown):
     pending = PendingCall("call", 60, overflown.append)
     pending.started("worker-1", "first")
-    pending.offer(Event("call", "first", 1, PARTS, b"a"))
-    pending.offer(Event("call", "second", 2, PARTS, b"b"))
+    pending.offer(Event("call", "first", 1, CHUNKS, b"a"))
+    pending.offer(Event("call", "second", 2, CHUNKS, b"b"))
     assert pending.parts() == [b"a"]
     assert isinstance(pending.outcome.error, ReplyLost) and overflown == [pending]
 

@@ -16,10 +16,11 @@ from gateway.account.api_keys import KeyRecord, KeyStore
 from gateway.broker import submitter
 from gateway.broker.pending_call import PendingCall
 from gateway.broker.submitter import Submission, Submitter
+from gateway.catalogue.target import Target
 from gateway.errors import AuthenticationFailed, GatewayError, QueueUnavailable
 from gateway.queue import clients, commands, keys
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.protocol import CallSpec, Target
+from gateway.queue.protocol import CallSpec
 from gateway.settings import Settings
 
 

@@ -12,6 +12,7 @@ from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.parameters import Rule
 from gateway.errors import InvalidRequest, ModelNotFound, ProviderNotConfigured
 from gateway.settings import ConfigurationError, Settings
+from gateway.timeouts import Timeouts
 
 DEMO = [
     "demo/echo", "demo/slow", "demo/error", "demo/throttled", "demo/cut", "demo/tool", "demo/embed",
@@ -30,6 +31,11 @@ KEYS = {
 
 def catalogue(**fields):
     return Catalogue.load(Settings(**fields))
+
+
+def fit(known, model, params, first):
+    """What `model` takes of a call for `first`."""
+    return known.resolve(model).fit(params, known.resolve(first))
 
 
 @pytest.fixture
@@ -57,32 +63,36 @@ def test_the_documented_models_are_served_with_their_ends_and_successors(
 ):
     known = catalogue(variables=KEYS)
     row = known.find(model)
-    assert (row.shutdown, row.successor) == (shutdown, successor)
-    route = known.route(model)
-    assert (route.provider.name, route.upstream_model) == tuple(model.split("/"))
-    assert known.find(successor).shutdown is None
+    assert (row.shutdown_date, row.successor) == (shutdown, successor)
+    target = known.resolve(model)
+    assert (target.provider, target.upstream_model) == tuple(model.split("/"))
+    assert known.find(successor).shutdown_date is None
 
 
 def test_every_successor_and_fallback_can_be_asked_for():
     known = catalogue(variables=KEYS)
     for row in known.listed():
         for other in (*row.fallbacks, *([row.successor] if row.successor else [])):
-            assert known.route(other).provider.name == row.provider
+            assert known.resolve(other).provider == row.provider
 
 
 @pytest.mark.parametrize("model", DEMO)
 def test_demo_models_are_served_only_where_they_are_asked_for(model):
     with pytest.raises(ModelNotFound):
-        catalogue().route(model)
-    route = catalogue(demo_models=True).route(model)
-    assert (route.provider.wire, route.upstream_model) == ("demo", model.partition("/")[2])
+        catalogue().resolve(model)
+    known = catalogue(demo_models=True)
+    target = known.resolve(model)
+    assert (known.providers[target.provider].wire, target.upstream_model) == (
+        "demo",
+        model.partition("/")[2],
+    )
 
 
 @pytest.mark.parametrize("family", WILD)
 def test_a_wildcard_serves_any_model_of_its_provider(family):
     known = catalogue(variables=KEYS)
-    route = known.route(f"{family}/meta-llama/Llama-4:free")
-    assert (route.provider.name, route.upstream_model) == (family, "meta-llama/Llama-4:free")
+    target = known.resolve(f"{family}/meta-llama/Llama-4:free")
+    assert (target.provider, target.upstream_model) == (family, "meta-llama/Llama-4:free")
 
 
 def test_the_list_names_models_and_no_wildcards():
@@ -98,7 +108,7 @@ def test_the_list_names_models_and_no_wildcards():
 )
 def test_an_unknown_model_is_not_found(model):
     with pytest.raises(ModelNotFound) as caught:
-        catalogue(variables=KEYS).route(model)
+        catalogue(variables=KEYS).resolve(model)
     assert caught.value.message == (
         f"The model `{model}` does not exist or you do not have access to it."
     )
@@ -107,10 +117,10 @@ def test_an_unknown_model_is_not_found(model):
 @pytest.mark.parametrize("bare", ["gpt-4o-mini", "claude-sonnet-4-5", "text-embedding-3-small"])
 def test_a_bare_name_stands_for_the_one_listed_model_that_has_it(bare):
     known = catalogue(variables=KEYS)
-    route = known.route(bare)
-    assert route.name == known.full_name(bare)
-    assert route.name.partition("/")[2] == bare
-    assert route == known.route(route.name)
+    target = known.resolve(bare)
+    assert target.model == known.full_name(bare)
+    assert target.model.partition("/")[2] == bare
+    assert target == known.resolve(target.model)
 
 
 TWICE = """
@@ -140,12 +150,12 @@ provider = "openai"
 def test_a_name_that_is_not_clear_is_refused_with_the_ids_that_may_be_meant(with_file, name, ids):
     meant = " or ".join(f"`{full}`" for full in ids)
     with pytest.raises(ModelNotFound) as caught:
-        with_file(TWICE).route(name)
+        with_file(TWICE).resolve(name)
     assert caught.value.message.endswith(f"access to it. Did you mean {meant}?")
 
 
 def test_an_id_without_a_provider_stands_before_a_bare_name(with_file):
-    assert with_file(TWICE).route("plain").upstream_model == "other"
+    assert with_file(TWICE).resolve("plain").upstream_model == "other"
 
 
 def test_the_demo_models_have_bare_names_only_where_they_are_on():
@@ -171,7 +181,7 @@ def test_a_long_unknown_name_is_not_repeated_whole():
 def test_a_provider_that_is_not_configured_says_which_variable_to_set(model, variable):
     known = catalogue()
     with pytest.raises(ProviderNotConfigured, match=f"set {variable}.$") as caught:
-        known.route(model)
+        known.require_configured(known.resolve(model))
     assert caught.value.code == "provider_not_configured"
     assert not known.available(known.find(model))
     configured = catalogue(variables=KEYS)
@@ -179,8 +189,8 @@ def test_a_provider_that_is_not_configured_says_which_variable_to_set(model, var
 
 
 def test_a_blank_key_is_none():
-    with pytest.raises(ProviderNotConfigured):
-        catalogue(variables={"OPENAI_API_KEY": "  "}).route("openai/gpt-4o")
+    known = catalogue(variables={"OPENAI_API_KEY": "  "})
+    assert not known.available(known.find("openai/gpt-4o"))
 
 
 @pytest.mark.parametrize(
@@ -206,26 +216,27 @@ extra_parameters = ["top_k"]
 [models."house/small"]
 provider = "house"
 upstream = "models/small-7b"
-context = 8192
+context_length = 8192
 """
 
 
 def test_a_file_adds_a_private_provider_to_the_built_in_ones(with_file):
     known = with_file(PRIVATE)
-    route = known.route("house/small")
-    assert route.upstream_model == "models/small-7b"
-    assert route.provider.address(Settings()) == "http://127.0.0.1:8000/v1"
-    assert route.provider.headers == {"X-Team": "search"}
-    assert route.provider.extra_parameters == ("top_k",)
-    assert route.model.context == 8192
-    assert known.route("openai/gpt-4o").upstream_model == "gpt-4o"
+    target = known.resolve("house/small")
+    assert target.upstream_model == "models/small-7b"
+    provider = known.providers[target.provider]
+    assert provider.address(Settings()) == "http://127.0.0.1:8000/v1"
+    assert provider.headers == {"X-Team": "search"}
+    assert target.row.extra_parameters == ("top_k",)
+    assert target.row.context_length == 8192
+    assert known.resolve("openai/gpt-4o").upstream_model == "gpt-4o"
 
 
 def test_a_row_of_the_file_replaces_the_built_in_one_of_its_name(with_file):
     known = with_file('[models."openai/gpt-4o"]\nprovider = "groq"\nupstream = "other"')
-    route = known.route("openai/gpt-4o")
-    assert (route.provider.name, route.upstream_model) == ("groq", "other")
-    assert route.model.shutdown is None
+    target = known.resolve("openai/gpt-4o")
+    assert (target.provider, target.upstream_model) == ("groq", "other")
+    assert target.row.shutdown_date is None
 
 
 def test_a_file_may_replace_the_whole_catalogue(with_file):
@@ -253,15 +264,15 @@ seed = { drop = true }
 stop = { drop = true }
 n = { refuse = true }
 
-[policies.old]
+[rules.old]
 models = ["house/old-*", "house/ancient"]
-[policies.old.parameters]
+[rules.old.parameters]
 stop = { pass = true }
 n = { only = 1 }
 
-[policies.others]
+[rules.others]
 models = ["elsewhere/*"]
-[policies.others.parameters]
+[rules.others.parameters]
 user = { drop = true }
 
 [models."house/*"]
@@ -308,14 +319,14 @@ def test_models_that_an_operator_adds_have_the_rules_of_their_family(with_file, 
 
 def test_a_model_of_another_kind_is_refused_in_openai_s_words():
     known = catalogue(variables=KEYS, demo_models=True)
-    known.route("openai/gpt-4o").require("chat")
-    known.route("openai/text-embedding-3-small").require("embeddings")
-    known.route("mistral/mistral-embed").require("embeddings")  # nothing is known of it
+    known.resolve("openai/gpt-4o").require("chat")
+    known.resolve("openai/text-embedding-3-small").require("embeddings")
+    known.resolve("mistral/mistral-embed").require("embeddings")  # nothing is known of it
     with pytest.raises(InvalidRequest, match="^This is not a chat model") as caught:
-        known.route("demo/embed").require("chat")
+        known.resolve("demo/embed").require("chat")
     assert (caught.value.status, caught.value.param, caught.value.code) == (404, "model", None)
     with pytest.raises(InvalidRequest, match="embeddings") as caught:
-        known.route("openai/gpt-4o").require("embeddings")
+        known.resolve("openai/gpt-4o").require("embeddings")
     assert (caught.value.status, caught.value.param) == (400, "model")
 
 
@@ -352,9 +363,9 @@ def test_successors_follow_each_other_as_far_as_they_are_configured(tmp_path, mo
     file.write_text(CHAIN, "utf-8")
     keys = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
     known = catalogue(models_file=str(file), variables=keys, retired_models="successor")
-    assert [route.name for route in known.successors(known.route(model), {})] == names
+    assert [target.model for target in known.successors(known.resolve(model), {})] == names
     refusing = catalogue(models_file=str(file), variables=keys)
-    assert refusing.successors(refusing.route(model), {}) == []
+    assert refusing.successors(refusing.resolve(model), {}) == []
 
 
 SUBSTITUTES = """
@@ -378,14 +389,14 @@ successor = "openai/gpt-6-luna"
 )
 def test_no_successor_takes_a_call_that_it_cannot_answer_as_asked(with_file, asked, names):
     known = with_file(SUBSTITUTES, retired_models="successor")
-    assert [r.name for r in known.successors(known.route("openai/a"), asked)] == names
+    assert [r.model for r in known.successors(known.resolve("openai/a"), asked)] == names
 
 
 def test_a_substitute_does_without_a_knob_and_not_without_what_is_asked_for():
     known = catalogue(variables=KEYS)
-    assert known.fit("openai/gpt-4o", {"top_k": 1}, "llamacpp/m") == ({}, ["top_k"])
+    assert fit(known, "openai/gpt-4o", {"top_k": 1}, "llamacpp/m") == ({}, ["top_k"])
     with pytest.raises(InvalidRequest) as refusal:
-        known.fit("openai/gpt-4o", {"grammar": "root ::= [ab]"}, "llamacpp/m")
+        fit(known, "openai/gpt-4o", {"grammar": "root ::= [ab]"}, "llamacpp/m")
     assert refusal.value.param == "grammar"
 
 
@@ -399,15 +410,15 @@ def test_a_substitute_does_without_a_knob_and_not_without_what_is_asked_for():
 )
 def test_a_model_is_told_nothing_of_reasoning_that_it_does_not_do(model, dropped):
     sent = {"reasoning_effort": "low", "verbosity": "low"}
-    kept, left_out = catalogue(variables=KEYS).fit(model, sent, model)
+    kept, left_out = fit(catalogue(variables=KEYS), model, sent, model)
     assert left_out == dropped
     assert kept == {name: value for name, value in sent.items() if name not in dropped}
 
 
 def test_what_a_provider_keeps_of_messages_is_one_of_what_there_is(with_file):
     row = '[providers.own]\nwire = "openai"\nbase_url = "http://a"\nkeeps = '
-    assert with_file(row + '["reasoning_content"]').providers["own"].keeps
-    with pytest.raises(ConfigurationError, match="keeps may name cache_control, file_url"):
+    assert with_file(row + '["reasoning_content"]').providers["own"].accepts
+    with pytest.raises(ConfigurationError, match="accepts may name cache_control, file_url"):
         with_file(row + '["everything"]')
 
 
@@ -422,7 +433,7 @@ def test_the_successors_take_what_was_sent_to_the_seed_models(old):
         "logit_bias": {"1": 1}, "user": "u",
     }  # fmt: skip
     new = known.find(old).successor
-    kept, dropped = known.fit(new, sent, old)
+    kept, dropped = fit(known, new, sent, old)
     assert {"temperature", "top_p", "logprobs", "logit_bias"} <= set(dropped)
     assert not set(dropped) & kept.keys()
     assert kept["stop"] == "a"
@@ -433,11 +444,11 @@ def test_the_successors_take_what_was_sent_to_the_seed_models(old):
 def test_a_substitute_of_another_provider_gets_nothing_that_only_the_first_one_takes():
     known = catalogue(variables=KEYS)
     sent = {"messages": [], "top_k": 4, "min_p": 0.1, "stop": "a"}
-    assert known.fit("openai/gpt-4o", sent, "together/m") == (
+    assert fit(known, "openai/gpt-4o", sent, "together/m") == (
         {"messages": [], "stop": "a"},
         ["top_k", "min_p"],
     )
-    assert known.fit("together/m", sent, "together/m") == (sent, [])
+    assert fit(known, "together/m", sent, "together/m") == (sent, [])
 
 
 def test_prices_are_read_as_they_are_written(with_file):
@@ -452,7 +463,7 @@ WRONG = {
         "a",
     ),
     "its own name as a field": ('[models."a/b"]\nprovider = "openai"\nid = "c"', "a/b"),
-    "model without provider": ('[models."a/b"]\ncontext = 1', "a/b"),
+    "model without provider": ('[models."a/b"]\ncontext_length = 1', "a/b"),
     "unknown provider": ('[models."a/b"]\nprovider = "nobody"', "a/b"),
     "unknown successor": ('[models."a/b"]\nprovider = "openai"\nsuccessor = "a/c"', "a/b"),
     "unknown fallback": ('[models."a/b"]\nprovider = "openai"\nfallbacks = ["a/c"]', "a/b"),
@@ -499,8 +510,11 @@ WRONG = {
         "a/b",
     ),
     "rules that are no table": ('[models."a/b"]\nprovider = "openai"\nparameters = 5', "a/b"),
-    "date as a string": ('[models."a/b"]\nprovider = "openai"\nshutdown = "2027-01-14"', "a/b"),
-    "limit as a string": ('[models."a/b"]\nprovider = "openai"\ncontext = "128k"', "a/b"),
+    "date as a string": (
+        '[models."a/b"]\nprovider = "openai"\nshutdown_date = "2027-01-14"',
+        "a/b",
+    ),
+    "limit as a string": ('[models."a/b"]\nprovider = "openai"\ncontext_length = "128k"', "a/b"),
     "model that is no table": ('[models]\n"a/b" = 5', "a/b"),
     "models that are no table": ("models = 5", "models"),
     "price as a number": ('[models."a/b"]\nprovider = "openai"\nprices = { prompt = 0.1 }', "a/b"),
@@ -519,8 +533,8 @@ WRONG = {
     "unknown kind": ('[models."a/b"]\nprovider = "openai"\nkind = "images"', "a/b"),
     "control character in a name": ('[models."a/\\n"]\nprovider = "openai"', "a/\n"),
     "provider with a slash": ('[providers."a/b"]\nwire = "openai"\nbase_url = "http://a"', "a/b"),
-    "policy without models": ("[policies.a]\nparameters = { n = { drop = true } }", "a"),
-    "unknown field of a policy": ('[policies.a]\nmodels = ["a/*"]\nwire = "openai"', "a"),
+    "rules without models": ("[rules.a]\nparameters = { n = { drop = true } }", "a"),
+    "unknown field of rules": ('[rules.a]\nmodels = ["a/*"]\nwire = "openai"', "a"),
     "condition without a rule": (
         '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = { when = "n" }',
         "a/b",
@@ -548,8 +562,8 @@ def test_a_wrong_file_is_refused_with_the_name_of_the_row(with_file, text, row):
     [
         ('model."a/b"', r"write \[models\.…\]"),
         ("provider.x", r"write \[providers\.…\]"),
-        ("policy.x", r"write \[policies\.…\]"),
-        ("colours", "known: providers, policies, models, replace"),
+        ("rule.x", r"write \[rules\.…\]"),
+        ("colours", "known: providers, rules, models, replace"),
     ],
 )
 def test_an_unknown_table_is_refused_with_the_name_that_was_meant(with_file, table, advice):
@@ -590,7 +604,53 @@ def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
 
 def test_rows_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        catalogue().find("openai/gpt-4o").context = 1
+        catalogue().find("openai/gpt-4o").context_length = 1
+
+
+# Names of the previous release
+
+OLD_NAMES = """
+[providers.house]
+wire = "openai"
+base_url = "http://127.0.0.1:8000/v1"
+keeps = ["file_url"]
+[policies.house]
+models = ["house/*"]
+parameters = { seed = { drop = true } }
+[models."house/old"]
+provider = "house"
+context = 8192
+output = 100
+shutdown = 2027-01-14
+"""
+
+
+def test_old_names_are_read_with_one_warning_for_a_file(with_file, caplog):
+    row = with_file(OLD_NAMES).find("house/old")
+    assert (row.context_length, row.max_output_tokens) == (8192, 100)
+    assert row.shutdown_date == date(2027, 1, 14)
+    assert (row.accepts, row.parameters) == (("file_url",), {"seed": DROP})
+    (record,) = caplog.records
+    assert "models.toml uses old names" in record.getMessage()
+    names = "policies is now rules, keeps is now accepts, context is now context_length"
+    assert names in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ('[models."a/b"]\nprovider = "openai"\ncontext = 1\ncontext_length = 1', "a/b"),
+        ('[policies.a]\nmodels = ["a/*"]\n[rules.b]\nmodels = ["b/*"]', "policies"),
+    ],
+)
+def test_an_old_name_beside_its_new_one_is_refused(with_file, text, row):
+    with pytest.raises(ConfigurationError, match=f'"{row}"'):
+        with_file(text)
+
+
+def test_the_built_in_file_has_no_old_names(caplog):
+    catalogue()
+    assert caplog.records == []
 
 
 # Fallbacks
@@ -616,21 +676,21 @@ fallbacks = ["house/second"]
 
 
 def names(routes):
-    return [route.name for route in routes]
+    return [target.model for target in routes]
 
 
 def test_a_row_names_its_fallbacks_in_order_and_those_without_key_are_left_out(with_file):
     known = with_file(FALLBACKS)
-    assert names(known.fallbacks(known.route("house/first"), None)) == [
+    assert names(known.fallbacks(known.resolve("house/first"), None)) == [
         "house/second",
         "groq/llama",
     ]
-    assert known.fallbacks(known.route("house/second"), None) == []
+    assert known.fallbacks(known.resolve("house/second"), None) == []
 
 
 def test_the_caller_s_fallbacks_take_the_place_of_the_row_s(with_file):
     known = with_file(FALLBACKS)
-    first = known.route("house/first")
+    first = known.resolve("house/first")
     asked = ["house/first", "house/third", "house/third", "house/unset"]
     assert names(known.fallbacks(first, asked)) == ["house/third"]
     assert known.fallbacks(first, []) == []
@@ -639,29 +699,29 @@ def test_the_caller_s_fallbacks_take_the_place_of_the_row_s(with_file):
 def test_a_fallback_that_the_caller_made_up_is_refused_by_name(with_file):
     known = with_file(FALLBACKS)
     with pytest.raises(ModelNotFound) as caught:
-        known.fallbacks(known.route("house/first"), ["house/third", "house/nowhere"])
+        known.fallbacks(known.resolve("house/first"), ["house/third", "house/nowhere"])
     assert "house/nowhere" in caught.value.message
     assert caught.value.param == "models"
 
 
 def test_an_embedder_does_not_chat_for_a_model_that_fails(with_file):
     known = with_file(FALLBACKS)
-    assert known.fallbacks(known.route("house/first"), ["openai/text-embedding-3-small"]) == []
+    assert known.fallbacks(known.resolve("house/first"), ["openai/text-embedding-3-small"]) == []
 
 
 def test_a_model_whose_provider_has_no_key_has_a_place_and_fallbacks(with_file):
     known = with_file(FALLBACKS)
-    route = known.place("house/unset")
-    assert names(known.fallbacks(route, None)) == ["house/second"]
+    target = known.resolve("house/unset")
+    assert names(known.fallbacks(target, None)) == ["house/second"]
     with pytest.raises(ProviderNotConfigured, match="set NOT_SET"):
-        known.require_configured(route)
+        known.require_configured(target)
 
 
 def test_a_row_s_own_limits_are_kept(with_file):
     row = with_file(FALLBACKS).find("house/first")
-    assert (row.timeouts, row.retries) == ({"first_token": 2, "total": 60.5}, 0)
+    assert (row.timeouts, row.retries) == (Timeouts(first_token=2, total=60.5), 0)
     row = with_file(FALLBACKS).find("house/second")
-    assert (row.timeouts, row.retries) == ({}, None)
+    assert (row.timeouts, row.retries) == (Timeouts(), None)
 
 
 def test_every_row_is_told_families_among_them(with_file):
@@ -673,9 +733,9 @@ def test_every_row_is_told_families_among_them(with_file):
 def test_a_substitute_is_not_asked_for_more_than_it_can_write(name: str) -> None:
     known = catalogue(variables=KEYS)
     new, old = "openai/gpt-4o", "anthropic/claude-sonnet-4-5"
-    most = known.find(new).output
+    most = known.find(new).max_output_tokens
     for asked, given in ((most + 1, most), (7, 7)):
-        kept, dropped = known.fit(new, {"messages": [], name: asked}, old)
+        kept, dropped = fit(known, new, {"messages": [], name: asked}, old)
         assert given in kept.values()
         assert dropped == []
-    assert known.fit(new, {"messages": [], name: most + 1}, new)[0][name] == most + 1
+    assert fit(known, new, {"messages": [], name: most + 1}, new)[0][name] == most + 1

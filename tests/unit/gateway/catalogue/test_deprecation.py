@@ -11,8 +11,8 @@ from gateway.catalogue.file import ModelRow
 from gateway.errors import ModelNotFound
 
 SHUTDOWN = date(2027, 1, 14)
-ROW = ModelRow("acme/old", "acme", shutdown=SHUTDOWN, successor="acme/new")
-LONELY = ModelRow("acme/old", "acme", shutdown=SHUTDOWN)
+ROW = ModelRow("acme/old", "acme", shutdown_date=SHUTDOWN, successor="acme/new")
+LONELY = ModelRow("acme/old", "acme", shutdown_date=SHUTDOWN)
 LASTING = ModelRow("acme/old", "acme", successor="acme/new")
 DAY = timedelta(days=1)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.catalogue.catalogue import Catalogue
-from gateway.catalogue.parameters import Rule, apply, merge, rules, taken
+from gateway.catalogue.parameters import KNOBS, Rule, apply, merge, rules, taken
 from gateway.errors import InvalidRequest
 from gateway.settings import ConfigurationError, Settings
 
@@ -102,9 +102,18 @@ def test_a_rule_refuses_in_openai_s_words(sent, param, code, message):
 
 def test_a_substitute_leaves_out_the_values_that_it_does_not_take():
     sent = {"top_p": 0.2, "presence_penalty": 0, "verbosity": 3, "stop": "a"}
-    assert apply(RULES, sent, lenient=True) == ({"stop": "a"}, ["top_p", "verbosity"])
+    assert apply(RULES, sent, optional=KNOBS) == ({"stop": "a"}, ["top_p", "verbosity"])
     with pytest.raises(InvalidRequest):
-        apply(RULES, {"tools": []}, lenient=True)
+        apply(RULES, {"tools": []}, optional=KNOBS)
+
+
+def test_an_optional_parameter_is_left_out_instead_of_refused():
+    sent = {"tools": [], "top_p": 0.2, "stop": "a"}
+    assert apply(RULES, sent, optional=("tools", "top_p")) == ({"stop": "a"}, ["tools", "top_p"])
+    assert apply(RULES, {"top_p": 1}, optional=("top_p",)) == ({}, [])
+    with pytest.raises(InvalidRequest) as caught:
+        apply(RULES, sent, optional=("top_p",))
+    assert caught.value.param == "tools"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from rq.utils import utcparse
 
 from gateway.account.api_keys import KeyRecord, KeyStore
 from gateway.broker import submitter
+from gateway.catalogue.target import Target
 from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
@@ -31,7 +32,7 @@ from gateway.errors import (
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.commands import JobState
-from gateway.queue.protocol import OUTCOME, CallSpec, Event, Outcome, Target
+from gateway.queue.protocol import OUTCOME, CallSpec, Event, Outcome
 from gateway.settings import Settings
 from workers import tasks
 from workers.claims import Claims

@@ -15,6 +15,7 @@ from rq.serializers import JSONSerializer
 
 from gateway.account.api_keys import KeyRecord, KeyStore
 from gateway.broker import submitter
+from gateway.catalogue.target import Target
 from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
@@ -24,7 +25,7 @@ from gateway.errors import (
 )
 from gateway.queue import commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.protocol import CallSpec, Event, Outcome, Target
+from gateway.queue.protocol import CallSpec, Event, Outcome
 from gateway.settings import Settings
 from workers.claims import Claims
 

@@ -7,18 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.catalogue.file import ModelRow
+from gateway.catalogue.target import Target
 from gateway.errors import KINDS, GatewayError, UpstreamThrottled
 from gateway.queue.protocol import (
+    CHUNKS,
     OUTCOME,
-    PARTS,
     PROTOCOL,
     CallSpec,
     Event,
     Outcome,
     ProtocolError,
-    Target,
-    answerer,
-    name_answerer,
+    decode_head,
+    encode_head,
 )
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]))
@@ -29,7 +30,7 @@ targets = st.builds(
     model=text,
     provider=word,
     upstream_model=text,
-    max_output_tokens=st.none() | whole,
+    only_if_gone=st.booleans(),
 )
 specs = st.builds(
     CallSpec,
@@ -38,6 +39,7 @@ specs = st.builds(
     stream=st.booleans(),
     targets=st.lists(targets, min_size=1, max_size=3).map(tuple),
     kind=st.sampled_from(["chat", "embeddings"]),
+    optional=st.lists(word).map(tuple),
 )
 outcomes = st.builds(
     Outcome,
@@ -47,16 +49,18 @@ outcomes = st.builds(
     attempts=whole,
     usage=st.none() | st.dictionaries(text, whole),
     timings=st.dictionaries(text, whole),
+    dropped=st.lists(word),
 )
 events = st.builds(
     Event,
     call_id=word,
     claim=word,
     number=whole,
-    kind=st.sampled_from([PARTS, OUTCOME]),
+    kind=st.sampled_from([CHUNKS, OUTCOME]),
     payload=st.binary(),
 )
-TARGET = Target("openai/gpt-4o", "openai", "gpt-4o", 16_384)
+ROW = ModelRow("openai/gpt-4o", "openai", max_output_tokens=16_384)
+TARGET = Target("openai/gpt-4o", "openai", "gpt-4o", row=ROW)
 PLAN = CallSpec("call", "web-1", True, (TARGET,))
 OUTCOME_WITH_ALL = Outcome(
     last=7,
@@ -85,11 +89,12 @@ def test_an_event_comes_out_as_it_went_in(event):
     assert event.encode() == event.head() + event.payload
 
 
-@given(targets, st.binary())
-def test_a_stream_may_say_first_that_another_target_answers(target, lines):
-    parts = b"{" + lines
-    assert answerer(name_answerer(target.route, parts)) == (target.route, parts)
-    assert answerer(parts) == ("", parts)
+@given(targets, st.lists(word), st.binary())
+def test_a_stream_may_say_first_that_another_target_answers(target, dropped, lines):
+    chunks = b"{" + lines
+    head = encode_head(target.route, dropped, chunks)
+    assert decode_head(head) == (target.route, dropped, chunks)
+    assert decode_head(chunks) == ("", [], chunks)
 
 
 @given(events, outcomes)
@@ -144,7 +149,9 @@ def test_foreign_bytes_are_a_protocol_error(decode, value):
     [
         {"v": 2}, {"v": "absent"}, {"call_id": "absent"}, {"targets": "absent"},
         {"targets": []}, {"targets": 5}, {"targets": [5]}, {"targets": [{"model": "m"}]},
-        {"targets": None}, {"targets": [{"colour": "red"}]},
+        {"targets": None}, {"targets": [{"colour": "red"}]}, {"targets": ["model"]},
+        {"targets": [{"model": 5, "provider": "p", "upstream_model": "m"}]},
+        {"optional": 5},
     ],
 )  # fmt: skip
 def test_a_plan_of_another_version_is_a_protocol_error(changes):
@@ -164,7 +171,8 @@ def test_a_damaged_outcome_is_a_protocol_error(changes):
 
 
 def test_what_a_later_release_adds_to_plans_and_outcomes_is_let_by():
-    targets = [{**target, "colour": "red"} for target in orjson.loads(orjson.dumps(PLAN.targets))]
+    sent = orjson.loads(PLAN.encode(b"").partition(b"\n")[0])["targets"]
+    targets = [{**target, "colour": "red", "row": 5} for target in sent]
     later = head(PLAN.encode(b"{}"), colour="red", targets=targets)
     assert CallSpec.decode(later + b"\n{}") == (PLAN, b"{}")
     error = {**OUTCOME_WITH_ALL.error.to_dict(), "colour": "red"}

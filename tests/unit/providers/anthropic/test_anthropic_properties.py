@@ -19,7 +19,7 @@ from tests.support.anthropic_rules import violations
 from tests.support.conversations import MESSAGES, PARAMETERS
 
 WIRE = AnthropicWire("", "sk-ant-operator-key")
-ROUTE = Catalogue.load(Settings(variables={"ANTHROPIC_API_KEY": "k"})).route(
+TARGET = Catalogue.load(Settings(variables={"ANTHROPIC_API_KEY": "k"})).resolve(
     "anthropic/claude-sonnet-4-5"
 )
 
@@ -86,7 +86,9 @@ REASONS = {
     r"top_k": wants_thinking,
     r"thinking\.budget_tokens": lambda data: (
         data["thinking"]["budget_tokens"]
-        >= min(data.get("max_completion_tokens") or data["max_tokens"], ROUTE.model.output)
+        >= min(
+            data.get("max_completion_tokens") or data["max_tokens"], TARGET.row.max_output_tokens
+        )
     ),
     r"reasoning_effort": lambda data: data["reasoning_effort"] == "none",
     r"tool_choice": lambda data: data["tool_choice"] not in ("auto", "none"),
@@ -102,11 +104,11 @@ REASONS = {
 @given(MESSAGES, PARAMETERS, st.sampled_from([None, *STYLES]))
 def test_a_request_keeps_anthropics_rules_or_is_refused_for_a_reason(messages, asked, style):
     data = {"model": "m", "messages": messages, **asked}
-    request = chat_request(data, extra=ROUTE.provider.extra_parameters)
+    request = chat_request(data, extra=TARGET.row.extra_parameters)
     before = json.dumps(data)
     try:
-        parameters, _ = rules.apply(ROUTE.model.parameters, request.parameters)
-        call = ChatCall("claude", parameters, True, ROUTE.model.output, style)
+        parameters, _ = rules.apply(TARGET.row.parameters, request.parameters)
+        call = ChatCall("claude", parameters, True, TARGET.row.max_output_tokens, style)
         body = json.loads(WIRE.request(call).body)
     except InvalidRequest as refusal:
         (reason,) = [path for path in REASONS if re.fullmatch(path, refusal.param or "")]

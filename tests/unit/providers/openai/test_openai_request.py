@@ -26,7 +26,7 @@ MESSAGES = [
 
 def sent(provider="openai", messages=MESSAGES, **parameters):
     call = ChatCall("m", {"messages": messages, **parameters})
-    return json.loads(OpenAIWire("http://x", keeps=PROVIDERS[provider].keeps).request(call).body)
+    return json.loads(OpenAIWire("http://x", keeps=PROVIDERS[provider].accepts).request(call).body)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""A resolved model: what a name in a request stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.catalogue import parameters as rules
+from gateway.catalogue.file import ModelRow
+from gateway.errors import InvalidRequest
+
+# Kind of a model -> status and message of the error for calls of another kind. OpenAI's words.
+WRONG_KIND = {
+    "embeddings": (404, "This is not a chat model and thus not supported in this endpoint."),
+    "chat": (400, "You are not allowed to generate embeddings from this model."),
+}
+OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+UNKNOWN = ModelRow(id="", provider="")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model that may answer a call: its public id, its provider, its name there, and its row.
+
+    A job carries everything but the row, which each process takes from its own catalogue. The row
+    is UNKNOWN where it has not, or where the catalogue lacks the model.
+    """
+
+    model: str
+    provider: str
+    upstream_model: str
+    only_if_gone: bool = False  # a successor: used only where the provider has the model no more
+    row: ModelRow = field(default=UNKNOWN, compare=False, repr=False)
+
+    @property
+    def route(self) -> str:
+        """`provider/upstream model`: what an outcome and a circuit breaker call this target."""
+        return f"{self.provider}/{self.upstream_model}"
+
+    def require(self, kind: str) -> None:
+        """Raises InvalidRequest where the model is known to be of another kind."""
+        if self.row.kind != kind and not self.row.family:
+            status, message = WRONG_KIND[self.row.kind]
+            raise InvalidRequest(message, param="model", status=status)
+
+    def fit(
+        self, params: Mapping[str, Any], first: Target, optional: Collection[str] = ()
+    ) -> tuple[dict[str, Any], list[str]]:
+        """The parameters as this model takes them, and the names of those that are left out.
+
+        `first` is the target that the caller chose, and for which the parameters were checked.
+        Where this model stands in for it, parameters that only tune a response are left out if
+        they are refused, as are those in `optional` at any target.
+
+        Raises InvalidRequest for any other parameter that this model refuses.
+        """
+        row = self.row
+        if self.model == first.model:
+            return rules.apply(row.parameters, params, optional)
+        foreign = set(first.row.extra_parameters).difference(row.extra_parameters)
+        strict = {**row.parameters, **dict.fromkeys(foreign, rules.REFUSE)}
+        kept, dropped = rules.apply(strict, params, rules.KNOBS.union(optional))
+        # The limit was chosen for another model.
+        for name in OUTPUT_LIMITS & kept.keys():
+            if row.max_output_tokens is not None and isinstance(kept[name], int):
+                kept[name] = min(kept[name], row.max_output_tokens)
+        return kept, dropped
