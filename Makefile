@@ -9,7 +9,7 @@ LOCK := --quiet --generate-hashes --strip-extras --no-config \
 PARALLEL := --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run key test check lint types lock prices settings bench faults load soak guard
+.PHONY: help run key test check lint types lock prices settings bench faults load soak guard clients
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -36,7 +36,9 @@ types: $(VENV)/.dev ## Check types
 
 lock: $(BIN)/python ## Write requirements*.txt anew from requirements*.in
 	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet --upgrade pip pip-tools
-	@for name in requirements requirements-local requirements-dev requirements-bench; do CUSTOM_COMPILE_COMMAND="make lock" \
+	@for name in requirements requirements-local requirements-dev requirements-bench \
+	tests/clients/requirements-clients tests/clients/requirements-openai-2 \
+	tests/clients/requirements-aider; do CUSTOM_COMPILE_COMMAND="make lock" \
 	$(VENV)/lock/bin/pip-compile $(LOCK) $(ARGS) --output-file $$name.txt $$name.in || exit 1; done
 
 prices: $(VENV)/.dev ## Write api/models/prices.json anew from the package of prices
@@ -56,6 +58,9 @@ load: $(VENV)/.dev ## Put more on the service than it can take, and measure; 5 m
 
 soak: $(VENV)/.dev ## Look for what grows with the calls; ARGS="--minutes 240" breaks things too
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+clients: $(VENV)/.dev ## Call the service with every client and agent; needs Node 20; 5 minutes
+	@$(BIN)/python -m tests.clients $(ARGS)
 
 guard: $(VENV)/.local ## Compare the work a call takes with what is committed
 	@$(BIN)/python -m bench guard $(ARGS)
