@@ -9,7 +9,7 @@ LOCK := --quiet --generate-hashes --strip-extras --no-config \
 PARALLEL := --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run key test check lint types lock prices settings bench faults load soak guard clients
+.PHONY: help run key test check lint types lock prices settings bench faults load soak clients guard
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
