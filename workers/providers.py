@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import resource
+import sys
 from collections.abc import Callable
 
 import gevent
 
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import ProviderRow
+from gateway.logs import where
 from gateway.settings import Settings
 from gateway.timeouts import Timeouts
 from providers import create
 from providers.base import Provider
 from providers.http.transport import Transport
 
-TIDY_SECONDS = 30.0
+log = logging.getLogger(__name__)
+
+TIDY_SECONDS = 10.0
+IDLE_SHARE = 4  # idle connections hold at most a quarter of this process' file descriptors
 
 
 def make_transport(settings: Settings) -> Transport:
-    """The connections, proxy and certificates that all providers of a worker share."""
+    """Return the connections, proxy and certificates that all providers of a worker share."""
     timeouts = settings.timeouts
     return Transport(
         connect_timeout=timeouts.connect,
@@ -27,20 +34,30 @@ def make_transport(settings: Settings) -> Transport:
         pool_size=settings.worker_concurrency,
         proxy=settings.upstream_proxy,
         ca_bundle=settings.upstream_ca_bundle,
+        max_idle=min(settings.worker_concurrency, _descriptors() // IDLE_SHARE),
     )
 
 
+def _descriptors() -> int:
+    """How many file descriptors this process may have open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
 def keep_tidy(transport: Transport, sleep: Callable[[float], None] = gevent.sleep) -> None:
-    """Close connections that providers have closed, every 30 seconds; to be spawned."""
+    """Close idle connections to providers that are dead, old or too many; to be spawned."""
     while True:
         sleep(TIDY_SECONDS)
-        transport.close_dead()
+        try:
+            transport.tidy()
+        except Exception as error:
+            log.error("tidy: %s at %s", type(error).__name__, where(error))
 
 
 def connect(
     catalogue: Catalogue, settings: Settings, transport: Transport | None = None
 ) -> dict[str, Provider]:
-    """All configured providers by name, on one pool of connections.
+    """Return all configured providers by name, on one pool of connections.
 
     A model that sets timeouts has a provider object of its own, by its row's id. No provider has
     such a name: names have no slash.

@@ -17,7 +17,10 @@ http.client      HTTPResponse.begin, with its `fp`        to know that a respons
 urllib3 2.8.0    HTTPConnection.is_connected              without a turn of gevent's loop   56 µs
                  HTTPConnectionPool.ConnectionCls,        to use the classes of this        -
                    PoolManager.pool_classes_by_scheme       module
-                 HTTPConnectionPool.pool.queue            to close dead idle connections    -
+                 HTTPConnection._new_conn, ._dns_host,    to resolve names one by one,      -
+                   HTTPConnectionPool.conn_kw               and to see descriptors run out
+                 HTTPConnectionPool.pool.queue, _put_conn to close idle connections that    -
+                                                            are dead, old or too many
                  HTTPResponse._fp, .connection, and       to change the timeout between     -
                    SocketIO._sock                           head and body of a response
 requests 2.34.2  HTTPAdapter.init_poolmanager,            to read certificates once, not    29 ms
@@ -32,8 +35,10 @@ tests/unit/providers/http/test_seams.py fails for each that a new version has mo
 
 from __future__ import annotations
 
+import errno
 import http
 import http.client
+import logging
 import socket
 import threading
 import time
@@ -43,12 +48,18 @@ from requests import Response
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
+from gateway.errors import Overloaded
 from providers.http.chunked import ChunkedBody
+from providers.http.resolver import Resolver
+
+log = logging.getLogger(__name__)
 
 MAX_INTERIM = 8  # interim responses before the final one
 MAX_HOSTS = 64  # pools of connections that are kept
+LOG_SECONDS = 5.0  # between two lines about the same shortage
 
 
 class Progress(threading.local):
@@ -104,16 +115,92 @@ class RawResponse(http.client.HTTPResponse):
         return b""
 
 
-class _Noted:
-    """A connection that notes when it connects."""
+class _Ours:
+    """A connection that notes when it connects, and resolves its host with the adapter's resolver.
+
+    `adapter` is None for a connection that no Adapter has made: urllib3 resolves for it.
+    """
+
+    _dns_host: Any  # urllib3's: a name, or an address
+    idle_since = 0.0  # on the monotonic clock
+
+    def __init__(self, *args: Any, adapter: Adapter | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._adapter = adapter
 
     def connect(self) -> None:
         progress.connected = progress.reused = False
         super().connect()  # type: ignore[misc]
         progress.connected = True
 
+    def _new_conn(self) -> socket.socket:
+        if self._adapter is None:
+            return self._connect_to(self._dns_host)
+        try:
+            return self._connect(self._adapter.resolver)
+        except (NewConnectionError, ConnectTimeoutError) as error:
+            if not _out_of_descriptors(error):
+                raise
+        self._adapter.close_idle()
+        try:
+            return self._connect(self._adapter.resolver)
+        except (NewConnectionError, ConnectTimeoutError) as error:
+            if not _out_of_descriptors(error):
+                raise
+        raise self._adapter.no_descriptors()
 
-class Connection(_Noted, HTTPConnection):
+    def _connect(self, resolver: Resolver) -> socket.socket:
+        host: str = self._dns_host
+        try:
+            addresses = resolver.addresses(host, self.timeout)  # type: ignore[attr-defined]
+        except socket.gaierror as error:
+            if _used_up():
+                resolver.forget(host)
+            raise NameResolutionError(host, self, error) from error  # type: ignore[arg-type]
+        last: Exception | None = None
+        for address in addresses:
+            try:
+                sock = self._connect_to(address)
+            except (NewConnectionError, ConnectTimeoutError) as error:
+                if _out_of_descriptors(error):
+                    raise
+                last = error
+            else:
+                if last is not None:
+                    resolver.prefer(host, address)
+                return sock
+        resolver.doubt(host)
+        assert last is not None
+        raise last
+
+    def _connect_to(self, address: str) -> socket.socket:
+        # TLS and the Host header go by the name: it is away only while urllib3 makes the socket.
+        name: str = self._dns_host
+        self._dns_host = address
+        try:
+            sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+            return sock
+        finally:
+            self._dns_host = name
+
+
+def _out_of_descriptors(error: Exception) -> bool:
+    """Whether a connection failed because this process has no file descriptor left."""
+    cause = error.__cause__
+    if isinstance(cause, socket.gaierror):
+        return _used_up()  # the resolver gives no reason
+    return isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def _used_up() -> bool:
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
+
+
+class Connection(_Ours, HTTPConnection):
     """A connection without TLS."""
 
     response_class = RawResponse
@@ -139,29 +226,34 @@ class Connection(_Noted, HTTPConnection):
         return False  # the peer has closed it, or has sent something unasked
 
 
-class SecureConnection(_Noted, HTTPSConnection):
+class SecureConnection(_Ours, HTTPSConnection):
     """A connection with TLS."""
 
     response_class = RawResponse
 
 
 class _Tidy:
-    """A pool that closes the idle connections that its provider has closed.
+    """A pool whose idle connections can be looked at.
 
     urllib3 uses the latest connection first and looks at no other: after a burst of calls, hundreds
-    of sockets that are closed at the other end would stay open at this one.
+    of sockets would stay open, closed at the other end or not.
     """
 
-    def close_dead(self) -> None:
-        """Close them; they stay in the pool, and connect again when they are used."""
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.idle_since = time.monotonic()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+    def idle(self) -> list[Any]:
+        """Return the idle connections that are open."""
         idle = getattr(self.pool, "queue", ())  # type: ignore[attr-defined]  # None: pool closed
-        for connection in tuple(idle):
-            sock = connection and connection.sock
-            if not sock or connection.is_connected:
-                continue
-            # is_connected may have taken a turn of the loop, and another greenlet the connection.
-            if connection.sock is sock and connection in idle:
-                connection.close()
+        return [connection for connection in tuple(idle) if connection and connection.sock]
+
+    def close_idle(self, connection: Any) -> None:
+        """Close one of `idle`; it stays in the pool, and connects again when it is used."""
+        # This greenlet may have waited since, and another have taken the connection.
+        if connection in getattr(self.pool, "queue", ()):  # type: ignore[attr-defined]
+            connection.close()
 
 
 class Pool(_Tidy, HTTPConnectionPool):
@@ -182,7 +274,9 @@ POOLS = {"http": Pool, "https": SecurePool}
 class Adapter(HTTPAdapter):
     """requests' adapter with the pools of this module. Certificates are read when it is made."""
 
-    def __init__(self, ca_bundle: str, pool_size: int) -> None:
+    def __init__(self, ca_bundle: str, pool_size: int, resolver: Resolver | None = None) -> None:
+        self.resolver = resolver or Resolver()
+        self._log_at = 0.0  # on the monotonic clock
         self._pools: dict[str, Any] = {}  # by URL
         self._tls = create_urllib3_context()
         self._tls.load_verify_locations(ca_bundle or DEFAULT_CA_BUNDLE_PATH)
@@ -204,6 +298,8 @@ class Adapter(HTTPAdapter):
         pool = self._pools.get(request.url)
         if pool is None:
             pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            assert isinstance(pool, HTTPConnectionPool)
+            pool.conn_kw["adapter"] = self
             self._pools[request.url] = pool
         return pool
 
@@ -216,10 +312,38 @@ class Adapter(HTTPAdapter):
         response.status_code, response.headers, response.raw = resp.status, resp.headers, resp
         return response
 
-    def close_dead(self) -> None:
-        """Close the idle connections that providers have closed."""
+    def tidy(self, most: int, seconds: float) -> None:
+        """Close idle connections that providers have closed, that are old, or that are too many.
+
+        Leaves at most `most`, none idle for longer than `seconds`.
+        """
+        before = time.monotonic() - seconds
+        alive = []
         for pool in set(self._pools.values()):
-            pool.close_dead()
+            for connection in pool.idle():
+                if connection.idle_since < before or not connection.is_connected:
+                    pool.close_idle(connection)
+                else:
+                    alive.append((connection.idle_since, pool, connection))
+        alive.sort(key=lambda each: each[0], reverse=True)
+        for _, pool, connection in alive[most:]:
+            pool.close_idle(connection)
+
+    def close_idle(self) -> None:
+        """Close all idle connections."""
+        for pool in set(self._pools.values()):
+            for connection in pool.idle():
+                pool.close_idle(connection)
+
+    def no_descriptors(self) -> Overloaded:
+        """Return the error of a call that never left, for want of a file descriptor; log it."""
+        now = time.monotonic()
+        if now >= self._log_at:
+            self._log_at = now + LOG_SECONDS
+            log.error("no file descriptor is free for a connection: raise the limit (ulimit -n)")
+        error = Overloaded("This worker has no free file descriptor. Try again in a moment.")
+        error.retryable = True
+        return error
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -227,6 +351,7 @@ class Adapter(HTTPAdapter):
         for pool in set(self._pools.values()):
             pool.close()
         self._pools.clear()
+        self.resolver.close()
         super().close()
 
 

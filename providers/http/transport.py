@@ -25,12 +25,14 @@ from gateway.errors import (
 )
 from providers.base import Request
 from providers.http.connection import Adapter, progress, set_timeout
+from providers.http.resolver import Resolver
 
 READ = 1 << 16  # bytes: at most this much is read at once
 FAST = READ // 4  # bytes in one read of a provider that sends faster than we read
 # The largest response expected: 2,048 embeddings of 3,072 float32 are 32 MiB in base64, and the
 # JSON around them takes room as well.
 MAX_BODY = 34 << 20  # bytes
+IDLE_SECONDS = 60.0  # a connection that no call used for so long is closed
 STALE_SECONDS = 1.0  # a kept connection that is reset later than this was not stale
 LINGER = 0.25  # seconds to wait for the end of a body whose content is complete
 
@@ -59,7 +61,8 @@ class Transport:
 
     It reads nothing from the environment (proxy and certificates are arguments), follows no
     redirects, and sends nothing twice. Timeouts are in seconds: `read_timeout` until the first byte
-    of a response, `silence_timeout` (by default the same) between two of its bytes.
+    of a response, `silence_timeout` (by default the same) between two of its bytes. `pool_size`
+    connections to a host are kept while calls come, and `tidy` leaves `max_idle` to all hosts.
     """
 
     def __init__(
@@ -71,12 +74,15 @@ class Transport:
         proxy: str = "",
         ca_bundle: str = "",
         max_response_bytes: int = MAX_BODY,
+        max_idle: int | None = None,
+        resolver: Resolver | None = None,
     ) -> None:
         self._timeouts = (connect_timeout, read_timeout)
         self._silence = silence_timeout or read_timeout
         self._proxies = {"http": proxy, "https": proxy} if proxy else {}
         self._limit = max_response_bytes
-        self._adapter = Adapter(ca_bundle, pool_size)
+        self._max_idle = pool_size if max_idle is None else max_idle
+        self._adapter = Adapter(ca_bundle, pool_size, resolver)
 
     def with_timeouts(
         self,
@@ -123,9 +129,9 @@ class Transport:
         finally:
             response.close()
 
-    def close_dead(self) -> None:
-        """Close the idle connections that providers have closed."""
-        self._adapter.close_dead()
+    def tidy(self) -> None:
+        """Close idle connections that are dead, that are older than a minute, or too many."""
+        self._adapter.tidy(self._max_idle, IDLE_SECONDS)
 
     def close(self) -> None:
         """Close the idle connections."""

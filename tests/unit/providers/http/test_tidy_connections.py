@@ -1,16 +1,18 @@
-"""Idle connections that providers have hung up on do not stay open."""
+"""Idle connections that are dead, old or too many do not stay open."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 import threading
+import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from providers.base import Request
-from providers.http.connection import POOLS
+from providers.http.connection import POOLS, Adapter
 from providers.http.transport import Transport
 from workers.providers import TIDY_SECONDS, keep_tidy
 
@@ -85,13 +87,13 @@ def test_a_connection_that_its_provider_has_closed_is_closed(provider, transport
     ask(transport, provider)
     provider.hang_up.set()
     assert provider.hung_up.wait(5)
-    transport.close_dead()
+    transport.tidy()
     assert provider.closed.wait(5)
 
 
 def test_one_that_lives_is_kept(provider, transport):
     ask(transport, provider)
-    transport.close_dead()
+    transport.tidy()
     assert not provider.closed.is_set()
     provider.hang_up.set()
     assert provider.hung_up.wait(5)
@@ -105,11 +107,62 @@ def test_a_transport_that_is_closed_closes_its_idle_connections(provider, transp
     assert provider.closed.wait(5)
 
 
-class Taken:
+def test_no_more_idle_connections_are_left_than_may_be(provider):
+    transport = Transport(read_timeout=5, ca_bundle=str(CERTIFICATES / "authority.pem"), max_idle=0)
+    ask(transport, provider)
+    provider.hang_up.set()
+    transport.tidy()
+    assert provider.closed.wait(5)
+    transport.close()
+
+
+class Idle:
+    """An idle connection in a pool."""
+
+    is_connected = True
+
+    def __init__(self, age: float) -> None:
+        self.sock, self.idle_since = object(), time.monotonic() - age
+
+    def close(self) -> None:
+        self.sock = None
+
+
+def adapter_with(*ages):
+    """An adapter with one pool a scheme, and idle connections of these ages in them in turn."""
+    adapter = Adapter("", 10)
+    idle = [Idle(age) for age in ages]
+    pools = []
+    for scheme in POOLS:
+        request = requests.PreparedRequest()
+        request.url = f"{scheme}://127.0.0.1:9/"
+        pools.append(adapter.get_connection_with_tls_context(request, True))
+        while pools[-1].pool.qsize():
+            pools[-1].pool.get()
+    for number, connection in enumerate(idle):
+        pools[number % 2].pool.put(connection)
+    return adapter, idle
+
+
+def test_of_too_many_the_longest_idle_are_closed_whatever_their_host():
+    adapter, idle = adapter_with(4, 3, 2, 1)
+    adapter.tidy(3, 60)
+    assert [each.sock is None for each in idle] == [True, False, False, False]
+    adapter.close()
+
+
+def test_one_that_no_call_used_for_long_is_closed():
+    adapter, idle = adapter_with(61, 59)
+    adapter.tidy(10, 60)
+    assert [each.sock is None for each in idle] == [True, False]
+    adapter.close()
+
+
+class Taken(Idle):
     """A connection that somebody takes out of the pool while it is asked whether it lives."""
 
-    def __init__(self, pool) -> None:
-        self.pool, self.sock, self.closed = pool, object(), False
+    pool = None
+    closed = False
 
     @property
     def is_connected(self) -> bool:
@@ -123,10 +176,13 @@ class Taken:
 @pytest.mark.parametrize("scheme", POOLS)
 def test_one_that_is_taken_meanwhile_is_left_to_who_took_it(scheme):
     pool = POOLS[scheme]("127.0.0.1", maxsize=2)
-    taken = Taken(pool)
+    taken = Taken(0)
+    taken.pool = pool
     pool.pool.get()
     pool.pool.put(taken)
-    pool.close_dead()
+    assert pool.idle() == [taken]
+    assert not taken.is_connected
+    pool.close_idle(taken)
     assert not taken.closed
 
 
@@ -134,7 +190,7 @@ def test_one_that_is_taken_meanwhile_is_left_to_who_took_it(scheme):
 def test_a_pool_that_was_closed_has_none(scheme):
     pool = POOLS[scheme]("127.0.0.1")
     pool.close()
-    pool.close_dead()
+    assert pool.idle() == []
 
 
 def test_a_worker_looks_for_them_now_and_then():
@@ -144,8 +200,10 @@ def test_a_worker_looks_for_them_now_and_then():
     class Counted:
         looks = 0
 
-        def close_dead(self) -> None:
+        def tidy(self) -> None:
             self.looks += 1
+            if self.looks == 1:
+                raise ValueError  # a fault of one look does not end the looking
 
     def sleep(seconds: float) -> None:
         assert seconds == TIDY_SECONDS
