@@ -91,7 +91,9 @@ def respond(
     _, dropped = target.fit(checked.parameters, target, checked.optional)
     targets = _targets(catalogue, target, checked, kind)
     call_id = uuid.uuid4().hex
-    spec = CallSpec(call_id, broker.web, checked.stream, targets, kind, checked.optional)
+    spec = CallSpec(
+        call_id, broker.web, checked.stream, targets, kind, checked.optional, key.public_id
+    )
     total = target.row.timeouts.total or settings.total_timeout
     budget = _budget(request.headers, total, checked.stream)
     pending = broker.submit(spec, orjson.dumps(checked.parameters), key, budget)

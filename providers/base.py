@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,15 +16,23 @@ USER_AGENT = "inference-service"  # some providers refuse those of HTTP librarie
 FIXED = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 
+def _ignore() -> None:
+    pass
+
+
+OnHead = Callable[[], None]  # called once the head of a successful response has arrived
+IGNORE: OnHead = _ignore
+
+
 class Provider(Protocol):
     """An object that answers chat calls and embeddings calls."""
 
     streams_only: bool  # complete() is a folded stream
 
-    def complete(self, call: ChatCall) -> Chunk:
+    def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
         """Return the whole response, with a `message` in each choice.
 
-        Raises a GatewayError.
+        Calls `on_head` when the response begins. Raises a GatewayError.
         """
         ...
 
@@ -36,14 +44,14 @@ class Provider(Protocol):
         """
         ...
 
-    def embed(self, model: str, parameters: Mapping[str, Any]) -> Chunk:
+    def embed(self, model: str, parameters: Mapping[str, Any], on_head: OnHead = IGNORE) -> Chunk:
         """Return the embeddings of `input`: `{"data": [...]}`, and `"usage"` if counted.
 
         `parameters` are OpenAI's, `input` among them. Each embedding is the base64 of
         little-endian float32, or a list of numbers if `encoding_format` is "float" (its default)
         and the upstream returns numbers.
 
-        Raises a GatewayError.
+        Calls `on_head` when the response begins. Raises a GatewayError.
         """
         ...
 

@@ -27,7 +27,7 @@ BACKOFF_SECONDS = 0.5  # before the first retry; doubles, with jitter
 WORKING_SECONDS = 30.0  # a whole response may take this long without anything being wrong
 
 
-def _ignore(attempts: Attempts, error: GatewayError) -> None:
+def _ignore(*_: object) -> None:
     pass
 
 
@@ -37,7 +37,8 @@ class Attempts:
 
     Times are on the monotonic clock. No retry begins after `deadline` or `retry_until`. An attempt
     without a response by `answer_by`, or a stream without a token after `first_token` seconds (0:
-    no limit), is given up. `on_failure` is called with each failed attempt's error.
+    no limit), is given up. `on_failure` is called with each failed attempt's error, `on_begin` when
+    one begins to be answered: at the first token of a stream, or the head of a whole response.
     """
 
     allowed: int
@@ -47,6 +48,7 @@ class Attempts:
     answer_by: float = inf
     counts_after: float = 0.0  # seconds after which giving up shows that the target fails
     on_failure: Callable[[Attempts, GatewayError], None] = _ignore
+    on_begin: Callable[[Attempts], None] = _ignore
     sleep: Callable[[float], None] = gevent.sleep
     count: int = 0
     running: bool = False  # False before the first attempt and between two
@@ -54,18 +56,18 @@ class Attempts:
     gave_up: bool = False  # on the latest, which might have been answered later
 
     def complete(self, provider: Provider, call: ChatCall) -> Chunk:
-        """The whole response; raises the last attempt's GatewayError."""
+        """Return the whole response; raises the last attempt's GatewayError."""
         if provider.streams_only:
             # Its first byte may be a ping: only the first token shows that it has begun.
             return fold(chain.from_iterable(self.stream(provider, call)))
-        return self._whole(lambda: provider.complete(call))
+        return self._whole(lambda: provider.complete(call, self._begun))
 
     def embed(self, provider: Provider, call: ChatCall) -> Chunk:
-        """The embeddings; raises the last attempt's GatewayError."""
-        return self._whole(lambda: provider.embed(call.model, call.parameters))
+        """Return the embeddings; raises the last attempt's GatewayError."""
+        return self._whole(lambda: provider.embed(call.model, call.parameters, self._begun))
 
     def stream(self, provider: Provider, call: ChatCall) -> Iterator[list[Chunk]]:
-        """The chunks of a stream as they arrive, from the first that holds a token on.
+        """Yield the chunks of a stream as they arrive, from the first that holds a token on.
 
         Chunks before it (a role, the verdict of a filter) are kept back until then, so that a
         failed attempt leaves no trace. Nothing is tried again after that.
@@ -73,14 +75,14 @@ class Attempts:
         return self._run(lambda: provider.stream(call), says_something, self.first_token)
 
     def failure_counts(self) -> bool:
-        """Whether the latest attempt's failure shows that the target fails.
+        """Return whether the latest attempt's failure shows that the target fails.
 
         An attempt that was given up does only if it had time enough.
         """
         return not self.gave_up or self.age() >= self.counts_after
 
     def age(self) -> float:
-        """Seconds since the latest attempt began."""
+        """Return the seconds since the latest attempt began."""
         return time.monotonic() - self.began
 
     def _whole(self, request: Callable[[], Chunk]) -> Chunk:
@@ -97,7 +99,10 @@ class Attempts:
         begins: Callable[[Chunk], bool],
         first_token: float,
     ) -> Iterator[list[Chunk]]:
-        """The chunks of the first attempt that succeeds; `begins` is true of what is no opening."""
+        """Yield the chunks of the first attempt that succeeds.
+
+        `begins` returns whether a chunk is more than an opening.
+        """
         while True:
             begun = False
             opening: list[Chunk] = []
@@ -110,10 +115,12 @@ class Attempts:
                             continue
                         begun, chunks = True, opening
                         timer.close()
+                        self._begun()
                     yield chunks
                 if not begun and opening:
                     begun = True
                     timer.close()
+                    self._begun()
                     yield opening
                 return
             except gevent.Timeout as timeout:
@@ -128,6 +135,9 @@ class Attempts:
             finally:
                 timer.close()
             self._pause_or_raise(error, final=begun)
+
+    def _begun(self) -> None:
+        self.on_begin(self)
 
     def _begin(self, first_token: float) -> gevent.Timeout:
         self.count += 1
@@ -170,11 +180,13 @@ class Limits:
         deadline: float,
         on_failure: Callable[[Attempts, GatewayError], None] = _ignore,
         once: bool = False,
+        on_begin: Callable[[Attempts], None] = _ignore,
     ) -> Attempts:
-        """The attempts at a model; only one if `once`."""
+        """Return the attempts at a model; only one if `once`."""
         retries = self.retries if row.retries is None else row.retries
         first_token = row.timeouts.first_token or self.timeouts.first_token
-        return Attempts(1 if once else 1 + retries, deadline, first_token, on_failure=on_failure)
+        allowed = 1 if once else 1 + retries
+        return Attempts(allowed, deadline, first_token, on_failure=on_failure, on_begin=on_begin)
 
     def hurry(self, attempts: Attempts, row: ModelRow, stream: bool) -> None:
         """Leave time for the targets that can be called after this one.

@@ -120,7 +120,7 @@ class CallRunner:
         )
 
     def _answer(self, call: Call) -> bytes:
-        """The response of the first target that gives one; raises the caller's error."""
+        """Return the response of the first target that gives one; raises the caller's error."""
         while True:
             target = call.failover.target
             try:
@@ -135,7 +135,7 @@ class CallRunner:
                     return answer
 
     def _call_target(self, call: Call) -> bytes | None:
-        """The current target's response; None if its breaker is open and another is next."""
+        """Return the current target's response; None if its breaker is open and another is next."""
         spec, failover, breakers = call.spec, call.failover, self._breakers
         target = failover.target
         provider = self._provider(failover)
@@ -150,11 +150,10 @@ class CallRunner:
             target.row.thinking,
         )
         # Last, because a call that it lets through as a probe must be made.
-        blocked = bool(breakers.troubled) and breakers.blocks(target.route)
-        if blocked and not failover.alone():
+        if breakers.troubled and not failover.alone() and breakers.blocks(target.route, spec.key):
             failover.skip()
             return None
-        attempts = call.attempts = self._attempts(call, blocked)
+        attempts = call.attempts = self._attempts(call)
         try:
             if spec.stream:
                 answer = self._stream(call, attempts, provider, request)
@@ -165,8 +164,6 @@ class CallRunner:
                 call.usage = response.get("usage")
         finally:
             call.attempt_count += attempts.count
-        if breakers.troubled:
-            breakers.answered(target.route, attempts.age())
         return answer
 
     def _stream(
@@ -177,21 +174,21 @@ class CallRunner:
             for chunks in attempts.stream(provider, request):
                 payload = lines(chunks)
                 if first:
-                    first, payload = False, self._first_payload(call, attempts, payload)
+                    first, payload = False, self._first_payload(call, payload)
                 sender.send(payload)
                 usage.add(chunks)
                 coalescer.pause()
         call.usage = usage.counted
         return b""
 
-    def _first_payload(self, call: Call, attempts: Attempts, chunks: bytes) -> bytes:
-        route = call.failover.target.route
-        if self._breakers.troubled:
-            self._breakers.began(route, attempts.age())
-        return encode_head(route, call.dropped, chunks) if call.failover.position else chunks
+    def _first_payload(self, call: Call, chunks: bytes) -> bytes:
+        failover = call.failover
+        if not failover.position:
+            return chunks
+        return encode_head(failover.target.route, call.dropped, chunks)
 
     def _provider(self, failover: Failover) -> Provider:
-        """The provider of the current target; raises ProviderNotConfigured."""
+        """Return the provider of the current target; raises ProviderNotConfigured."""
         target = failover.target
         has_timeouts = target.row.timeouts != NO_TIMEOUTS
         provider = self._providers.get(target.row.id if has_timeouts else target.provider)
@@ -204,25 +201,36 @@ class CallRunner:
             raise error
         return provider
 
-    def _attempts(self, call: Call, blocked: bool) -> Attempts:
-        row, once = call.failover.target.row, blocked or call.failover.last_chance
-        on_failure = partial(self._failed, call.failover)
-        attempts = self._limits.attempts(row, call.deadline, on_failure, once)
-        if not call.failover.alone():
+    def _attempts(self, call: Call) -> Attempts:
+        failover, row = call.failover, call.failover.target.row
+        attempts = self._limits.attempts(
+            row,
+            call.deadline,
+            partial(self._failed, failover, call.spec.key),
+            failover.last_chance,
+            partial(self._begun, failover.target.route),
+        )
+        if not failover.alone():
             self._limits.hurry(attempts, row, call.spec.stream)
         return attempts
 
-    def _failed(self, failover: Failover, attempts: Attempts, error: GatewayError) -> None:
+    def _failed(
+        self, failover: Failover, key: str, attempts: Attempts, error: GatewayError
+    ) -> None:
         route = failover.target.route
         failover.note(error)
         if attempts.failure_counts():
-            self._breakers.failed(route, error, attempts.age())
-        if self._breakers.is_open(route) and not failover.alone():
+            self._breakers.failed(route, error, attempts.age(), key)
+        if self._breakers.is_open(route, key) and not failover.alone():
             attempts.allowed = attempts.count  # its breaker has opened: no more of it
+
+    def _begun(self, route: str, attempts: Attempts) -> None:
+        if self._breakers.troubled:
+            self._breakers.answered(route, attempts.age())
 
 
 def opened(payload: bytes | None, call_id: str) -> tuple[CallSpec, bytes]:
-    """Spec and body of a claimed call; raises JobLost where Redis has none that can be read."""
+    """Return spec and body of a claimed call; raises JobLost if Redis has none to be read."""
     if payload is None:
         raise JobLost
     try:

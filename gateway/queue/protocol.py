@@ -36,7 +36,7 @@ class CallSpec:
 
     `targets` may answer, in this order: see `workers.failover`. The worker applies the parameter
     rules of the target that it calls; parameters in `optional` are left out where rules refuse
-    them.
+    them. `key` is the public id of the caller's API key: breakers count failures by it.
     """
 
     call_id: str
@@ -45,6 +45,7 @@ class CallSpec:
     targets: tuple[Target, ...]
     kind: str = "chat"  # or "embeddings"
     optional: tuple[str, ...] = ()
+    key: str = ""
 
     def encode(self, body: bytes) -> bytes:
         """The value of `gw:call:{id}`."""
@@ -68,6 +69,8 @@ class CallSpec:
         }
         if self.optional:
             head["optional"] = self.optional
+        if self.key:
+            head["key"] = self.key
         return b"%b\n%b" % (orjson.dumps(head), body)
 
     @staticmethod
@@ -77,6 +80,8 @@ class CallSpec:
         try:
             head["targets"] = targets = tuple(map(_target, head["targets"]))
             head["optional"] = tuple(head.get("optional", ()))
+            if not isinstance(head.get("key", ""), str):
+                raise TypeError("a key's public id must be a string")
             spec: CallSpec = _build(CallSpec, head)
         except (TypeError, KeyError) as error:
             raise ProtocolError(f"not a spec: {error}") from None

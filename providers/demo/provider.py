@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.chat import ChatCall, Chunk, fold
 from gateway.errors import ModelNotFound, UpstreamFailed, UpstreamThrottled, UpstreamTruncated
-from providers.base import without_embeddings
+from providers.base import IGNORE, OnHead, without_embeddings
 from providers.demo.embeddings import embeddings
 
 SLOW_WORD = 0.5  # seconds
@@ -40,11 +40,11 @@ class DemoProvider:
     def __init__(self, sleep: Callable[[float], None] | None = None) -> None:
         self._sleep = sleep or time.sleep
 
-    def complete(self, call: ChatCall) -> Chunk:
+    def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
         """Return the whole response, or raise the error that the model is for."""
         return fold(chain.from_iterable(self.stream(call)))
 
-    def embed(self, model: str, parameters: Mapping[str, Any]) -> Chunk:
+    def embed(self, model: str, parameters: Mapping[str, Any], on_head: OnHead = IGNORE) -> Chunk:
         """Return the embeddings of an input; raises InvalidRequest for a model that has none."""
         if model != "embed":
             raise without_embeddings(model)

@@ -18,7 +18,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from providers.base import EmbeddingsWire, Request, Wire, without_embeddings
+from providers.base import IGNORE, EmbeddingsWire, OnHead, Request, Wire, without_embeddings
 from providers.errors import seconds_until
 from providers.http.sse import EventSplitter
 from providers.http.transport import Response, Transport
@@ -40,13 +40,15 @@ class HttpProvider:
         self.streams_only = wire.streams_only
         self._transport = transport
 
-    def complete(self, call: ChatCall) -> Chunk:
+    def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
         """Return the whole response; raises a GatewayError."""
         if self.streams_only:
             return fold(chain.from_iterable(self.stream(call)))
         request = self.wire.request(replace(call, stream=False))
         with self._transport.post(request) as response:
-            if self._media_type(response) == EVENTS:
+            media_type = self._media_type(response)
+            on_head()
+            if media_type == EVENTS:
                 return fold(chain.from_iterable(self._chunks(response)))
             return self.wire.response(_json(response))
 
@@ -62,24 +64,30 @@ class HttpProvider:
             else:
                 yield [unfold(self.wire.response(_json(response)))]
 
-    def embed(self, model: str, parameters: Mapping[str, Any]) -> Chunk:
+    def embed(self, model: str, parameters: Mapping[str, Any], on_head: OnHead = IGNORE) -> Chunk:
         """Return the embeddings of an input, as Provider.embed says; raises a GatewayError."""
         wire = self.embeddings
         if wire is None:
             raise without_embeddings(model)
         try:
-            return self._embed(wire, wire.request(model, parameters), parameters)
+            return self._embed(wire, wire.request(model, parameters), parameters, on_head)
         except UpstreamRejected as refusal:
             if not wire.wants_plain(refusal, parameters):
                 raise
-        return self._embed(wire, wire.request(model, parameters, plain=True), parameters)
+        request = wire.request(model, parameters, plain=True)
+        return self._embed(wire, request, parameters, on_head)
 
     def _embed(
-        self, wire: EmbeddingsWire, request: Request, parameters: Mapping[str, Any]
+        self,
+        wire: EmbeddingsWire,
+        request: Request,
+        parameters: Mapping[str, Any],
+        on_head: OnHead,
     ) -> Chunk:
         with self._transport.post(request) as response:
             if self._media_type(response) != JSON:
                 raise UpstreamBadResponse()
+            on_head()
             return wire.response(_json(response), parameters)
 
     def _media_type(self, response: Response) -> str:

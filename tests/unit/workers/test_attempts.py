@@ -25,6 +25,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from gateway.timeouts import Timeouts
+from providers.base import IGNORE, OnHead
 from tests.support.fakes import Clock
 from workers import attempts as attempts_module
 from workers.attempts import BACKOFF_SECONDS, Attempts, Limits, lines
@@ -44,14 +45,14 @@ class Scripted:
         self.closed = 0
         self._attempts = iter(attempts)
 
-    def complete(self, call: ChatCall) -> Chunk:
+    def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
         self.calls += 1
         step = next(self._attempts)
         if isinstance(step, BaseException):
             raise step
         return step
 
-    def embed(self, model: str, parameters: Mapping[str, Any]) -> Chunk:
+    def embed(self, model: str, parameters: Mapping[str, Any], on_head: OnHead = IGNORE) -> Chunk:
         return {**self.complete(ChatCall(model, parameters)), "asked": [model, parameters]}
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
@@ -300,7 +301,7 @@ class Silent:
         finally:
             self.closed += 1
 
-    def complete(self, call: ChatCall) -> Chunk:
+    def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
         return next(self.stream(call))[0]
 
 

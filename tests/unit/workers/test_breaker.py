@@ -20,7 +20,7 @@ from gateway.errors import (
 )
 from gateway.queue import keys, scripts
 from tests.support.fakes import Clock
-from workers.breaker import MAX_ROUTES, UNREAD_SECONDS, WINDOW_SECONDS, Breakers
+from workers.breaker import MAX_KEYS, MAX_ROUTES, UNREAD_SECONDS, WINDOW_SECONDS, Breakers
 
 ROUTE, OTHER = "acme/model-2", "acme/model-3"
 MOST, COOLDOWN = 3, 10.0
@@ -114,15 +114,65 @@ def test_calls_that_were_on_their_way_do_not_put_the_probe_off(
     assert not breakers.blocks(ROUTE)
 
 
-def test_a_first_token_closes_an_open_breaker_and_forgives_nothing_else(
-    breakers: Breakers,
+def test_only_a_call_made_after_the_last_failure_begins_the_count_again(
+    breakers: Breakers, clock: Clock
 ) -> None:
     fail(breakers, MOST - 1)
-    breakers.began(ROUTE)
-    fail(breakers, 1)
-    assert breakers.is_open(ROUTE)
-    breakers.began(ROUTE)
-    assert not breakers.is_open(ROUTE)
+    clock.now += 2
+    breakers.answered(ROUTE, age=2.1)
+    assert breakers.troubled[ROUTE].failures == MOST - 1
+    breakers.answered(ROUTE, age=1.9)
+    assert breakers.troubled == {}
+
+
+# Several keys
+
+
+def fail_by(breakers: Breakers, key: str, times: int = MOST) -> None:
+    for _ in range(times):
+        breakers.failed(ROUTE, UpstreamFailed(), key=key)
+
+
+def test_one_keys_failing_calls_alone_do_not_divert_the_others(breakers: Breakers) -> None:
+    fail_by(breakers, "one", 100)
+    assert breakers.blocks(ROUTE, "one")
+    assert not breakers.blocks(ROUTE, "other")
+    assert not breakers.is_open(ROUTE, "other")
+
+
+def test_another_key_that_finds_the_same_leaves_the_route_alone_too(breakers: Breakers) -> None:
+    fail_by(breakers, "one")
+    fail_by(breakers, "other", MOST - 1)
+    assert not breakers.blocks(ROUTE, "other")
+    fail_by(breakers, "other", 1)
+    assert breakers.blocks(ROUTE, "other")
+    assert breakers.blocks(ROUTE, "third")  # of two keys that failed, the calls of one count
+
+
+def test_the_failures_of_several_keys_add_up(breakers: Breakers) -> None:
+    for key in ("one", "two", "three", "four"):
+        fail_by(breakers, key, 1)
+    assert breakers.blocks(ROUTE, "five")  # one key's do not count, three keys' do
+    assert breakers.blocks(ROUTE, "one")
+
+
+def test_an_old_call_without_a_key_counts_for_all(breakers: Breakers) -> None:
+    fail_by(breakers, "")
+    assert breakers.blocks(ROUTE, "one")
+    assert breakers.blocks(ROUTE)
+
+
+def test_an_answer_to_one_key_closes_the_breaker_for_the_other(breakers: Breakers) -> None:
+    fail_by(breakers, "one")
+    breakers.answered(ROUTE)
+    assert not breakers.blocks(ROUTE, "one")
+
+
+def test_so_many_keys_are_counted_and_the_rest_counts_for_all(breakers: Breakers) -> None:
+    for number in range(MAX_KEYS + 5):
+        breakers.failed(ROUTE, UpstreamFailed(), key=f"key{number}")
+    record = breakers.troubled[ROUTE]
+    assert (record.failures, len(record.by_key)) == (MAX_KEYS + 5, MAX_KEYS)
 
 
 @pytest.mark.parametrize("kind", list(errors.kinds()))
@@ -195,6 +245,28 @@ def test_failures_of_different_workers_add_up(two: Two) -> None:
         assert worker.breakers.blocks(ROUTE)
 
 
+def test_what_one_key_finds_at_one_worker_diverts_only_it_at_the_other(two: Two) -> None:
+    one, other = two
+    fail_by(one.breakers, "one")
+    other.look()
+    assert other.breakers.blocks(ROUTE, "one")
+    assert not other.breakers.blocks(ROUTE, "other")
+    fail_by(other.breakers, "other")
+    one.look()
+    assert one.breakers.blocks(ROUTE, "other")
+    assert one.breakers.blocks(ROUTE, "third")
+
+
+def test_a_probe_is_given_by_what_counts_for_its_key(redis: Redis, two: Two) -> None:
+    one, other = two
+    fail_by(one.breakers, "one")
+    other.look()
+    for worker in two:
+        worker.clock.now += COOLDOWN + 1
+    assert one.breakers.blocks(ROUTE, "one")  # Redis' cool-down lasts
+    assert not other.breakers.blocks(ROUTE, "other")
+
+
 def test_what_one_worker_closes_is_closed_for_the_other(two: Two) -> None:
     one, other = two
     fail(one.breakers)
@@ -235,7 +307,6 @@ def test_an_own_failure_that_redis_does_not_show_yet_is_kept(redis: Redis, two: 
 def test_only_failures_and_the_first_answer_after_them_are_written(two: Two) -> None:
     one, _ = two
     one.breakers.answered(ROUTE)
-    one.breakers.began(ROUTE)
     assert one.written == []
     fail(one.breakers, 2)
     for _ in range(5):
@@ -249,7 +320,10 @@ def test_an_outage_does_not_write_for_every_call(two: Two) -> None:
     assert one.written == ["failed"] * MOST
 
 
-@pytest.mark.parametrize("value", [b"", b"CANARY", b"1 2", b"1 2 x", b"\xff 1 2"])
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"CANARY", b"1 2", b"1 2 x", b"\xff 1 2", b"9 2 3 x", b"9 2 3 a=b", b"9 2 3 a=1=2"],
+)
 def test_a_record_that_is_none_is_as_good_as_absent(redis: Redis, two: Two, value: bytes) -> None:
     redis.hset(keys.BREAKERS, ROUTE, value)
     one, _ = two
@@ -283,8 +357,9 @@ def run(
     window: int = 30_000,
     most: int = 10,
     age: int = 0,
+    key: str = "",
 ) -> int:
-    args = [what, route, MOST, window, 10_000, most, 60, age]
+    args = [what, route, MOST, window, 10_000, most, 60, age, key, 2]
     return scripts.BREAKER(redis, [keys.BREAKERS], args)  # type: ignore[no-any-return]
 
 
@@ -302,6 +377,25 @@ def test_the_script_counts_and_opens_for_the_cool_down(redis: Redis) -> None:
     failures, last, opened = record(redis)
     assert (failures, opened) == (3, last + 10_000)
     assert run(redis, "probe") == 0
+
+
+def test_the_script_counts_by_key(redis: Redis) -> None:
+    for key in ("a", "b", "a", "c", "a"):
+        run(redis, "failed", key=key)
+    row = redis.hget(keys.BREAKERS, ROUTE)
+    assert isinstance(row, bytes)
+    failures, *_, one, two = row.split()
+    assert failures == b"5"
+    assert {one, two} == {b"a=3", b"b=1"}  # of a third key it counts the failures alone
+    assert run(redis, "probe", key="a") == 0  # 5 without b's
+    assert run(redis, "probe", key="b") == 1  # 5 without a's
+    assert run(redis, "probe") == 0
+
+
+def test_the_script_reads_the_rows_of_the_previous_release(redis: Redis) -> None:
+    now = int(time.time() * 1000)
+    redis.hset(keys.BREAKERS, ROUTE, f"{MOST} {now} {now + 9_000}")
+    assert run(redis, "probe", key="a") == 0
 
 
 def test_the_script_lets_one_probe_through(redis: Redis) -> None:

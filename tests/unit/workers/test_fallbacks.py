@@ -29,6 +29,7 @@ from gateway.errors import (
 from gateway.queue.protocol import CallSpec, Outcome, decode_head
 from gateway.settings import Settings
 from gateway.timeouts import Timeouts
+from providers.base import IGNORE, OnHead
 from tests.support.fakes import USAGE, Clock
 from workers import attempts
 from workers.attempts import Limits
@@ -53,7 +54,7 @@ class Provider:
         self.calls = 0
         self._scripts = scripts
 
-    def complete(self, call: ChatCall) -> Chunk:
+    def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
         return next(self._steps())
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
@@ -108,12 +109,11 @@ class House:
         self.runner = CallRunner(known, limits or Limits(), catalogue, self.breakers)
 
     def ask(
-        self, stream: bool = False, names: str = "ab", budget: float = 600
+        self, stream: bool = False, names: str = "ab", budget: float = 600, key: str = ""
     ) -> tuple[Outcome, list[bytes]]:
         sender = Sender()
-        spec = CallSpec(
-            "c" * 32, "web", stream, tuple(Target(f"{n}/model", n, "model") for n in names)
-        )
+        targets = tuple(Target(f"{n}/model", n, "model") for n in names)
+        spec = CallSpec("c" * 32, "web", stream, targets, key=key)
         claimed = Claimed(spec.call_id, "web", "claim", budget, b"")
         outcome = self.runner.run(claimed, spec, BODY, sender)  # type: ignore[arg-type]
         return outcome, sender.sent
@@ -272,19 +272,22 @@ def test_a_probe_that_fails_is_not_tried_again_by_its_call() -> None:
     assert house.providers["a"].calls == 4
 
 
-def test_where_nobody_else_can_answer_an_open_route_is_asked_once() -> None:
-    house = House(Provider(UpstreamFailed()))
-    assert house.ask(names="a")[0].attempts == 3
-    outcome, _ = house.ask(names="a")
-    assert isinstance(outcome.error, UpstreamFailed)
-    assert outcome.attempts == 1
+@both_ways
+def test_where_nobody_else_can_answer_an_open_route_keeps_its_retries(stream: bool) -> None:
+    answer = [WORD, LAST] if stream else WHOLE
+    fail = UpstreamFailed()
+    house = House(Provider(*[fail] * 5, answer))
+    assert house.ask(stream, names="a")[0].attempts == 3
+    assert house.breakers.is_open("a/model")
+    outcome, _ = house.ask(stream, names="a")
+    assert (outcome.error, outcome.attempts) == (None, 3)
 
 
 def test_where_all_are_open_the_last_is_asked() -> None:
     house = House(Provider(UpstreamFailed()), Provider(UpstreamFailed()))
     house.ask()
     outcome, _ = house.ask()
-    assert [house.providers[name].calls for name in "ab"] == [3, 4]
+    assert [house.providers[name].calls for name in "ab"] == [3, 6]
     assert isinstance(outcome.error, UpstreamFailed)
 
 
@@ -331,7 +334,7 @@ def test_an_answer_to_a_call_from_before_the_outage_closes_no_breaker() -> None:
     gate = gevent.event.Event()
 
     class Old(Provider):
-        def complete(self, call: ChatCall) -> Chunk:
+        def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
             gate.wait()
             return WHOLE
 
@@ -345,6 +348,48 @@ def test_an_answer_to_a_call_from_before_the_outage_closes_no_breaker() -> None:
     with gevent.Timeout(10):
         assert old.get()[0].route == "a/model"
     assert house.breakers.is_open("a/model")
+
+
+def test_a_first_token_begins_the_count_again_while_its_stream_goes_on() -> None:
+    fail = UpstreamTimeout()
+    house = House(Provider(fail, fail, [WORD, HANG], fail, fail), Provider([WORD, LAST]))
+    for _ in range(2):
+        house.ask(stream=True)
+    house.clock.now += 1
+    long = gevent.spawn(house.ask, True)
+    gevent.sleep(0)
+    assert house.breakers.troubled == {}
+    for _ in range(2):
+        house.ask(stream=True)
+    assert not house.breakers.is_open("a/model")
+    assert not long.ready()
+    long.kill()
+
+
+def test_the_head_of_a_whole_response_begins_the_count_again() -> None:
+    class Slow(Provider):
+        def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
+            on_head()
+            gevent.event.Event().wait()
+            return WHOLE
+
+    house = House(Slow(), Provider(WHOLE))
+    for _ in range(2):
+        house.breakers.failed("a/model", UpstreamTimeout())
+    house.clock.now += 1
+    call = gevent.spawn(house.ask)
+    gevent.sleep(0)
+    assert house.breakers.troubled == {}
+    call.kill()
+
+
+def test_one_key_whose_calls_fail_does_not_divert_another() -> None:
+    fail = UpstreamTimeout()
+    house = House(Provider(*[fail] * 3, WHOLE), Provider(WHOLE))
+    assert [house.ask(key="one")[0].route for _ in range(4)] == ["b/model"] * 4
+    house.clock.now += 1
+    assert house.ask(key="other")[0].route == "a/model"
+    assert house.ask(key="one")[0].route == "a/model"  # the other's answer has closed the breaker
 
 
 def test_a_probe_that_the_provider_refuses_as_wrong_shows_that_it_is_well() -> None:
@@ -372,7 +417,7 @@ def test_a_call_that_fell_over_leaves_nothing_of_its_prompt_behind() -> None:
         """What a weak reference can be made of."""
 
     class Fails(Provider):
-        def complete(self, call: ChatCall) -> Chunk:
+        def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
             prompt = call.parameters["messages"] = Prompt()  # type: ignore[index]
             seen.append(weakref.ref(prompt))
             kept = UpstreamTimeout()  # as urllib3 keeps its own

@@ -32,6 +32,7 @@ from gateway.errors import (
 )
 from gateway.queue.protocol import CallSpec, Outcome, decode_head
 from gateway.settings import Settings
+from providers.base import IGNORE, OnHead
 from tests.support.fakes import USAGE
 from workers import attempts, tasks
 from workers.attempts import Limits
@@ -89,7 +90,7 @@ class Provider:
         self.closed = 0
         self._steps = steps
 
-    def complete(self, call: ChatCall) -> Chunk:
+    def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
         self.calls.append(call)
         step = self._steps[len(self.calls) - 1]
         if isinstance(step, BaseException):

@@ -40,6 +40,7 @@ specs = st.builds(
     targets=st.lists(targets, min_size=1, max_size=3).map(tuple),
     kind=st.sampled_from(["chat", "embeddings"]),
     optional=st.lists(word).map(tuple),
+    key=st.just("") | word,
 )
 outcomes = st.builds(
     Outcome,
