@@ -19,7 +19,7 @@ import orjson
 from gateway import memory
 from gateway.catalogue.file import ModelRow
 from gateway.chat import ChatCall, Chunk, fold, says_something
-from gateway.errors import GatewayError, UpstreamTimeout
+from gateway.errors import GatewayError, UpstreamBadResponse, UpstreamTimeout
 from gateway.timeouts import Timeouts
 from providers.base import Provider
 
@@ -132,6 +132,8 @@ class Attempts:
                 )
             except GatewayError as failure:
                 error = failure
+            except RecursionError:  # JSON that nests deeper than Python can walk
+                error = UpstreamBadResponse()
             finally:
                 timer.close()
             self._pause_or_raise(error, final=begun)
@@ -206,5 +208,5 @@ class Limits:
 
 
 def lines(chunks: list[Chunk]) -> bytes:
-    """Chunks as they travel: one line of JSON each."""
+    """Return chunks as they travel: one line of JSON each. Raises orjson.JSONEncodeError."""
     return b"\n".join(map(orjson.dumps, chunks))

@@ -15,7 +15,14 @@ from gateway import memory
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.target import UNKNOWN
 from gateway.chat import ChatCall
-from gateway.errors import GatewayError, JobLost, ProviderNotConfigured, StopCall, UpstreamAuth
+from gateway.errors import (
+    GatewayError,
+    JobLost,
+    ProviderNotConfigured,
+    StopCall,
+    UpstreamAuth,
+    UpstreamBadResponse,
+)
 from gateway.logs import where
 from gateway.queue.protocol import CallSpec, Outcome, ProtocolError, encode_head
 from gateway.timeouts import Timeouts
@@ -25,7 +32,7 @@ from workers.breaker import Breakers
 from workers.coalesce import Coalescer
 from workers.failover import Failover
 from workers.outbox import Sender
-from workers.usage import StreamUsage
+from workers.usage import StreamUsage, take_count
 
 log = logging.getLogger(__name__)
 
@@ -160,8 +167,11 @@ class CallRunner:
             else:
                 send = attempts.embed if spec.kind == "embeddings" else attempts.complete
                 response = send(provider, request)
-                answer = orjson.dumps(response)
-                call.usage = response.get("usage")
+                call.usage = take_count(response)
+                try:
+                    answer = orjson.dumps(response)
+                except orjson.JSONEncodeError:
+                    raise self._unwritable(call, attempts) from None
         finally:
             call.attempt_count += attempts.count
         return answer
@@ -172,11 +182,14 @@ class CallRunner:
         sender, usage, first = call.sender, call.stream_usage, True
         with self._coalescer as coalescer:
             for chunks in attempts.stream(provider, request):
-                payload = lines(chunks)
+                usage.add(chunks)
+                try:
+                    payload = lines(chunks)
+                except orjson.JSONEncodeError:
+                    raise self._unwritable(call, attempts) from None
                 if first:
                     first, payload = False, self._first_payload(call, payload)
                 sender.send(payload)
-                usage.add(chunks)
                 coalescer.pause()
         call.usage = usage.counted
         return b""
@@ -223,6 +236,16 @@ class CallRunner:
             self._breakers.failed(route, error, attempts.age(), key)
         if self._breakers.is_open(route, key) and not failover.alone():
             attempts.allowed = attempts.count  # its breaker has opened: no more of it
+
+    def _unwritable(self, call: Call, attempts: Attempts) -> UpstreamBadResponse:
+        """Return the error of a response that cannot be written as JSON, after counting it.
+
+        A provider may nest deeper than we can write, and its numbers may add up to too much.
+        """
+        call.usage = None
+        error = UpstreamBadResponse()
+        self._failed(call.failover, call.spec.key, attempts, error)
+        return error
 
     def _begun(self, route: str, attempts: Attempts) -> None:
         if self._breakers.troubled:

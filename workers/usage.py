@@ -1,4 +1,4 @@
-"""The usage of calls that are stopped before their provider reports it: an estimate.
+"""The usage of calls: the provider's count, or an estimate.
 
 Providers report usage at the end of a response, which a connection that is closed before never
 receives. What was read and written until then was used all the same.
@@ -16,7 +16,38 @@ from gateway.chat import CALLED, Chunk
 CHARACTERS_PER_TOKEN = 4  # of English text; other languages need fewer
 # Fields of messages with text. Pictures, sound and files are not estimated: the estimate is low.
 PROMPT_FIELDS = ("content", "text", "refusal", "reasoning_content", "arguments", "input")
+# OpenAI's counts. What else a provider adds to usage is its own business.
+COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+MAX_COUNT = 2**53  # larger integers lose digits in many JSON readers
 DELTA_FIELDS = ("content", "reasoning_content", "refusal")
+
+
+def take_count(chunk: Chunk) -> dict[str, Any] | None:
+    """Return the usage of a chunk, None if there is none that can be right.
+
+    A usage whose counts are negative or no numbers is taken out of the chunk; of its details, only
+    those that are.
+    """
+    usage = chunk.get("usage")
+    if not usage:
+        return None
+    if type(usage) is dict and all(_is_count(usage[name]) for name in COUNTS if name in usage):
+        for details in usage.values():
+            if type(details) is dict:
+                _drop_wrong_counts(details)
+        return usage
+    del chunk["usage"]
+    return None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MAX_COUNT  # a bool is an int as well
+
+
+def _drop_wrong_counts(details: dict[str, Any]) -> None:
+    for name, value in list(details.items()):
+        if name.endswith("_tokens") and value is not None and not _is_count(value):
+            del details[name]
 
 
 class StreamUsage:
@@ -30,9 +61,10 @@ class StreamUsage:
         self.deltas = 0
 
     def add(self, chunks: list[Chunk]) -> None:
-        """Count chunks that are sent."""
+        """Count chunks that are to be sent, and take wrong usage out of them."""
         for chunk in chunks:
-            self.counted = chunk.get("usage") or self.counted
+            if "usage" in chunk:
+                self.counted = take_count(chunk) or self.counted
             for choice in chunk["choices"]:
                 delta = choice.get("delta")
                 if delta:
@@ -40,7 +72,7 @@ class StreamUsage:
                     self.characters += _delta_length(delta)
 
     def so_far(self, body: bytes) -> dict[str, Any]:
-        """The provider's count, or an estimate with `"estimated": True` beside OpenAI's counts.
+        """Return the provider's count, or an estimate: OpenAI's counts and `"estimated": True`.
 
         `body` is the JSON of the call's parameters.
         """
@@ -69,7 +101,7 @@ def _delta_length(delta: Chunk) -> int:
 
 
 def _prompt_length(params: dict[str, Any]) -> int:
-    """Characters of text in a prompt, its tools included."""
+    """Return the characters of text in a prompt, its tools included."""
     tools = params.get("tools") or params.get("functions")
     prompt = params.get("messages") or params.get("input")
     return _text_length(prompt) + (len(orjson.dumps(tools)) if tools else 0)

@@ -26,6 +26,7 @@ from gateway.errors import (
     ProviderNotConfigured,
     StopCall,
     UpstreamAuth,
+    UpstreamBadResponse,
     UpstreamFailed,
     UpstreamOverloaded,
     UpstreamTruncated,
@@ -344,12 +345,55 @@ def test_a_body_that_is_no_json_is_a_500_that_quotes_nothing(
     assert "CANARY" not in caplog.text
 
 
-def test_an_answer_that_cannot_be_written_as_json_is_a_500(
-    caplog: pytest.LogCaptureFixture,
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+UNWRITABLE = [{"number": 2**64}, {"deep": nested(300)}, {"deep": nested(900)}]
+
+
+@both_ways
+@pytest.mark.parametrize("more", UNWRITABLE, ids=["number", "300 levels", "900 levels"])
+def test_a_response_that_cannot_be_written_again_is_the_provider_s_fault(
+    stream: bool, more: dict[str, Any]
 ) -> None:
-    outcome = run(Provider({"choices": [object()]}))
-    assert type(outcome.error) is GatewayError
-    assert outcome.answer == b""
+    response = {**WORD, **more}
+    outcome = run(Provider([response] if stream else response), stream)
+    assert isinstance(outcome.error, UpstreamBadResponse)
+    assert (outcome.error.status, outcome.answer, outcome.attempts) == (502, b"", 1)
+    assert outcome.failures == [{"route": "acme/model-2", "code": "upstream_bad_response"}]
+
+
+@both_ways
+def test_a_fallback_answers_in_place_of_what_cannot_be_written(stream: bool) -> None:
+    response, answer = {**WORD, "number": 2**64}, {**WORD, "usage": USAGE}
+    fallback = Target("heir/model", "heir", "model-3")
+    both = CallSpec(CALL_ID, "web-1", stream, (FIRST, fallback))
+    steps = ([response], [answer]) if stream else (response, answer)
+    providers = {"acme": Provider(steps[0]), "heir": Provider(steps[1])}
+    runner, sender = CallRunner(providers, Limits(), CATALOGUE), Sender()
+    outcome = runner.run(claimed(), both, BODY, sender)  # type: ignore[arg-type]
+    assert (outcome.error, outcome.route, outcome.usage) == (None, "heir/model-3", USAGE)
+
+
+@both_ways
+@pytest.mark.parametrize("fault", [RecursionError, RecursionError("CANARY")])
+def test_json_too_deep_to_be_walked_is_the_provider_s_fault(stream: bool, fault: Any) -> None:
+    outcome = run(Provider(fault() if isinstance(fault, type) else fault), stream)
+    assert isinstance(outcome.error, UpstreamBadResponse)
+
+
+@both_ways
+def test_usage_that_cannot_be_right_is_dropped(stream: bool) -> None:
+    sender = Sender()
+    response = {**WORD, "usage": {**USAGE, "prompt_tokens": -1}}
+    outcome = run(Provider([response] if stream else response), stream, sender)
+    assert (outcome.error, outcome.usage) == (None, None)
+    payload = sender.sent[0] if stream else outcome.answer
+    assert orjson.loads(payload) == WORD
 
 
 @both_ways

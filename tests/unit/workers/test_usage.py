@@ -9,7 +9,7 @@ import pytest
 
 from gateway.chat import Chunk
 from tests.support.fakes import USAGE
-from workers.usage import StreamUsage
+from workers.usage import MAX_COUNT, StreamUsage, take_count
 
 ASKED = {"messages": [{"role": "user", "content": "x" * 40}]}
 
@@ -98,3 +98,34 @@ def test_pictures_and_sound_are_not_counted_as_text() -> None:
 def test_the_input_of_embeddings_is_their_prompt(given: Any) -> None:
     expected = 3 if given == [[1, 2, 3]] else 2
     assert used(asked={"input": given})["prompt_tokens"] == expected
+
+
+@pytest.mark.parametrize("wrong", [-1, True, None, "5", 1.5, [], MAX_COUNT])
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "total_tokens"])
+def test_usage_that_is_negative_or_no_number_is_taken_out(name: str, wrong: Any) -> None:
+    chunk = {"choices": [], "usage": {**USAGE, name: wrong}}
+    assert take_count(chunk) is None
+    assert chunk == {"choices": []}
+
+
+@pytest.mark.parametrize("wrong", ["many", [1], 5, True])
+def test_usage_that_is_no_object_is_taken_out(wrong: Any) -> None:
+    chunk = {"choices": [], "usage": wrong}
+    assert take_count(chunk) is None
+    assert chunk == {"choices": []}
+
+
+def test_of_the_details_only_wrong_counts_are_taken_out() -> None:
+    details = {"cached_tokens": -5, "audio_tokens": None, "text_tokens": 3, "ratio": -0.5}
+    usage = {**USAGE, "prompt_tokens_details": details, "cost": 0.25, "is_byok": False}
+    assert take_count({"usage": usage}) == {
+        **USAGE,
+        "prompt_tokens_details": {"audio_tokens": None, "text_tokens": 3, "ratio": -0.5},
+        "cost": 0.25,
+        "is_byok": False,
+    }
+
+
+def test_a_wrong_count_does_not_replace_one_that_came_before() -> None:
+    wrong = {"choices": [], "usage": {**USAGE, "total_tokens": -1}}
+    assert used({"choices": [], "usage": USAGE}, wrong) == USAGE
