@@ -51,6 +51,10 @@ from workers.runner import CallRunner, Claimed, opened
 
 log = logging.getLogger(__name__)
 
+# A terminal that closes sends HUP, a service manager may send any of these.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+IGNORED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)  # they would end the process
+
 TICK_SECONDS = 0.5
 RECORDS_EVERY = 2  # ticks between two renewals of RQ's records
 CANCEL_LOOKS = 20  # ticks that a cancelled call is looked for
@@ -110,7 +114,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         return 0
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Run calls until SIGTERM or SIGINT, then drain; return whether all is written."""
+        """Run calls until one of STOP_SIGNALS, then drain; return whether all is written."""
         self._handle_signals()
         self.register()
         self.lease.start()
@@ -137,8 +141,10 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
 
     def _handle_signals(self) -> None:
         # RQ's raise in whatever frame runs, and kill at the second signal; Heroku may send several.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             gevent.signal_handler(number, self.stop)
+        for number in IGNORED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
     def register(self) -> None:
         """Enter RQ's records; wait for Redis as long as it takes, or until `stop`."""

@@ -6,6 +6,7 @@ What kills, stops and deploys do to calls that run is in the fault suite: rows P
 from __future__ import annotations
 
 import queue
+import signal
 from typing import Any
 
 import pytest
@@ -45,3 +46,20 @@ def test_a_worker_added_later_takes_what_waits(own_stack: Stack) -> None:
     until(lambda: own_stack.redis.llen(keys.RQ_QUEUE) == 1)
     own_stack.start_worker()
     assert response_of(waiting).json()["choices"][0]["message"]["content"] == "patience"
+
+
+def test_a_worker_drains_on_every_signal_that_means_stop_and_ignores_the_rest(
+    own_stack: Stack,
+) -> None:
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGINT):
+        worker = own_stack.workers[-1]
+        own_stack.until_ready()
+        own_stack.upstream.clear()
+        running = own_stack.in_background("fake/delay-1000", number.name)
+        own_stack.until_called()
+        for ignored in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+            worker.popen.send_signal(ignored)
+        worker.popen.send_signal(number)
+        content = response_of(running).json()["choices"][0]["message"]["content"]
+        assert (content, worker.wait()) == (number.name, 0)
+        own_stack.start_worker()
