@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+import select
 import sys
+from typing import Any, TextIO
+
+from gevent import monkey
 
 from gateway.settings import Settings
+
+# A pipe that poll() says to be ready takes PIPE_BUF bytes without a wait; a character takes 4.
+PIECE = select.PIPE_BUF // 4  # characters
 
 SECRET = re.compile(
     r"(mk_inference_[0-9A-Za-z]{4})[0-9A-Za-z_]+|\b((?:sk-|xai-|gsk_|AIza)[\w-]{4})[\w-]+|(Bearer\s+)\S+"
@@ -27,9 +34,47 @@ class MaskingFormatter(logging.Formatter):
         return mask(super().format(record))
 
 
+class PatientHandler(logging.StreamHandler[TextIO]):
+    """Writes to a stream, and drops lines rather than wait for whoever should read them.
+
+    A full pipe would stop the whole process, with all its calls. The number of dropped lines is
+    written as soon as somebody reads again.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.dropped = 0
+        self._poll: Any = None
+        try:
+            # gevent's takes a turn of the loop, and a log line may come from any thread.
+            self._poll = monkey.get_original("select", "poll")()
+            self._poll.register(stream.fileno(), select.POLLOUT)
+        except (OSError, ValueError):  # no file
+            self._poll = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or the part of it that can be written without a wait."""
+        if self._poll is None:
+            super().emit(record)
+            return
+        try:
+            line = self.format(record) + self.terminator
+            if self.dropped:
+                line = f"WARNING gateway.logs {self.dropped} lines dropped: nobody read\n{line}"
+            for start in range(0, len(line), PIECE):
+                if not self._poll.poll(0):
+                    self.dropped += 1
+                    return
+                self.stream.write(line[start : start + PIECE])
+                self.stream.flush()
+            self.dropped = 0
+        except Exception:
+            self.handleError(record)
+
+
 def configure(settings: Settings) -> None:
     """Send all logs of this process to standard output, as Heroku-style platforms expect."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = PatientHandler(sys.stdout)
     handler.setFormatter(MaskingFormatter("%(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     # It logs a provider's broken header with a traceback; the call's own error is enough.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import pytest
 
 from gateway import logs
-from gateway.logs import MaskingFormatter, mask, where
+from gateway.logs import MaskingFormatter, PatientHandler, mask, where
 from gateway.settings import Settings
 
 KEY = "mk_inference_AbCdEfGh1234_" + "s" * 43 + "c" * 6
@@ -104,3 +105,50 @@ def test_a_fault_is_placed_where_it_happened():
 
 def _fail():
     return 1 // 0
+
+
+@pytest.fixture
+def pipe():
+    """A full pipe, and a logger that writes to it."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 1024)
+    os.set_blocking(writing, True)
+    logger = logging.Logger("pipe")
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "w") as stream:
+        handler = PatientHandler(stream)
+        logger.addHandler(handler)
+        yield reader, logger
+
+
+def read_all(reader):
+    """What the pipe holds."""
+    os.set_blocking(reader.fileno(), False)
+    data = b""
+    while piece := reader.read(1 << 20):
+        data += piece
+    return data.lstrip(b"x").decode()
+
+
+def test_a_log_that_nobody_reads_does_not_stop_the_process(pipe):
+    reader, logger = pipe
+    for number in range(1_000):
+        logger.warning("line %d", number)  # none waits
+    assert read_all(reader) == ""
+    logger.warning("somebody reads")
+    logger.warning("again")
+    assert read_all(reader) == (
+        "WARNING gateway.logs 1000 lines dropped: nobody read\nsomebody reads\nagain\n"
+    )
+
+
+def test_a_line_is_cut_where_the_pipe_is_full(pipe):
+    reader, logger = pipe
+    read_all(reader)
+    logger.warning("\N{GRINNING FACE}" * 1_000_000)
+    cut = read_all(reader)
+    assert 0 < len(cut) < 1_000_000
+    logger.warning("next")
+    assert read_all(reader) == "WARNING gateway.logs 1 lines dropped: nobody read\nnext\n"
