@@ -140,6 +140,13 @@ class Settings:
     upstream_ca_bundle: str = setting(
         "UPSTREAM_CA_BUNDLE", "", "CA file that replaces the bundled one."
     )
+    response_bytes: int = setting(
+        "RESPONSE_BYTES",
+        0,
+        "Maximum size of all unstreamed responses over 64 kB that one worker has read and that are "
+        "not delivered yet. Redis needs up to ten times as much for a moment. Further ones wait, "
+        "60 s at most. `0`: a tenth of Redis' `maxmemory`, or 36,000,000 without one.",
+    )
     drain_seconds: float = setting(
         "DRAIN_SECONDS", 25.0, "Time that running calls get to end after SIGTERM."
     )

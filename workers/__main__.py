@@ -6,17 +6,22 @@ monkey.patch_all()
 
 import logging  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from functools import partial  # noqa: E402
 
 import gevent  # noqa: E402
+from redis import Redis  # noqa: E402
 from redis.exceptions import RedisError  # noqa: E402
 
 from gateway import memory  # noqa: E402
 from gateway.catalogue.catalogue import Catalogue  # noqa: E402
 from gateway.logs import configure  # noqa: E402
+from gateway.queue import commands  # noqa: E402
 from gateway.settings import ConfigurationError, Settings  # noqa: E402
+from providers.http.budget import Budget  # noqa: E402
 from workers.attempts import Limits  # noqa: E402
 from workers.breaker import Breakers  # noqa: E402
-from workers.providers import connect, keep_tidy, make_transport  # noqa: E402
+from workers.providers import connect, keep_tidy, make_transport, share_of  # noqa: E402
 from workers.runner import CallRunner  # noqa: E402
 from workers.worker import CallWorker  # noqa: E402
 
@@ -36,10 +41,13 @@ def main() -> int:
         settings.upstream_retries, settings.timeouts, settings.fallback_first_token_timeout
     )
     breakers = Breakers(settings.breaker_failures, settings.breaker_cooldown)
-    transport = make_transport(settings)
+    budget = Budget()
+    transport = make_transport(settings, budget)
     providers = connect(catalogue, settings, transport)
-    runner = CallRunner(providers, limits, catalogue, breakers)
+    runner = CallRunner(providers, limits, catalogue, breakers, budget)
     worker = _start(settings, runner, breakers)
+    budget.delivered = partial(_delivered, worker.connection)
+    budget.limit = settings.response_bytes or share_of(worker.connection)
     gevent.spawn(keep_tidy, transport)
     memory.settle()
     worker.work()
@@ -54,6 +62,13 @@ def _start(settings: Settings, runner: CallRunner, breakers: Breakers) -> CallWo
         except RedisError as error:
             log.warning("waiting for Redis (%s)", type(error).__name__)
             gevent.sleep(1)
+
+
+def _delivered(redis: Redis, call_ids: Sequence[str]) -> list[bool]:
+    try:
+        return commands.delivered(redis, call_ids)
+    except RedisError:
+        return [False] * len(call_ids)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 
 import gevent
+from redis import Redis
+from redis.exceptions import RedisError
 
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import ProviderRow
@@ -16,15 +18,23 @@ from gateway.settings import Settings
 from gateway.timeouts import Timeouts
 from providers import create
 from providers.base import Provider
+from providers.http.budget import Budget
 from providers.http.transport import Transport
 
 log = logging.getLogger(__name__)
 
 TIDY_SECONDS = 10.0
 IDLE_SHARE = 4  # idle connections hold at most a quarter of this process' file descriptors
+# What a response takes in Redis for a moment, in multiples of its size: the command, two copies in
+# Lua, the outcome, the event and its copy in the stream, the reply to the web process. Nine times
+# were measured with responses of 13 MB, one after the other.
+COPIES = 10
+MIN_BYTES = 1_000_000
+UNKNOWN_BYTES = 10_000_000  # fits a Redis of 100 MB
+UNLIMITED_BYTES = 36_000_000  # any one response
 
 
-def make_transport(settings: Settings) -> Transport:
+def make_transport(settings: Settings, budget: Budget | None = None) -> Transport:
     """Return the connections, proxy and certificates that all providers of a worker share."""
     timeouts = settings.timeouts
     return Transport(
@@ -34,8 +44,18 @@ def make_transport(settings: Settings) -> Transport:
         pool_size=settings.worker_concurrency,
         proxy=settings.upstream_proxy,
         ca_bundle=settings.upstream_ca_bundle,
+        budget=budget,
         max_idle=min(settings.worker_concurrency, _descriptors() // IDLE_SHARE),
     )
+
+
+def share_of(redis: Redis) -> int:
+    """Return how many bytes of responses a worker may hold, by the memory of its Redis."""
+    try:
+        most = int(redis.info("memory")["maxmemory"])
+    except (RedisError, KeyError, ValueError):  # a user that may not ask
+        return UNKNOWN_BYTES
+    return max(most // COPIES, MIN_BYTES) if most else UNLIMITED_BYTES
 
 
 def _descriptors() -> int:

@@ -27,6 +27,7 @@ from gateway.logs import where
 from gateway.queue.protocol import CallSpec, Outcome, ProtocolError, encode_head
 from gateway.timeouts import Timeouts
 from providers.base import Provider
+from providers.http.budget import Budget
 from workers.attempts import Attempts, Limits, lines
 from workers.breaker import Breakers
 from workers.coalesce import Coalescer
@@ -83,11 +84,13 @@ class CallRunner:
         limits: Limits,
         catalogue: Catalogue,
         breakers: Breakers | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._providers = providers
         self._limits = limits
         self._catalogue = catalogue
         self._breakers = breakers or Breakers()
+        self._budget = budget or Budget()
         self._coalescer = Coalescer()
 
     def run(self, claimed: Claimed, spec: CallSpec, body: bytes, sender: Sender) -> Outcome:
@@ -172,6 +175,7 @@ class CallRunner:
                     answer = orjson.dumps(response)
                 except orjson.JSONEncodeError:
                     raise self._unwritable(call, attempts) from None
+                self._budget.hold(spec.call_id, len(answer))
         finally:
             call.attempt_count += attempts.count
         return answer

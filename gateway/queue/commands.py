@@ -120,6 +120,20 @@ def outcomes(redis: Redis, call_ids: Sequence[str]) -> list[Outcome | None]:
     return [_outcome(value) if value is not None else None for value in values]
 
 
+def delivered(redis: Redis, call_ids: Sequence[str]) -> list[bool]:
+    """Return for each finished call whether Redis no longer holds its outcome. Raises RedisError.
+
+    An outcome that is still to be written counts as held.
+    """
+    with redis.pipeline(transaction=False) as pipeline:
+        for call_id in call_ids:
+            pipeline.hget(keys.job(call_id), "status")
+            pipeline.exists(keys.outcome(call_id))
+        replies = pipeline.execute()
+    pairs = zip(replies[::2], replies[1::2], strict=True)
+    return [status != b"started" and not exists for status, exists in pairs]
+
+
 def _outcome(value: bytes) -> Outcome:
     try:
         return Outcome.decode(value)

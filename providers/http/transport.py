@@ -24,6 +24,7 @@ from gateway.errors import (
     UpstreamUnreachable,
 )
 from providers.base import Request
+from providers.http.budget import Budget, Reading
 from providers.http.connection import Adapter, progress, set_timeout
 from providers.http.resolver import Resolver
 
@@ -63,6 +64,7 @@ class Transport:
     redirects, and sends nothing twice. Timeouts are in seconds: `read_timeout` until the first byte
     of a response, `silence_timeout` (by default the same) between two of its bytes. `pool_size`
     connections to a host are kept while calls come, and `tidy` leaves `max_idle` to all hosts.
+    `budget` bounds the bytes of whole responses.
     """
 
     def __init__(
@@ -76,12 +78,14 @@ class Transport:
         max_response_bytes: int = MAX_BODY,
         max_idle: int | None = None,
         resolver: Resolver | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._timeouts = (connect_timeout, read_timeout)
         self._silence = silence_timeout or read_timeout
         self._proxies = {"http": proxy, "https": proxy} if proxy else {}
         self._limit = max_response_bytes
         self._max_idle = pool_size if max_idle is None else max_idle
+        self._budget = budget or Budget()
         self._adapter = Adapter(ca_bundle, pool_size, resolver)
 
     def with_timeouts(
@@ -122,11 +126,13 @@ class Transport:
         except ValueError:
             # A header that cannot be sent. The exception holds its value, which may be a key.
             raise UpstreamError() from None
+        reading = Reading(self._budget)
         try:
             if self._silence != self._timeouts[1]:
                 set_timeout(response.raw, self._silence)
-            yield Response(response, self._limit, self._silence)
+            yield Response(response, self._limit, self._silence, reading)
         finally:
+            reading.close()
             response.close()
 
     def tidy(self) -> None:
@@ -144,12 +150,19 @@ class Response:
     `silence` is how many seconds its content may pause, even if pings arrive meanwhile.
     """
 
-    def __init__(self, response: requests.Response, limit: int, silence: float) -> None:
+    def __init__(
+        self,
+        response: requests.Response,
+        limit: int,
+        silence: float,
+        reading: Reading | None = None,
+    ) -> None:
         self.silence = silence
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._raw = response.raw
         self._limit = self._left = limit
+        self._reading = reading or Reading(Budget())
 
     def read(self) -> bytes:
         """Return what has arrived, at least one byte; empty at the end of the body.
@@ -169,12 +182,21 @@ class Response:
         return data
 
     def read_all(self, at_most: int | None = None) -> bytes:
-        """Return the whole body, or its first `at_most` bytes; raises UpstreamError."""
-        if at_most is None and (self._raw.length_remaining or 0) > self._limit:
-            raise _too_large()  # before it takes memory
+        """Return the whole body, or its first `at_most` bytes.
+
+        Waits for room in the transport's budget; raises Overloaded or PayloadTooLarge without.
+        Raises UpstreamError.
+        """
+        if at_most is None:
+            length = self._raw.length_remaining or 0
+            if length > self._limit:
+                raise _too_large()  # before it takes memory
+            self._reading.expect(length)
         body = bytearray()
         while (at_most is None or len(body) < at_most) and (data := self.read()):
             body += data
+            if at_most is None:
+                self._reading.arrived(len(body))
         return bytes(body[:at_most])
 
     def drain(self) -> None:

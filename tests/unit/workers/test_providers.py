@@ -8,6 +8,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket as green
+from redis.exceptions import RedisError
 from urllib3.util import connection
 
 from gateway.catalogue.catalogue import Catalogue
@@ -16,7 +17,7 @@ from gateway.chat import ChatCall
 from gateway.errors import CallCancelled, StopCall, UpstreamTimeout
 from gateway.settings import Settings
 from gateway.timeouts import Timeouts
-from workers.providers import connect
+from workers.providers import COPIES, MIN_BYTES, UNKNOWN_BYTES, UNLIMITED_BYTES, connect, share_of
 
 CALL = ChatCall("model", {"messages": []})
 
@@ -84,3 +85,23 @@ def test_a_call_that_is_stopped_while_it_waits_has_been_sent(
                 accepted.recv(1)
                 running.kill(stop)
     assert (running.exception, stop.request_sent) == (stop, True)
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [
+        ({"maxmemory": 100_000_000}, 100_000_000 // COPIES),
+        ({"maxmemory": 1_000}, MIN_BYTES),
+        ({"maxmemory": 0}, UNLIMITED_BYTES),
+        ({}, UNKNOWN_BYTES),
+        (RedisError("NOPERM"), UNKNOWN_BYTES),
+    ],
+)
+def test_responses_get_a_share_of_the_memory_of_redis(memory: Any, expected: int) -> None:
+    class Info:
+        def info(self, section: str) -> Any:
+            if isinstance(memory, Exception):
+                raise memory
+            return memory
+
+    assert share_of(Info()) == expected  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ from gateway.errors import (
 from gateway.queue.protocol import CallSpec, Outcome, decode_head
 from gateway.settings import Settings
 from providers.base import IGNORE, OnHead
+from providers.http.budget import SMALL, Budget
 from tests.support.fakes import USAGE
 from workers import attempts, tasks
 from workers.attempts import Limits
@@ -167,6 +168,16 @@ def test_an_unstreamed_call_ends_with_the_bytes_of_its_answer() -> None:
     assert (outcome.route, outcome.attempts) == ("acme/model-2", 1)
     assert outcome.timings["work"] >= 0
     assert sender.sent == []
+
+
+@both_ways
+def test_a_whole_answer_counts_for_its_call_until_it_is_delivered(stream: bool) -> None:
+    budget = Budget()
+    large = {"choices": [{"index": 0, "delta": {"content": "x" * SMALL}}]}
+    provider = Provider([large] if stream else large)
+    runner = CallRunner({"acme": provider}, Limits(), CATALOGUE, budget=budget)
+    outcome = runner.run(claimed(), spec(stream), BODY, Sender())  # type: ignore[arg-type]
+    assert budget.used == len(outcome.answer)
 
 
 def test_an_answer_without_usage_is_an_answer() -> None:

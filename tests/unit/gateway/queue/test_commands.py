@@ -208,6 +208,15 @@ def test_outcomes_are_those_of_the_calls_asked_about_in_their_order(redis: Redis
     assert isinstance(last.error, UpstreamFailed)
 
 
+def test_an_outcome_is_delivered_once_redis_has_been_told_so(redis: Redis) -> None:
+    redis.hset(keys.job("running"), "status", "started")
+    redis.hset(keys.job("written"), "status", "finished")
+    redis.set(keys.outcome("written"), b"outcome")
+    redis.hset(keys.job("taken"), "status", "finished")
+    names = ["running", "written", "taken", "forgotten"]
+    assert commands.delivered(redis, names) == [False, False, True, True]
+
+
 # who lives
 
 
