@@ -17,13 +17,14 @@ from redis.exceptions import RedisError
 
 from gateway.queue import keys
 from gateway.queue.lease import STEADY_SECONDS
-from tests.faults import clock, footprint, routes
+from tests.faults import clock, footprint, preload, routes
 from tests.faults.client import PATIENCE_SECONDS, Client, Seen
 from tests.faults.proxy import FaultProxy
 from tests.faults.reconciler import Defect, leaked_keys, sockets_left
 from tests.support.stack import LOOK_SECONDS, SECRETS, Process, Stack, reserved_port, until
 from tests.support.upstream import Upstream
 
+SLOW_NAMES = Path(__file__).parent / "slow_names.c"
 IN_FLIGHT = 50  # least calls that a fault must meet
 LOAD = 60
 DEADLINE_SECONDS = 15.0  # of a call
@@ -38,7 +39,8 @@ SHORT = ("fake/nonce-stream-10-40", "claude/nonce-stream-5-50", "fake/delay-300"
 class Arena(Stack):
     """A stack whose ways can be broken; everything random comes from `rng`.
 
-    `clocks` are the kinds of processes ("web", "worker") whose wall clock `jump` can move.
+    `clocks` are the kinds of processes ("web", "worker") whose wall clock `jump` can move. With
+    `slow_names`, workers wait 5 s for names that end in ".slow".
     `patience` multiplies every limit of time that a row sets: 1 is what is promised on an idle
     machine, tests that run beside others take more.
     """
@@ -50,12 +52,14 @@ class Arena(Stack):
         workers: int = 1,
         env: dict[str, str] | None = None,
         clocks: Sequence[str] = (),
+        slow_names: bool = False,
         patience: float = 1.0,
     ) -> None:
         trusting = {"UPSTREAM_CA_BUNDLE": str(routes.AUTHORITY)}
         super().__init__(folder, workers=workers, env={**trusting, **(env or {})})
         self.rng = random.Random()
         self.clocks = clocks
+        self.slow_names = slow_names
         self.patience = patience
         self.seen: list[Seen] = []
         self.defects: list[Defect] = []
@@ -78,7 +82,8 @@ class Arena(Stack):
         return Upstream(certificates=routes.CERTIFICATES)
 
     def catalogue(self, provider_url: str) -> str:
-        return super().catalogue(provider_url) + routes.rows(self.upstream.secure_ports)
+        own = routes.rows(self.upstream.secure_ports, provider_url)
+        return super().catalogue(provider_url) + own
 
     def addresses(self) -> tuple[str, str]:
         path = unquote(self.server.url.removeprefix("unix://"))
@@ -94,6 +99,8 @@ class Arena(Stack):
         more = {} if name == "web" else {"REDIS_URL": self._worker_url()}
         if name in self.clocks:
             more |= clock.environment(self.folder)
+        if name == "worker" and self.slow_names:
+            more["LD_PRELOAD"] = str(preload.library(SLOW_NAMES, self.folder))
         usual, self.env = self.env, {**self.env, **more}
         try:
             return super().start_process(command, name)
@@ -114,20 +121,25 @@ class Arena(Stack):
         leave: tuple[float, float] | None = None,
         reads: bool = True,
         streams: bool | None = None,
+        key: str = "",
+        word: str = "n",
     ) -> list[Seen]:
         """Begin calls at random moments of `over` seconds: half of them streams, or all or none.
 
         With `leave` their clients go after a random time between these two. Without a `deadline`
-        of their own they have the usual one.
+        of their own they have the usual one, without a `key` that of the stack. Their texts begin
+        with the `word`.
         """
         calls = []
         deadline = deadline or self.within(DEADLINE_SECONDS)
         for number in range(count):
-            nonce = f"n{len(self.seen)}x{self.rng.getrandbits(48):012x}"
+            nonce = f"{word}{len(self.seen)}x{self.rng.getrandbits(48):012x}"
             stream = number % 2 == 0 if streams is None else streams
             seen = Seen(nonce, self.rng.choice(models), stream, deadline)
             leave_after = self.rng.uniform(*leave) if leave else 0.0
-            client = Client(seen, self.key, leave_after, reads, self.within(PATIENCE_SECONDS))
+            client = Client(
+                seen, key or self.key, leave_after, reads, self.within(PATIENCE_SECONDS)
+            )
             wait = self.rng.uniform(0, over)
             thread = threading.Thread(target=self._begin, args=(client, wait), daemon=True)
             self.seen.append(seen)

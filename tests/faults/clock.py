@@ -5,23 +5,19 @@ Not libfaketime: where it leaves the monotonic clock alone (0.9.10), time.sleep(
 
 from __future__ import annotations
 
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 
+from tests.faults import preload
+
 SOURCE = Path(__file__).with_suffix(".c")
-COMPILER = shutil.which("cc")
-MISSING = "" if COMPILER else "there is no C compiler, which makes the clock"
 
 
 def environment(folder: Path) -> dict[str, str]:
     """What makes a process read the clock of `folder`, which `move` moves."""
-    library = folder / "clock.so"
-    if not library.exists():
+    if not _file(folder).exists():
         move(folder, 0)
-        command = [str(COMPILER), "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE)]
-        subprocess.run(command, check=True)
+    library = preload.library(SOURCE, folder)
     return {"LD_PRELOAD": str(library), "MOVED_CLOCK": str(_file(folder))}
 
 

@@ -49,7 +49,7 @@ LATE = {
     }.items()
 }
 FAILING = EARLY | LATE
-PROVIDERS = {"fake": "fake", "claude": "fake-anthropic", "closed": "closed"}
+PROVIDERS = {"fake": "fake", "claude": "fake-anthropic", "closed": "closed", "near": "near"}
 
 ROW = """
 [models."{name}"]
@@ -74,8 +74,26 @@ provider = "openai"
 provider = "anthropic"
 """
 
+# Providers by name: one that resolves, and one that does not (see slow_names.c).
+NAMED_ROWS = """
+[providers.near]
+wire = "openai"
+base_url = "{url}/v1"
+[providers.unknown]
+wire = "openai"
+base_url = "http://provider.slow/v1"
+[models."unknown/*"]
+provider = "unknown"
+"""
+
 SMALL, LARGER, LARGEST = 1_000, 8_000, 100_000  # tokens of context
 FLAKY = "flaky-delay-200-nonce-stream-8-30"  # what the provider knows it by: it can be down
+# Long streams of which one in 20, or in 50, fails at once.
+OFTEN = {
+    "often/0": "delay-100-often-20-nonce-stream-24-100",
+    "often/1": "delay-100-often-50-nonce-stream-59-100",
+}
+GRUDGE = "delay-200-grudge-nonce-stream-8-30"  # fails for the texts of one caller
 LARGE = "large-delay-300-nonce-stream-8-30-from-3000"
 TOO_LONG = "toolong-delay-400"
 
@@ -85,10 +103,11 @@ def models(kind: str) -> list[str]:
     return [f"{kind}/{number}" for number, _ in enumerate(FAILING[kind])]
 
 
-def rows(ports: Sequence[int]) -> str:
+def rows(ports: Sequence[int], provider_url: str) -> str:
     """The rows; `ports` are those of SECURE."""
+    near = NAMED_ROWS.format(url=provider_url.replace("127.0.0.1", "localhost"))
     secure = (SECURE_ROW.format(name=n, port=p) for n, p in zip(SECURE, ports, strict=True))
-    return "".join([OPERATOR_ROWS, *secure, *_failing(), *_lengths(), *_flaky()])
+    return "".join([OPERATOR_ROWS, near, *secure, *_failing(), *_lengths(), *_flaky()])
 
 
 def _row(name: str, route: str, fallbacks: Sequence[str], context: int, retries: int = 0) -> str:
@@ -123,5 +142,9 @@ def _lengths() -> Iterator[str]:
 
 
 def _flaky() -> Iterator[str]:
-    """A model that can be down, with the usual retries."""
+    """Models that fail now and then: one can be down, and has the usual retries."""
     yield _row("flaky/0", f"fake {FLAKY}", FALLBACKS[:1], SMALL, retries=2)
+    for name, upstream in OFTEN.items():
+        yield _row(name, f"fake {upstream}", FALLBACKS[:1], SMALL)
+    yield _row("near/0", f"near near-{PARTS}", FALLBACKS[:1], SMALL)
+    yield _row("grudge/0", f"fake {GRUDGE}", FALLBACKS[:1], SMALL)

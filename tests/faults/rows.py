@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.faults import clock
+from tests.faults import preload
 from tests.faults.arena import Arena
 from tests.faults.reconciler import Allowed
 
@@ -23,6 +23,7 @@ class Row:
     ends: bool = False  # the service is stopped: no call is answered afterwards
     shared: str = ""  # harms no process, and runs on a stack with the other rows of this name
     clocks: tuple[str, ...] = ()  # processes whose wall clock it moves
+    slow_names: bool = False  # for workers, names that end in .slow take 5 s to be unknown
     memory: int = 64  # megabytes that a process may hold more of after it
 
     @property
@@ -32,7 +33,7 @@ class Row:
 
     def missing(self) -> str:
         """What this machine lacks for it; "" where it can run."""
-        return clock.MISSING if self.clocks else ""
+        return preload.MISSING if self.clocks or self.slow_names else ""
 
 
 ROWS: dict[str, Row] = {}
@@ -47,7 +48,7 @@ SHORT = (
     *("F-refuses", "F-fails", "F-silent", "F-stalls", "F-pings", "F-cuts", "F-resets", "F-errs"),
     *("F-cuts-late", "F-resets-late", "F-stalls-late", "F-errs-late"),
     *("F-locked", "F-long", "F-long-twice", "F-policy", "F-garbled", "F-R8"),
-    *("K1", "K5"),
+    *("K1", "K5", "K8"),
 )
 
 
@@ -61,6 +62,7 @@ def row(
     ends: bool = False,
     shared: str = "",
     clocks: tuple[str, ...] = (),
+    slow_names: bool = False,
     memory: int = 64,
 ) -> Callable[[Callable[[Arena], None]], Callable[[Arena], None]]:
     """Enter a scenario into ROWS."""
@@ -77,6 +79,7 @@ def row(
             ends,
             shared,
             clocks,
+            slow_names,
             memory,
         )
         return run

@@ -134,6 +134,7 @@ def _run_on_one_service(
             workers=first.workers,
             env=first.env,
             clocks=first.clocks,
+            slow_names=first.slow_names,
             patience=patience,
         ) as arena:
             arena.answers()  # a first call, for what is made when it is needed

@@ -150,3 +150,43 @@ def the_prober_dies(arena: Arena) -> None:
     arena.only(["worker_lost"], calls)
     arena.until_ready()
     back(arena)
+
+
+def rarely_failing(arena: Arena, model: str, calls: int, over: float) -> None:
+    """Long streams of a model of which few fail: each is tried, and the others are not diverted."""
+    seen = arena.load([model], count=calls, over=over, streams=True)
+    arena.meet()
+    arena.finish()
+    arena.only([], seen)
+    upstream = routes.OFTEN[model]
+    tried = sum(call["model"] == upstream for call in arena.upstream.log())
+    diverted = sum(map(by_fallback, seen))
+    arena.notes.append(f"{diverted} of {calls} calls were answered by the fallback")
+    arena.demand(tried == calls, f"{calls - tried} calls went to the fallback untried")
+
+
+@row("K6", "one in 20 streams of 2.5 s fails: no breaker opens, only those go to the fallback",
+     env=ENV, allowed=ALLOWED)  # fmt: skip
+def few_fail(arena: Arena) -> None:
+    rarely_failing(arena, "often/0", 400, 16.0)
+
+
+@row("K7", "one in 50 streams of 6 s fails: no breaker opens, only those go to the fallback",
+     env=ENV, allowed=ALLOWED)  # fmt: skip
+def fewer_fail(arena: Arena) -> None:
+    rarely_failing(arena, "often/1", 300, 12.0)
+
+
+@row("K8", "all calls of one key fail at the provider: those of another key are not diverted",
+     workers=2, env=ENV, allowed=ALLOWED)  # fmt: skip
+def one_key_fails(arena: Arena) -> None:
+    model = ["grudge/0"]
+    calls = arena.load(model, count=300, over=6.0, word="bad", key=arena.keys.create("bad"))
+    others = arena.load(model, count=150, over=6.0)
+    arena.meet()
+    arena.finish()
+    arena.only([], [*calls, *others])
+    arena.demand(all(map(by_fallback, calls)), "a failing call was not answered by the fallback")
+    diverted = sum(map(by_fallback, others))
+    arena.notes.append(f"{diverted} of {len(others)} calls of the other key were diverted")
+    arena.demand(not diverted, f"{diverted} calls of the other key were diverted")

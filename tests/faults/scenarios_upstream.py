@@ -289,3 +289,21 @@ def answers_are_cut(arena: Arena) -> None:
     arena.provider.heal()
     arena.only(["upstream_truncated", "upstream_error", "upstream_bad_response"], calls)
     arena.demand(any(each.code for each in calls), "nothing was cut")
+
+
+@row("U27", "one provider's name takes 5 s to be unknown, beside another provider",
+     env={**SILENCE, "UPSTREAM_CONNECT_SECONDS": "3", "UPSTREAM_RETRIES": "0"},
+     slow_names=True)  # fmt: skip
+def a_name_does_not_resolve(arena: Arena) -> None:
+    unknown = arena.load(["unknown/any"], count=120, over=4.0)
+    time.sleep(0.3)
+    others = arena.load(["near/0"], count=120, over=4.0)
+    arena.meet()
+    arena.finish()
+    arena.only([], others)
+    arena.only(["upstream_connect"], unknown)
+    slowest = max(each.ended - each.began for each in others)
+    arena.notes.append(f"the slowest call of the other provider took {slowest:.1f} s")
+    diverted = [each for each in others if each.answerers != {f"near-{PARTS}"}]
+    arena.demand(not diverted, f"{len(diverted)} calls of the other provider were diverted")
+    arena.demand(slowest < arena.within(3), f"a call of the other provider took {slowest:.1f} s")

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,12 +38,18 @@ class Records:
         self.calls: deque[dict] = deque(maxlen=MAX_LOG)
         self.seen: set[tuple[str, str]] = set()
         self.down: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
         self.connections = 0
 
     def first_time(self, model: str, text: str) -> bool:
         again = (model, text) in self.seen
         self.seen.add((model, text))
         return not again
+
+    def count(self, model: str) -> int:
+        """How often the model was called, this time included."""
+        self.counts[model] += 1
+        return self.counts[model]
 
     def clear(self) -> None:
         self.calls.clear()

@@ -20,6 +20,8 @@ WORDS = {
     "fat": "fat-N: each delta is N kilobytes longer",
     "status": "status-N: this HTTP status, with an error of the dialect",
     "once": "once-N: this status the first time this model and text are requested, then an answer",
+    "often": "often-N: status 500 for each N-th call of this model",
+    "grudge": "status 500 for a text that begins with `bad`",
     "after": "after-N: with `Retry-After: N`",
     "reset": "the connection is reset before the first byte; with `mid`, in the middle",
     "hang": "no answer at all; with `mid`, silence in the middle",
@@ -136,6 +138,13 @@ class Answer:
             status = 400
         if "once" in words and connection.records.first_time(self.params["model"], self.text):
             status = self.number("once", 500)
+        if (
+            "often" in words
+            and connection.records.count(self.params["model"]) % words["often"][0] == 0
+        ):
+            status = 500
+        if "grudge" in words and self.text.startswith("bad"):
+            status = 500
         connection.stale = "stale" in words
         headers = {"Retry-After": str(self.number("after", 1))} if "after" in words else {}
         if "redirect" in words:
