@@ -60,15 +60,16 @@ class Budget:
         self._readings.setdefault(id(reading), reading)
         end = time.monotonic() + self._wait
         while not self._fits(reading, size):
+            try:
+                self._look()
+                if self._fits(reading, size):
+                    break
+                gevent.sleep(LOOK_SECONDS)
+            except gevent.Timeout:
+                # The one that gives a silent provider up; but this wait is ours.
+                raise _no_room() from None
             if time.monotonic() >= end:
-                # The provider has been called.
-                raise Overloaded(
-                    "The responses that this worker holds are too large together. "
-                    "Request smaller ones, or fewer at a time.",
-                    should_retry=False,
-                )
-            gevent.sleep(LOOK_SECONDS)
-            self._look()
+                raise _no_room()
         reading.size = size
 
     def release(self, reading: Reading) -> None:
@@ -115,3 +116,11 @@ class Reading:
     def close(self) -> None:
         """Count no longer."""
         self._budget.release(self)
+
+
+def _no_room() -> Overloaded:
+    return Overloaded(
+        "The responses that this worker holds are too large together. "
+        "Request smaller ones, or fewer at a time.",
+        should_retry=False,  # the provider has been called
+    )

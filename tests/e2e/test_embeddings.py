@@ -8,6 +8,7 @@ import math
 import socket
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -112,3 +113,36 @@ def test_the_provider_connection_is_closed_when_the_client_leaves(stack: Stack) 
         client.sendall(post(stack, f"Content-Length: {len(body)}", body=body, path=path))
         stack.until_called()
     until(lambda: [call for call in stack.upstream.log() if call["closed_early"]])
+
+
+class SmallRedis(Stack):
+    """A stack whose Redis has 40 MB."""
+
+    def addresses(self) -> tuple[str, str]:
+        self.redis.config_set("maxmemory", "40mb")
+        return super().addresses()
+
+
+@pytest.mark.slow
+def test_large_answers_take_no_more_of_redis_than_it_has(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    def embed(dimensions: int) -> requests.Response:
+        body = {"model": "fake/embed", "input": ["a"] * 500, "dimensions": dimensions}
+        return requests.post(
+            f"{stack.url}/embeddings",
+            json={**body, "encoding_format": "base64"},
+            headers=stack.headers(),
+            timeout=PATIENCE_SECONDS,
+        )
+
+    with SmallRedis(tmp_path_factory.mktemp("small")) as stack:
+        with ThreadPoolExecutor(16) as pool:
+            responses = list(pool.map(embed, [600] * 16))  # 1.6 MB each
+        assert [response.status_code for response in responses] == [200] * 16
+        assert stack.redis.info("memory")["used_memory_peak"] < 40e6
+        response = embed(2_000)  # more than a tenth of Redis' memory
+        assert (response.status_code, response.json()["error"]["code"]) == (
+            413,
+            "request_too_large",
+        )

@@ -139,6 +139,14 @@ def test_without_room_in_time_a_call_fails_by_nobody_s_fault() -> None:
     assert not counts(raised.value)
 
 
+def test_a_provider_is_not_given_up_while_we_make_it_wait() -> None:
+    budget = Budget(LIMIT)
+    Redis(budget)
+    budget.hold("one", LIMIT)
+    with gevent.Timeout(0.01), pytest.raises(Overloaded):
+        Reading(budget).expect(2 * SMALL)
+
+
 # Over HTTP
 
 

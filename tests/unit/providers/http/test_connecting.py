@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import socket
+import ssl
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from urllib3.util import connection as urllib3_connection
 
-from gateway.errors import Overloaded, UpstreamError, UpstreamUnreachable
+from gateway.errors import Overloaded, UpstreamError, UpstreamTLS, UpstreamUnreachable
 from providers.base import Request
 from providers.http.resolver import Resolver
 from providers.http.transport import Transport
 from tests.support.raw_upstream import serving
 from workers.breaker import counts
 
+CERTIFICATES = Path(__file__).parents[3] / "faults" / "certificates"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 NOBODY = "127.0.0.2"  # loopback, where the server of a test does not listen
 
@@ -76,6 +81,28 @@ def test_the_provider_is_told_its_name_and_not_its_address(transports: list[Tran
         accepted, _ = server.accept()
         with accepted:
             assert f"Host: provider.example:{port}\r\n".encode() in accepted.recv(1 << 16)
+
+
+def test_tls_goes_by_the_name(transports: list[Transport]) -> None:
+    names: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATES / "good.pem")  # for another name
+    context.sni_callback = lambda sock, name, _: names.append(name)
+
+    def accept() -> None:
+        accepted, _ = server.accept()
+        with accepted, contextlib.suppress(OSError):
+            context.wrap_socket(accepted, server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        thread = threading.Thread(target=accept)
+        thread.start()
+        with pytest.raises(UpstreamTLS):
+            url = f"https://provider.example:{server.getsockname()[1]}/"
+            ask(transport(transports, Names("127.0.0.1")), url)
+        thread.join()
+    assert names == ["provider.example"]
 
 
 @pytest.mark.parametrize("addresses", [[], [NOBODY], [NOBODY, NOBODY]])
