@@ -32,6 +32,7 @@ COPIES = 10
 MIN_BYTES = 1_000_000
 UNKNOWN_BYTES = 10_000_000  # fits a Redis of 100 MB
 UNLIMITED_BYTES = 36_000_000  # any one response
+MAX_BYTES = 256_000_000  # also of this process' memory
 
 
 def make_transport(settings: Settings, budget: Budget | None = None) -> Transport:
@@ -55,7 +56,7 @@ def share_of(redis: Redis) -> int:
         most = int(redis.info("memory")["maxmemory"])
     except (RedisError, KeyError, ValueError):  # a user that may not ask
         return UNKNOWN_BYTES
-    return max(most // COPIES, MIN_BYTES) if most else UNLIMITED_BYTES
+    return min(max(most // COPIES, MIN_BYTES), MAX_BYTES) if most else UNLIMITED_BYTES
 
 
 def _descriptors() -> int:

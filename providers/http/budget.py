@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import gevent
 
@@ -16,6 +17,7 @@ from gateway.errors import Overloaded, PayloadTooLarge
 
 SMALL = 1 << 16  # bytes; smaller responses are not counted
 WAIT_SECONDS = 60.0  # for room, before a call fails
+LOOK_CALLS = 1_000  # at most, in one look
 LOOK_SECONDS = 0.1  # between two looks for what has been delivered
 
 Delivered = Callable[[Sequence[str]], Sequence[bool]]
@@ -33,18 +35,20 @@ class Budget:
         self.delivered: Delivered = lambda call_ids: [True] * len(call_ids)
         self._wait = wait
         self._readings: dict[int, Reading] = {}  # the oldest first
-        self._held: dict[str, int] = {}
+        self._held: dict[str, int] = {}  # by call, the oldest first
+        self._held_bytes = 0
         self._looking = False
 
     @property
     def used(self) -> int:
         """The bytes that are counted now."""
-        return sum(each.size for each in self._readings.values()) + sum(self._held.values())
+        return sum(each.size for each in self._readings.values()) + self._held_bytes
 
     def hold(self, call_id: str, size: int) -> None:
         """Count the answer of a call until it is delivered; waits for nothing."""
         if size > SMALL:
             self._held[call_id] = size
+            self._held_bytes += size
 
     def grow(self, reading: Reading, size: int) -> None:
         """Let a reading take `size` bytes in all; wait for room.
@@ -81,17 +85,17 @@ class Budget:
             return True
         # Readings that wait for each other would wait for ever: the oldest leaves the others out.
         oldest = next(iter(self._readings.values()))
-        return reading is oldest and sum(self._held.values()) + size <= self.limit
+        return reading is oldest and self._held_bytes + size <= self.limit
 
     def _look(self) -> None:
         if self._looking or not self._held:
             return
         self._looking = True
         try:
-            call_ids = list(self._held)
+            call_ids = list(islice(self._held, LOOK_CALLS))
             for call_id, gone in zip(call_ids, self.delivered(call_ids), strict=True):
                 if gone:
-                    del self._held[call_id]
+                    self._held_bytes -= self._held.pop(call_id)
         finally:
             self._looking = False
 

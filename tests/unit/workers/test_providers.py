@@ -17,7 +17,15 @@ from gateway.chat import ChatCall
 from gateway.errors import CallCancelled, StopCall, UpstreamTimeout
 from gateway.settings import Settings
 from gateway.timeouts import Timeouts
-from workers.providers import COPIES, MIN_BYTES, UNKNOWN_BYTES, UNLIMITED_BYTES, connect, share_of
+from workers.providers import (
+    COPIES,
+    MAX_BYTES,
+    MIN_BYTES,
+    UNKNOWN_BYTES,
+    UNLIMITED_BYTES,
+    connect,
+    share_of,
+)
 
 CALL = ChatCall("model", {"messages": []})
 
@@ -92,6 +100,7 @@ def test_a_call_that_is_stopped_while_it_waits_has_been_sent(
     [
         ({"maxmemory": 100_000_000}, 100_000_000 // COPIES),
         ({"maxmemory": 1_000}, MIN_BYTES),
+        ({"maxmemory": 10**12}, MAX_BYTES),
         ({"maxmemory": 0}, UNLIMITED_BYTES),
         ({}, UNKNOWN_BYTES),
         (RedisError("NOPERM"), UNKNOWN_BYTES),
