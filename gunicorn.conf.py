@@ -6,6 +6,7 @@ import time
 
 import gevent
 
+from gateway import descriptors
 from gateway.catalogue.catalogue import Catalogue
 from gateway.settings import ConfigurationError, Settings
 
@@ -16,10 +17,12 @@ try:
 except ConfigurationError as error:
     sys.exit(f"configuration: {error}")
 
+descriptors.raise_limit()  # the web processes inherit it
+
 # gunicorn takes `bind` and `workers` from PORT and WEB_CONCURRENCY.
 worker_class = "api.http.gunicorn_worker.Worker"
 # More than KEPT_CONNECTIONS and WEB_MAX_IN_FLIGHT together: a full app still answers /health.
-worker_connections = 4_000
+worker_connections = min(4_000, descriptors.spare(settings.redis_connections))
 backlog = 512
 timeout = 30  # seconds that the event loop may be blocked; not a limit of a request
 keepalive = 100  # Heroku's router keeps idle connections for 90 s; heads have a limit of their own
@@ -32,7 +35,8 @@ errorlog = "-"
 logger_class = "api.http.gunicorn_worker.Log"
 loglevel = settings.log_level.lower()
 
-KEPT_CONNECTIONS = 1_500  # open ones above which each is closed after its response
+# Open connections above which each is closed after its response.
+KEPT_CONNECTIONS = worker_connections * 3 // 8
 LISTENER_SECONDS = 1.2  # gunicorn closes its listener within 1 s of SIGTERM
 GRACE_SECONDS = 1.0  # for the last events, after the workers have ended their calls
 LAST_SECONDS = 0.5  # for ended calls to reach their clients

@@ -6,11 +6,12 @@ monkey.patch_all()
 
 import logging  # noqa: E402
 import sys  # noqa: E402
+from dataclasses import replace  # noqa: E402
 
 import gevent  # noqa: E402
 from redis.exceptions import RedisError  # noqa: E402
 
-from gateway import memory  # noqa: E402
+from gateway import descriptors, memory  # noqa: E402
 from gateway.catalogue.catalogue import Catalogue  # noqa: E402
 from gateway.logs import configure  # noqa: E402
 from gateway.settings import ConfigurationError, Settings  # noqa: E402
@@ -32,6 +33,18 @@ def main() -> int:
         sys.stderr.write(f"configuration: {error}\n")
         return 2
     configure(settings)
+    descriptors.raise_limit()
+    # A call takes a connection, and some stay open after it: a worker without descriptors would
+    # claim calls, have providers answer them, and could not send the answers on.
+    room = descriptors.spare(settings.redis_connections) * 3 // 4
+    if settings.worker_concurrency > room:
+        log.warning(
+            "%d calls at once instead of %d: at most %d file descriptors",
+            room,
+            settings.worker_concurrency,
+            descriptors.limit(),
+        )
+        settings = replace(settings, worker_concurrency=room)
     limits = Limits(
         settings.upstream_retries, settings.timeouts, settings.fallback_first_token_timeout
     )

@@ -49,6 +49,7 @@ class Broker:
         self.backlog = Backlog()
         self.buffers = Buffers()
         self.started = False
+        self._greenlets: list[gevent.Greenlet] = []
         self.lease = Lease(lambda: clients.commands(settings, 1), self.web)
         self.submitter = Submitter(
             DedicatedConnection(clients.commands(settings, 1)), self._cancel, self.backlog.seconds
@@ -65,9 +66,12 @@ class Broker:
         if not self.started:
             self.started = True
             self.lease.start()
-            gevent.spawn(self.submitter.run)
-            gevent.spawn(self.reader.run)
-            gevent.spawn(self.monitor.run)
+            loops = (self.submitter.run, self.reader.run, self.monitor.run)
+            self._greenlets = [gevent.spawn(loop) for loop in loops]
+
+    def working(self) -> bool:
+        """Whether none of the loops that `start` started has ended."""
+        return not any(greenlet.ready() for greenlet in self._greenlets)
 
     def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
         """Queue a call that may live `budget` seconds; pass the result to `leave` in the end.

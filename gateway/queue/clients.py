@@ -6,16 +6,22 @@ five seconds in a blocking read whatever its BLOCK says. So every client here se
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from queue import Full
 from typing import Any
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.retry import Retry
 
+from gateway import descriptors
 from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
 
 # How long this process waits for Redis, in seconds.
 CONNECT_SECONDS = 1.0  # for a connection
@@ -26,6 +32,10 @@ BLOCKING_READ_SECONDS = 4.0  # for the reply to a blocking command; after it, Re
 IDLE_SECONDS = 0.5  # a dedicated connection unused for so long is checked before it is used
 
 Command = tuple[Any, ...]
+
+
+class OutOfDescriptors(ConnectionError):
+    """Raised where this process, and not Redis, is why there is no connection."""
 
 
 def commands(settings: Settings, size: int) -> Redis:
@@ -68,7 +78,7 @@ class DedicatedConnection:
             if closed:
                 connection.disconnect()
         if not connection.is_connected:
-            connection.connect()
+            _blaming(connection.connect)
 
     def round_trip(self, commands: Sequence[Command]) -> list[Any]:
         """Send the commands and return the reply to each, in one round trip.
@@ -104,8 +114,36 @@ class DedicatedConnection:
         self._connection.disconnect()
 
 
+class Pool(BlockingConnectionPool):
+    """A pool that loses no slot: redis-py 8.1.0 keeps that of a connection it cannot make."""
+
+    def make_connection(self) -> Any:
+        """Return a new connection, which is not connected yet."""
+        try:
+            return super().make_connection()  # type: ignore[no-untyped-call]
+        except BaseException:
+            with contextlib.suppress(Full):  # not called for a slot
+                self.pool.put_nowait(None)
+            raise
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        """Return a connected connection. Raises ConnectionError and TimeoutError."""
+        return _blaming(super().get_connection, *args, **options)
+
+
+def _blaming(connect: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Connect; raise OutOfDescriptors where that is the reason of a failure."""
+    try:
+        return connect(*args, **options)
+    except (ConnectionError, OSError) as error:
+        if descriptors.exhausted():
+            log.error("no file descriptors are left: at most %d", descriptors.limit())
+            raise OutOfDescriptors("this process has no file descriptors left") from error
+        raise
+
+
 def _client(settings: Settings, size: int, read_seconds: float) -> Redis:
-    pool = BlockingConnectionPool.from_url(
+    pool = Pool.from_url(
         settings.redis_url,
         max_connections=size,
         timeout=IMPATIENT_SECONDS,
@@ -114,6 +152,7 @@ def _client(settings: Settings, size: int, read_seconds: float) -> Redis:
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
         protocol=2,
+        driver_info=None,  # otherwise a file is read for each connection
         **_transport(settings),
     )
     return Redis(connection_pool=pool)

@@ -283,3 +283,44 @@ def test_many_commands_whose_replies_do_not_come_are_sent_once(
         connection.round_trip([("RPUSH", "list", "once")])
     connection.disconnect()
     assert silent.commands == [b"RPUSH"]
+
+
+class BrokenOnce(Connection):
+    """A connection that cannot be made the first time."""
+
+    tries = 0
+
+    def __init__(self, **options: object) -> None:
+        type(self).tries += 1
+        if self.tries == 1:
+            raise OSError("too many open files")
+        super().__init__(**options)
+
+
+def test_a_connection_that_cannot_be_made_takes_no_slot_of_the_pool() -> None:
+    pool = clients.Pool(max_connections=1, connection_class=BrokenOnce, timeout=0.01)
+    with pytest.raises(OSError, match="too many"):
+        pool.get_connection()
+    assert pool.pool.qsize() == 1
+
+
+def test_a_connection_reads_no_file(settings: Settings) -> None:
+    assert clients.commands(settings, 1).connection_pool.make_connection().driver_info is None
+
+
+@pytest.mark.parametrize("kind", ["pool", "dedicated"])
+def test_own_lack_of_descriptors_is_not_called_redis_being_away(
+    settings: Settings,
+    no_descriptors: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    client = clients.commands(settings, 1)
+    dedicated = DedicatedConnection(client)
+    no_descriptors()
+    with pytest.raises(clients.OutOfDescriptors):
+        if kind == "pool":
+            client.ping()
+        else:
+            dedicated.execute("PING")
+    assert "no file descriptors are left" in caplog.text
