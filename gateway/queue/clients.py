@@ -15,6 +15,7 @@ from typing import Any
 
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.retry import Retry
 
@@ -30,6 +31,10 @@ BLOCK_SECONDS = 1.0  # how long a blocking command may block in Redis
 BLOCKING_READ_SECONDS = 4.0  # for the reply to a blocking command; after it, Redis is away
 
 IDLE_SECONDS = 0.5  # a dedicated connection unused for so long is checked before it is used
+
+# redis-py reads a file for each connection that is given none. The command that sends it must
+# stay: its reply comes after TLS 1.3's tickets, which the pool would take for an unread reply.
+DRIVER = DriverInfo()
 
 Command = tuple[Any, ...]
 
@@ -152,7 +157,7 @@ def _client(settings: Settings, size: int, read_seconds: float) -> Redis:
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
         protocol=2,
-        driver_info=None,  # otherwise a file is read for each connection
+        driver_info=DRIVER,
         **_transport(settings),
     )
     return Redis(connection_pool=pool)

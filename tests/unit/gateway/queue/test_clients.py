@@ -304,8 +304,15 @@ def test_a_connection_that_cannot_be_made_takes_no_slot_of_the_pool() -> None:
     assert pool.pool.qsize() == 1
 
 
-def test_a_connection_reads_no_file(settings: Settings) -> None:
-    assert clients.commands(settings, 1).connection_pool.make_connection().driver_info is None
+def test_a_connection_reads_no_file(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = clients.commands(settings, 1).connection_pool
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr("io.open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    assert pool.make_connection().driver_info is clients.DRIVER
 
 
 @pytest.mark.parametrize("kind", ["pool", "dedicated"])
