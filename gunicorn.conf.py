@@ -5,6 +5,7 @@ import sys
 import time
 
 import gevent
+from gunicorn.arbiter import Arbiter
 
 from gateway import descriptors
 from gateway.catalogue.catalogue import Catalogue
@@ -64,6 +65,8 @@ def post_worker_init(worker):
 
     worker.requests_running = 0
     broker = services(worker.wsgi).broker
+    if not _take_names(broker.redis):
+        gevent.spawn(_take_names_later, broker.redis)
     broker.start()
     gevent.spawn(_lead_drain, worker, broker)
 
@@ -78,6 +81,30 @@ def pre_request(worker, req):
 
 def post_request(worker, req, environ, resp):
     worker.requests_running -= 1
+
+
+def _take_names(redis):
+    """Whether the names in Redis are this service's; False: Redis does not answer.
+
+    Ends gunicorn if they are another's.
+    """
+    from redis.exceptions import RedisError
+
+    from gateway.queue import owner
+
+    try:
+        owner.take(redis, settings.key_pepper)
+        return True
+    except RedisError:
+        return False
+    except ConfigurationError as error:
+        sys.stderr.write(f"configuration: {error}\n")
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+def _take_names_later(redis):
+    while not _take_names(redis):
+        gevent.sleep(1)
 
 
 def _lead_drain(worker, broker):

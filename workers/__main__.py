@@ -14,6 +14,7 @@ from redis.exceptions import RedisError  # noqa: E402
 from gateway import descriptors, memory  # noqa: E402
 from gateway.catalogue.catalogue import Catalogue  # noqa: E402
 from gateway.logs import configure  # noqa: E402
+from gateway.queue import clients, keys, owner  # noqa: E402
 from gateway.settings import ConfigurationError, Settings  # noqa: E402
 from workers.attempts import Limits  # noqa: E402
 from workers.breaker import Breakers  # noqa: E402
@@ -33,6 +34,7 @@ def main() -> int:
         sys.stderr.write(f"configuration: {error}\n")
         return 2
     configure(settings)
+    keys.use_prefix(settings.redis_prefix)
     descriptors.raise_limit()
     # A call takes a connection, and some stay open after it: a worker without descriptors would
     # claim calls, have providers answer them, and could not send the answers on.
@@ -52,7 +54,11 @@ def main() -> int:
     transport = make_transport(settings)
     providers = connect(catalogue, settings, transport)
     runner = CallRunner(providers, limits, catalogue, breakers)
-    worker = _start(settings, runner, breakers)
+    try:
+        worker = _start(settings, runner, breakers)
+    except ConfigurationError as error:
+        sys.stderr.write(f"configuration: {error}\n")
+        return 2
     gevent.spawn(keep_tidy, transport)
     memory.settle()
     worker.work()
@@ -60,9 +66,15 @@ def main() -> int:
 
 
 def _start(settings: Settings, runner: CallRunner, breakers: Breakers) -> CallWorker:
-    """A worker, as soon as Redis answers: RQ asks it for the connection's address."""
+    """A worker, as soon as Redis answers: RQ asks it for the connection's address.
+
+    Raises ConfigurationError if another service uses the same names in Redis.
+    """
+    redis = clients.commands(settings, 1)
     while True:
         try:
+            owner.take(redis, settings.key_pepper)
+            redis.connection_pool.disconnect()
             return CallWorker(settings, runner, breakers)
         except RedisError as error:
             log.warning("waiting for Redis (%s)", type(error).__name__)
