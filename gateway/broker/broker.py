@@ -76,8 +76,9 @@ class Broker:
     def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
         """Queue a call that may live `budget` seconds; pass the result to `leave` in the end.
 
-        Raises ShuttingDown and Overloaded. Where Redis refuses the call, the pending call ends with
-        Overloaded, QueueUnavailable, or AuthenticationFailed for a key that was just revoked.
+        Raises ShuttingDown, Overloaded and PayloadTooLarge. Where Redis refuses the call, the
+        pending call ends with Overloaded, PayloadTooLarge, QueueUnavailable, or
+        AuthenticationFailed for a key that was just revoked.
         """
         self.start()
         if self.draining:
@@ -85,12 +86,12 @@ class Broker:
         if len(self.pending_calls) >= self.settings.max_in_flight:
             raise Overloaded(retry_after=self.backlog.seconds())
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
-        self.pending_calls[spec.call_id] = pending
         expiry = self.lease.redis_time(clients.IMPATIENT_SECONDS)
         command = commands.submit_command(
             self.settings, spec, body, key.public_id, key.hmac, budget, expiry
         )
-        self.submitter.put(Submission(command, pending, key))
+        self.submitter.put(Submission(command, pending, key, len(body)))
+        self.pending_calls[spec.call_id] = pending
         return pending
 
     def leave(self, pending: PendingCall) -> None:

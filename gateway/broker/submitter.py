@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
 from gateway.account.api_keys import KeyRecord, incorrect
+from gateway.broker.line import Line
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
     GatewayError,
     Overloaded,
+    PayloadTooLarge,
     QueueUnavailable,
 )
 from gateway.queue.batch_writer import BatchWriter
@@ -23,6 +26,7 @@ from gateway.queue.clients import Command, DedicatedConnection
 log = logging.getLogger(__name__)
 
 UNAVAILABLE_SECONDS = 2  # to wait before the next try
+TOO_LARGE_SECONDS = 60.0  # for which Redis is not asked again whether it takes such a body
 MEMORY_SECONDS = 5  # least, where Redis is full: nobody knows what would free memory
 
 
@@ -33,6 +37,7 @@ class Submission:
     command: Command
     pending: PendingCall
     key: KeyRecord
+    size: int = 0  # bytes
 
 
 class Submitter:
@@ -50,12 +55,18 @@ class Submitter:
         seconds: Callable[[int], float],
     ) -> None:
         self._on_unknown, self._seconds = on_unknown, seconds
-        self._waiting: list[Submission] = []
+        self._line: Line[Submission] = Line()
+        self._too_large, self._too_large_until = 0, 0.0
         self._writer = BatchWriter("submit", connection, self._flush)
 
     def put(self, submission: Submission) -> None:
-        """Send the submission with the next batch."""
-        self._waiting.append(submission)
+        """Send the submission: see Line for the order.
+
+        Raises PayloadTooLarge for a body that Redis has just refused for its size.
+        """
+        if submission.size >= self._too_large > 0 and time.monotonic() < self._too_large_until:
+            raise too_large(self._too_large)
+        self._line.put(submission, submission.size)
         self._writer.wake()
 
     def run(self) -> None:
@@ -67,7 +78,9 @@ class Submitter:
         self._writer.disconnect()
 
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting = self._line.take()
+        if self._line:
+            self._writer.wake()
         # A client that has left in the meantime needs no call.
         batch = [submission for submission in waiting if submission.pending.outcome is None]
         if not batch:
@@ -89,6 +102,9 @@ class Submitter:
             if refused is None:
                 submission.pending.submitted = True
             else:
+                if isinstance(refused, PayloadTooLarge):
+                    self._too_large = int(reply.split()[1])
+                    self._too_large_until = time.monotonic() + TOO_LARGE_SECONDS
                 submission.pending.fail(refused)
 
     def _give_up(self, batch: list[Submission]) -> None:
@@ -115,8 +131,17 @@ def refusal(reply: object, key: KeyRecord, seconds: Callable[[int], float]) -> G
     if reply == b"late":
         return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
     reason, _, depth = reply.partition(b" ") if isinstance(reply, bytes) else (b"", b"", b"")
+    if reason == b"large":
+        return too_large(int(depth))
     if reason in (b"calls", b"bytes", b"memory"):
         least = MEMORY_SECONDS if reason == b"memory" else 0
         return Overloaded(retry_after=max(seconds(int(depth or 0)), least))
     log.error("submit: refused (%s)", type(reply).__name__)
     return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
+
+
+def too_large(limit: int) -> PayloadTooLarge:
+    """Return the error for a body that does not fit Redis, even with nothing else in it."""
+    return PayloadTooLarge(
+        f"The request body is too large for this service's queue: less than {limit} bytes fit."
+    )

@@ -17,7 +17,12 @@ from gateway.broker import submitter
 from gateway.broker.pending_call import PendingCall
 from gateway.broker.submitter import Submission, Submitter
 from gateway.catalogue.target import Target
-from gateway.errors import AuthenticationFailed, GatewayError, QueueUnavailable
+from gateway.errors import (
+    AuthenticationFailed,
+    GatewayError,
+    PayloadTooLarge,
+    QueueUnavailable,
+)
 from gateway.queue import clients, commands, keys
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CallSpec
@@ -37,14 +42,16 @@ class Sending:
         self.submitter = Submitter(connection, self.unknown.append, float)
         self.greenlet = gevent.spawn(self.submitter.run)
 
-    def put(self, expiry: float = 0, key: KeyRecord | None = None) -> PendingCall:
+    def put(
+        self, expiry: float = 0, key: KeyRecord | None = None, body: bytes = b"{}"
+    ) -> PendingCall:
         spec = CallSpec(uuid.uuid4().hex, "web-1", False, (Target("demo/echo", "demo", "echo"),))
         pending = PendingCall(spec.call_id, 60, lambda pending: None)
         record = key or self.key
         command = commands.submit_command(
-            self.settings, spec, b"{}", record.public_id, record.hmac, 60, expiry
+            self.settings, spec, body, record.public_id, record.hmac, 60, expiry
         )
-        self.submitter.put(Submission(command, pending, record))
+        self.submitter.put(Submission(command, pending, record, len(body)))
         return pending
 
     def close(self) -> None:
@@ -93,6 +100,30 @@ def test_a_refusal_ends_its_own_call_only(redis: Redis, sending: Sending) -> Non
     assert isinstance(error(bad), AuthenticationFailed)
     assert good.submitted
     assert sending.unknown == []
+
+
+def test_a_body_that_never_fits_redis_is_not_sent_again(redis: Redis, sending: Sending) -> None:
+    redis.config_set("maxmemory", 10_000_000)
+    try:
+        body = b"x" * 5_000_000
+        refused = sending.put(body=body)
+        settled(refused)
+        assert isinstance(error(refused), PayloadTooLarge)
+        with pytest.raises(PayloadTooLarge):
+            sending.put(body=body)
+        small = sending.put()
+        settled(small)
+        assert small.submitted
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
+def test_small_calls_go_before_large_ones_that_wait(redis: Redis, sending: Sending) -> None:
+    large = [sending.put(body=b"x" * 1_000_000) for _ in range(3)]
+    small = sending.put()
+    settled(small, *large)
+    order = [call_id.decode() for call_id in redis.lrange(keys.RQ_QUEUE, 0, -1)]
+    assert order == [each.call_id for each in (small, *large)]
 
 
 def test_forgotten_scripts_are_loaded_again(redis: Redis, sending: Sending) -> None:

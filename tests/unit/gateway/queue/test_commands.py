@@ -25,6 +25,7 @@ from gateway.errors import (
     CallCancelled,
     GatewayError,
     Overloaded,
+    PayloadTooLarge,
     QueueUnavailable,
     ReplyLost,
     UpstreamFailed,
@@ -83,6 +84,7 @@ def test_what_was_queued_is_no_refusal() -> None:
         (b"calls 7", Overloaded, True),
         (b"bytes 7", Overloaded, True),
         (b"memory 7", Overloaded, True),
+        (b"large 7", PayloadTooLarge, False),
         (b"late", QueueUnavailable, True),
         (ReadOnlyError("CANARY"), QueueUnavailable, True),
         (OutOfMemoryError("CANARY"), QueueUnavailable, True),
@@ -102,9 +104,9 @@ def test_every_refusal_is_an_error_that_says_when_to_come_back(
 def test_every_refusal_of_the_script_is_known(caplog: pytest.LogCaptureFixture) -> None:
     text = scripts.SUBMIT.text.decode().partition("-- Returns")[2].partition("\n")[0]
     told = text.split("'")[1::2]
-    assert len(told) == 7
+    assert len(told) == 8
     for word in told:
-        submitter.refusal(word.encode(), KEY, float)
+        submitter.refusal(word.encode() + b" 7" * (word == "large"), KEY, float)
     assert caplog.records == []
 
 

@@ -20,6 +20,7 @@ from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
     Overloaded,
+    PayloadTooLarge,
     QueueUnavailable,
     WorkerLost,
 )
@@ -226,6 +227,20 @@ def test_waiting_bytes_are_free_again_once_the_call_is_cancelled(
     big = submit(redis, tight, key, body=b"x" * 2_000)
     commands.cancel(redis, big)
     submit(redis, tight, key, body=b"x" * 2_000)
+
+
+def test_a_body_is_not_counted_twice_while_redis_looks_at_it(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    redis.config_set("maxmemory", 20_000_000)
+    try:
+        submit(redis, settings, key, body=b"x" * 7_900_000)
+        with pytest.raises(Overloaded):  # with the first one, which waits
+            submit(redis, settings, key, body=b"x" * 7_900_000)
+        with pytest.raises(PayloadTooLarge, match="less than 8000000 bytes fit"):
+            submit(redis, settings, key, body=b"x" * 8_000_000)
+    finally:
+        redis.config_set("maxmemory", 0)
 
 
 def test_a_redis_over_four_fifths_of_its_memory_takes_no_more(
