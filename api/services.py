@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask, current_app
 
 from gateway.account.api_keys import KeyStore
+from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
@@ -29,6 +30,7 @@ class Services:
     catalogue: Catalogue
     keys: KeyStore
     broker: Broker
+    bodies: BodyRoom
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -45,6 +47,7 @@ class Services:
             catalogue=Catalogue.load(settings),
             keys=KeyStore(redis, settings.key_pepper),
             broker=Broker(settings, redis),
+            bodies=BodyRoom(settings.web_body_bytes),
         )
 
     def install(self, app: Flask) -> None:

@@ -93,8 +93,16 @@ class Settings:
         "4,000 connections.",
     )
     max_body_bytes: int = setting("MAX_BODY_BYTES", 20_000_000, "Maximum size of a request body.")
+    web_body_bytes: int = setting(
+        "WEB_BODY_BYTES",
+        256_000_000,
+        "Maximum size of all request bodies over 64 kB that one web process holds. One API key "
+        "gets half of it.",
+    )
     body_timeout: float = setting(
-        "BODY_TIMEOUT_SECONDS", 20.0, "Maximum time for a request body to arrive."
+        "BODY_TIMEOUT_SECONDS",
+        20.0,
+        "Maximum time for a request body to arrive, and a second more for each 20 kB of it.",
     )
     sync_heartbeat: float = setting(
         "SYNC_HEARTBEAT_SECONDS",
