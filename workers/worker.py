@@ -46,6 +46,7 @@ from gateway.queue.protocol import Outcome
 from gateway.settings import Settings
 from workers.breaker import Breakers
 from workers.claims import Claims
+from workers.leftovers import Leftovers
 from workers.outbox import Outbox, Sender
 from workers.runner import CallRunner, Claimed, opened
 
@@ -53,6 +54,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 RECORDS_EVERY = 2  # ticks between two renewals of RQ's records
+LEFTOVERS_EVERY = 40  # ticks
 CANCEL_LOOKS = 20  # ticks that a cancelled call is looked for
 WORKER_TTL = 20  # seconds RQ's record outlives its last renewal, besides RQ's own 60
 STOP_SECONDS = 1.0  # for stopped calls to write their outcome
@@ -101,6 +103,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self.stopping = Signal()
         self.suspended = False
         self._lost_webs = LostProcesses(self.connection, self.lease)
+        self._leftovers = Leftovers(self.connection, self.lease)
         self._collector = Collector()
         self._ticks = 0
 
@@ -224,6 +227,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             if self._ticks % RECORDS_EVERY == 0:
                 self.renew_records()
                 self.learn_breakers()
+            if self._ticks % LEFTOVERS_EVERY == 0:
+                self._leftovers.sweep()
             self._ticks += 1
         except RedisError as error:
             log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
