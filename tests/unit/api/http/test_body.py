@@ -8,7 +8,7 @@ import gevent
 import orjson
 import pytest
 
-from api.http.body import LEAST_BYTES_A_SECOND, read_json
+from api.http.body import LEAST_BYTES_A_SECOND, PARSING, read_json
 from gateway.broker.body_room import COUNTED_BYTES
 from gateway.errors import BodyTimeout, PayloadTooLarge
 
@@ -69,3 +69,12 @@ def test_for_chunks_the_limit_is_held_until_their_size_is_known() -> None:
 def test_a_body_over_the_limit_is_not_held() -> None:
     with pytest.raises(PayloadTooLarge):
         read(text(LIMIT + 1))
+
+
+def test_large_bodies_are_parsed_one_at_a_time_and_small_ones_meanwhile() -> None:
+    with PARSING:
+        waiting = gevent.spawn(read, text(COUNTED_BYTES + 1))
+        assert read(b"{}") == []
+        gevent.sleep(SHORT)
+        assert not waiting.ready()
+    waiting.get(timeout=60)
