@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import string
@@ -24,7 +25,10 @@ from redis import Redis
 from redis.exceptions import ConnectionError
 
 from gateway.errors import AuthenticationFailed
+from gateway.logs import Tally
 from gateway.queue import keys
+
+log = logging.getLogger(__name__)
 
 PREFIX = "mk_inference_"
 DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -81,6 +85,7 @@ class KeyStore:
         self._cache: TTLCache[str, KeyRecord | None] = TTLCache(
             CACHE_KEYS, CACHE_SECONDS, timer=lambda: time.monotonic()
         )
+        self._failed = Tally(log, "keys: not read: %s")
         self._reads: dict[str, AsyncResult] = {}  # on their way, by public id
 
     def create(self, name: str) -> str:
@@ -136,6 +141,7 @@ class KeyStore:
             read.set(record)
             return record
         except Exception as error:
+            self._failed.add(type(error).__name__)
             read.set_exception(error)
             raise
         finally:

@@ -18,6 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from gateway.queue import commands, keys
+from gateway.stalls import Stalls
 
 # Shorter than the 0.5 s between two looks of LostProcesses: a lease that Redis lost is back then.
 RENEW_SECONDS = 0.3
@@ -29,26 +30,31 @@ class Lease:
     """This process' lease. `connect` makes a client that only the lease uses.
 
     `slots` is how many calls the process takes at once; other processes read it in the lease.
+    `stalls` tells whether the event loop turns.
     """
 
-    def __init__(self, connect: Callable[[], Redis], process: str, slots: int = 0) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Redis],
+        process: str,
+        slots: int = 0,
+        stalls: Stalls | None = None,
+    ) -> None:
         self.process = process
         self.slots = slots
         self._connect = connect
-        self._loop_turned = time.monotonic()
+        self._stalls = stalls or Stalls()
         self._renewed = 0.0
         self._steady_since: float | None = None
         self._clock = 0.0  # how far Redis' clock is ahead of our monotonic one
         self._stopping = False
         self._thread: Any = None
-        self._ticker: Any = None
 
     def start(self) -> None:
         """Take the lease; return once Redis has it or has failed to answer."""
         redis = self._connect()
         self.renew(redis)
         redis.connection_pool.disconnect()
-        self._ticker = gevent.spawn(self._tick)
         self._thread = gevent.get_hub().threadpool.spawn(self._run)
 
     def renew(self, redis: Redis) -> None:
@@ -92,22 +98,15 @@ class Lease:
         Returns whether the renewing has ended.
         """
         self._stopping = True
-        if self._ticker is not None:
-            self._ticker.kill(block=False)
         if self._thread is not None:
             self._thread.wait(timeout=2)
         return self._thread is None or bool(self._thread.ready())
-
-    def _tick(self) -> None:
-        while True:
-            self._loop_turned = time.monotonic()
-            gevent.sleep(RENEW_SECONDS)
 
     def _run(self) -> None:
         redis = self._connect()  # a gevent socket belongs to the thread that made it
         while not self._stopping:
             time.sleep(RENEW_SECONDS)
-            if time.monotonic() - self._loop_turned < LOOP_SECONDS:
+            if self._stalls.silence() < LOOP_SECONDS:
                 self.renew(redis)
         try:
             redis.delete(keys.lease(self.process))

@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 from gateway.queue import clients, keys, lease
 from gateway.queue.lease import RENEW_SECONDS, STEADY_SECONDS, Lease, LostProcesses
 from gateway.settings import Settings
+from gateway.stalls import Stalls
 from local.redis_server import RedisServer
 from tests.support.fakes import Clock
 
@@ -54,9 +55,12 @@ class Answers:
 
 @pytest.fixture
 def held(settings: Settings, redis: Redis) -> Iterator[Lease]:
-    made = Lease(lambda: clients.commands(settings, 1), PROCESS)
+    stalls = Stalls()
+    stalls.start()
+    made = Lease(lambda: clients.commands(settings, 1), PROCESS, stalls=stalls)
     yield made
     made.release()
+    stalls.stop()
 
 
 @pytest.fixture
