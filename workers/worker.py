@@ -35,6 +35,7 @@ from gateway.errors import (
     GatewayError,
     ReplyLost,
     StopCall,
+    WebLost,
     WorkerStopped,
 )
 from gateway.logs import where
@@ -92,7 +93,9 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         )
         self.pool = Pool(settings.worker_concurrency)
         self.lease = Lease(lambda: clients.commands(settings, 1), name, self.pool.size, self.stalls)
-        self.outbox = Outbox(DedicatedConnection(clients.blocking(settings, self.stalls)))
+        self.outbox = Outbox(
+            DedicatedConnection(clients.blocking(settings, self.stalls)), self.stalls.awake
+        )
         bell = DedicatedConnection(clients.blocking(settings, self.stalls))
         self.claims = Claims(self.connection, bell, name, self._judge_until)
         self.runner = runner
@@ -253,7 +256,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         lost = self._lost_webs.look(running.claimed.web for running in self.running.values())
         for call_id, running in list(self.running.items()):
             if running.claimed.web in lost:
-                self._stop_call(call_id, CallCancelled())
+                self._stop_call(call_id, WebLost())
 
     def renew_records(self) -> None:
         """Renew RQ's record of this worker and trim its registries. Raises RedisError."""

@@ -50,7 +50,7 @@ class Broker:
         self.pending_calls: dict[str, PendingCall] = {}
         self.draining = False
         self.backlog = Backlog()
-        self.buffers = Buffers()
+        self.buffers = Buffers(stalls.awake)
         self.started = False
         self.lease = Lease(lambda: clients.commands(settings, 1), self.web, stalls=stalls)
         self.submitter = Submitter(
@@ -64,7 +64,14 @@ class Broker:
             DedicatedConnection(clients.blocking(settings, stalls)), self.web, self.deliver
         )
         self.monitor = Monitor(
-            redis, self.web, self.lease, self.pending_calls, self.reader, settings, self.backlog
+            redis,
+            self.web,
+            self.lease,
+            self.pending_calls,
+            self.reader,
+            settings,
+            self.backlog,
+            stalls.awake,
         )
 
     def start(self) -> None:

@@ -11,8 +11,10 @@ from gevent.event import Event as Signal
 from gateway.errors import GatewayError, ReplyLost, SlowReader
 from gateway.queue.protocol import OUTCOME, Event, Outcome, ProtocolError
 
-BUFFER_EVENTS = 1_000
-BUFFER_BYTES = 2_000_000
+BUFFER_BYTES = 2_000_000  # from here on a client that takes nothing for SLOW_SECONDS is too slow
+MOST_BYTES = 8_000_000  # of one that still takes: it did not read while this process stood still
+SLOW_SECONDS = 1.0
+EVENT_BYTES = 100  # that an event costs besides its payload
 TAKE_BYTES = 64_000  # taken at once by a request; what it sends is no longer counted here
 SHARED_BYTES = 64_000_000  # of all calls of a process; beyond it each is limited to FAIR_BYTES
 FAIR_BYTES = 64_000
@@ -21,10 +23,12 @@ FAIR_BYTES = 64_000
 class Buffers:
     """How many bytes the pending calls of one process hold together.
 
-    Without a limit, a thousand clients that do not read could hold gigabytes.
+    Without a limit, a thousand clients that do not read could hold gigabytes. `clock` measures how
+    long a client is slow: seconds while this process was able to serve it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.held = 0
 
 
@@ -53,6 +57,9 @@ class PendingCall:
         self.outcome: Outcome | None = None
         self.nudge_at: float | None = None  # when `wait_nudged` is to end, by the monotonic clock
         self.suspect: int | None = None  # `received` when its outcome was seen and events missing
+        self.suspect_since = 0.0  # monotonic
+        self.overdue_since = 0.0  # by the monitor's clock; 0: it is not
+        self._full_since: float | None = None  # by the buffers' clock
         self._parts: deque[bytes] = deque()
         self._bytes = 0
         self._signal = Signal()
@@ -129,9 +136,10 @@ class PendingCall:
             size = 0
             while self._parts and size < TAKE_BYTES:
                 taken.append(self._parts.popleft())
-                size += len(taken[-1])
+                size += len(taken[-1]) + EVENT_BYTES
             self._bytes -= size
             self._buffers.held -= size
+        self._full_since = None
         if self.outcome is None and not self._parts:
             self._signal.clear()
         return taken
@@ -143,17 +151,26 @@ class PendingCall:
         self._bytes = 0
 
     def _buffer(self, payload: bytes) -> None:
-        size = len(payload)
+        size = len(payload) + EVENT_BYTES
         limit = BUFFER_BYTES if self._buffers.held + size <= SHARED_BYTES else FAIR_BYTES
-        full = self._bytes + size > limit or len(self._parts) >= BUFFER_EVENTS
         # One payload always fits: the client has kept up so far.
-        if full and self._parts:
+        if self._bytes + size > limit and self._parts and self._too_slow(size):
             self._break(SlowReader())
             return
         self._parts.append(payload)
         self._bytes += size
         self._buffers.held += size
         self._signal.set()
+
+    def _too_slow(self, size: int) -> bool:
+        """Whether a client whose buffer is full has had its time to take some of it.
+
+        Many events come at once after this process stood still, and the client could not read.
+        """
+        now = self._buffers.clock()
+        if self._full_since is None:
+            self._full_since = now
+        return self._bytes + size > MOST_BYTES or now - self._full_since > SLOW_SECONDS
 
     def _break(self, error: GatewayError) -> None:
         """End a call that its worker may still be running."""
