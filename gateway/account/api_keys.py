@@ -15,7 +15,7 @@ import secrets
 import string
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -160,6 +160,16 @@ class KeyStore:
 
     def _hmac(self, secret: str) -> str:
         return hmac.new(self._pepper, secret.encode(), hashlib.sha256).hexdigest()
+
+
+def revoked(redis: Redis, public_ids: Iterable[str]) -> set[str]:
+    """Return which of these keys are revoked, in one round trip. Raises RedisError."""
+    names = list(public_ids)
+    with redis.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.hget(keys.key(name), "revoked")
+        values = pipeline.execute()
+    return {name for name, value in zip(names, values, strict=True) if value}
 
 
 def incorrect(public_id: str) -> str:

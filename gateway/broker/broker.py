@@ -96,6 +96,7 @@ class Broker:
         if len(self.pending_calls) >= self.settings.max_in_flight:
             raise Overloaded(retry_after=self.backlog.seconds())
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
+        pending.key = key.public_id
         self.pending_calls[spec.call_id] = pending
         self.submitter.put(Submission(spec, body, pending, key))
         return pending

@@ -14,10 +14,19 @@ import gevent
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway.account.api_keys import incorrect, revoked
 from gateway.broker.backlog import Backlog
 from gateway.broker.inbox import BEGINNING, InboxReader, trim_command
 from gateway.broker.pending_call import PendingCall
-from gateway.errors import DeadlineExceeded, GatewayError, JobLost, NoWorkers, ReplyLost, WorkerLost
+from gateway.errors import (
+    AuthenticationFailed,
+    DeadlineExceeded,
+    GatewayError,
+    JobLost,
+    NoWorkers,
+    ReplyLost,
+    WorkerLost,
+)
 from gateway.memory import Collector
 from gateway.queue import commands, keys
 from gateway.queue.commands import JobState
@@ -32,6 +41,7 @@ TRIM_EVERY = 2  # ticks
 SWEEP_EVERY = 4  # ticks
 SWEEP_BATCH = 200  # calls asked about in one round trip: keeps the event loop turning
 OVERDUE_SECONDS = 2.0  # since a tick saw that the deadline passed: its worker had its chance
+REVOKED_EVERY = 4  # ticks between two looks for revoked keys
 LOOK_EVERY = 2  # ticks between two looks at the backlog
 NO_WORKERS_RETRY_SECONDS = 5.0  # least: somebody has to start a worker
 
@@ -82,6 +92,8 @@ class Monitor:
                 self.tidy()
             if self._ticks % SWEEP_EVERY == 0:
                 self.sweep()
+            if self._ticks % REVOKED_EVERY == 0:
+                self.end_calls_of_revoked_keys()
             if self._ticks % LOOK_EVERY == 0 and self._backlog.wanted:
                 self._backlog.look(self._redis)
         except RedisError as error:
@@ -130,6 +142,14 @@ class Monitor:
         for pending in list(self._pending_calls.values()):
             if pending.worker in lost:
                 self._settle(pending, WorkerLost())
+
+    def end_calls_of_revoked_keys(self) -> None:
+        """Stop the calls whose key was revoked since they were accepted. Raises RedisError."""
+        names = {pending.key for pending in self._pending_calls.values() if pending.key}
+        gone = revoked(self._redis, names) if names else set()
+        for pending in list(self._pending_calls.values()) if gone else ():
+            if pending.key in gone and pending.outcome is None:
+                pending.stop(AuthenticationFailed(incorrect(pending.key)))
 
     def tidy(self) -> None:
         """Remove delivered outcomes and inbox entries that were read. Raises RedisError."""

@@ -50,6 +50,7 @@ class PendingCall:
         self.call_id = call_id
         self.since = time.monotonic()
         self.deadline = self.since + budget
+        self.key = ""  # public id of the API key
         self.submitted = False
         self.worker = ""  # known once the call has started
         self.claim = ""
@@ -69,7 +70,7 @@ class PendingCall:
     def started(self, worker: str, claim: str) -> None:
         """Note who runs the call. A second claim, by a Redis that lost the first, ends the call."""
         if self.claim and self.claim != claim:
-            self._break(ReplyLost())
+            self.stop(ReplyLost())
         self.worker, self.claim = worker, claim
 
     def offer(self, event: Event) -> None:
@@ -78,12 +79,12 @@ class PendingCall:
             return
         self.claim = self.claim or event.claim
         if event.claim != self.claim:
-            self._break(ReplyLost())
+            self.stop(ReplyLost())
             return
         if event.number <= self.received:
             return
         if event.number != self.received + 1:
-            self._break(ReplyLost())
+            self.stop(ReplyLost())
             return
         self.received = event.number
         if event.kind == OUTCOME:
@@ -100,6 +101,11 @@ class PendingCall:
     def fail(self, error: GatewayError) -> None:
         """End the call with an error, unless it has ended."""
         self.end(Outcome(last=self.received, error=error))
+
+    def stop(self, error: GatewayError) -> None:
+        """End a call with an error, and have its worker stop it."""
+        self.fail(error)
+        self._on_broken(self)
 
     def wait(self, timeout: float | None) -> bool:
         """Wait up to `timeout` seconds for payloads or the outcome; return whether there is any."""
@@ -155,7 +161,7 @@ class PendingCall:
         limit = BUFFER_BYTES if self._buffers.held + size <= SHARED_BYTES else FAIR_BYTES
         # One payload always fits: the client has kept up so far.
         if self._bytes + size > limit and self._parts and self._too_slow(size):
-            self._break(SlowReader())
+            self.stop(SlowReader())
             return
         self._parts.append(payload)
         self._bytes += size
@@ -171,11 +177,6 @@ class PendingCall:
         if self._full_since is None:
             self._full_since = now
         return self._bytes + size > MOST_BYTES or now - self._full_since > SLOW_SECONDS
-
-    def _break(self, error: GatewayError) -> None:
-        """End a call that its worker may still be running."""
-        self.fail(error)
-        self._on_broken(self)
 
     def _close(self, event: Event) -> None:
         try:

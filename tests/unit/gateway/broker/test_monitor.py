@@ -23,6 +23,7 @@ from gateway.broker.monitor import NO_WORKERS_RETRY_SECONDS, OVERDUE_SECONDS, Mo
 from gateway.broker.pending_call import PendingCall
 from gateway.catalogue.target import Target
 from gateway.errors import (
+    AuthenticationFailed,
     DeadlineExceeded,
     GatewayError,
     JobLost,
@@ -69,6 +70,7 @@ class World:
     reader: FakeReader = field(default_factory=FakeReader)
     pending_calls: dict[str, PendingCall] = field(default_factory=dict)
     backlog: Backlog = field(default_factory=Backlog)
+    stopped: list[PendingCall] = field(default_factory=list)  # calls that workers are to stop
 
     def monitor(self, redis: Any = None, clock: Any = time.monotonic, **changes: Any) -> Monitor:
         settings = replace(self.settings, **changes)
@@ -87,7 +89,7 @@ class World:
 
     def pending(self, budget: float = 600) -> PendingCall:
         """One that waits for a call of which Redis knows nothing."""
-        made = PendingCall(uuid.uuid4().hex, budget, lambda pending: None)
+        made = PendingCall(uuid.uuid4().hex, budget, self.stopped.append)
         made.submitted = True
         self.pending_calls[made.call_id] = made
         return made
@@ -484,6 +486,37 @@ def test_a_loss_ends_every_call_though_redis_takes_no_record_of_it(
     watch.end_lost_calls()
     assert [error_of(pending) for pending in pending_calls] == [WorkerLost, WorkerLost]
     assert "ReadOnlyError" in caplog.text
+
+
+# keys that are revoked
+
+
+def test_the_calls_of_a_revoked_key_end_and_their_workers_stop_them(world: World) -> None:
+    revoked, kept, queued = world.running(), world.running(), world.queued()
+    store = KeyStore(world.redis, world.settings.key_pepper)
+    other = store.verify(store.create("other"))
+    for pending in (revoked, queued):
+        pending.key = world.key.public_id
+    kept.key = other.public_id
+    watch = world.monitor()
+    watch.end_calls_of_revoked_keys()
+    assert revoked.outcome is None
+    store.revoke(world.key.public_id)
+    watch.end_calls_of_revoked_keys()
+    assert [error_of(pending) for pending in (revoked, queued, kept)] == [
+        AuthenticationFailed,
+        AuthenticationFailed,
+        None,
+    ]
+    assert world.stopped == [revoked, queued]
+
+
+def test_a_redis_that_lost_its_keys_revokes_none(world: World) -> None:
+    pending = world.running()
+    pending.key = world.key.public_id
+    world.redis.flushall()
+    world.monitor().end_calls_of_revoked_keys()
+    assert pending.outcome is None
 
 
 # nobody to take a call
