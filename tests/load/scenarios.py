@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 
 from bench.numbers import percentile
@@ -40,6 +42,31 @@ def many_streams(arena: LoadArena) -> None:
     cores = ", ".join(f"{name} {seconds / wall:.2f}" for name, seconds in spent.items())
     arena.note(f"cores: {cores}")
     arena.nothing_broken(calls)
+
+
+@row("L10", "450 streams at 50 tokens/s by four workers; the web process is stopped for 2 s")
+def a_slow_web_process(arena: LoadArena) -> None:
+    for _ in range(3):
+        arena.start_worker()
+    arena.until_ready()
+    asks = arena.asks(["nonce-stream-400-20"], 450, 1.0, streams=1, deadline=120.0)
+    stopping = threading.Thread(target=_stop_web, args=(arena, 4.0, 2.0))
+    stopping.start()
+    calls = arena.load(asks)
+    stopping.join()
+    arena.statuses(calls, [200])
+    wall = max(call.ended for call in calls) - min(call.began for call in calls)
+    arena.note(f"{wall:.1f} s for what takes 9")
+    arena.at_most("web", arena.peak_mb["web"], 300, " MB")
+    arena.note(f"worker {arena.peak_mb['worker']:.0f} MB")
+    arena.nothing_broken(calls)
+
+
+def _stop_web(arena: LoadArena, after: float, seconds: float) -> None:
+    time.sleep(after)
+    arena.web.signal(signal.SIGSTOP)
+    time.sleep(seconds)
+    arena.web.signal(signal.SIGCONT)
 
 
 @row("L6", "1,000 clients that come in 10 s and leave at random moments, half of them streams")
