@@ -16,7 +16,8 @@ MOST_BYTES = 8_000_000  # of one that still takes: it did not read while this pr
 SLOW_SECONDS = 1.0
 EVENT_BYTES = 100  # that an event costs besides its payload
 TAKE_BYTES = 64_000  # taken at once by a request; what it sends is no longer counted here
-SHARED_BYTES = 64_000_000  # of all calls of a process; beyond it each is limited to FAIR_BYTES
+# Of all calls of a process. Beyond it each is limited to FAIR_BYTES; beyond twice as much, at once.
+SHARED_BYTES = 64_000_000
 FAIR_BYTES = 64_000
 
 
@@ -176,7 +177,8 @@ class PendingCall:
         now = self._buffers.clock()
         if self._full_since is None:
             self._full_since = now
-        return self._bytes + size > MOST_BYTES or now - self._full_since > SLOW_SECONDS
+        most = MOST_BYTES if self._buffers.held + size <= 2 * SHARED_BYTES else FAIR_BYTES
+        return self._bytes + size > most or now - self._full_since > SLOW_SECONDS
 
     def _close(self, event: Event) -> None:
         try:

@@ -27,7 +27,7 @@ INBOX_SECONDS = 120
 # What an inbox holds before it is full; workers hold back from half of it. Nothing that was not
 # read is trimmed.
 INBOX_EVENTS = 20_000
-INBOX_BYTES = 16_000_000
+INBOX_BYTES = 32_000_000
 OUTCOME_SECONDS = 120
 CANCEL_SECONDS = 60
 CLAIM_SECONDS = 120

@@ -276,6 +276,15 @@ def test_where_all_hold_much_a_slow_reader_is_given_up_earlier(overflown, clock)
     assert isinstance(slow.outcome.error, SlowReader)
 
 
+def test_where_all_hold_far_too_much_nobody_gets_time(overflown, clock):
+    buffers = Buffers(clock)
+    pending = PendingCall("call", 60, overflown.append, buffers)
+    pending.offer(parts(1, b"x" * FAIR_BYTES))
+    buffers.held = 2 * SHARED_BYTES
+    pending.offer(parts(2))
+    assert overflown == [pending]
+
+
 @pytest.mark.parametrize("sizes", [[10, 20], [TAKE_BYTES, TAKE_BYTES, 5]])
 def test_what_is_taken_or_dropped_is_held_no_more(sizes):
     buffers = Buffers()

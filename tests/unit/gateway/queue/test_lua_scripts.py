@@ -392,7 +392,7 @@ def test_nothing_unread_is_trimmed_and_the_reply_is_how_full_the_inbox_is(redis:
 
 
 def test_few_large_events_fill_an_inbox_too(redis: Redis) -> None:
-    events = [b"x" * (keys.INBOX_BYTES // 20)] * 10
+    events = [b"x" * (keys.INBOX_BYTES // 40)] * 20
     percent = scripts.run(redis, commands.emit_command(WEB, events))
     assert 50 <= percent < 75
 
