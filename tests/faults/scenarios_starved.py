@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import requests
 
 from tests.faults.arena import LONG, SHORT, Arena
 from tests.faults.rows import row
-from tests.support.stack import reserved_port, until
+from tests.support.stack import busy, reserved_port, until
 
 PAUSES = (1.7, 2.8, 5.0, 8.0)  # seconds
 DEADLINE_SECONDS = 120.0  # of a call: a starved machine takes its time
-
-
-@contextlib.contextmanager
-def busy(loops: int) -> Iterator[None]:
-    """So many busy loops for each core."""
-    command = [sys.executable, "-c", "while True: pass"]
-    with contextlib.ExitStack() as ending:
-        for _ in range(loops * (os.cpu_count() or 1)):
-            ending.callback(subprocess.Popen(command).kill)
-        yield
 
 
 def all_answered(arena: Arena) -> None:
@@ -47,7 +33,9 @@ def cold_burst(count: int, loops: int) -> Callable[[Arena], None]:
         until(lambda: _answers(f"{url}/health"), what="a web process")
         arena.port, arena.url = port, url
         with busy(loops):
-            arena.load(SHORT, count=count, over=0.05, deadline=DEADLINE_SECONDS)
+            # Long enough for slow clients: all are in flight together.
+            models = ["fake/nonce-stream-60-50", "fake/delay-3000"]
+            arena.load(models, count=count, over=0.05, deadline=DEADLINE_SECONDS)
             arena.meet()
             arena.finish()
         all_answered(arena)
