@@ -14,6 +14,7 @@ from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.queue import clients
 from gateway.settings import Settings
+from gateway.stalls import Stalls
 
 NAME = "services"
 
@@ -41,12 +42,13 @@ class Services:
         Raises ConfigurationError for a catalogue that cannot be used.
         """
         # Submitter, reader and lease have a connection each; the rest are for commands.
-        redis = clients.commands(settings, settings.redis_connections - 3)
+        stalls = Stalls()
+        redis = clients.commands(settings, settings.redis_connections - 3, stalls)
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
             keys=KeyStore(redis, settings.key_pepper),
-            broker=Broker(settings, redis),
+            broker=Broker(settings, redis, stalls),
             bodies=BodyRoom(settings.web_body_bytes),
         )
 

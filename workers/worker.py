@@ -35,6 +35,7 @@ from gateway.errors import (
     GatewayError,
     ReplyLost,
     StopCall,
+    WebLost,
     WorkerStopped,
 )
 from gateway.logs import where
@@ -44,6 +45,7 @@ from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease, LostProcesses
 from gateway.queue.protocol import Outcome
 from gateway.settings import Settings
+from gateway.stalls import Stalls
 from workers.breaker import Breakers
 from workers.claims import Claims
 from workers.leftovers import Leftovers
@@ -81,19 +83,22 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
     ) -> None:
         name = f"worker-{uuid.uuid4().hex[:12]}"
         self.settings = settings
+        self.stalls = Stalls()
         # Bell, outbox and lease have a connection each; what is left is for commands.
         super().__init__(
             [keys.QUEUE],
             name=name,
-            connection=clients.commands(settings, settings.redis_connections - 3),
+            connection=clients.commands(settings, settings.redis_connections - 3, self.stalls),
             serializer=JSONSerializer,
             worker_ttl=WORKER_TTL,
             log_job_description=False,
         )
         self.pool = Pool(settings.worker_concurrency)
-        self.lease = Lease(lambda: clients.commands(settings, 1), name, self.pool.size)
-        self.outbox = Outbox(DedicatedConnection(clients.blocking(settings)))
-        bell = DedicatedConnection(clients.blocking(settings))
+        self.lease = Lease(lambda: clients.commands(settings, 1), name, self.pool.size, self.stalls)
+        self.outbox = Outbox(
+            DedicatedConnection(clients.blocking(settings, self.stalls)), self.stalls.awake
+        )
+        bell = DedicatedConnection(clients.blocking(settings, self.stalls))
         self.claims = Claims(self.connection, bell, name, self._judge_until)
         self.runner = runner
         self.breakers = breakers or Breakers()
@@ -115,6 +120,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Run calls until SIGTERM or SIGINT, then drain; return whether all is written."""
         self._handle_signals()
+        self.stalls.start()
         self.register()
         self.lease.start()
         self.outbox.start()
@@ -255,7 +261,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         lost = self._lost_webs.look(running.claimed.web for running in self.running.values())
         for call_id, running in list(self.running.items()):
             if running.claimed.web in lost:
-                self._stop_call(call_id, CallCancelled())
+                self._stop_call(call_id, WebLost())
 
     def renew_records(self) -> None:
         """Renew RQ's record of this worker and trim its registries. Raises RedisError."""

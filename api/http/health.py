@@ -35,7 +35,7 @@ def ready() -> Response:
     broker = services().broker
     redis, workers = True, 0
     try:
-        workers = commands.live_workers(broker.redis)
+        workers = len(commands.live_workers(broker.redis))
     except RedisError:
         redis = False
     ok = redis and workers > 0 and not broker.draining

@@ -27,6 +27,7 @@ from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease
 from gateway.queue.protocol import CallSpec, Event
 from gateway.settings import Settings
+from gateway.stalls import Stalls
 
 log = logging.getLogger(__name__)
 
@@ -37,34 +38,48 @@ CANCEL_RETRY_SECONDS = 0.5
 class Broker:
     """Sends calls to the queue and brings their answers to the requests that wait for them.
 
-    Create one in each process that submits calls. `redis` is for short commands.
+    Create one in each process that submits calls. `redis` is for short commands. The broker starts
+    `stalls`, which its timers and the clients go by.
     """
 
-    def __init__(self, settings: Settings, redis: Redis) -> None:
+    def __init__(self, settings: Settings, redis: Redis, stalls: Stalls | None = None) -> None:
         self.settings = settings
         self.redis = redis
+        self.stalls = stalls = stalls or Stalls()
         self.web = f"web-{uuid.uuid4().hex[:12]}"
         self.pending_calls: dict[str, PendingCall] = {}
         self.draining = False
         self.backlog = Backlog()
-        self.buffers = Buffers()
+        self.buffers = Buffers(stalls.awake)
         self.started = False
         self._greenlets: list[gevent.Greenlet] = []
-        self.lease = Lease(lambda: clients.commands(settings, 1), self.web)
+        self.lease = Lease(lambda: clients.commands(settings, 1), self.web, stalls=stalls)
         self.submitter = Submitter(
-            DedicatedConnection(clients.commands(settings, 1)), self._cancel, self.backlog.seconds
+            settings,
+            DedicatedConnection(clients.commands(settings, 1, stalls)),
+            self.lease.redis_time,
+            self._cancel,
+            self.backlog.seconds,
         )
         self.reader = InboxReader(
-            DedicatedConnection(clients.blocking(settings)), self.web, self.deliver
+            DedicatedConnection(clients.blocking(settings, stalls)), self.web, self.deliver
         )
         self.monitor = Monitor(
-            redis, self.web, self.lease, self.pending_calls, self.reader, settings, self.backlog
+            redis,
+            self.web,
+            self.lease,
+            self.pending_calls,
+            self.reader,
+            settings,
+            self.backlog,
+            stalls.awake,
         )
 
     def start(self) -> None:
         """Start the lease, the submitter, the inbox reader and the monitor, unless started."""
         if not self.started:
             self.started = True
+            self.stalls.start()
             self.lease.start()
             loops = (self.submitter.run, self.reader.run, self.monitor.run)
             self._greenlets = [gevent.spawn(loop) for loop in loops]
@@ -86,11 +101,8 @@ class Broker:
         if len(self.pending_calls) >= self.settings.max_in_flight:
             raise Overloaded(retry_after=self.backlog.seconds())
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
-        expiry = self.lease.redis_time(clients.IMPATIENT_SECONDS)
-        command = commands.submit_command(
-            self.settings, spec, body, key.public_id, key.hmac, budget, expiry
-        )
-        self.submitter.put(Submission(command, pending, key, len(body)))
+        pending.key = key.public_id
+        self.submitter.put(Submission(spec, body, pending, key))
         self.pending_calls[spec.call_id] = pending
         return pending
 
@@ -131,6 +143,7 @@ class Broker:
         """Give up the lease. Call it last."""
         if self.started:
             self.lease.release()
+            self.stalls.stop()
 
     def deliver(self, event: Event) -> None:
         """Pass an event to the call that waits for it, if one does."""

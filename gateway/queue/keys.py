@@ -50,9 +50,12 @@ def use_prefix(prefix: str) -> None:
 use_prefix("")
 
 
-LEASE_MS = 3_000
+LEASE_MS = 10_000  # longer than a paused virtual machine or a starved process stands still
 INBOX_SECONDS = 120
-INBOX_EVENTS = 20_000  # length at which an inbox is trimmed; readers trim what they have read
+# What an inbox holds before it is full; workers hold back from half of it. Nothing that was not
+# read is trimmed.
+INBOX_EVENTS = 20_000
+INBOX_BYTES = 32_000_000
 OUTCOME_SECONDS = 120
 CANCEL_SECONDS = 60
 CLAIM_SECONDS = 120
@@ -104,5 +107,9 @@ def inbox(web: str) -> str:
 
 
 def lease(process: str) -> str:
-    """Exists while the process lives; holds how many calls it takes at once (a web process: 0)."""
+    """Exists while the process lives.
+
+    Its value is how many calls the process takes at once (a web process: 0), a blank, and Redis'
+    id of the connection that renews the lease.
+    """
     return f"{PREFIX}gw:lease:{process}"

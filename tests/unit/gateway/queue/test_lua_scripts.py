@@ -394,6 +394,24 @@ def test_events_arrive_in_order_and_the_inbox_has_an_end(redis: Redis) -> None:
     assert 0 < redis.ttl(keys.inbox(WEB)) <= 120
 
 
+def test_nothing_unread_is_trimmed_and_the_reply_is_how_full_the_inbox_is(redis: Redis) -> None:
+    percents = [
+        scripts.run(redis, commands.emit_command(WEB, [b"x"] * (keys.INBOX_EVENTS // 4)))
+        for _ in range(6)
+    ]
+    assert percents == [25, 50, 75, 100, 125, 150]
+    assert redis.xlen(keys.inbox(WEB)) == keys.INBOX_EVENTS // 4 * 6
+    assert scripts.run(redis, commands.emit_command(WEB, [])) == 150, "it only asks"
+    redis.delete(keys.inbox(WEB))
+    assert scripts.run(redis, commands.emit_command(WEB, [])) == 0
+
+
+def test_few_large_events_fill_an_inbox_too(redis: Redis) -> None:
+    events = [b"x" * (keys.INBOX_BYTES // 40)] * 20
+    percent = scripts.run(redis, commands.emit_command(WEB, events))
+    assert 50 <= percent < 75
+
+
 def test_events_are_taken_while_redis_is_full(redis: Redis) -> None:
     redis.config_set("maxmemory", 1)
     try:
