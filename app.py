@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask
+from flask import Flask, request
 
 from api import commands
 from api.chat.view import chat
@@ -28,8 +28,11 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     that cannot be used.
     """
     app = Flask(__name__, static_folder=None)
-    (services or Services.create(settings)).install(app)
+    installed = services or Services.create(settings)
+    installed.install(app)
     errors.register(app)
+    # The views have returned by then, and with them the parameters of an unstreamed call.
+    app.teardown_request(lambda _: installed.bodies.drop(id(request.environ)))
     not_found.register(app, PREFIX)
     headers.register(app, settings.cors_allow_origins)
     for blueprint in (chat, messages, embeddings, models, responses, health, openapi, docs):

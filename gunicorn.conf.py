@@ -1,10 +1,13 @@
 """How gunicorn runs the web process: limits, timeouts, and a drain that ends calls in time."""
 
+import os
 import sys
 import time
 
 import gevent
+from gunicorn.arbiter import Arbiter
 
+from gateway import descriptors
 from gateway.catalogue.catalogue import Catalogue
 from gateway.settings import ConfigurationError, Settings
 
@@ -15,26 +18,44 @@ try:
 except ConfigurationError as error:
     sys.exit(f"configuration: {error}")
 
+descriptors.raise_limit()  # the web processes inherit it
+
 # gunicorn takes `bind` and `workers` from PORT and WEB_CONCURRENCY.
 worker_class = "api.http.gunicorn_worker.Worker"
 # More than KEPT_CONNECTIONS and WEB_MAX_IN_FLIGHT together: a full app still answers /health.
-worker_connections = 4_000
+worker_connections = min(4_000, descriptors.spare(settings.redis_connections))
 backlog = 512
 timeout = 30  # seconds that the event loop may be blocked; not a limit of a request
-keepalive = 100  # Heroku's router keeps idle connections for 90 s; also the time limit of a header
+keepalive = 100  # Heroku's router keeps idle connections for 90 s; heads have a limit of their own
 limit_request_fields = 64
 control_socket_disable = True
+if os.path.isdir("/dev/shm"):
+    worker_tmp_dir = "/dev/shm"  # gunicorn needs a file, and /tmp may be read-only
 accesslog = None
 errorlog = "-"
 logger_class = "api.http.gunicorn_worker.Log"
 loglevel = settings.log_level.lower()
 
-KEPT_CONNECTIONS = 1_500  # open ones above which each is closed after its response
+# Open connections above which each is closed after its response.
+KEPT_CONNECTIONS = worker_connections * 3 // 8
 LISTENER_SECONDS = 1.2  # gunicorn closes its listener within 1 s of SIGTERM
 GRACE_SECONDS = 1.0  # for the last events, after the workers have ended their calls
 LAST_SECONDS = 0.5  # for ended calls to reach their clients
 
 graceful_timeout = int(settings.drain_seconds + 3)  # after it the arbiter kills
+
+
+REFUSED = {
+    "max_requests": "a process that is replaced refuses calls until it has ended those that run",
+    "preload_app": "all web processes would have one identity and share their responses",
+}
+
+
+def on_starting(server):
+    """Refuse settings of gunicorn that cannot work here, by name."""
+    for name, reason in REFUSED.items():
+        if getattr(server.cfg, name):
+            sys.exit(f"configuration: gunicorn's {name} is not supported: {reason}")
 
 
 def post_worker_init(worker):
@@ -44,14 +65,14 @@ def post_worker_init(worker):
 
     worker.requests_running = 0
     broker = services(worker.wsgi).broker
+    if not _take_names(broker.redis):
+        gevent.spawn(_take_names_later, broker.redis)
     broker.start()
     gevent.spawn(_lead_drain, worker, broker)
 
 
 def pre_request(worker, req):
     worker.requests_running += 1
-    if any(name == "CONTENT-LENGTH" and _too_long(value) for name, value in req.headers):
-        req.force_close()  # 413 follows, and the body is not read
     # Idle connections are kept for `keepalive` and would keep new ones out: after a rush, no new
     # client got in for 40 s.
     if worker.connections > KEPT_CONNECTIONS:
@@ -62,21 +83,42 @@ def post_request(worker, req, environ, resp):
     worker.requests_running -= 1
 
 
-def _too_long(value):
-    return not value.isdecimal() or int(value) > settings.max_body_bytes
+def _take_names(redis):
+    """Whether the names in Redis are this service's; False: Redis does not answer.
+
+    Ends gunicorn if they are another's.
+    """
+    from redis.exceptions import RedisError
+
+    from gateway.queue import owner
+
+    try:
+        owner.take(redis, settings.key_pepper)
+        return True
+    except RedisError:
+        return False
+    except ConfigurationError as error:
+        sys.stderr.write(f"configuration: {error}\n")
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+def _take_names_later(redis):
+    while not _take_names(redis):
+        gevent.sleep(1)
 
 
 def _lead_drain(worker, broker):
     """Exit as soon as no request runs, and end running calls before gunicorn cuts them off.
 
-    Left alone, gunicorn waits for idle connections until its arbiter kills the process, and streams
-    stop without an error event.
+    After SIGINT or SIGQUIT (`worker.hurried`) running calls are ended at once. Left alone, gunicorn
+    waits for idle connections until its arbiter kills the process, and streams stop without an
+    error event.
     """
     while worker.alive:
         gevent.sleep(0.1)
     stopped = time.monotonic()
     broker.drain()
-    _wait_idle(worker, stopped + settings.drain_seconds + GRACE_SECONDS)
+    _wait_idle(worker, stopped + settings.drain_seconds + GRACE_SECONDS, unless_hurried=True)
     broker.end_all()
     _wait_idle(worker, time.monotonic() + LAST_SECONDS)
     gevent.sleep(max(0, stopped + LISTENER_SECONDS - time.monotonic()))
@@ -85,6 +127,8 @@ def _lead_drain(worker, broker):
     sys.exit(0)  # in any greenlet, gevent raises it in the main one
 
 
-def _wait_idle(worker, until):
+def _wait_idle(worker, until, unless_hurried=False):
     while worker.requests_running and time.monotonic() < until:
+        if unless_hurried and worker.hurried:
+            return
         gevent.sleep(0.05)

@@ -6,14 +6,20 @@ tracebacks where that is patched late.
 """
 
 import sys
+from dataclasses import replace
 
 from app import create_app
-from gateway import memory
+from gateway import descriptors, memory
 from gateway.logs import configure
+from gateway.queue import keys
 from gateway.settings import ConfigurationError, Settings
 
 try:
     settings = Settings.from_env()
+    # With few file descriptors gunicorn takes fewer connections, and some must be left for /health.
+    room = descriptors.spare(settings.redis_connections) * 3 // 8
+    settings = replace(settings, max_in_flight=min(settings.max_in_flight, room))
+    keys.use_prefix(settings.redis_prefix)
     app = create_app(settings)
 except ConfigurationError as error:
     sys.exit(f"configuration: {error}")

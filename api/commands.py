@@ -11,7 +11,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from api.services import services
 from gateway.account.api_keys import KeyStore
-from gateway.queue import clients
+from gateway.queue import clients, owner
+from gateway.settings import ConfigurationError
 
 
 class RedisGroup(AppGroup):
@@ -78,6 +79,10 @@ def check_config() -> None:
         )
     if policy is None:
         click.echo("Redis does not report its maxmemory-policy. Make sure that it is noeviction.")
+    try:
+        owner.check(redis, settings.key_pepper)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from None
     ready = catalogue.configured()
     click.echo(f"Redis {version} answers. Providers configured: {', '.join(ready) or 'none'}.")
 

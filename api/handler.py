@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import orjson
-from flask import Response, after_this_request, request
+from flask import Response, after_this_request, g, request
 from werkzeug.datastructures import Headers
 
 from api.http.body import read_json
@@ -54,8 +54,13 @@ class CheckedRequest:
 
 def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
     """The JSON of the request's body; raises what `read_json` does."""
-    settings = services().settings
-    return read_json(request.environ, settings.max_body_bytes, settings.body_timeout, max_elements)
+    settings, bodies = services().settings, services().bodies
+
+    def hold(size: int) -> None:
+        bodies.hold(id(request.environ), g.public_id, size)
+
+    limit, timeout = settings.max_body_bytes, settings.body_timeout
+    return read_json(request.environ, limit, timeout, hold, max_elements)
 
 
 def resolve(model: str) -> Target:

@@ -8,11 +8,13 @@ from typing import Any
 from flask import Flask, current_app
 
 from gateway.account.api_keys import KeyStore
+from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.queue import clients
 from gateway.settings import Settings
+from gateway.stalls import Stalls
 
 NAME = "services"
 
@@ -29,6 +31,7 @@ class Services:
     catalogue: Catalogue
     keys: KeyStore
     broker: Broker
+    bodies: BodyRoom
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -39,12 +42,14 @@ class Services:
         Raises ConfigurationError for a catalogue that cannot be used.
         """
         # Submitter, reader and lease have a connection each; the rest are for commands.
-        redis = clients.commands(settings, settings.redis_connections - 3)
+        stalls = Stalls()
+        redis = clients.commands(settings, settings.redis_connections - 3, stalls)
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
             keys=KeyStore(redis, settings.key_pepper),
-            broker=Broker(settings, redis),
+            broker=Broker(settings, redis, stalls),
+            bodies=BodyRoom(settings.web_body_bytes),
         )
 
     def install(self, app: Flask) -> None:

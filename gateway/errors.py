@@ -21,6 +21,7 @@
     + JobLost                  503  Redis lost the call
   x ReplyLost                  502  part of the answer was lost on its way through Redis
     + SlowReader               502  the caller reads slower than the answer arrives
+    + WebLost                  502  the web process seemed dead, and comes back
     + WorkerStopped            502  the worker was shut down in the middle of the call
   x UpstreamError              502
     + UpstreamUnreachable      502  no connection could be made
@@ -280,6 +281,16 @@ class SlowReader(ReplyLost):
 
     code = "slow_reader"
     message = "The answer was dropped because the client read it too slowly."
+
+
+class WebLost(ReplyLost):
+    """Recorded by a worker that ends the calls of a web process it takes for dead.
+
+    A caller sees it if that web process comes back.
+    """
+
+    code = "web_lost"
+    message = "The process that waited for this call stood still for so long that it was ended."
 
 
 class WorkerStopped(ReplyLost):

@@ -6,8 +6,10 @@ import logging
 import re
 import select
 import sys
+from collections import Counter
 from typing import Any, TextIO
 
+import gevent
 from gevent import monkey
 
 from gateway.settings import Settings
@@ -20,6 +22,8 @@ SECRET = re.compile(
     r"|(redis(?:s)?://[^:/@\s]*:)[^@\s]+(?=@)",
     re.IGNORECASE,
 )
+
+TALLY_SECONDS = 1.0
 
 
 def mask(text: str) -> str:
@@ -82,6 +86,31 @@ def configure(settings: Settings) -> None:
     # At DEBUG, urllib3 logs addresses; at INFO, RQ logs its jobs.
     for name in ("urllib3", "rq", "rq.worker"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class Tally:
+    """Logs what may happen to many calls at once: one line a second, with counts.
+
+    `text` is the line; it has one `%s`, for the counts.
+    """
+
+    def __init__(self, log: logging.Logger, text: str) -> None:
+        self._log, self._text = log, text
+        self._counts: Counter[str] = Counter()
+
+    def add(self, what: str) -> None:
+        """Count one; the line comes within a second."""
+        if not self._counts:
+            gevent.spawn_later(TALLY_SECONDS, self.write)
+        self._counts[what] += 1
+
+    def write(self) -> None:
+        """Log what was counted since the last line."""
+        counts, self._counts = self._counts, Counter()
+        if counts:
+            self._log.warning(
+                self._text, ", ".join(f"{count} {what}" for what, count in counts.items())
+            )
 
 
 def where(error: BaseException) -> str:

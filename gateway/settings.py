@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 PEPPER_LENGTH = 32  # characters
 # Old name of a variable -> its name. Old names are read for one release.
 RENAMED = {"UPSTREAM_SILENCE_SECONDS": "UPSTREAM_BETWEEN_TOKENS_SECONDS"}
+REDIS_PREFIX = re.compile(r"[\w.:-]{0,40}", re.ASCII)
 
 
 class ConfigurationError(Exception):
@@ -47,6 +49,12 @@ class Settings:
         "redis://127.0.0.1:6379/0",
         "Address of Redis. `REDIS_TLS_URL` takes precedence.",
         secret=True,
+    )
+    redis_prefix: str = setting(
+        "REDIS_PREFIX",
+        "",
+        "Beginning of the names of all Redis keys and of RQ's queue. Services that share a Redis "
+        "need different ones, for instance `staging:`.",
     )
     redis_connections: int = setting(
         "REDIS_CONNECTIONS", 8, "Maximum number of Redis connections of a process. At least 4."
@@ -85,8 +93,16 @@ class Settings:
         "4,000 connections.",
     )
     max_body_bytes: int = setting("MAX_BODY_BYTES", 20_000_000, "Maximum size of a request body.")
+    web_body_bytes: int = setting(
+        "WEB_BODY_BYTES",
+        256_000_000,
+        "Maximum size of all request bodies over 64 kB that one web process holds. One API key "
+        "gets half of it.",
+    )
     body_timeout: float = setting(
-        "BODY_TIMEOUT_SECONDS", 20.0, "Maximum time for a request body to arrive."
+        "BODY_TIMEOUT_SECONDS",
+        20.0,
+        "Maximum time for a request body to arrive, and a second more for each 20 kB of it.",
     )
     sync_heartbeat: float = setting(
         "SYNC_HEARTBEAT_SECONDS",
@@ -208,6 +224,10 @@ class Settings:
                     "CORS_ALLOW_ORIGINS must list origins such as https://app.example.com, with a "
                     f"scheme and without a path, and has {origin!r}"
                 )
+        if not REDIS_PREFIX.fullmatch(self.redis_prefix):
+            raise ConfigurationError(
+                "REDIS_PREFIX must have at most 40 of the characters A-Z, a-z, 0-9, _, -, . and :"
+            )
         if self.redis_connections < 4:
             raise ConfigurationError("REDIS_CONNECTIONS must be 4 or more")
         for variable, count in {

@@ -10,7 +10,7 @@ from pathlib import Path
 from redis import RedisError
 
 from gateway.account.api_keys import KeyStore
-from gateway.queue import clients
+from gateway.queue import clients, keys
 from gateway.settings import ConfigurationError, Settings
 from local import credentials
 from local.env_file import EnvFileError
@@ -38,6 +38,7 @@ def create(name: str, folder: Path, environ: Mapping[str, str]) -> str:
     env["REDIS_URL"] = url
     env.setdefault("KEY_PEPPER", credentials.pepper(folder))
     settings = Settings.from_env(env)
+    keys.use_prefix(settings.redis_prefix)
     with clients.commands(settings, 1) as client:
         return KeyStore(client, settings.key_pepper).create(name)
 

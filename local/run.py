@@ -24,7 +24,7 @@ from types import FrameType
 from redis import RedisError
 
 from gateway.account.api_keys import KeyStore
-from gateway.queue import clients
+from gateway.queue import clients, keys
 from gateway.settings import ConfigurationError, Settings
 from local import credentials
 from local.banner import banner
@@ -153,6 +153,7 @@ def run(folder: Path, environ: Mapping[str, str], news: News) -> None:
             redis = ending.enter_context(RedisServer(folder))
             todo.environ["REDIS_URL"] = redis.url
         settings = Settings.from_env(todo.environ)
+        keys.use_prefix(settings.redis_prefix)
         with clients.commands(settings, 1) as client:
             key = credentials.development_key(folder, KeyStore(client, settings.key_pepper))
         for names in todo.stages:

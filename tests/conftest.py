@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import os
+import resource
 import shutil
 import signal
 import socket
@@ -125,6 +127,20 @@ def make_client(redis):
     yield make
     for each in clients:
         each.connection_pool.disconnect()
+
+
+@pytest.fixture
+def no_descriptors():
+    """A function after which this process cannot open a file until the test has ended."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def exhaust():
+        free = os.open(os.devnull, os.O_RDONLY)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+
+    yield exhaust
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.fixture

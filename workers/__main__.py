@@ -7,16 +7,17 @@ monkey.patch_all()
 import logging  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
+from dataclasses import replace  # noqa: E402
 from functools import partial  # noqa: E402
 
 import gevent  # noqa: E402
 from redis import Redis  # noqa: E402
 from redis.exceptions import RedisError  # noqa: E402
 
-from gateway import memory  # noqa: E402
+from gateway import descriptors, memory  # noqa: E402
 from gateway.catalogue.catalogue import Catalogue  # noqa: E402
 from gateway.logs import configure  # noqa: E402
-from gateway.queue import commands  # noqa: E402
+from gateway.queue import clients, commands, keys, owner  # noqa: E402
 from gateway.settings import ConfigurationError, Settings  # noqa: E402
 from providers.http.budget import Budget  # noqa: E402
 from workers.attempts import Limits  # noqa: E402
@@ -37,6 +38,19 @@ def main() -> int:
         sys.stderr.write(f"configuration: {error}\n")
         return 2
     configure(settings)
+    keys.use_prefix(settings.redis_prefix)
+    descriptors.raise_limit()
+    # A call takes a connection, and some stay open after it: a worker without descriptors would
+    # claim calls, have providers answer them, and could not send the answers on.
+    room = descriptors.spare(settings.redis_connections) * 3 // 4
+    if settings.worker_concurrency > room:
+        log.warning(
+            "%d calls at once instead of %d: at most %d file descriptors",
+            room,
+            settings.worker_concurrency,
+            descriptors.limit(),
+        )
+        settings = replace(settings, worker_concurrency=room)
     limits = Limits(
         settings.upstream_retries, settings.timeouts, settings.fallback_first_token_timeout
     )
@@ -45,7 +59,11 @@ def main() -> int:
     transport = make_transport(settings, budget)
     providers = connect(catalogue, settings, transport)
     runner = CallRunner(providers, limits, catalogue, breakers, budget)
-    worker = _start(settings, runner, breakers)
+    try:
+        worker = _start(settings, runner, breakers)
+    except ConfigurationError as error:
+        sys.stderr.write(f"configuration: {error}\n")
+        return 2
     budget.delivered = partial(_delivered, worker.connection)
     budget.limit = settings.response_bytes or share_of(worker.connection)
     gevent.spawn(keep_tidy, transport)
@@ -55,9 +73,15 @@ def main() -> int:
 
 
 def _start(settings: Settings, runner: CallRunner, breakers: Breakers) -> CallWorker:
-    """A worker, as soon as Redis answers: RQ asks it for the connection's address."""
+    """A worker, as soon as Redis answers: RQ asks it for the connection's address.
+
+    Raises ConfigurationError if another service uses the same names in Redis.
+    """
+    redis = clients.commands(settings, 1)
     while True:
         try:
+            owner.take(redis, settings.key_pepper)
+            redis.connection_pool.disconnect()
             return CallWorker(settings, runner, breakers)
         except RedisError as error:
             log.warning("waiting for Redis (%s)", type(error).__name__)

@@ -1,13 +1,15 @@
 """All that a worker process writes to Redis about its calls, in order, over one connection.
 
-A batch is kept until every reply is read.
+A batch is kept until every reply is read. Where a web process reads more slowly than its workers
+write, its inbox fills; from half of it on the events of its running calls stay here, and what is
+not sent yet joins. Other web processes go on.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gevent
@@ -21,7 +23,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from gateway.queue import commands
+from gateway.queue import commands, keys, scripts
 from gateway.queue.batch_writer import BatchWriter
 from gateway.queue.clients import Command, DedicatedConnection
 from gateway.queue.protocol import CHUNKS, Event, Outcome
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 KEEP_SECONDS = 120.0  # how long a batch is tried before it is given up
 RETRY_SECONDS = 0.25
 BATCH_EVENTS = 256  # most events in one script call
+HOLD_PERCENT = 50  # of an inbox, at which events for it are held back
+HOLD_SECONDS = 0.1  # between two looks at such an inbox
 CALL_BYTES = 4_000_000  # unsent bytes of a call at which its provider is read no further
 
 LATER = (ReadOnlyError, OutOfMemoryError, NoScriptError)
@@ -39,11 +43,12 @@ LATER = (ReadOnlyError, OutOfMemoryError, NoScriptError)
 class Sender:
     """Sends the events of one call: numbers them, and joins chunks that are not sent yet."""
 
-    __slots__ = ("_outbox", "call_id", "claim", "number", "unsent", "web")
+    __slots__ = ("_outbox", "call_id", "claim", "ended", "number", "unsent", "web")
 
     def __init__(self, outbox: Outbox, call_id: str, claim: str, web: str) -> None:
         self.call_id, self.claim, self.web, self.number = call_id, claim, web, 0
         self.unsent: bytearray | None = None
+        self.ended = False  # its outcome follows: nothing of it is held back
         self._outbox = outbox
 
     def send(self, lines: bytes) -> None:
@@ -55,11 +60,12 @@ class Sender:
         else:
             self.unsent += b"\n"
             self.unsent += lines
-            if len(self.unsent) > CALL_BYTES:
+            while self.unsent is not None and len(self.unsent) > CALL_BYTES:
                 self._outbox.wait_sent()
 
     def finish(self, worker: str, outcome: Outcome, milliseconds: int) -> None:
         """Send the call's outcome, after its events. `milliseconds` is for RQ's statistics."""
+        self.ended = True
         self._outbox.put(
             commands.finish_command(
                 self.call_id, self.claim, self.web, worker, outcome, milliseconds
@@ -68,11 +74,19 @@ class Sender:
 
 
 class Outbox:
-    """The process' queue of writes, and the greenlet that carries them to Redis."""
+    """The process' queue of writes, and the greenlet that carries them to Redis.
 
-    def __init__(self, connection: DedicatedConnection) -> None:
+    `clock` measures for how long Redis was away: seconds while this process was able to look.
+    """
+
+    def __init__(
+        self, connection: DedicatedConnection, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._senders: list[Sender] = []
-        self._commands: list[Command] = []
+        self._writes: list[Command] = []
+        self._full: set[str] = set()  # inboxes whose events are held back
+        self._look_comes = False
         self._sent = Signal()
         self._writer = BatchWriter("outbox", connection, self._flush)
         self._greenlet: Any = None
@@ -88,12 +102,12 @@ class Outbox:
 
     def put(self, command: Command) -> None:
         """Send a command with the next batch, after its events."""
-        self._commands.append(command)
+        self._writes.append(command)
         self._writer.wake()
 
     def put_by(self, command: Command) -> None:
         """Send a command along with the next batch, whenever something else makes one."""
-        self._commands.append(command)
+        self._writes.append(command)
 
     def wake(self) -> None:
         """Send everything that waits."""
@@ -105,7 +119,10 @@ class Outbox:
         self._sent.wait()
 
     def settled(self, timeout: float) -> bool:
-        """Wait until everything is written; return whether it is after `timeout` seconds."""
+        """Wait until all is written that is not held back; return whether it is in time.
+
+        `timeout` is in seconds.
+        """
         return self._writer.wait_idle(timeout)
 
     def close(self, timeout: float) -> bool:
@@ -121,23 +138,37 @@ class Outbox:
 
     def _flush(self) -> None:
         batch = self._take()
-        end = time.monotonic() + KEEP_SECONDS
+        end = self._clock() + KEEP_SECONDS
         while batch:
             batch = self._attempt(batch)
             if batch:
-                if time.monotonic() > end:
+                if self._clock() > end:
                     log.error("outbox: %d writes given up", len(batch))
                     return
                 gevent.sleep(RETRY_SECONDS)
+        if not self._full and self._senders:  # held back until now
+            self._writer.wake()
+        elif self._full and not self._look_comes:
+            self._look_comes = True
+            gevent.spawn_later(HOLD_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._look_comes = False
+        self._writer.wake()
 
     def _take(self) -> list[Command]:
         senders, self._senders = self._senders, []
-        queued, self._commands = self._commands, []
+        queued, self._writes = self._writes, []
         events: dict[str, list[bytes]] = {}
         for sender in senders:
+            if keys.inbox(sender.web) in self._full and not sender.ended:
+                self._senders.append(sender)
+                events.setdefault(sender.web, [])  # asks how full the inbox is
+                continue
             payload, sender.unsent = bytes(sender.unsent or b""), None
             event = Event(sender.call_id, sender.claim, sender.number, CHUNKS, payload)
             events.setdefault(sender.web, []).append(event.encode())
+        self._full.intersection_update({keys.inbox(sender.web) for sender in self._senders})
         self._sent.set()
         return [*_emits(events), *queued]
 
@@ -154,7 +185,11 @@ class Outbox:
             return batch
         again: list[Command] = []
         for command, reply in zip(batch, replies, strict=True):
-            if isinstance(reply, LATER):
+            if command[1] == scripts.EMIT.sha and isinstance(reply, int):
+                inbox = command[3]
+                note = self._full.add if reply >= HOLD_PERCENT else self._full.discard
+                note(inbox)
+            elif isinstance(reply, LATER):
                 again.append(command)
             elif isinstance(reply, ResponseError):
                 log.error("outbox: a write was refused (%s)", type(reply).__name__)
@@ -163,5 +198,5 @@ class Outbox:
 
 def _emits(events: dict[str, list[bytes]]) -> Iterable[Command]:
     for web, encoded in events.items():
-        for start in range(0, len(encoded), BATCH_EVENTS):
+        for start in range(0, len(encoded) or 1, BATCH_EVENTS):
             yield commands.emit_command(web, encoded[start : start + BATCH_EVENTS])

@@ -35,6 +35,7 @@ from gateway.errors import (
     GatewayError,
     ReplyLost,
     StopCall,
+    WebLost,
     WorkerStopped,
 )
 from gateway.logs import where
@@ -44,8 +45,10 @@ from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease, LostProcesses
 from gateway.queue.protocol import Outcome
 from gateway.settings import Settings
+from gateway.stalls import Stalls
 from workers.breaker import Breakers
 from workers.claims import Claims
+from workers.leftovers import Leftovers
 from workers.outbox import Outbox, Sender
 from workers.runner import CallRunner, Claimed, opened
 
@@ -57,6 +60,7 @@ IGNORED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)  # they would
 
 TICK_SECONDS = 0.5
 RECORDS_EVERY = 2  # ticks between two renewals of RQ's records
+LEFTOVERS_EVERY = 40  # ticks
 CANCEL_LOOKS = 20  # ticks that a cancelled call is looked for
 WORKER_TTL = 20  # seconds RQ's record outlives its last renewal, besides RQ's own 60
 STOP_SECONDS = 1.0  # for stopped calls to write their outcome
@@ -83,19 +87,22 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
     ) -> None:
         name = f"worker-{uuid.uuid4().hex[:12]}"
         self.settings = settings
+        self.stalls = Stalls()
         # Bell, outbox and lease have a connection each; what is left is for commands.
         super().__init__(
             [keys.QUEUE],
             name=name,
-            connection=clients.commands(settings, settings.redis_connections - 3),
+            connection=clients.commands(settings, settings.redis_connections - 3, self.stalls),
             serializer=JSONSerializer,
             worker_ttl=WORKER_TTL,
             log_job_description=False,
         )
         self.pool = Pool(settings.worker_concurrency)
-        self.lease = Lease(lambda: clients.commands(settings, 1), name, self.pool.size)
-        self.outbox = Outbox(DedicatedConnection(clients.blocking(settings)))
-        bell = DedicatedConnection(clients.blocking(settings))
+        self.lease = Lease(lambda: clients.commands(settings, 1), name, self.pool.size, self.stalls)
+        self.outbox = Outbox(
+            DedicatedConnection(clients.blocking(settings, self.stalls)), self.stalls.awake
+        )
+        bell = DedicatedConnection(clients.blocking(settings, self.stalls))
         self.claims = Claims(self.connection, bell, name, self._judge_until)
         self.runner = runner
         self.breakers = breakers or Breakers()
@@ -105,6 +112,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self.stopping = Signal()
         self.suspended = False
         self._lost_webs = LostProcesses(self.connection, self.lease)
+        self._leftovers = Leftovers(self.connection, self.lease)
         self._collector = Collector()
         self._ticks = 0
 
@@ -116,6 +124,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
     def work(self, *args: Any, **kwargs: Any) -> bool:
         """Run calls until one of STOP_SIGNALS, then drain; return whether all is written."""
         self._handle_signals()
+        self.stalls.start()
         self.register()
         self.lease.start()
         self.outbox.start()
@@ -230,6 +239,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             if self._ticks % RECORDS_EVERY == 0:
                 self.renew_records()
                 self.learn_breakers()
+            if self._ticks % LEFTOVERS_EVERY == 0:
+                self._leftovers.sweep()
             self._ticks += 1
         except RedisError as error:
             log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
@@ -256,7 +267,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         lost = self._lost_webs.look(running.claimed.web for running in self.running.values())
         for call_id, running in list(self.running.items()):
             if running.claimed.web in lost:
-                self._stop_call(call_id, CallCancelled())
+                self._stop_call(call_id, WebLost())
 
     def renew_records(self) -> None:
         """Renew RQ's record of this worker and trim its registries. Raises RedisError."""

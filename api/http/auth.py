@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from flask import request
+from flask import g, request
 from redis.exceptions import RedisError
 
 from api.services import services
@@ -50,7 +50,9 @@ def keyed(view: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(view)
     def checked(*args: Any, **kwargs: Any) -> Any:
         bearer, plain = request.headers.get("Authorization"), request.headers.get("x-api-key")
-        return view(authenticate(services().keys, bearer, plain), *args, **kwargs)
+        key = authenticate(services().keys, bearer, plain)
+        g.public_id = key.public_id
+        return view(key, *args, **kwargs)
 
     checked.access = "key"  # type: ignore[attr-defined]
     return checked

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent.lock import BoundedSemaphore
 from werkzeug.http import parse_options_header
 
 from gateway import strict_json
+from gateway.broker.body_room import COUNTED_BYTES
 from gateway.errors import (
     BodyTimeout,
     GatewayError,
@@ -16,20 +19,35 @@ from gateway.errors import (
     UnsupportedMedia,
 )
 
+# A body that comes at least this fast is not given up: 160 kbit/s.
+LEAST_BYTES_A_SECOND = 20_000
+TURN_SECONDS = 0.001
+PARSING = BoundedSemaphore(1)  # large bodies are parsed one at a time
+
 
 def read_json(
     environ: dict[str, Any],
     limit: int,
     timeout: float,
+    hold: Callable[[int], None],
     max_elements: int = strict_json.MAX_ELEMENTS,
 ) -> Any:
     """The body's JSON value.
 
-    `limit` is in bytes, `timeout` in seconds, `max_elements` as strict_json counts them. Raises
-    UnsupportedMedia, PayloadTooLarge, BodyTimeout and InvalidRequest.
+    `limit` is in bytes, `timeout` in seconds, to which the time is added that the body takes at
+    LEAST_BYTES_A_SECOND. `hold` is called with the size of a large body before it is read, and
+    again once a size that was not declared is known. `max_elements` is as strict_json counts them.
+    Raises UnsupportedMedia, PayloadTooLarge, BodyTimeout, InvalidRequest and what `hold` does.
     """
     _check_type(environ)
-    return strict_json.loads(_read(environ, limit, timeout), max_elements)
+    body = _read(environ, limit, timeout, hold)
+    if len(body) <= COUNTED_BYTES:
+        return strict_json.loads(body, max_elements)
+    # Parsing 20 MB takes about 0.1 s. In between, other requests have their turn: a timer lets the
+    # event loop look at its sockets, a sleep of 0 would not.
+    with PARSING:
+        gevent.sleep(TURN_SECONDS)
+        return strict_json.loads(body, max_elements)
 
 
 def _check_type(environ: dict[str, Any]) -> None:
@@ -45,14 +63,20 @@ def _check_type(environ: dict[str, Any]) -> None:
         )
 
 
-def _read(environ: dict[str, Any], limit: int, timeout: float) -> bytes:
+def _read(
+    environ: dict[str, Any], limit: int, timeout: float, hold: Callable[[int], None]
+) -> bytes:
     declared = environ.get("CONTENT_LENGTH") or ""
     length = int(declared) if declared.isdecimal() else None
     if length is None and not environ.get("HTTP_TRANSFER_ENCODING"):
         length = 0
     if length is not None and length > limit:
         raise PayloadTooLarge(f"The request body is too large: at most {limit} bytes are allowed.")
-    with gevent.Timeout(timeout, BodyTimeout()):
+    size = limit if length is None else length
+    if size > COUNTED_BYTES:
+        hold(size)
+    # A client that sends nothing for a while is given up by the worker (SEND_SECONDS).
+    with gevent.Timeout(timeout + size / LEAST_BYTES_A_SECOND, BodyTimeout()):
         try:
             body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
         except TimeoutError:
@@ -70,6 +94,8 @@ def _read(environ: dict[str, Any], limit: int, timeout: float) -> bytes:
             ) from None
     if length is None and len(body) > limit:
         raise PayloadTooLarge(f"The request body is too large: at most {limit} bytes are allowed.")
+    if length is None and size > COUNTED_BYTES:
+        hold(len(body))
     # gunicorn returns the part that has arrived, without an error, when the client closes early.
     if length is not None and len(body) < length:
         raise _incomplete()

@@ -1,4 +1,4 @@
-"""GET /health: the process is up. GET /health/ready: it can answer calls."""
+"""GET /health: the process can serve. GET /health/ready: it can answer calls."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from redis.exceptions import RedisError
 
 from api.http.auth import public
 from api.services import services
-from gateway import SERVICE, VERSION
+from gateway import SERVICE, VERSION, descriptors
 from gateway.queue import commands
 
 health = Blueprint("health", __name__)
 
 # Written by hand for the key order and the spaces that the documentation shows.
-ALIVE = f'{{"status": "ok", "service": "{SERVICE}", "version": "{VERSION}"}}'
+TEXT = '{{"status": "{status}", "service": "{service}", "version": "{version}"}}'
+ALIVE, BROKEN = (
+    TEXT.format(status=status, service=SERVICE, version=VERSION) for status in ("ok", "unavailable")
+)
 
 
 @health.get("/health")
 @public
 def alive() -> Response:
-    """Return 200 as long as this process runs."""
-    return Response(ALIVE, content_type="application/json")
+    """Return 200 unless this process can serve nobody before it is restarted; then 503."""
+    ok = services().broker.working() and not descriptors.exhausted()
+    return Response(ALIVE if ok else BROKEN, 200 if ok else 503, content_type="application/json")
 
 
 @health.get("/health/ready")
@@ -31,7 +35,7 @@ def ready() -> Response:
     broker = services().broker
     redis, workers = True, 0
     try:
-        workers = commands.live_workers(broker.redis)
+        workers = len(commands.live_workers(broker.redis))
     except RedisError:
         redis = False
     ok = redis and workers > 0 and not broker.draining

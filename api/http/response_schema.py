@@ -9,9 +9,9 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 
 
 class Health(TypedDict):
-    """The web process is up."""
+    """Whether the web process can serve; `unavailable`: restart it."""
 
-    status: Literal["ok"]
+    status: Literal["ok", "unavailable"]
     service: Annotated[str, Field(examples=["inference-service"])]
     version: Annotated[str, Field(examples=["1.0.0"])]
 

@@ -207,8 +207,10 @@ OPERATIONS: dict[str, Operation] = {
     "GET /health": Operation(
         id="getHealth",
         tag="Service",
-        summary="Check that the web process is up",
+        summary="Check that the web process can serve",
+        description="503 if it must be restarted.",
         answer="Health",
+        more={503: "Health"},
     ),
     "GET /health/ready": Operation(
         id="getReadiness",

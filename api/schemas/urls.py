@@ -18,12 +18,20 @@ WEB = re.compile(r"\s*https?:", re.I)
 NUMERIC_HOST = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$")
 # Networks whose addresses end in an IPv4 address: compatible, mapped, and NAT64.
 IPV4_INSIDE = (IPv6Network("::/96"), IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
+LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # RFC 8215: inside one network, in any format
+# Names that only an inner resolver knows: RFC 6761, 6762, 7686, 8375, ICANN's .internal, and what
+# home routers, Docker and Kubernetes use.
+LOCAL_NAMES = (
+    "local", "localhost", "localdomain", "lan", "home", "home.arpa", "internal", "intranet", "corp",
+    "private", "svc", "test", "invalid", "onion",
+)  # fmt: skip
+LOCAL_SUFFIXES = tuple(f".{name}" for name in LOCAL_NAMES)
 
 
 def is_image_url(url: str) -> bool:
     """Whether this is a `data:` URL of a base64 image, or an http(s) URL whose host may be public.
 
-    A host name that resolves to a private address passes: its text does not show that.
+    A name that looks public and resolves to a private address passes: its text does not show that.
     """
     if url[:5].lower() == "data:":
         return len(url) <= MAX_DATA_URL and url.isascii() and DATA_IMAGE.match(url) is not None
@@ -53,10 +61,9 @@ def _is_public(parts: SplitResult) -> bool:
         return False
     # Resolvers normalize full-width digits and ideographic dots first.
     host = unicodedata.normalize("NFKC", parts.hostname).replace("。", ".").rstrip(".").lower()
-    if not host or host == "localhost" or host.endswith(".localhost"):
-        return False
     if ":" not in host and not NUMERIC_HOST.search(host):
-        return True
+        # A name without a dot ("redis") is one of the provider's own network.
+        return "." in host and not host.endswith(LOCAL_SUFFIXES)
     try:
         return _is_public_address(ip_address(host))
     except ValueError:
@@ -70,6 +77,6 @@ def _is_public_address(address: IPv4Address | IPv6Address) -> bool:
             inner = IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return _is_public_address(inner)
-        if address.is_site_local:
+        if address.is_site_local or address in LOCAL_NAT64:
             return False
     return address.is_global and not address.is_multicast

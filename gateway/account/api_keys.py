@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import string
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,7 +25,10 @@ from redis import Redis
 from redis.exceptions import ConnectionError
 
 from gateway.errors import AuthenticationFailed
+from gateway.logs import Tally
 from gateway.queue import keys
+
+log = logging.getLogger(__name__)
 
 PREFIX = "mk_inference_"
 DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -81,6 +85,7 @@ class KeyStore:
         self._cache: TTLCache[str, KeyRecord | None] = TTLCache(
             CACHE_KEYS, CACHE_SECONDS, timer=lambda: time.monotonic()
         )
+        self._failed = Tally(log, "keys: not read: %s")
         self._reads: dict[str, AsyncResult] = {}  # on their way, by public id
 
     def create(self, name: str) -> str:
@@ -136,6 +141,7 @@ class KeyStore:
             read.set(record)
             return record
         except Exception as error:
+            self._failed.add(type(error).__name__)
             read.set_exception(error)
             raise
         finally:
@@ -154,6 +160,16 @@ class KeyStore:
 
     def _hmac(self, secret: str) -> str:
         return hmac.new(self._pepper, secret.encode(), hashlib.sha256).hexdigest()
+
+
+def revoked(redis: Redis, public_ids: Iterable[str]) -> set[str]:
+    """Return which of these keys are revoked, in one round trip. Raises RedisError."""
+    names = list(public_ids)
+    with redis.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.hget(keys.key(name), "revoked")
+        values = pipeline.execute()
+    return {name for name, value in zip(names, values, strict=True) if value}
 
 
 def incorrect(public_id: str) -> str:

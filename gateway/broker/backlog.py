@@ -40,7 +40,7 @@ class Backlog:
         self.wanted = False
         self.depth = commands.depth(redis)
         # If all workers have gone, expect as many slots when they come back.
-        self.slots = sum(commands.live_slots(redis)) or self.slots
+        self.slots = sum(each.slots for each in commands.live_workers(redis).values()) or self.slots
 
     def seconds(self, depth: int | None = None) -> float:
         """Return in how many seconds (1 to 120) `depth` queued calls should have ended.

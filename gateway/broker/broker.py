@@ -27,6 +27,7 @@ from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease
 from gateway.queue.protocol import CallSpec, Event
 from gateway.settings import Settings
+from gateway.stalls import Stalls
 
 log = logging.getLogger(__name__)
 
@@ -37,43 +38,62 @@ CANCEL_RETRY_SECONDS = 0.5
 class Broker:
     """Sends calls to the queue and brings their answers to the requests that wait for them.
 
-    Create one in each process that submits calls. `redis` is for short commands.
+    Create one in each process that submits calls. `redis` is for short commands. The broker starts
+    `stalls`, which its timers and the clients go by.
     """
 
-    def __init__(self, settings: Settings, redis: Redis) -> None:
+    def __init__(self, settings: Settings, redis: Redis, stalls: Stalls | None = None) -> None:
         self.settings = settings
         self.redis = redis
+        self.stalls = stalls = stalls or Stalls()
         self.web = f"web-{uuid.uuid4().hex[:12]}"
         self.pending_calls: dict[str, PendingCall] = {}
         self.draining = False
         self.backlog = Backlog()
-        self.buffers = Buffers()
+        self.buffers = Buffers(stalls.awake)
         self.started = False
-        self.lease = Lease(lambda: clients.commands(settings, 1), self.web)
+        self._greenlets: list[gevent.Greenlet] = []
+        self.lease = Lease(lambda: clients.commands(settings, 1), self.web, stalls=stalls)
         self.submitter = Submitter(
-            DedicatedConnection(clients.commands(settings, 1)), self._cancel, self.backlog.seconds
+            settings,
+            DedicatedConnection(clients.commands(settings, 1, stalls)),
+            self.lease.redis_time,
+            self._cancel,
+            self.backlog.seconds,
         )
         self.reader = InboxReader(
-            DedicatedConnection(clients.blocking(settings)), self.web, self.deliver
+            DedicatedConnection(clients.blocking(settings, stalls)), self.web, self.deliver
         )
         self.monitor = Monitor(
-            redis, self.web, self.lease, self.pending_calls, self.reader, settings, self.backlog
+            redis,
+            self.web,
+            self.lease,
+            self.pending_calls,
+            self.reader,
+            settings,
+            self.backlog,
+            stalls.awake,
         )
 
     def start(self) -> None:
         """Start the lease, the submitter, the inbox reader and the monitor, unless started."""
         if not self.started:
             self.started = True
+            self.stalls.start()
             self.lease.start()
-            gevent.spawn(self.submitter.run)
-            gevent.spawn(self.reader.run)
-            gevent.spawn(self.monitor.run)
+            loops = (self.submitter.run, self.reader.run, self.monitor.run)
+            self._greenlets = [gevent.spawn(loop) for loop in loops]
+
+    def working(self) -> bool:
+        """Whether none of the loops that `start` started has ended."""
+        return not any(greenlet.ready() for greenlet in self._greenlets)
 
     def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
         """Queue a call that may live `budget` seconds; pass the result to `leave` in the end.
 
-        Raises ShuttingDown and Overloaded. Where Redis refuses the call, the pending call ends with
-        Overloaded, QueueUnavailable, or AuthenticationFailed for a key that was just revoked.
+        Raises ShuttingDown, Overloaded and PayloadTooLarge. Where Redis refuses the call, the
+        pending call ends with Overloaded, PayloadTooLarge, QueueUnavailable, or
+        AuthenticationFailed for a key that was just revoked.
         """
         self.start()
         if self.draining:
@@ -81,12 +101,9 @@ class Broker:
         if len(self.pending_calls) >= self.settings.max_in_flight:
             raise Overloaded(retry_after=self.backlog.seconds())
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
+        pending.key = key.public_id
+        self.submitter.put(Submission(spec, body, pending, key))
         self.pending_calls[spec.call_id] = pending
-        expiry = self.lease.redis_time(clients.IMPATIENT_SECONDS)
-        command = commands.submit_command(
-            self.settings, spec, body, key.public_id, key.hmac, budget, expiry
-        )
-        self.submitter.put(Submission(command, pending, key))
         return pending
 
     def leave(self, pending: PendingCall) -> None:
@@ -126,6 +143,7 @@ class Broker:
         """Give up the lease. Call it last."""
         if self.started:
             self.lease.release()
+            self.stalls.stop()
 
     def deliver(self, event: Event) -> None:
         """Pass an event to the call that waits for it, if one does."""

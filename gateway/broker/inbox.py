@@ -11,12 +11,15 @@ import gevent
 from redis.exceptions import RedisError, ResponseError
 
 from gateway.queue import clients, keys
-from gateway.queue.clients import DedicatedConnection
+from gateway.queue.clients import Command, DedicatedConnection
 from gateway.queue.protocol import Event, ProtocolError
 
 log = logging.getLogger(__name__)
 
 READ_EVENTS = 512
+# Read entries that are not trimmed yet; workers count them as unread, and the monitor trims too.
+TRIM_EVENTS = 2_000
+TRIM_BYTES = 1_000_000
 TURN_EVENTS = 64
 RETRY_SECONDS = 0.25
 BEGINNING = b"0-0"
@@ -35,27 +38,22 @@ class InboxReader:
         self._key = keys.inbox(web)
         self._on_event = on_event
         self.last = BEGINNING  # id of the last entry read: what may be trimmed
-        self._reads_since: float | None = None  # monotonic; None: it does not read
+        # All that was in the inbox at this moment has been delivered: monotonic seconds.
+        self.caught_up = 0.0
+        self._events = self._bytes = 0  # read since the last trim
 
     def run(self) -> None:
         """Read for ever."""
         while True:
             try:
                 self._resume()
-                self._reads_since = time.monotonic()
                 while True:
                     self._read()
             except RedisError as error:
                 log.warning("inbox: Redis is away (%s)", type(error).__name__)
                 gevent.sleep(RETRY_SECONDS)
             finally:
-                self._reads_since = None
                 self._connection.disconnect()
-
-    def reads_for(self, seconds: float) -> bool:
-        """Return whether the reader has read without a failure for that long."""
-        since = self._reads_since
-        return since is not None and time.monotonic() - since >= seconds
 
     def _resume(self) -> None:
         """Find where to go on: a stream made anew under an older clock would never reach `last`."""
@@ -70,14 +68,25 @@ class InboxReader:
 
     def _read(self) -> None:
         block = int(clients.BLOCK_SECONDS * 1000)
-        reply = self._connection.execute(
-            "XREAD", "COUNT", READ_EVENTS, "BLOCK", block, "STREAMS", self._key, self.last
-        )
-        for count, (entry_id, fields) in enumerate(reply[0][1] if reply else (), 1):
+        began = time.monotonic()
+        read = ("XREAD", "COUNT", READ_EVENTS, "BLOCK", block, "STREAMS", self._key, self.last)
+        trim: list[Command] = []
+        if self._events >= TRIM_EVENTS or self._bytes >= TRIM_BYTES:
+            trim.append(trim_command(self._key, self.last))
+            self._events = self._bytes = 0
+        *_, reply = self._connection.round_trip([*trim, read])
+        if isinstance(reply, ResponseError):
+            raise reply
+        entries = reply[0][1] if reply else ()
+        for count, (entry_id, fields) in enumerate(entries, 1):
             self.last = entry_id
+            self._bytes += len(fields[1])
             self._deliver(fields)
             if count % TURN_EVENTS == 0:
                 gevent.sleep(0)  # let requests take what they got, before they get more
+        self._events += len(entries)
+        if len(entries) < READ_EVENTS:
+            self.caught_up = began
         # They send it on before Redis is asked for the next; twice, because what they wake (the
         # submitter, for a client that asks again at once) is to have its turn too.
         gevent.sleep(0)
@@ -88,6 +97,12 @@ class InboxReader:
             self._on_event(Event.decode(fields[1]))
         except ProtocolError:
             log.error("inbox: an entry is not one of ours")
+
+
+def trim_command(inbox: str, last: bytes) -> Command:
+    """Return the command that removes the entries of an inbox up to `last`."""
+    milliseconds, _, count = last.partition(b"-")
+    return ("XTRIM", inbox, "MINID", b"%b-%d" % (milliseconds, int(count) + 1))
 
 
 def _order(entry_id: bytes) -> tuple[int, int]:

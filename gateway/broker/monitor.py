@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import gevent
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway.account.api_keys import incorrect, revoked
 from gateway.broker.backlog import Backlog
-from gateway.broker.inbox import BEGINNING, InboxReader
+from gateway.broker.inbox import BEGINNING, InboxReader, trim_command
 from gateway.broker.pending_call import PendingCall
-from gateway.errors import DeadlineExceeded, GatewayError, JobLost, NoWorkers, ReplyLost, WorkerLost
+from gateway.errors import (
+    AuthenticationFailed,
+    DeadlineExceeded,
+    GatewayError,
+    JobLost,
+    NoWorkers,
+    ReplyLost,
+    WorkerLost,
+)
 from gateway.memory import Collector
 from gateway.queue import commands, keys
 from gateway.queue.commands import JobState
@@ -30,15 +39,18 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.5  # between two looks at the pending calls and the workers' leases
 TRIM_EVERY = 2  # ticks
 SWEEP_EVERY = 4  # ticks
-SWEEP_SECONDS = SWEEP_EVERY * TICK_SECONDS
 SWEEP_BATCH = 200  # calls asked about in one round trip: keeps the event loop turning
-OVERDUE_SECONDS = 2.0  # past the deadline, by then its worker should have ended the call
+OVERDUE_SECONDS = 2.0  # since a tick saw that the deadline passed: its worker had its chance
+REVOKED_EVERY = 4  # ticks between two looks for revoked keys
 LOOK_EVERY = 2  # ticks between two looks at the backlog
 NO_WORKERS_RETRY_SECONDS = 5.0  # least: somebody has to start a worker
 
 
 class Monitor:
-    """Sweeps the pending calls of one web process, and tidies its keys."""
+    """Sweeps the pending calls of one web process, and tidies its keys.
+
+    `clock` measures how long others are silent: seconds while this process was able to look.
+    """
 
     def __init__(
         self,
@@ -49,12 +61,16 @@ class Monitor:
         reader: InboxReader,
         settings: Settings,
         backlog: Backlog,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.delivered: list[str] = []  # calls whose outcome may be removed
         self._redis, self._web = redis, web
         self._pending_calls, self._reader, self._settings = pending_calls, reader, settings
-        self._backlog = backlog
+        self._backlog, self._clock = backlog, clock
+        self._lease = lease
         self._lost_workers = LostProcesses(redis, lease)
+        self._lost: set[str] = set()  # workers, at the last look
+        self._watched: set[str] = set()  # all workers, while calls are queued
         self._collector = Collector()
         self._ticks = 0
 
@@ -76,6 +92,8 @@ class Monitor:
                 self.tidy()
             if self._ticks % SWEEP_EVERY == 0:
                 self.sweep()
+            if self._ticks % REVOKED_EVERY == 0:
+                self.end_calls_of_revoked_keys()
             if self._ticks % LOOK_EVERY == 0 and self._backlog.wanted:
                 self._backlog.look(self._redis)
         except RedisError as error:
@@ -90,28 +108,48 @@ class Monitor:
         for pending in list(self._pending_calls.values()):
             if pending.nudge_at is not None and now >= pending.nudge_at:
                 pending.nudge()
-            if now > pending.deadline + OVERDUE_SECONDS and pending.outcome is None:
+            if now <= pending.deadline or pending.outcome is not None:
+                continue
+            # The outcome may lie in the socket of a process that stood still.
+            pending.overdue_since = pending.overdue_since or self._clock()
+            if self._clock() - pending.overdue_since > OVERDUE_SECONDS:
                 pending.fail(DeadlineExceeded())
                 gevent.spawn(_cancel_quietly, self._redis, pending.call_id)
 
     def find_workers(self) -> None:
-        """Ask Redis where the calls run that take longer than a tick. Raises RedisError."""
+        """Ask Redis where the calls run that take longer than a tick. Raises RedisError.
+
+        While some are queued, all workers are watched: perhaps none is left.
+        """
         since = time.monotonic() - TICK_SECONDS
         waiting = [w for w in self._waiting() if not w.worker and w.since < since]
+        queued = []
         for start in range(0, len(waiting), SWEEP_BATCH):
             batch = waiting[start : start + SWEEP_BATCH]
             states = commands.states(self._redis, [pending.call_id for pending in batch])
             for pending, state in zip(batch, states, strict=True):
                 if state.status == "started":
                     pending.started(state.worker, state.claim)
+                elif state.status == "queued":
+                    queued.append(pending)
+        self._watched = set(commands.workers(self._redis)) if queued else set()
+        self._end_without_workers(queued)
 
     def end_lost_calls(self) -> None:
         """End the calls of workers that are lost; call it every tick. Raises RedisError."""
         workers = {pending.worker for pending in self._pending_calls.values() if pending.worker}
-        lost = self._lost_workers.look(workers)
+        self._lost = lost = self._lost_workers.look(workers | self._watched)
         for pending in list(self._pending_calls.values()):
             if pending.worker in lost:
                 self._settle(pending, WorkerLost())
+
+    def end_calls_of_revoked_keys(self) -> None:
+        """Stop the calls whose key was revoked since they were accepted. Raises RedisError."""
+        names = {pending.key for pending in self._pending_calls.values() if pending.key}
+        gone = revoked(self._redis, names) if names else set()
+        for pending in list(self._pending_calls.values()) if gone else ():
+            if pending.key in gone and pending.outcome is None:
+                pending.stop(AuthenticationFailed(incorrect(pending.key)))
 
     def tidy(self) -> None:
         """Remove delivered outcomes and inbox entries that were read. Raises RedisError."""
@@ -122,7 +160,7 @@ class Monitor:
                 if delivered:
                     pipeline.unlink(*map(keys.outcome, delivered))
                 if self._reader.last != BEGINNING:
-                    pipeline.xtrim(inbox, minid=_after(self._reader.last), approximate=False)
+                    pipeline.execute_command(*trim_command(inbox, self._reader.last))
                     pipeline.expire(inbox, keys.INBOX_SECONDS)
                 if pipeline.command_stack:
                     pipeline.execute()
@@ -173,9 +211,11 @@ class Monitor:
         """Use an outcome that the inbox has not brought; its events may be on their way."""
         if outcome.last == pending.received or outcome.error is not None:
             pending.end(outcome)
-        elif pending.suspect == pending.received and self._reader.reads_for(SWEEP_SECONDS):
-            pending.fail(ReplyLost())  # no event has come since the last sweep
-        pending.suspect = pending.received
+        elif pending.suspect != pending.received:
+            pending.suspect, pending.suspect_since = pending.received, time.monotonic()
+        elif self._reader.caught_up > pending.suspect_since:
+            # Its events were there before the outcome, and all that was there has been read.
+            pending.fail(ReplyLost())
 
     def _settle(self, pending: PendingCall, error: GatewayError) -> None:
         """End a started call in Redis as well, so that a late outcome of it is refused."""
@@ -194,7 +234,9 @@ class Monitor:
     def _end_without_workers(self, queued: Iterable[PendingCall]) -> None:
         limit = time.monotonic() - self._settings.no_workers_after
         waiting = [pending for pending in queued if pending.since < limit]
-        if not waiting or commands.live_workers(self._redis):
+        if not waiting or not self._lease.steady():
+            return
+        if set(commands.live_workers(self._redis)) - self._lost:
             return
         seconds = max(self._backlog.seconds(len(waiting)), NO_WORKERS_RETRY_SECONDS)
         for pending in waiting:
@@ -206,11 +248,6 @@ def _vanished(status: str) -> GatewayError:
     if status == "canceled":  # by a worker that took this process for dead; it never started
         return JobLost("The queue dropped this call before it was started.", should_retry=True)
     return ReplyLost() if status in ("finished", "failed") else JobLost()
-
-
-def _after(entry_id: bytes) -> str:
-    milliseconds, _, count = entry_id.decode().partition("-")
-    return f"{milliseconds}-{int(count) + 1}"
 
 
 def _cancel_quietly(redis: Redis, call_id: str) -> None:

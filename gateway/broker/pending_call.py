@@ -11,20 +11,25 @@ from gevent.event import Event as Signal
 from gateway.errors import GatewayError, ReplyLost, SlowReader
 from gateway.queue.protocol import OUTCOME, Event, Outcome, ProtocolError
 
-BUFFER_EVENTS = 1_000
-BUFFER_BYTES = 2_000_000
+BUFFER_BYTES = 2_000_000  # from here on a client that takes nothing for SLOW_SECONDS is too slow
+MOST_BYTES = 8_000_000  # of one that still takes: it did not read while this process stood still
+SLOW_SECONDS = 1.0
+EVENT_BYTES = 100  # that an event costs besides its payload
 TAKE_BYTES = 64_000  # taken at once by a request; what it sends is no longer counted here
-SHARED_BYTES = 64_000_000  # of all calls of a process; beyond it each is limited to FAIR_BYTES
+# Of all calls of a process. Beyond it each is limited to FAIR_BYTES; beyond twice as much, at once.
+SHARED_BYTES = 64_000_000
 FAIR_BYTES = 64_000
 
 
 class Buffers:
     """How many bytes the pending calls of one process hold together.
 
-    Without a limit, a thousand clients that do not read could hold gigabytes.
+    Without a limit, a thousand clients that do not read could hold gigabytes. `clock` measures how
+    long a client is slow: seconds while this process was able to serve it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.held = 0
 
 
@@ -46,6 +51,7 @@ class PendingCall:
         self.call_id = call_id
         self.since = time.monotonic()
         self.deadline = self.since + budget
+        self.key = ""  # public id of the API key
         self.submitted = False
         self.worker = ""  # known once the call has started
         self.claim = ""
@@ -53,6 +59,9 @@ class PendingCall:
         self.outcome: Outcome | None = None
         self.nudge_at: float | None = None  # when `wait_nudged` is to end, by the monotonic clock
         self.suspect: int | None = None  # `received` when its outcome was seen and events missing
+        self.suspect_since = 0.0  # monotonic
+        self.overdue_since = 0.0  # by the monitor's clock; 0: it is not
+        self._full_since: float | None = None  # by the buffers' clock
         self._parts: deque[bytes] = deque()
         self._bytes = 0
         self._signal = Signal()
@@ -62,7 +71,7 @@ class PendingCall:
     def started(self, worker: str, claim: str) -> None:
         """Note who runs the call. A second claim, by a Redis that lost the first, ends the call."""
         if self.claim and self.claim != claim:
-            self._break(ReplyLost())
+            self.stop(ReplyLost())
         self.worker, self.claim = worker, claim
 
     def offer(self, event: Event) -> None:
@@ -71,12 +80,12 @@ class PendingCall:
             return
         self.claim = self.claim or event.claim
         if event.claim != self.claim:
-            self._break(ReplyLost())
+            self.stop(ReplyLost())
             return
         if event.number <= self.received:
             return
         if event.number != self.received + 1:
-            self._break(ReplyLost())
+            self.stop(ReplyLost())
             return
         self.received = event.number
         if event.kind == OUTCOME:
@@ -93,6 +102,11 @@ class PendingCall:
     def fail(self, error: GatewayError) -> None:
         """End the call with an error, unless it has ended."""
         self.end(Outcome(last=self.received, error=error))
+
+    def stop(self, error: GatewayError) -> None:
+        """End a call with an error, and have its worker stop it."""
+        self.fail(error)
+        self._on_broken(self)
 
     def wait(self, timeout: float | None) -> bool:
         """Wait up to `timeout` seconds for payloads or the outcome; return whether there is any."""
@@ -129,9 +143,10 @@ class PendingCall:
             size = 0
             while self._parts and size < TAKE_BYTES:
                 taken.append(self._parts.popleft())
-                size += len(taken[-1])
+                size += len(taken[-1]) + EVENT_BYTES
             self._bytes -= size
             self._buffers.held -= size
+        self._full_since = None
         if self.outcome is None and not self._parts:
             self._signal.clear()
         return taken
@@ -143,22 +158,27 @@ class PendingCall:
         self._bytes = 0
 
     def _buffer(self, payload: bytes) -> None:
-        size = len(payload)
+        size = len(payload) + EVENT_BYTES
         limit = BUFFER_BYTES if self._buffers.held + size <= SHARED_BYTES else FAIR_BYTES
-        full = self._bytes + size > limit or len(self._parts) >= BUFFER_EVENTS
         # One payload always fits: the client has kept up so far.
-        if full and self._parts:
-            self._break(SlowReader())
+        if self._bytes + size > limit and self._parts and self._too_slow(size):
+            self.stop(SlowReader())
             return
         self._parts.append(payload)
         self._bytes += size
         self._buffers.held += size
         self._signal.set()
 
-    def _break(self, error: GatewayError) -> None:
-        """End a call that its worker may still be running."""
-        self.fail(error)
-        self._on_broken(self)
+    def _too_slow(self, size: int) -> bool:
+        """Whether a client whose buffer is full has had its time to take some of it.
+
+        Many events come at once after this process stood still, and the client could not read.
+        """
+        now = self._buffers.clock()
+        if self._full_since is None:
+            self._full_since = now
+        most = MOST_BYTES if self._buffers.held + size <= 2 * SHARED_BYTES else FAIR_BYTES
+        return self._bytes + size > most or now - self._full_since > SLOW_SECONDS
 
     def _close(self, event: Event) -> None:
         try:

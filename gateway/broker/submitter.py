@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import gevent
 from redis.exceptions import RedisError
 
 from gateway.account.api_keys import KeyRecord, incorrect
+from gateway.broker.line import Line
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
+    DeadlineExceeded,
     GatewayError,
     Overloaded,
+    PayloadTooLarge,
     QueueUnavailable,
 )
+from gateway.logs import Tally
+from gateway.queue import clients, commands
 from gateway.queue.batch_writer import BatchWriter
-from gateway.queue.clients import Command, DedicatedConnection
+from gateway.queue.clients import DedicatedConnection
+from gateway.queue.protocol import CallSpec
+from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
 
 UNAVAILABLE_SECONDS = 2  # to wait before the next try
+TOO_LARGE_SECONDS = 60.0  # for which Redis is not asked again whether it takes such a body
+LATE_SECONDS = 0.3  # until a call that arrived too late is sent again
 MEMORY_SECONDS = 5  # least, where Redis is full: nobody knows what would free memory
 
 
@@ -30,7 +41,8 @@ MEMORY_SECONDS = 5  # least, where Redis is full: nobody knows what would free m
 class Submission:
     """One call on its way into the queue."""
 
-    command: Command
+    spec: CallSpec
+    body: bytes
     pending: PendingCall
     key: KeyRecord
 
@@ -38,6 +50,7 @@ class Submission:
 class Submitter:
     """Sends submissions; a submission that is refused or fails ends its pending call.
 
+    `redis_time(seconds)` returns what Redis' clock will show in so many seconds, 0 if unknown.
     `on_unknown` is called with each pending call whose submission was sent and not answered: it
     may be queued all the same. `seconds` returns how long refused callers should wait: see
     `refusal`.
@@ -45,17 +58,28 @@ class Submitter:
 
     def __init__(
         self,
+        settings: Settings,
         connection: DedicatedConnection,
+        redis_time: Callable[[float], float],
         on_unknown: Callable[[PendingCall], None],
         seconds: Callable[[int], float],
     ) -> None:
+        self._settings, self._redis_time = settings, redis_time
         self._on_unknown, self._seconds = on_unknown, seconds
-        self._waiting: list[Submission] = []
+        self._line: Line[Submission] = Line()
+        self._too_large, self._too_large_until = 0, 0.0
+        self._refused = Tally(log, "submit: refused calls: %s")
         self._writer = BatchWriter("submit", connection, self._flush)
 
     def put(self, submission: Submission) -> None:
-        """Send the submission with the next batch."""
-        self._waiting.append(submission)
+        """Send the submission: see Line for the order.
+
+        Raises PayloadTooLarge for a body that Redis has just refused for its size.
+        """
+        size = len(submission.body)
+        if size >= self._too_large > 0 and time.monotonic() < self._too_large_until:
+            raise too_large(self._too_large)
+        self._line.put(submission, size)
         self._writer.wake()
 
     def run(self) -> None:
@@ -67,28 +91,60 @@ class Submitter:
         self._writer.disconnect()
 
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting = self._line.take()
+        if self._line:
+            self._writer.wake()
         # A client that has left in the meantime needs no call.
-        batch = [submission for submission in waiting if submission.pending.outcome is None]
+        batch = [each for each in waiting if each.pending.outcome is None]
+        # Its deadline may have passed in this line, or while it was sent again.
+        for each in batch:
+            if time.monotonic() > each.pending.deadline:
+                each.pending.fail(DeadlineExceeded(should_retry=True))
+        batch = [each for each in batch if each.pending.outcome is None]
         if not batch:
             return
         try:
             self._send(batch)
         except RedisError as error:
-            log.warning("submit: Redis is away (%s)", type(error).__name__)
+            log.warning(
+                "submit: Redis is away (%s), %d calls refused", type(error).__name__, len(batch)
+            )
             self._give_up(batch)
         except Exception:
             self._give_up(batch)
             raise
 
     def _send(self, batch: list[Submission]) -> None:
+        now, expiry = time.monotonic(), self._redis_time(clients.IMPATIENT_SECONDS)
         # Submitting a call twice queues it once, so the writer may send a batch again.
-        replies = self._writer.write([submission.command for submission in batch])
+        replies = self._writer.write(
+            [
+                commands.submit_command(
+                    self._settings,
+                    each.spec,
+                    each.body,
+                    each.key.public_id,
+                    each.key.hmac,
+                    each.pending.deadline - now,
+                    expiry,
+                )
+                for each in batch
+            ]
+        )
         for submission, reply in zip(batch, replies, strict=True):
+            if reply == b"late":  # this process stood still while it sent, or Redis' clock was set
+                gevent.spawn_later(LATE_SECONDS, self.put, submission)
+                continue
             refused = refusal(reply, submission.key, self._seconds)
             if refused is None:
                 submission.pending.submitted = True
             else:
+                if isinstance(refused, PayloadTooLarge):
+                    self._too_large = int(reply.split()[1])
+                    self._too_large_until = time.monotonic() + TOO_LARGE_SECONDS
+                self._refused.add(
+                    reply.split()[0].decode() if isinstance(reply, bytes) else type(reply).__name__
+                )
                 submission.pending.fail(refused)
 
     def _give_up(self, batch: list[Submission]) -> None:
@@ -115,8 +171,17 @@ def refusal(reply: object, key: KeyRecord, seconds: Callable[[int], float]) -> G
     if reply == b"late":
         return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
     reason, _, depth = reply.partition(b" ") if isinstance(reply, bytes) else (b"", b"", b"")
+    if reason == b"large":
+        return too_large(int(depth))
     if reason in (b"calls", b"bytes", b"memory"):
         least = MEMORY_SECONDS if reason == b"memory" else 0
         return Overloaded(retry_after=max(seconds(int(depth or 0)), least))
     log.error("submit: refused (%s)", type(reply).__name__)
     return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
+
+
+def too_large(limit: int) -> PayloadTooLarge:
+    """Return the error for a body that does not fit Redis, even with nothing else in it."""
+    return PayloadTooLarge(
+        f"The request body is too large for this service's queue: less than {limit} bytes fit."
+    )

@@ -58,7 +58,7 @@ class BatchWriter:
 
     def wait_idle(self, timeout: float) -> bool:
         """Wait until everything is written; return whether it is after `timeout` seconds."""
-        return bool(self._idle.wait(timeout))
+        return bool(self._idle.wait(timeout)) or self._idle.is_set()
 
     def write(self, commands: list[Command]) -> list[Any]:
         """Run the commands of scripts and return the reply to each, as `scripts.run_all` does.

@@ -2,44 +2,65 @@
 
 redis-py retries every command ten times by default, also pushes whose reply was lost, and waits
 five seconds in a blocking read whatever its BLOCK says. So every client here sets both.
+
+A process that stood still while it waited has not looked: it gives Redis as long again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import Empty, Full, LifoQueue
 from typing import Any
 
-from redis import BlockingConnectionPool, Redis
+from redis import BlockingConnectionPool, Connection, Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.driver_info import DriverInfo
+from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 from redis.retry import Retry
 
+from gateway import descriptors
 from gateway.settings import Settings
+from gateway.stalls import Stalls
+
+log = logging.getLogger(__name__)
 
 # How long this process waits for Redis, in seconds.
 CONNECT_SECONDS = 1.0  # for a connection
-IMPATIENT_SECONDS = 1.5  # for a reply that a caller waits for; for a free connection of a pool
+# For a reply that a caller waits for; for a connection of a pool of which none gets a reply.
+IMPATIENT_SECONDS = 1.5
 BLOCK_SECONDS = 1.0  # how long a blocking command may block in Redis
 BLOCKING_READ_SECONDS = 4.0  # for the reply to a blocking command; after it, Redis is away
 
 IDLE_SECONDS = 0.5  # a dedicated connection unused for so long is checked before it is used
 
+# redis-py reads a file for each connection that is given none. The command that sends it must
+# stay: its reply comes after TLS 1.3's tickets, which the pool would take for an unread reply.
+DRIVER = DriverInfo()
+
 Command = tuple[Any, ...]
 
 
-def commands(settings: Settings, size: int) -> Redis:
+class OutOfDescriptors(ConnectionError):
+    """Raised where this process, and not Redis, is why there is no connection."""
+
+
+def commands(settings: Settings, size: int, stalls: Stalls | None = None) -> Redis:
     """Return a client for short commands: at most `size` connections, no retries.
 
-    A command raises redis' ConnectionError or TimeoutError within about CONNECT_SECONDS +
-    IMPATIENT_SECONDS.
+    Where Redis is silent, a command raises redis' ConnectionError or TimeoutError within about
+    CONNECT_SECONDS + IMPATIENT_SECONDS, and the time that this process stood still by `stalls`. It
+    waits for a free connection for as long as others get replies.
     """
-    return _client(settings, size, IMPATIENT_SECONDS)
+    return _client(settings, size, IMPATIENT_SECONDS, stalls)
 
 
-def blocking(settings: Settings) -> Redis:
+def blocking(settings: Settings, stalls: Stalls | None = None) -> Redis:
     """Return a client of one connection for commands that block at most BLOCK_SECONDS in Redis."""
-    return _client(settings, 1, BLOCKING_READ_SECONDS)
+    return _client(settings, 1, BLOCKING_READ_SECONDS, stalls)
 
 
 class DedicatedConnection:
@@ -68,7 +89,7 @@ class DedicatedConnection:
             if closed:
                 connection.disconnect()
         if not connection.is_connected:
-            connection.connect()
+            _blaming(connection.connect)
 
     def round_trip(self, commands: Sequence[Command]) -> list[Any]:
         """Send the commands and return the reply to each, in one round trip.
@@ -104,18 +125,113 @@ class DedicatedConnection:
         self._connection.disconnect()
 
 
-def _client(settings: Settings, size: int, read_seconds: float) -> Redis:
-    pool = BlockingConnectionPool.from_url(
+class Pool(BlockingConnectionPool):
+    """A pool that loses no slot: redis-py 8.1.0 keeps that of a connection it cannot make."""
+
+    def make_connection(self) -> Any:
+        """Return a new connection, which is not connected yet."""
+        try:
+            return super().make_connection()  # type: ignore[no-untyped-call]
+        except BaseException:
+            with contextlib.suppress(Full):  # not called for a slot
+                self.pool.put_nowait(None)
+            raise
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        """Return a connected connection. Raises ConnectionError and TimeoutError."""
+        return _blaming(super().get_connection, *args, **options)
+
+
+def _blaming(connect: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Connect; raise OutOfDescriptors where that is the reason of a failure."""
+    try:
+        return connect(*args, **options)
+    except (ConnectionError, OSError) as error:
+        if descriptors.exhausted():
+            log.error("no file descriptors are left: at most %d", descriptors.limit())
+            raise OutOfDescriptors("this process has no file descriptors left") from error
+        raise
+
+
+class _FreeConnections(LifoQueue[Any]):
+    """The free connections of a pool. Who waits for one gives up when none has had a reply.
+
+    A pool that is just small, or a process that stood still, is no reason to call Redis away.
+    """
+
+    def __init__(self, size: int, stalls: Stalls) -> None:
+        super().__init__(size)
+        self._stalls = stalls
+        self._working = 0  # connections that were returned in working order
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        if item is not None and item.is_connected:  # a failure would have closed it
+            self._working += 1
+        super().put(item, block, timeout)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        while True:
+            working, stood_still = self._working, self._stalls.total
+            try:
+                return super().get(block, timeout)
+            except Empty:
+                if self._working == working and self._stalls.seconds() == stood_still:
+                    raise
+
+
+def _patient(kind: type[Connection], stalls: Stalls) -> type[Connection]:
+    """Return a kind of connection that does not count the time its own process stood still.
+
+    redis-py closes a connection whose read times out. This one goes on reading it after a stall.
+    """
+
+    class Patient(kind):  # type: ignore[misc, valid-type]
+        def connect(self) -> None:
+            stood_still = stalls.total
+            try:
+                super().connect()
+            except TimeoutError:
+                if stalls.seconds() == stood_still:
+                    raise
+                super().connect()
+
+        def read_response(
+            self, *args: Any, disconnect_on_error: bool = True, **options: Any
+        ) -> Any:
+            waited = 0.0
+            while True:
+                stood_still = stalls.total
+                try:
+                    return super().read_response(*args, disconnect_on_error=False, **options)
+                except ResponseError:
+                    raise  # a reply
+                except BaseException as error:
+                    waited += self.socket_timeout - (stalls.seconds() - stood_still)
+                    if isinstance(error, TimeoutError) and waited < self.socket_timeout:
+                        continue
+                    if disconnect_on_error:
+                        self.disconnect()
+                    raise
+
+    return Patient
+
+
+def _client(settings: Settings, size: int, read_seconds: float, stalls: Stalls | None) -> Redis:
+    stalls = stalls or Stalls()
+    pool = Pool.from_url(
         settings.redis_url,
         max_connections=size,
         timeout=IMPATIENT_SECONDS,
+        queue_class=partial(_FreeConnections, stalls=stalls),
         socket_timeout=read_seconds,
         socket_connect_timeout=CONNECT_SECONDS,
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
         protocol=2,
+        driver_info=DRIVER,
         **_transport(settings),
     )
+    pool.connection_class = _patient(pool.connection_class, stalls)
     return Redis(connection_pool=pool)
 
 

@@ -141,27 +141,58 @@ def _outcome(value: bytes) -> Outcome:
         return Outcome(error=ReplyLost())
 
 
-def alive(redis: Redis, processes: Sequence[str]) -> list[bool]:
-    """Return for each process whether it holds its lease. Raises RedisError."""
-    if not processes:
-        return []
-    values = redis.mget([keys.lease(process) for process in processes])
-    return [value is not None for value in values]
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """A lease that is held: the process' calls at once, and the connection that renews it."""
+
+    slots: int = 0
+    connection: int = 0  # Redis' id of it; 0: unknown
+
+    def encode(self) -> bytes:
+        return b"%d %d" % (self.slots, self.connection)
+
+    @staticmethod
+    def decode(value: bytes) -> LeaseState:
+        """Read a lease's value; what is not there or not ours counts as 0."""
+        slots, _, connection = value.partition(b" ")
+        return LeaseState(*(int(word) if word.isdigit() else 0 for word in (slots, connection)))
 
 
-def live_workers(redis: Redis) -> int:
-    """Return how many registered workers hold their lease. Raises RedisError."""
-    return len(live_slots(redis))
+def leases(
+    redis: Redis, processes: Sequence[str], connections: Sequence[int] = ()
+) -> tuple[dict[str, LeaseState], set[int]]:
+    """Return the leases that are held, and which of these connections Redis has.
+
+    One round trip. A Redis that does not list connections (a proxy, an ACL) has none. Raises
+    RedisError.
+    """
+    with redis.pipeline(transaction=False) as pipeline:
+        pipeline.mget([keys.lease(process) for process in processes])
+        if connections:
+            pipeline.client_list(client_id=list(connections))
+        values, *listed = pipeline.execute(raise_on_error=False)
+    if isinstance(values, Exception):
+        raise values
+    found = {
+        process: LeaseState.decode(value)
+        for process, value in zip(processes, values, strict=True)
+        if value is not None
+    }
+    if not listed or isinstance(listed[0], Exception):
+        return found, set()
+    return found, {int(client["id"]) for client in listed[0]}
 
 
-def live_slots(redis: Redis) -> list[int]:
-    """Return how many calls each live worker runs at once; 0 if it stops. Raises RedisError."""
+def workers(redis: Redis) -> list[str]:
+    """Return the names of all registered workers. Raises RedisError."""
     members = cast("set[bytes]", redis.smembers(keys.RQ_WORKERS))
-    if not members:
-        return []
-    names = [member.decode().rpartition(":")[2] for member in members]
-    values = cast("list[bytes | None]", redis.mget([keys.lease(name) for name in names]))
-    return [int(value) if value.isdigit() else 0 for value in values if value is not None]
+    return [member.decode().rpartition(":")[2] for member in members]
+
+
+def live_workers(redis: Redis) -> dict[str, LeaseState]:
+    """Return the leases of the registered workers that hold one. Raises RedisError."""
+    names = workers(redis)
+    return leases(redis, names)[0] if names else {}
 
 
 def depth(redis: Redis) -> int:
@@ -170,8 +201,11 @@ def depth(redis: Redis) -> int:
 
 
 def emit_command(web: str, events: Sequence[bytes]) -> tuple[object, ...]:
-    """Return the command that puts encoded events into the inbox of a web process."""
-    args = [keys.INBOX_EVENTS, keys.INBOX_SECONDS, *events]
+    """Return the command that puts encoded events into the inbox of a web process.
+
+    Its reply is how full the inbox is then, in percent of what it may hold.
+    """
+    args = [keys.INBOX_EVENTS, keys.INBOX_BYTES, keys.INBOX_SECONDS, *events]
     return scripts.EMIT.command([keys.inbox(web)], args)
 
 
@@ -200,7 +234,6 @@ def finish_command(
             keys.OUTCOME_SECONDS,
             keys.JOB_SECONDS,
             milliseconds,
-            keys.INBOX_EVENTS,
             keys.INBOX_SECONDS,
         ],
     )

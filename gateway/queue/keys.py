@@ -1,30 +1,61 @@
 """Names and TTLs of all Redis keys; the scripts get them as arguments.
 
-RQ's own names are those that RQ 3 makes. A TTL is counted by Redis' clock from the last write to
-the key, and is in seconds unless the name says otherwise.
+A prefix keeps two services on one Redis apart. RQ 3 makes the names that begin with `rq:`, and
+takes no prefix: there the queue's name has it. Names of jobs and workers are unique by themselves.
+
+A TTL is counted by Redis' clock from the last write to the key, and is in seconds unless the name
+says otherwise.
 """
 
 from __future__ import annotations
 
-QUEUE = "infer"
-
 RQ_QUEUES = "rq:queues"
-RQ_QUEUE = f"rq:queue:{QUEUE}"
-RQ_STARTED = f"rq:wip:{QUEUE}"
-RQ_FINISHED = f"rq:finished:{QUEUE}"
-RQ_FAILED = f"rq:failed:{QUEUE}"
-RQ_CANCELED = f"rq:canceled:{QUEUE}"
-RQ_REGISTRIES = (RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED)
-RQ_WORKERS = f"rq:workers:{QUEUE}"
 RQ_SUSPENDED = "rq:suspended"
 
-BELL = "gw:bell"  # a list; workers wait for its elements
-QUEUED_BYTES = "gw:queued:bytes"  # of the bodies waiting in the queue
-BREAKERS = "gw:breakers"  # routes that have failed: see lua/breaker.lua
+# `use_prefix` sets these.
+PREFIX: str
+QUEUE: str
+RQ_QUEUE: str
+RQ_STARTED: str
+RQ_FINISHED: str
+RQ_FAILED: str
+RQ_CANCELED: str
+RQ_REGISTRIES: tuple[str, ...]
+RQ_WORKERS: str
+BELL: str  # a list; workers wait for its elements
+QUEUED_BYTES: str  # of the bodies waiting in the queue
+BREAKERS: str  # routes that have failed: see lua/breaker.lua
+OWNER: str  # whose names these are: see owner.py. It does not expire
 
-LEASE_MS = 3_000
+
+def use_prefix(prefix: str) -> None:
+    """Put `prefix` before the names of this process. Call it once, before any name is used."""
+    global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
+    global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
+    PREFIX = prefix
+    QUEUE = f"{prefix}infer"
+    RQ_QUEUE = f"rq:queue:{QUEUE}"
+    RQ_STARTED = f"rq:wip:{QUEUE}"
+    RQ_FINISHED = f"rq:finished:{QUEUE}"
+    RQ_FAILED = f"rq:failed:{QUEUE}"
+    RQ_CANCELED = f"rq:canceled:{QUEUE}"
+    RQ_REGISTRIES = (RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED)
+    RQ_WORKERS = f"rq:workers:{QUEUE}"
+    BELL = f"{prefix}gw:bell"
+    QUEUED_BYTES = f"{prefix}gw:queued:bytes"
+    BREAKERS = f"{prefix}gw:breakers"
+    OWNER = f"{prefix}gw:owner"
+
+
+use_prefix("")
+
+
+LEASE_MS = 10_000  # longer than a paused virtual machine or a starved process stands still
 INBOX_SECONDS = 120
-INBOX_EVENTS = 20_000  # length at which an inbox is trimmed; readers trim what they have read
+# What an inbox holds before it is full; workers hold back from half of it. Nothing that was not
+# read is trimmed.
+INBOX_EVENTS = 20_000
+INBOX_BYTES = 32_000_000
 OUTCOME_SECONDS = 120
 CANCEL_SECONDS = 60
 CLAIM_SECONDS = 120
@@ -47,34 +78,38 @@ def rq_worker(name: str) -> str:
 
 def key(public_id: str) -> str:
     """The record of an API key. It does not expire."""
-    return f"gw:key:{public_id}"
+    return f"{PREFIX}gw:key:{public_id}"
 
 
 def call(call_id: str) -> str:
     """The CallSpec and the request body, until claimed."""
-    return f"gw:call:{call_id}"
+    return f"{PREFIX}gw:call:{call_id}"
 
 
 def outcome(call_id: str) -> str:
     """The final response or error of a call, until delivered."""
-    return f"gw:outcome:{call_id}"
+    return f"{PREFIX}gw:outcome:{call_id}"
 
 
 def cancel(target: str) -> str:
     """For a call: it was given up before it was known. For a worker: the calls it should stop."""
-    return f"gw:cancel:{target}"
+    return f"{PREFIX}gw:cancel:{target}"
 
 
 def claim(claim_id: str) -> str:
     """Marks a claim that was sent again, so that the first one, if it is late, takes no calls."""
-    return f"gw:claim:{claim_id}"
+    return f"{PREFIX}gw:claim:{claim_id}"
 
 
 def inbox(web: str) -> str:
     """The stream of events for one web process."""
-    return f"gw:inbox:{web}"
+    return f"{PREFIX}gw:inbox:{web}"
 
 
 def lease(process: str) -> str:
-    """Exists while the process lives; holds how many calls it takes at once (a web process: 0)."""
-    return f"gw:lease:{process}"
+    """Exists while the process lives.
+
+    Its value is how many calls the process takes at once (a web process: 0), a blank, and Redis'
+    id of the connection that renews the lease.
+    """
+    return f"{PREFIX}gw:lease:{process}"

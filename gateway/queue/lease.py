@@ -3,6 +3,9 @@
 A native thread with its own connection renews the key, so that a process with a busy event loop
 counts as alive. A process whose event loop has not turned for LOOP_SECONDS counts as dead.
 
+A lease lives long enough for a process that was paused. A process that died is found sooner: its
+system closed the connection that renews the lease, while that of a paused process stays open.
+
 Time is Redis' clock (`TIME`) wherever two processes compare it. Each renewal reads it, so
 `Lease.redis_time` needs no round trip; it is as exact as half of that renewal's round trip.
 """
@@ -18,9 +21,14 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from gateway.queue import commands, keys
+from gateway.queue.commands import LeaseState
+from gateway.stalls import Stalls
 
 # Shorter than the 0.5 s between two looks of LostProcesses: a lease that Redis lost is back then.
 RENEW_SECONDS = 0.3
+GAP_SECONDS = 2.0  # without a renewal: this process stood still, or Redis was away
+LEASE_LOOKS = 2  # looks running that find no lease: the process is lost
+CONNECTION_LOOKS = 4  # that find its connection closed and no other; a living one opens it again
 LOOP_SECONDS = 10.0  # without a turn of the event loop: the process is no longer alive
 STEADY_SECONDS = 4.0  # of own renewals, before the absence of others means anything
 
@@ -29,44 +37,57 @@ class Lease:
     """This process' lease. `connect` makes a client that only the lease uses.
 
     `slots` is how many calls the process takes at once; other processes read it in the lease.
+    `stalls` tells whether the event loop turns.
     """
 
-    def __init__(self, connect: Callable[[], Redis], process: str, slots: int = 0) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Redis],
+        process: str,
+        slots: int = 0,
+        stalls: Stalls | None = None,
+    ) -> None:
         self.process = process
         self.slots = slots
         self._connect = connect
-        self._loop_turned = time.monotonic()
+        self.connection = 0  # Redis' id of the connection that renews; 0: unknown
+        self._stalls = stalls or Stalls()
         self._renewed = 0.0
         self._steady_since: float | None = None
         self._clock = 0.0  # how far Redis' clock is ahead of our monotonic one
         self._stopping = False
         self._thread: Any = None
-        self._ticker: Any = None
 
     def start(self) -> None:
         """Take the lease; return once Redis has it or has failed to answer."""
         redis = self._connect()
         self.renew(redis)
         redis.connection_pool.disconnect()
-        self._ticker = gevent.spawn(self._tick)
         self._thread = gevent.get_hub().threadpool.spawn(self._run)
 
     def renew(self, redis: Redis) -> None:
         """Renew the lease for LEASE_MS and read Redis' clock, in one round trip.
 
-        Where Redis does not answer, the lease is no longer steady.
+        The first renewal over a connection takes two, to write the connection's id. Where Redis
+        does not answer, the lease is no longer steady.
         """
         now = time.monotonic()
         try:
             with redis.pipeline(transaction=False) as pipeline:
-                pipeline.set(keys.lease(self.process), self.slots, px=keys.LEASE_MS)
+                state = LeaseState(self.slots, self.connection)
+                pipeline.set(keys.lease(self.process), state.encode(), px=keys.LEASE_MS)
                 pipeline.time()
-                _, (seconds, microseconds) = pipeline.execute()
+                pipeline.client_id()
+                _, (seconds, microseconds), connection = pipeline.execute()
         except RedisError:
             self._steady_since = None
             return
+        if connection != self.connection:
+            self.connection = connection
+            self.renew(redis)
+            return
         self._clock = seconds + microseconds / 1e6 - (now + time.monotonic()) / 2
-        if self._steady_since is None or now - self._renewed > keys.LEASE_MS / 1000:
+        if self._steady_since is None or now - self._renewed > GAP_SECONDS:
             self._steady_since = now
         self._renewed = now
 
@@ -92,23 +113,16 @@ class Lease:
         Returns whether the renewing has ended.
         """
         self._stopping = True
-        if self._ticker is not None:
-            self._ticker.kill(block=False)
         if self._thread is not None:
             self._thread.wait(timeout=2)
         return self._thread is None or bool(self._thread.ready())
 
-    def _tick(self) -> None:
-        while True:
-            self._loop_turned = time.monotonic()
-            gevent.sleep(RENEW_SECONDS)
-
     def _run(self) -> None:
         redis = self._connect()  # a gevent socket belongs to the thread that made it
         while not self._stopping:
-            time.sleep(RENEW_SECONDS)
-            if time.monotonic() - self._loop_turned < LOOP_SECONDS:
+            if self._stalls.silence() < LOOP_SECONDS:
                 self.renew(redis)
+            time.sleep(RENEW_SECONDS)
         try:
             redis.delete(keys.lease(self.process))
         except RedisError:
@@ -117,20 +131,42 @@ class Lease:
 
 
 class LostProcesses:
-    """Finds out which processes are lost: without a lease at two looks running.
+    """Finds out which processes are lost: several looks running found no sign of life.
 
-    Nobody is lost while this process' own `lease` is not steady: Redis may have been away.
+    A sign of life is a lease, and that Redis has the connection that renews it. Closed connections
+    count only while Redis lists this process' own. Nobody is lost while this process' own `lease`
+    is not steady: Redis may have been away, or this process stood still.
     """
 
     def __init__(self, redis: Redis, lease: Lease) -> None:
         self._redis, self._lease = redis, lease
-        self._absent: set[str] = set()
+        self._leases: dict[str, LeaseState] = {}  # at the last look
+        self._silent: dict[str, int] = {}  # looks running without a sign of life
 
     def look(self, processes: Iterable[str]) -> set[str]:
         """Return which of these processes are lost; call it twice a second. Raises RedisError."""
         names = sorted(set(processes))
-        alive = commands.alive(self._redis, names)
-        absent = {name for name, lives in zip(names, alive, strict=True) if not lives}
-        lost = absent & self._absent if self._lease.steady() else set()
-        self._absent = absent
-        return lost
+        if not names:
+            self._leases, self._silent = {}, {}
+            return set()
+        own = self._lease.connection
+        before = self._leases
+        connections = {lease.connection for lease in before.values()} | {own}
+        self._leases, open_ = commands.leases(self._redis, names, sorted(connections - {0}))
+        silent = {}
+        for name in names:
+            lease = self._leases.get(name)
+            if lease is None or (
+                own in open_  # Redis does list connections
+                and lease == before.get(name)
+                and lease.connection not in (0, *open_)
+            ):
+                silent[name] = self._silent.get(name, 0) + 1
+        self._silent = silent
+        if not self._lease.steady():
+            return set()
+        return {
+            name
+            for name, looks in silent.items()
+            if looks >= (CONNECTION_LOOKS if name in self._leases else LEASE_LOOKS)
+        }

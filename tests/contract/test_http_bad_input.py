@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from gateway.account.api_keys import KeyStore, checksum
+from gateway.broker.body_room import BodyRoom
 
 CHAT = "/inference/v1/chat/completions"
 USER = {"role": "user", "content": "hi"}
@@ -402,3 +403,38 @@ def test_64_an_odd_request_id_is_replaced(client, broker, given):
     refused(response, broker, 401, None)
     assert len(response.headers["X-Request-Id"]) == 32
     assert "Set-Cookie" not in response.headers
+
+
+# Room for large bodies
+
+
+@pytest.fixture
+def room():
+    return BodyRoom(1_000_000, patience=0.01)
+
+
+def large(size):
+    return {
+        "model": "demo/echo",
+        "messages": [{"role": "user", "content": "x" * size}],
+    }
+
+
+def test_a_large_body_without_room_is_refused_and_may_be_sent_again(
+    make_client, settings, auth, room
+):
+    client = make_client(settings, bodies=room)
+    room.hold(1, "another key", 900_000)
+    response = client.post(CHAT, json=large(200_000), headers=auth)
+    assert (response.status_code, response.json["error"]["code"]) == (503, "server_is_overloaded")
+    assert response.headers["x-should-retry"] == "true"
+    assert client.post(CHAT, json=large(20_000), headers=auth).status_code == 200
+
+
+@pytest.mark.parametrize("model", ["demo/echo", "unknown/model"])
+def test_a_request_that_has_ended_holds_nothing(make_client, settings, auth, room, model):
+    client = make_client(settings, bodies=room)
+    for _ in range(3):
+        response = client.post(CHAT, json={**large(400_000), "model": model}, headers=auth)
+        assert response.status_code == (200 if model == "demo/echo" else 404)
+    room.hold(1, "another key", 1_000_000)

@@ -5,8 +5,10 @@ What kills, stops and deploys do to calls that run is in the fault suite: rows P
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
+import subprocess
 from typing import Any
 
 import pytest
@@ -63,3 +65,24 @@ def test_a_worker_drains_on_every_signal_that_means_stop_and_ignores_the_rest(
         content = response_of(running).json()["choices"][0]["message"]["content"]
         assert (content, worker.wait()) == (number.name, 0)
         own_stack.start_worker()
+
+
+def serving_process(stack: Stack) -> int:
+    """The process below gunicorn's arbiter."""
+    command = ["pgrep", "-P", str(stack.web.pid)]
+    return int(subprocess.run(command, capture_output=True, check=True).stdout.split()[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["arbiter", "web process"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGQUIT", "SIGHUP"])
+def test_a_signal_that_stops_a_web_process_ends_its_streams_with_an_error(
+    tmp_path_factory: pytest.TempPathFactory, name: str, to: str
+) -> None:
+    with Stack(tmp_path_factory.mktemp("signal"), env={"DRAIN_SECONDS": "1"}) as stack:
+        stream = stack.open_stream("fake/stream-2-0-hang-mid")
+        first = next(lines := stream.iter_lines(chunk_size=1))
+        process = stack.web.pid if to == "arbiter" else serving_process(stack)
+        os.kill(process, getattr(signal, name))
+        rest = b"\n".join([first, *lines])
+        assert b'"code":"worker_stopped"' in rest

@@ -6,18 +6,22 @@ whole is in tests/contract/test_http_bad_input.py.
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.raw_http import HEALTH, PARSERS, answer, get, post, request, say
-from tests.support.stack import Stack
+from tests.support.raw_http import CHAT, HEALTH, PARSERS, answer, get, post, request, say
+from tests.support.stack import PATIENCE_SECONDS, Stack
 
 pytestmark = pytest.mark.slow
 
 CANARY = "PROMPT-CANARY"
 CHUNKED = "Transfer-Encoding: chunked"
 LIMIT = 10_000  # bytes of a body
+REQUEST_ID = re.compile(rb"\r\nX-Request-Id: [0-9a-f]{32}\r\n")
+WRONG_KEY = ("Host: x", "Authorization: Bearer no", "Content-Type: application/json")
 
 
 @pytest.fixture(
@@ -37,12 +41,13 @@ def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
         logs = stack.logs()
         assert logs.count("Booting worker") == 1
         assert "Traceback" not in logs
+        assert "MonkeyPatchWarning" not in logs
         assert "ERROR" not in logs
         assert CANARY not in logs
         assert stack.key not in logs
 
 
-# 1 to 15 and 17: refused by the server, which says HTML and closes
+# 1 to 15 and 17: refused by the server, in OpenAI's envelope, and closed
 
 BROKEN = {
     "1 a word": (b"POST\r\n\r\n", 400),
@@ -67,6 +72,7 @@ BROKEN = {
     "5 65 headers": (get(*(f"A{n}: b" for n in range(64))), 431),
     "6 a header of 8191": (get("A: " + "a" * 8186), 431),
     "6 a name of 9000": (get("a" * 9000 + ": b"), 431),
+    "6 headers of 40000": (get(*(f"A{n}: {'a' * 8000}" for n in range(5))), 431),
     "12 only bare LF": (get().replace(b"\r\n", b"\n"), 400),
     "12 bare LF after the target": (get().replace(b"\r\n", b"\n", 1), 400),
     "12 bare LF between headers": (get("A: b\nContent-Length: 5"), 400),
@@ -99,9 +105,11 @@ BROKEN = {
 
 @pytest.mark.parametrize(("raw", "status"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_head_is_refused_before_the_app(service: Stack, raw: bytes, status: int) -> None:
-    response = answer(say(service, raw))
+    received = say(service, raw)
+    response = answer(received)
     assert (response.status, response.closed) == (status, True)
-    assert response.body.startswith(b"<html>")
+    assert response.error["code"] == "invalid_http"
+    assert REQUEST_ID.search(received)
 
 
 FRAMING = {
@@ -134,7 +142,7 @@ def test_a_body_whose_end_is_in_doubt_is_refused_before_the_app(
 ) -> None:
     response = answer(say(service, post(service, *headers, body=body)))
     assert (response.status, response.closed) == (400, True)
-    assert response.body.startswith(b"<html>")
+    assert response.error["code"] == "invalid_http"
 
 
 @pytest.mark.parametrize("coding", ["foo", "xchunked", "foo, chunked"])
@@ -187,6 +195,7 @@ CHUNKS = {
 def test_11_chunks_that_are_none_are_refused(service: Stack, body: bytes) -> None:
     response = answer(say(service, post(service, CHUNKED, body=body), until_closed=True))
     assert (response.status, response.error["code"]) == (400, "invalid_chunks")
+    assert response.closed
     assert CANARY.encode() not in response.body
 
 
@@ -248,6 +257,7 @@ def test_29_a_body_that_ends_early_is_refused(
 def test_30_a_body_that_stalls_is_a_408(service: Stack, headers: list[str], body: bytes) -> None:
     response = answer(say(service, post(service, *headers, body=body)))
     assert (response.status, response.error["code"]) == (408, "body_timeout")
+    assert response.closed
 
 
 def test_30_a_body_that_was_asked_for_and_does_not_come_is_a_408(service: Stack) -> None:
@@ -274,3 +284,41 @@ def test_32_a_chunked_body_over_the_limit_is_refused(service: Stack, more: int) 
 def test_64_a_request_id_with_a_line_break_is_no_header(service: Stack) -> None:
     response = answer(say(service, get("X-Request-ID: a\nSet-Cookie: b")))
     assert (response.status, response.closed) == (400, True)
+
+
+# A request that is refused before its body is read
+
+
+def test_a_refused_request_with_a_body_ends_its_connection(service: Stack) -> None:
+    raw = request(f"POST {CHAT} HTTP/1.1", *WRONG_KEY, "Content-Length: 9000", body=b" " * 9000)
+    response = answer(say(service, raw))
+    assert (response.status, response.closed) == (401, True)
+
+
+def test_a_refused_request_without_a_body_keeps_its_connection(service: Stack) -> None:
+    response = answer(say(service, request(f"POST {CHAT} HTTP/1.1", *WRONG_KEY)))
+    assert (response.status, response.closed) == (401, False)
+
+
+def test_a_body_without_end_is_not_read_for_a_wrong_key(service: Stack) -> None:
+    chunk = b"10000\r\n%b\r\n" % (b" " * 65_536)
+    sent = 0
+    with socket.create_connection(("127.0.0.1", service.port), PATIENCE_SECONDS) as client:
+        client.sendall(request(f"POST {CHAT} HTTP/1.1", *WRONG_KEY, CHUNKED))
+        with pytest.raises(ConnectionError):
+            while sent < 100_000_000:
+                client.sendall(chunk)
+                sent += len(chunk)
+    assert sent < 50_000_000  # what the systems of both sides hold, and a little more
+
+
+def test_silent_connections_keep_nobody_out(tmp_path_factory: pytest.TempPathFactory) -> None:
+    env = {"GUNICORN_CMD_ARGS": "--worker-connections 16"}
+    with Stack(tmp_path_factory.mktemp("silent"), workers=0, env=env) as stack:
+        address = ("127.0.0.1", stack.port)
+        silent = [socket.create_connection(address, PATIENCE_SECONDS) for _ in range(64)]
+        # Without a key or a byte they would be 16 for 10 seconds, and 64 for 40.
+        assert silent[0].recv(1) == b""
+        assert answer(say(stack, get())).status == 200
+        for connection in silent:
+            connection.close()

@@ -18,6 +18,7 @@ from tests.faults import (  # noqa: F401  (they enter their rows)
     scenarios_redis_data,
     scenarios_replies,
     scenarios_routing,
+    scenarios_starved,
     scenarios_upstream,
     scenarios_upstream_odd,
 )

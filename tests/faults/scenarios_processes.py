@@ -170,14 +170,14 @@ def a_worker_is_stopped(arena: Arena) -> None:
     arena.demand(all(each.answered for each in calls), "a call was lost")
 
 
-@row("P10", "SIGSTOP of a worker for 6 s: its late results are fenced off", workers=2)
+@row("P10", "SIGSTOP of a worker for 14 s: its late results are fenced off", workers=2)
 def a_worker_sleeps(arena: Arena) -> None:
     arena.steady()
-    arena.load(["fake/nonce-stream-50-100", "fake/delay-5000"])
+    arena.load(["fake/nonce-stream-50-100", "fake/delay-5000"], deadline=arena.within(25))
     arena.until_running()
     arena.soon(0.0, 1.0)
     arena.workers[0].signal(signal.SIGSTOP)
-    time.sleep(6.0)
+    time.sleep(14.0)
     arena.workers[0].signal(signal.SIGCONT)
     arena.finish()
     arena.only(["worker_lost"])

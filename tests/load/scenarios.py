@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
+
+import requests
 
 from bench.numbers import percentile
 from tests.load.arena import LoadArena, p
 from tests.load.rows import row
+from tests.support.stack import busy, reserved_port, until
 
 CONNECTIONS = 8  # to Redis, that a process may have
 
@@ -40,6 +45,56 @@ def many_streams(arena: LoadArena) -> None:
     cores = ", ".join(f"{name} {seconds / wall:.2f}" for name, seconds in spent.items())
     arena.note(f"cores: {cores}")
     arena.nothing_broken(calls)
+
+
+@row("L10", "450 streams at 50 tokens/s by four workers; the web process is stopped for 2 s")
+def a_slow_web_process(arena: LoadArena) -> None:
+    for _ in range(3):
+        arena.start_worker()
+    arena.until_ready()
+    asks = arena.asks(["nonce-stream-400-20"], 450, 1.0, streams=1, deadline=120.0)
+    stopping = threading.Thread(target=_stop_web, args=(arena, 4.0, 2.0))
+    stopping.start()
+    calls = arena.load(asks)
+    stopping.join()
+    arena.statuses(calls, [200])
+    wall = max(call.ended for call in calls) - min(call.began for call in calls)
+    arena.note(f"{wall:.1f} s for what takes 9")
+    arena.at_most("web", arena.peak_mb["web"], 300, " MB")
+    arena.note(f"worker {arena.peak_mb['worker']:.0f} MB")
+    arena.nothing_broken(calls)
+
+
+def _stop_web(arena: LoadArena, after: float, seconds: float) -> None:
+    time.sleep(after)
+    arena.web.signal(signal.SIGSTOP)
+    time.sleep(seconds)
+    arena.web.signal(signal.SIGCONT)
+
+
+@row("L11", "256 and 1,000 calls at once after a start, beside 0, 2 and 4 busy loops a core")
+def cold_bursts(arena: LoadArena) -> None:
+    for count in (256, 1_000):
+        for loops in (0, 2, 4):
+            port = arena.ending.enter_context(reserved_port())
+            arena.web = arena.start_web(port)
+            arena.port, arena.url = port, f"http://127.0.0.1:{port}/inference/v1"
+            until(lambda: _answers(f"{arena.url}/health"), what="a web process")
+            models = ["nonce-stream-20-50", "delay-1000"]
+            with busy(loops):
+                calls = arena.load(arena.asks(models, count, 0.05, deadline=120.0))
+            took = max(call.ended for call in calls) - min(call.began for call in calls)
+            arena.note(f"{count} beside {loops}: {took:.1f} s")
+            arena.statuses(calls, [200])
+            arena.nothing_broken(calls)
+            arena.web.kill()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.RequestException:
+        return False
 
 
 @row("L6", "1,000 clients that come in 10 s and leave at random moments, half of them streams")

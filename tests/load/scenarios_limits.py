@@ -123,5 +123,31 @@ def _gaps(calls: list[Call]) -> list[float]:
     return [gap for call in calls for gap in call.gaps]
 
 
+BODY = 19_000_000
+
+
+@row("L9", "20 calls with images of 19 MB at once, beside 20 small calls a second")
+def large_bodies(arena: LoadArena) -> None:
+    usual = arena.load(arena.asks(["delay-50"], 100, 5.0, streams=0))
+    large = arena.asks(["delay-50"], 20, 0.1, begin=1.0, streams=0, image=BODY)
+    small = arena.asks(["delay-50"], 200, 10.0, streams=0)
+    since = time.time()
+    calls = arena.load([*large, *small])
+    sent = {ask.nonce for ask in large}
+    others = [call for call in calls if call.nonce not in sent]
+    arena.statuses([*usual, *calls], [200])
+    arena.nothing_broken(calls)
+    times = [call.ended - call.began for call in others]
+    arena.at_most("small calls p99", p(0.99, times), 1, " s")
+    arena.note(f"p50 {p(0.5, times):.2f}, longest {max(times):.2f} s")
+    arena.note(f"before p99 {p(0.99, (call.ended - call.began for call in usual)):.2f} s")
+    for name in ("web", "worker"):
+        stall, own = arena.stall(name, since)
+        arena.note(f"longest stall of the {name}'s loop {stall:.0f} ms (its own work {own:.0f} ms)")
+    took = max(call.ended - call.began for call in calls if call.nonce in sent)
+    arena.note(f"large ones answered within {took:.1f} s")
+    arena.at_most("web", arena.peak_mb["web"], 1_000, " MB")
+
+
 def _ms(seconds: float | None) -> float:
     return (seconds or 0.0) * 1000

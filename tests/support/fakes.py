@@ -121,6 +121,9 @@ class FakeBroker:
         self.calls.append(Submitted(spec, orjson.loads(body), key, budget, pending))
         return pending
 
+    def working(self) -> bool:
+        return True
+
     def leave(self, pending: PendingCall) -> None:
         self.left.append(pending.call_id)
 

@@ -65,6 +65,16 @@ def reserved_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
+@contextlib.contextmanager
+def busy(loops: int) -> Iterator[None]:
+    """So many busy loops for each core."""
+    command = [sys.executable, "-c", "while True: pass"]
+    with contextlib.ExitStack() as ending:
+        for _ in range(loops * (os.cpu_count() or 1)):
+            ending.callback(subprocess.Popen(command).kill)
+        yield
+
+
 def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS, what: str = "") -> Any:
     """The first true value of `condition`; fails when there is none in `seconds`."""
     end = time.monotonic() + seconds

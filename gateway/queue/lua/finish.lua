@@ -5,7 +5,7 @@
 --       registry  6 RQ's worker record  7 body
 -- ARGV  1 call id  2 claim id  3 outcome  4 head of the last event  5 'finished' or 'failed'  6 now (RQ's time
 --       format)  7 seconds of the outcome  8 seconds of an ended job  9 milliseconds worked
---       10 most events kept  11 seconds the inbox lives on
+--       10 seconds the inbox lives on
 -- Returns 1 if this outcome stands, 0 if not.
 --
 -- A job that is gone (Redis was emptied) cannot be told from one that ended long ago: its outcome is
@@ -14,8 +14,8 @@
 local status, claim = unpack(redis.call('HMGET', KEYS[2], 'status', 'claim'))
 if status and (status ~= 'started' or claim ~= ARGV[2]) then return 0 end
 if not redis.call('SET', KEYS[1], ARGV[3], 'NX', 'EX', ARGV[7]) then return 0 end
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[10], '*', 'e', ARGV[4] .. ARGV[3])
-redis.call('EXPIRE', KEYS[3], ARGV[11])
+redis.call('XADD', KEYS[3], '*', 'e', ARGV[4] .. ARGV[3])
+redis.call('EXPIRE', KEYS[3], ARGV[10])
 redis.call('UNLINK', KEYS[7])
 if not status then return 1 end
 

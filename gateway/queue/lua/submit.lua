@@ -8,8 +8,8 @@
 --       12 seconds that what all calls share lives on  13 milliseconds since 1970, by this clock,
 --       after which nobody waits for the reply (0: somebody always does)  14 kind of call, for `rq info`
 --       15 seconds an ended job is kept
--- Returns 'ok' or the reason of the refusal: 'key', 'late', 'cancelled', 'calls', 'bytes', 'memory'.
--- The last three are followed by a blank and how many calls wait.
+-- Returns 'ok' or the reason of the refusal: 'key', 'late', 'cancelled', 'large', 'calls', 'bytes', 'memory'.
+-- The last three are followed by a blank and how many calls wait, 'large' by the bytes that never fit.
 
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'ok' end
 
@@ -26,8 +26,12 @@ local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[7]) or 0
 if queued + #ARGV[2] > tonumber(ARGV[7]) and waiting > 0 then return 'bytes ' .. waiting end
 local memory = redis.call('INFO', 'memory')
 local limit = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or 0)
-if limit > 0 and tonumber(string.match(memory, '\nused_memory:(%d+)')) > limit * 0.8 then
-  return 'memory ' .. waiting
+if limit > 0 then
+  -- The buffers of the connection and of this script hold the body twice now, which passes.
+  local share, passing = limit * 0.8, #ARGV[2] * 2
+  if passing > share then return 'large ' .. math.floor(share / 2) end
+  local used = tonumber(string.match(memory, '\nused_memory:(%d+)')) - passing
+  if used + #ARGV[2] > share then return 'memory ' .. waiting end
 end
 
 local budget = tonumber(ARGV[5])

@@ -56,6 +56,7 @@ def test_a_short_or_missing_pepper_is_refused_with_a_way_to_make_one(pepper):
         ("REDIS_VERIFY_TLS", " true ", "redis_verify_tls", True),
         ("CORS_ALLOW_ORIGINS", "https://a, https://b,", "cors_allow_origins", ("https://a", "https://b")),
         ("LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
+        ("REDIS_PREFIX", "staging:", "redis_prefix", "staging:"),
         ("RETIRED_MODELS", "successor", "retired_models", "successor"),
     ],
 )  # fmt: skip

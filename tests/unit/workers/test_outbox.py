@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome
 from gateway.settings import Settings
 from local.redis_server import RedisServer
+from workers import outbox as outbox_module
 from workers.outbox import Outbox, Sender
 
 WEB = "web-1"
@@ -58,6 +59,76 @@ def test_what_is_not_sent_yet_is_joined(redis: Redis, outbox: Outbox) -> None:
     (event,) = events(redis)
     assert event.payload.split(b"\n") == [b'{"n":%d}' % number for number in range(100)]
     assert sender.number == 1
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inboxes that hold ten entries, and workers that look often."""
+    monkeypatch.setattr(keys, "INBOX_EVENTS", 10)
+    monkeypatch.setattr(outbox_module, "HOLD_SECONDS", 0.01)
+
+
+def fill(redis: Redis, web: str = WEB) -> None:
+    for _ in range(10):
+        redis.xadd(keys.inbox(web), {"e": b"unread"})
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    with gevent.Timeout(10):
+        while not condition():
+            gevent.sleep(0.01)
+
+
+@pytest.mark.usefixtures("small")
+def test_events_for_a_full_inbox_join_here_until_it_was_read(redis: Redis, outbox: Outbox) -> None:
+    fill(redis)
+    sender = Sender(outbox, "a" * 32, "claim", WEB)
+    other = Sender(outbox, "b" * 32, "claim", "web-2")
+    sender.send(b"{}")  # its reply says that the inbox is full
+    assert outbox.settled(5)
+    for number in range(5):
+        sender.send(b'{"n":%d}' % number)
+        other.send(b"{}")
+        assert outbox.settled(5)
+        gevent.sleep(0.02)
+    assert redis.xlen(keys.inbox(WEB)) == 11, "held back"
+    assert redis.xlen(keys.inbox("web-2")) == 5, "other web processes go on"
+    redis.xtrim(keys.inbox(WEB), maxlen=1, approximate=False)
+    eventually(lambda: redis.xlen(keys.inbox(WEB)) == 2)
+    last = events(redis)[-1]
+    assert (last.number, last.payload.count(b"\n")) == (2, 4)
+
+
+@pytest.mark.usefixtures("small")
+def test_an_outcome_takes_the_events_before_it_along(redis: Redis, outbox: Outbox) -> None:
+    fill(redis)
+    sender = Sender(outbox, "a" * 32, "claim", WEB)
+    for _ in range(3):
+        sender.send(b"{}")
+        assert outbox.settled(5)
+    assert redis.xlen(keys.inbox(WEB)) == 11
+    sender.finish("worker", Outcome(last=sender.number), 5)
+    assert outbox.settled(5)
+    entries = redis.xrange(keys.inbox(WEB))[10:]
+    assert [Event.decode(fields[b"e"]).number for _, fields in entries] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_call_with_much_unsent_waits_until_it_may_be_sent(
+    redis: Redis, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "CALL_BYTES", 10)
+    fill(redis)
+    sender = Sender(outbox, "a" * 32, "claim", WEB)
+    sender.send(b"{}")
+    assert outbox.settled(5)
+    sender.send(b"{}")
+    sending = gevent.spawn(sender.send, b"x" * 10)
+    gevent.sleep(0.1)
+    assert not sending.ready()
+    redis.delete(keys.inbox(WEB))
+    sending.join(10)
+    assert sending.successful()
 
 
 def test_many_calls_share_a_batch(redis: Redis, outbox: Outbox) -> None:

@@ -242,7 +242,7 @@ def test_the_calls_of_a_web_process_without_a_lease_are_stopped_at_the_second_lo
     worker.stop_calls_of_lost_webs()
     error = outcome(worker, call).error
     assert error is not None
-    assert error.code == "client_closed_request"
+    assert error.code == "web_lost"
 
 
 def test_records_are_renewed_and_registries_trimmed(redis: Redis, worker: CallWorker) -> None:

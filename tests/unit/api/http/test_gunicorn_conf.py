@@ -24,16 +24,14 @@ def config(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 class FakeRequest:
-    def __init__(self, *headers: tuple[str, str]) -> None:
-        self.headers = headers
-        self.closed = False
+    closed = False
 
     def force_close(self) -> None:
         self.closed = True
 
 
-def closes(config: dict[str, Any], connections: int, *headers: tuple[str, str]) -> bool:
-    request = FakeRequest(*headers)
+def closes(config: dict[str, Any], connections: int) -> bool:
+    request = FakeRequest()
     worker = SimpleNamespace(requests_running=0, connections=connections)
     config["pre_request"](worker, request)
     return request.closed
@@ -44,9 +42,19 @@ def test_a_connection_is_kept_unless_there_are_many(config: dict[str, Any]) -> N
     assert closes(config, config["KEPT_CONNECTIONS"] + 1)
 
 
-def test_a_connection_whose_body_is_not_read_is_closed(config: dict[str, Any]) -> None:
-    assert closes(config, 1, ("CONTENT-LENGTH", "999999999999"))
-    assert not closes(config, 1, ("CONTENT-LENGTH", "10"))
+@pytest.mark.parametrize("name", ["max_requests", "preload_app"])
+def test_a_setting_of_gunicorn_that_cannot_work_is_refused(
+    config: dict[str, Any], name: str
+) -> None:
+    cfg = {"max_requests": 0, "preload_app": False}
+    config["on_starting"](SimpleNamespace(cfg=SimpleNamespace(**cfg)))
+    with pytest.raises(SystemExit, match=name):
+        config["on_starting"](SimpleNamespace(cfg=SimpleNamespace(**{**cfg, name: 1})))
+
+
+def test_gunicorns_file_needs_no_tmp(config: dict[str, Any]) -> None:
+    if Path("/dev/shm").is_dir():
+        assert config["worker_tmp_dir"] == "/dev/shm"
 
 
 def test_kept_connections_leave_room_for_all_calls_that_may_run(config: dict[str, Any]) -> None:
@@ -56,6 +64,7 @@ def test_kept_connections_leave_room_for_all_calls_that_may_run(config: dict[str
 
 def test_open_connections_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     worker: Any = Worker.__new__(Worker)
+    worker.worker_connections = 4_000
     counts: list[int] = []
 
     def broken(self: Any, listener: Any, client: Any, addr: Any) -> None:
@@ -74,6 +83,7 @@ def test_the_system_takes_little_for_a_client_that_does_not_read(
 ) -> None:
     monkeypatch.setattr(GeventWorker, "handle", lambda *_: None)
     worker: Any = Worker.__new__(Worker)
+    worker.worker_connections = 4_000
     taken = 0
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -92,6 +102,7 @@ def test_what_is_no_tcp_socket_is_served_as_well(monkeypatch: pytest.MonkeyPatch
     served: list[Any] = []
     monkeypatch.setattr(GeventWorker, "handle", lambda self, *_: served.append(_))
     worker: Any = Worker.__new__(Worker)
+    worker.worker_connections = 4_000
     one, other = socket.socketpair()
     with one, other:
         worker.handle(None, one, None)

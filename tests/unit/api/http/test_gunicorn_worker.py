@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import errno
 import inspect
+import json
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import gunicorn
 import pytest
+from gunicorn import util
+from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.base import Worker as BaseWorker
 from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
@@ -18,12 +25,19 @@ from gunicorn.workers.ggevent import GeventWorker
 from api.http import gunicorn_worker
 from api.http.gunicorn_worker import SEND_SECONDS, StrictRequest, Worker
 
-SEAMS = [
+SEAMS: list[tuple[Any, str, str]] = [
     (AsyncWorker, "handle", "(self, listener, client, addr)"),
     (AsyncWorker, "handle_request", "(self, listener_name, req, sock, addr)"),
     (GeventWorker, "handle", "(self, listener, client, addr)"),
     (GeventWorker, "handle_request", "(self, listener_name, req, sock, addr)"),
     (BaseWorker, "init_process", "(self)"),
+    (BaseWorker, "init_signals", "(self)"),
+    (BaseWorker, "handle_error", "(self, req, client, addr, exc)"),
+    (BaseWorker, "handle_exit", "(self, sig, frame)"),
+    (GeventWorker, "handle_quit", "(self, sig, frame)"),
+    (Request, "read_into", "(self, unreader, buf, stop=False)"),
+    (Request, "should_close", "(self)"),
+    (util, "write_nonblock", "(sock, data, chunked=False)"),
     (Request, "parse", "(self, unreader)"),
     (Request, "_parse_fast", "(self, unreader, buf)"),
     (Logger, "warning", "(self, msg, *args, **kwargs)"),
@@ -32,9 +46,9 @@ SEAMS = [
 
 @pytest.mark.parametrize(("owner", "name", "signature"), SEAMS)
 def test_the_seam_is_where_the_installed_gunicorn_has_it(
-    owner: type, name: str, signature: str
+    owner: Any, name: str, signature: str
 ) -> None:
-    seam = f"{owner.__module__}.{owner.__name__}.{name}"
+    seam = f"{owner.__name__}.{name}"
     moved = f"gunicorn {gunicorn.__version__} moved {seam}: see api/http/gunicorn_worker.py"
     assert hasattr(owner, name), moved
     assert str(inspect.signature(getattr(owner, name))) == signature, moved
@@ -51,6 +65,127 @@ def test_the_module_names_the_installed_version() -> None:
     assert f"gunicorn {gunicorn.__version__}" in gunicorn_worker.__doc__, "read the table again"
 
 
+def test_gunicorn_writes_its_errors_with_the_function_that_is_replaced() -> None:
+    moved = f"gunicorn {gunicorn.__version__} moved util.write_error"
+    signature = str(inspect.signature(util.write_error)).replace(": Any", "").replace(": int", "")
+    assert signature.startswith("(sock, status_int"), moved
+    assert "util.write_error(client" in inspect.getsource(BaseWorker.handle_error), moved
+
+
+def test_gunicorn_bounds_a_head_by_the_attribute_that_is_set() -> None:
+    moved = f"gunicorn {gunicorn.__version__} moved max_buffer_headers"
+    for parser in (Request._parse_fast, Request._parse_python):
+        assert "self.max_buffer_headers" in inspect.getsource(parser), moved
+
+
+def test_gunicorns_readers_know_what_is_unread() -> None:
+    moved = f"gunicorn {gunicorn.__version__} moved the state of body readers"
+    assert "self.length -= size" in inspect.getsource(LengthReader.read), moved
+    assert "self.parser = None" in inspect.getsource(ChunkedReader.read), moved
+
+
+@pytest.fixture
+def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
+    client, server = socket.socketpair()
+    with client, server:
+        client.settimeout(60)
+        yield client, server
+
+
+def parse(server: socket.socket, number: int = 1) -> StrictRequest:
+    return StrictRequest(Config(), SocketUnreader(server), ("127.0.0.1", 1), number)
+
+
+@pytest.mark.parametrize("head", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["no", "half a"])
+def test_a_connection_with_no_whole_head_is_given_up(
+    connection: tuple[socket.socket, socket.socket], head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gunicorn_worker, "HEAD_SECONDS", 0.01)
+    client, server = connection
+    client.sendall(head)
+    with pytest.raises(StopIteration):
+        parse(server)
+    assert not StrictRequest.silent
+
+
+def test_a_later_request_may_take_its_time_to_begin(
+    connection: tuple[socket.socket, socket.socket],
+) -> None:
+    client, server = connection
+    client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    parse(server, number=2)
+    assert server.gettimeout() is None
+
+
+BODIES = {
+    "none": (b"", b"", False),
+    "a length": (b"Content-Length: 5\r\n", b"12345", True),
+    "no bytes": (b"Content-Length: 0\r\n", b"", False),
+    "chunks": (b"Transfer-Encoding: chunked\r\n", b"2\r\n12\r\n0\r\n\r\n", True),
+}
+
+
+@pytest.mark.parametrize(("header", "body", "unread"), BODIES.values(), ids=BODIES.keys())
+def test_a_connection_is_closed_unless_the_body_is_read(
+    connection: tuple[socket.socket, socket.socket], header: bytes, body: bytes, unread: bool
+) -> None:
+    client, server = connection
+    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n" + body)
+    request = parse(server)
+    assert (request.unread(), request.should_close()) == (unread, unread)
+    request.body.read()
+    assert (request.unread(), request.should_close()) == (False, False)
+
+
+def test_the_longest_silent_connection_makes_room_when_the_pool_is_nearly_full(
+    connection: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GeventWorker, "handle", lambda *_: None)
+    client, server = connection
+    worker: Any = Worker.__new__(Worker)
+    worker.worker_connections = 8
+    with socket.socket() as newer, socket.socket() as newest:
+        monkeypatch.setattr(StrictRequest, "silent", {server: None, newer: None})
+        worker.connections = 6
+        worker.handle(None, newest, None)
+        assert server in StrictRequest.silent
+        worker.connections = 7
+        worker.handle(None, newest, None)
+        assert list(StrictRequest.silent) == [newer]
+    assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("status", [400, 403, 414, 417, 431, 500, 501])
+def test_an_error_before_the_app_is_json_and_quotes_nothing(
+    connection: tuple[socket.socket, socket.socket], status: int
+) -> None:
+    client, server = connection
+    gunicorn_worker.write_error(server, status, "Reason", "sk-canary")
+    server.close()
+    head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d Reason\r\nConnection: close\r\n" % status)
+    assert b"X-Request-Id: " in head
+    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+    assert b"canary" not in head + body
+
+
+def test_what_a_refused_client_still_sends_is_bounded(
+    connection: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gunicorn_worker, "LINGER_BYTES", 1000)
+    client, server = connection
+    client.sendall(b"x" * 70_000)
+    gunicorn_worker.linger(server)
+    assert client.recv(1) == b""
+    assert server.recv(65_536) == b"x" * (70_000 - 65_536)
+
+
+class FakeRequest:
+    @staticmethod
+    def unread() -> bool:
+        return False
+
+
 class FakeSocket:
     def __init__(self) -> None:
         self.timeouts: list[float | None] = []
@@ -64,7 +199,7 @@ def handle(monkeypatch: pytest.MonkeyPatch, serve: Any) -> FakeSocket:
     worker: Any = Worker.__new__(Worker)
     connection = FakeSocket()
     try:
-        worker.handle_request(None, None, connection, None)
+        worker.handle_request(None, FakeRequest(), connection, None)
     finally:
         assert connection.timeouts == [SEND_SECONDS, None], "the next head has a time of its own"
     return connection

@@ -158,7 +158,7 @@ def test_what_a_client_that_has_left_did_not_take_is_held_no_more(
 ) -> None:
     pending = submit(broker, key)
     pending.offer(Event(pending.call_id, "claim", 1, CHUNKS, b"x" * 100))
-    assert broker.buffers.held == 100
+    assert broker.buffers.held >= 100
     broker.leave(pending)
     assert broker.buffers.held == 0
 

@@ -7,6 +7,7 @@ raises Enough when it has seen what it wanted.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -257,17 +258,37 @@ def test_a_key_that_is_no_stream_is_waited_out(redis: Redis, settings: Settings)
         InboxReader(connection(settings), WEB, deliver).run()
 
 
-def test_a_reader_tells_for_how_long_it_has_read(redis: Redis, settings: Settings) -> None:
-    told = []
+def test_a_reader_knows_up_to_when_it_has_read_everything(
+    redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "READ_EVENTS", 2)
+    for number in range(1, 6):
+        add(redis, number)
+    started = time.monotonic()
+    seen: list[float] = []
 
     def deliver(event: Event) -> None:
-        told.append((reader.reads_for(0), reader.reads_for(60)))
-        raise Enough
+        seen.append(reader.caught_up)
+        if len(seen) == 5:
+            add(redis, 6)
+        if len(seen) == 6:
+            raise Enough
 
     reader = InboxReader(connection(settings), WEB, deliver)
-    assert not reader.reads_for(0)
-    add(redis, 1)
     with pytest.raises(Enough):
         reader.run()
-    assert told == [(True, False)]
-    assert not reader.reads_for(0)
+    assert seen[:5] == [0] * 5, "full readings say nothing"
+    assert seen[5] > started
+
+
+@pytest.mark.parametrize("limit", ["TRIM_EVENTS", "TRIM_BYTES"])
+def test_what_was_read_is_trimmed_before_workers_count_it_as_unread(
+    redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(inbox, "READ_EVENTS", 2)
+    monkeypatch.setattr(inbox, limit, 4)
+    lengths = []
+    for number in range(1, 10):
+        add(redis, number)
+    read(settings, 9, {n: lambda: lengths.append(redis.xlen(KEY)) for n in range(1, 9)})
+    assert min(lengths) < 7

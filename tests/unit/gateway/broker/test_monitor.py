@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from gateway.broker.monitor import NO_WORKERS_RETRY_SECONDS, OVERDUE_SECONDS, Mo
 from gateway.broker.pending_call import PendingCall
 from gateway.catalogue.target import Target
 from gateway.errors import (
+    AuthenticationFailed,
     DeadlineExceeded,
     GatewayError,
     JobLost,
@@ -32,8 +34,11 @@ from gateway.errors import (
 )
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
+from gateway.queue.commands import JobState, LeaseState
+from gateway.queue.lease import CONNECTION_LOOKS
 from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome
 from gateway.settings import Settings
+from tests.support.fakes import Clock
 from workers.claims import Claims
 
 WEB, WORKER, OTHER = "web-1", "worker-1", "worker-2"
@@ -42,6 +47,7 @@ WEB, WORKER, OTHER = "web-1", "worker-1", "worker-2"
 @dataclass
 class FakeLease:
     is_steady: bool = True
+    connection: int = 0
 
     def steady(self) -> bool:
         return self.is_steady
@@ -50,10 +56,7 @@ class FakeLease:
 @dataclass
 class FakeReader:
     last: bytes = BEGINNING
-    reads: bool = True
-
-    def reads_for(self, seconds: float) -> bool:
-        return self.reads
+    caught_up: float = math.inf
 
 
 @dataclass
@@ -67,18 +70,26 @@ class World:
     reader: FakeReader = field(default_factory=FakeReader)
     pending_calls: dict[str, PendingCall] = field(default_factory=dict)
     backlog: Backlog = field(default_factory=Backlog)
+    stopped: list[PendingCall] = field(default_factory=list)  # calls that workers are to stop
 
-    def monitor(self, redis: Any = None, **changes: Any) -> Monitor:
+    def monitor(self, redis: Any = None, clock: Any = time.monotonic, **changes: Any) -> Monitor:
         settings = replace(self.settings, **changes)
         lease: Any = self.lease
         reader: Any = self.reader
         return Monitor(
-            redis or self.redis, WEB, lease, self.pending_calls, reader, settings, self.backlog
+            redis or self.redis,
+            WEB,
+            lease,
+            self.pending_calls,
+            reader,
+            settings,
+            self.backlog,
+            clock,
         )
 
     def pending(self, budget: float = 600) -> PendingCall:
         """One that waits for a call of which Redis knows nothing."""
-        made = PendingCall(uuid.uuid4().hex, budget, lambda pending: None)
+        made = PendingCall(uuid.uuid4().hex, budget, self.stopped.append)
         made.submitted = True
         self.pending_calls[made.call_id] = made
         return made
@@ -265,12 +276,12 @@ def test_events_are_not_missed_while_the_inbox_cannot_be_read(world: World) -> N
     pending = world.started()
     parts(world, pending, 1)
     world.finish(pending, Outcome(last=3))
-    world.reader.reads = False
+    world.reader.caught_up = time.monotonic()  # it has not read on since
     watch = world.monitor()
     for _ in range(3):
         watch.sweep()
     assert pending.outcome is None
-    world.reader.reads = True
+    world.reader.caught_up = time.monotonic()
     watch.sweep()
     assert error_of(pending) is ReplyLost
 
@@ -477,6 +488,37 @@ def test_a_loss_ends_every_call_though_redis_takes_no_record_of_it(
     assert "ReadOnlyError" in caplog.text
 
 
+# keys that are revoked
+
+
+def test_the_calls_of_a_revoked_key_end_and_their_workers_stop_them(world: World) -> None:
+    revoked, kept, queued = world.running(), world.running(), world.queued()
+    store = KeyStore(world.redis, world.settings.key_pepper)
+    other = store.verify(store.create("other"))
+    for pending in (revoked, queued):
+        pending.key = world.key.public_id
+    kept.key = other.public_id
+    watch = world.monitor()
+    watch.end_calls_of_revoked_keys()
+    assert revoked.outcome is None
+    store.revoke(world.key.public_id)
+    watch.end_calls_of_revoked_keys()
+    assert [error_of(pending) for pending in (revoked, queued, kept)] == [
+        AuthenticationFailed,
+        AuthenticationFailed,
+        None,
+    ]
+    assert world.stopped == [revoked, queued]
+
+
+def test_a_redis_that_lost_its_keys_revokes_none(world: World) -> None:
+    pending = world.running()
+    pending.key = world.key.public_id
+    world.redis.flushall()
+    world.monitor().end_calls_of_revoked_keys()
+    assert pending.outcome is None
+
+
 # nobody to take a call
 
 
@@ -525,6 +567,33 @@ def test_calls_that_have_to_wait_make_the_monitor_look_at_the_backlog(world: Wor
     assert world.backlog.wanted
 
 
+def test_nobody_says_that_no_worker_lives_while_its_own_lease_is_not_steady(world: World) -> None:
+    pending = world.queued()
+    wait_longer(pending, 31)
+    world.lease.is_steady = False
+    watch = world.monitor(no_workers_after=30)
+    watch.sweep()
+    assert pending.outcome is None
+    world.lease.is_steady = True
+    watch.sweep()
+    assert error_of(pending) is NoWorkers
+
+
+def test_a_worker_whose_connection_was_closed_takes_no_queued_call(world: World) -> None:
+    pending = world.queued()
+    wait_longer(pending, 31)
+    world.redis.sadd(keys.RQ_WORKERS, "rq:worker:killed")
+    world.redis.set(keys.lease("killed"), LeaseState(10, 999_999_999).encode())
+    world.lease.connection = world.redis.client_id()
+    watch = world.monitor(no_workers_after=30)
+    for _ in range(CONNECTION_LOOKS + 1):
+        watch.find_workers()
+        watch.end_lost_calls()
+    assert pending.outcome is None
+    watch.find_workers()
+    assert error_of(pending) is NoWorkers
+
+
 def test_a_call_waits_on_while_any_worker_lives(world: World) -> None:
     pending = world.queued()
     wait_longer(pending, 500)
@@ -549,9 +618,9 @@ def test_a_call_that_was_taken_in_the_last_moment_runs(
     pending = world.queued()
     wait_longer(pending, 31)
 
-    def take(redis: Redis) -> int:
+    def take(redis: Redis) -> dict[str, object]:
         Claims(redis, DedicatedConnection(redis), WORKER, lambda: 0.0).take(1, lambda: True)
-        return 0
+        return {}
 
     monkeypatch.setattr(commands, "live_workers", take)
     world.monitor(no_workers_after=30).sweep()
@@ -569,19 +638,28 @@ def eventually(condition: Any) -> None:
 
 def test_an_overdue_call_ends_and_its_worker_is_told(world: World) -> None:
     pending, other = world.running(), world.running()
-    pending.deadline = time.monotonic() - OVERDUE_SECONDS - 0.1
-    world.monitor().check_deadlines()
+    pending.deadline = time.monotonic() - 0.1
+    clock = Clock()
+    watch = world.monitor(clock=clock)
+    watch.check_deadlines()
+    clock.now += OVERDUE_SECONDS
+    watch.check_deadlines()
+    assert pending.outcome is None, "the worker has the first word"
+    clock.now += 0.1
+    watch.check_deadlines()
     assert error_of(pending) is DeadlineExceeded
     told = keys.cancel(WORKER)
     eventually(lambda: world.redis.smembers(told) == {pending.call_id.encode()})
     assert other.outcome is None
 
 
-def test_the_worker_has_the_first_word_on_a_deadline(world: World) -> None:
+def test_a_process_that_stood_still_looks_again_before_it_ends_an_overdue_call(
+    world: World,
+) -> None:
     pending = world.running()
-    pending.deadline = time.monotonic() - OVERDUE_SECONDS / 2
-    world.monitor().check_deadlines()
-    assert pending.outcome is None
+    pending.deadline = time.monotonic() - 100  # it stood still for so long
+    world.monitor(clock=Clock()).check_deadlines()
+    assert pending.outcome is None, "its answer may lie in the socket"
 
 
 def test_an_overdue_call_that_has_its_answer_keeps_it(world: World) -> None:
@@ -675,22 +753,24 @@ def test_the_loop_outlives_every_failure(
 ) -> None:
     pending = world.started()
     world.finish(pending, Outcome(answer=b"{}"))
-    faults = iter([fault] * 4)
-    alive = commands.alive
+    faults = iter([fault] * 2)
+    states = commands.states
 
-    def troubled(redis: Redis, processes: Any) -> list[bool]:
+    def troubled(redis: Redis, call_ids: Any) -> list[JobState]:
         for each in faults:
             raise each
-        return alive(redis, processes)
+        return states(redis, call_ids)
 
-    monkeypatch.setattr(commands, "alive", troubled)
-    run_for(world.monitor(), 8, monkeypatch)
+    monkeypatch.setattr(commands, "states", troubled)
+    run_for(world.monitor(), 12, monkeypatch)
     assert pending.outcome == Outcome(answer=b"{}")
 
 
 def test_deadlines_hold_while_redis_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pending = world.running()
-    pending.deadline = time.monotonic() - OVERDUE_SECONDS - 0.1
+    pending.deadline = time.monotonic() - 0.1
+    clock = Clock()
+    pending.overdue_since = clock.now - OVERDUE_SECONDS - 0.1
     away = clients.commands(replace(world.settings, redis_url="unix:///nowhere/redis.sock"), 1)
-    run_for(world.monitor(away), 1, monkeypatch)
+    run_for(world.monitor(away, clock), 1, monkeypatch)
     assert error_of(pending) is DeadlineExceeded

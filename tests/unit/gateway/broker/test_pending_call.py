@@ -9,15 +9,18 @@ import pytest
 
 from gateway.broker.pending_call import (
     BUFFER_BYTES,
-    BUFFER_EVENTS,
+    EVENT_BYTES,
     FAIR_BYTES,
+    MOST_BYTES,
     SHARED_BYTES,
+    SLOW_SECONDS,
     TAKE_BYTES,
     Buffers,
     PendingCall,
 )
 from gateway.errors import CallCancelled, ReplyLost, SlowReader, WorkerLost
 from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome
+from tests.support.fakes import Clock
 
 
 @pytest.fixture
@@ -26,8 +29,13 @@ def overflown():
 
 
 @pytest.fixture
-def pending(overflown):
-    return PendingCall("call", 60, overflown.append)
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def pending(overflown, clock):
+    return PendingCall("call", 60, overflown.append, Buffers(clock))
 
 
 def parts(number, payload=b"x"):
@@ -129,24 +137,43 @@ def test_a_failure_keeps_count_of_what_was_received(pending):
     assert pending.parts() == [b"x"]
 
 
-@pytest.mark.parametrize(
-    ("most", "size"),
-    [(BUFFER_EVENTS, 1), (4, BUFFER_BYTES // 4)],
-    ids=["events", "bytes"],
-)
-def test_a_reader_too_slow_for_its_buffer_is_given_up(pending, overflown, most, size):
-    for number in range(1, most + 1):
-        pending.offer(parts(number, b"x" * size))
-    assert pending.outcome is None
-    pending.offer(parts(most + 1))
+def fill(pending, size=BUFFER_BYTES):
+    """Offer events of about so many bytes; return how many events have been offered in all."""
+    for _ in range(size // (10_000 + EVENT_BYTES)):
+        pending.offer(parts(pending.received + 1, b"x" * 10_000))
+    return pending.received
+
+
+@pytest.mark.parametrize("size", [1, 10_000], ids=["many small ones", "large ones"])
+def test_a_client_that_takes_nothing_of_a_full_buffer_is_given_up(pending, overflown, clock, size):
+    while overflown == []:
+        assert pending.received * (size + EVENT_BYTES) < BUFFER_BYTES + 10 * size + 1_000
+        pending.offer(parts(pending.received + 1, b"x" * size))
+        clock.now += SLOW_SECONDS / 2
     assert isinstance(pending.outcome.error, SlowReader)
+    pending.offer(parts(pending.received + 1))
+    assert overflown == [pending], "it is reported once"
+
+
+def test_events_that_come_all_at_once_do_not_make_a_client_slow(pending, overflown, clock):
+    fill(pending, 2 * BUFFER_BYTES)
+    assert overflown == []
+    pending.parts()  # it takes
+    clock.now += SLOW_SECONDS + 0.1
+    fill(pending, BUFFER_BYTES)
+    assert overflown == []
+    clock.now += SLOW_SECONDS + 0.1
+    pending.offer(parts(pending.received + 1))
     assert overflown == [pending]
-    pending.offer(parts(most + 2))
+
+
+def test_no_call_holds_more_than_the_most(pending, overflown):
+    fill(pending, 2 * MOST_BYTES)
     assert overflown == [pending]
 
 
 def test_a_reader_that_keeps_up_may_read_any_amount(pending, overflown):
-    for number in range(1, 3 * BUFFER_EVENTS):
+    for number in range(1, 3_000):
         pending.offer(parts(number, b"x" * 10_000))
         pending.parts()
     assert (pending.outcome, overflown) == (None, [])
@@ -159,7 +186,7 @@ def test_a_call_knows_how_long_it_may_live(overflown):
 
 def test_one_payload_of_any_size_fits(overflown):
     pending = PendingCall("call", 60, overflown.append)
-    pending.offer(Event("call", "claim", 1, CHUNKS, b"x" * 5_000_000))
+    pending.offer(Event("call", "claim", 1, CHUNKS, b"x" * (MOST_BYTES + 1)))
     assert pending.outcome is None and overflown == []
     pending.offer(Event("call", "claim", 2, CHUNKS, b"y"))
     assert isinstance(pending.outcome.error, SlowReader) and overflown == [pending]
@@ -232,8 +259,8 @@ def test_a_wait_ends_at_once_while_something_is_left(pending):
     assert not pending.wait(0)
 
 
-def test_where_all_hold_much_a_slow_reader_is_given_up_earlier(overflown):
-    buffers = Buffers()
+def test_where_all_hold_much_a_slow_reader_is_given_up_earlier(overflown, clock):
+    buffers = Buffers(clock)
     slow = PendingCall("call", 60, overflown.append, buffers)
     other = PendingCall("call", 60, overflown.append, buffers)
     for number in range(1, 4):
@@ -243,8 +270,19 @@ def test_where_all_hold_much_a_slow_reader_is_given_up_earlier(overflown):
     other.offer(parts(2, b"x" * 100))
     assert overflown == []
     slow.offer(parts(4))
+    clock.now += SLOW_SECONDS + 0.1
+    slow.offer(parts(5))
     assert overflown == [slow]
     assert isinstance(slow.outcome.error, SlowReader)
+
+
+def test_where_all_hold_far_too_much_nobody_gets_time(overflown, clock):
+    buffers = Buffers(clock)
+    pending = PendingCall("call", 60, overflown.append, buffers)
+    pending.offer(parts(1, b"x" * FAIR_BYTES))
+    buffers.held = 2 * SHARED_BYTES
+    pending.offer(parts(2))
+    assert overflown == [pending]
 
 
 @pytest.mark.parametrize("sizes", [[10, 20], [TAKE_BYTES, TAKE_BYTES, 5]])
@@ -253,9 +291,10 @@ def test_what_is_taken_or_dropped_is_held_no_more(sizes):
     pending = PendingCall("call", 60, lambda pending: None, buffers)
     for number, size in enumerate(sizes, 1):
         pending.offer(parts(number, b"x" * size))
-    assert buffers.held == sum(sizes)
+    assert buffers.held == sum(sizes) + len(sizes) * EVENT_BYTES
     taken = pending.parts()
-    assert buffers.held == sum(sizes) - sum(map(len, taken))
+    left = sizes[len(taken) :]
+    assert buffers.held == sum(left) + len(left) * EVENT_BYTES
     pending.drop()
     assert buffers.held == 0
     assert pending.parts() == []

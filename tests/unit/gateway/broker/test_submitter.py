@@ -12,13 +12,20 @@ import gevent
 import pytest
 from redis import Redis
 
+from gateway import logs
 from gateway.account.api_keys import KeyRecord, KeyStore
 from gateway.broker import submitter
 from gateway.broker.pending_call import PendingCall
 from gateway.broker.submitter import Submission, Submitter
 from gateway.catalogue.target import Target
-from gateway.errors import AuthenticationFailed, GatewayError, QueueUnavailable
-from gateway.queue import clients, commands, keys
+from gateway.errors import (
+    AuthenticationFailed,
+    DeadlineExceeded,
+    GatewayError,
+    PayloadTooLarge,
+    QueueUnavailable,
+)
+from gateway.queue import clients, keys
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CallSpec
 from gateway.settings import Settings
@@ -31,20 +38,24 @@ class Sending:
     settings: Settings
     key: KeyRecord
     unknown: list[PendingCall] = field(default_factory=list)
+    clocks: list[float] = field(default_factory=list)  # what Redis' clock shows, each time; then 0
 
     def __post_init__(self) -> None:
         connection = DedicatedConnection(clients.commands(self.settings, 1))
-        self.submitter = Submitter(connection, self.unknown.append, float)
+        self.submitter = Submitter(
+            self.settings, connection, self.redis_time, self.unknown.append, float
+        )
         self.greenlet = gevent.spawn(self.submitter.run)
 
-    def put(self, expiry: float = 0, key: KeyRecord | None = None) -> PendingCall:
+    def redis_time(self, seconds: float) -> float:
+        return self.clocks.pop(0) if self.clocks else 0
+
+    def put(
+        self, key: KeyRecord | None = None, budget: float = 60, body: bytes = b"{}"
+    ) -> PendingCall:
         spec = CallSpec(uuid.uuid4().hex, "web-1", False, (Target("demo/echo", "demo", "echo"),))
-        pending = PendingCall(spec.call_id, 60, lambda pending: None)
-        record = key or self.key
-        command = commands.submit_command(
-            self.settings, spec, b"{}", record.public_id, record.hmac, 60, expiry
-        )
-        self.submitter.put(Submission(command, pending, record))
+        pending = PendingCall(spec.call_id, budget, lambda pending: None)
+        self.submitter.put(Submission(spec, body, pending, key or self.key))
         return pending
 
     def close(self) -> None:
@@ -95,6 +106,30 @@ def test_a_refusal_ends_its_own_call_only(redis: Redis, sending: Sending) -> Non
     assert sending.unknown == []
 
 
+def test_a_body_that_never_fits_redis_is_not_sent_again(redis: Redis, sending: Sending) -> None:
+    redis.config_set("maxmemory", 10_000_000)
+    try:
+        body = b"x" * 5_000_000
+        refused = sending.put(body=body)
+        settled(refused)
+        assert isinstance(error(refused), PayloadTooLarge)
+        with pytest.raises(PayloadTooLarge):
+            sending.put(body=body)
+        small = sending.put()
+        settled(small)
+        assert small.submitted
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
+def test_small_calls_go_before_large_ones_that_wait(redis: Redis, sending: Sending) -> None:
+    large = [sending.put(body=b"x" * 1_000_000) for _ in range(3)]
+    small = sending.put()
+    settled(small, *large)
+    order = [call_id.decode() for call_id in redis.lrange(keys.RQ_QUEUE, 0, -1)]
+    assert order == [each.call_id for each in (small, *large)]
+
+
 def test_forgotten_scripts_are_loaded_again(redis: Redis, sending: Sending) -> None:
     settled(sending.put())
     redis.script_flush()
@@ -119,14 +154,47 @@ def test_a_call_whose_client_has_left_is_not_sent(redis: Redis, sending: Sending
     assert redis.llen(keys.RQ_QUEUE) == 1
 
 
-def test_a_call_that_comes_too_late_is_refused_and_may_be_sent_again(
+def test_a_call_that_comes_too_late_is_sent_again(redis: Redis, sending: Sending) -> None:
+    sending.clocks += [redis.time()[0] - 1] * 2
+    pending = sending.put()
+    settled(pending)
+    assert pending.submitted
+    assert not sending.clocks
+    assert redis.llen(keys.RQ_QUEUE) == 1
+
+
+def test_the_time_until_a_call_is_late_begins_when_it_is_sent(
     redis: Redis, sending: Sending
 ) -> None:
-    pending = sending.put(expiry=redis.time()[0] - 1)
+    sending.clocks.append(redis.time()[0] + 60)
+    pending = sending.put()
+    assert sending.clocks, "it waits in line"
     settled(pending)
-    assert isinstance(error(pending), QueueUnavailable)
+    assert pending.submitted
+    assert not sending.clocks
+
+
+def test_a_call_whose_deadline_passed_in_line_is_not_sent(redis: Redis, sending: Sending) -> None:
+    pending = sending.put(budget=-1)
+    settled(pending)
+    assert isinstance(error(pending), DeadlineExceeded)
     assert error(pending).should_retry is True
     assert redis.llen(keys.RQ_QUEUE) == 0
+
+
+def test_refusals_are_logged_as_counts(
+    redis: Redis,
+    sending: Sending,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(logs, "TALLY_SECONDS", 0.05)
+    bad = replace(sending.key, hmac="0" * 64)
+    settled(*(sending.put(key=bad) for _ in range(5)))
+    with gevent.Timeout(10):
+        while "refused" not in caplog.text:
+            gevent.sleep(0.01)
+    assert caplog.messages == ["submit: refused calls: 5 key"]
 
 
 def test_a_call_that_could_not_be_sent_may_be_sent_again(

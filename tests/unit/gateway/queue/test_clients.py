@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import FrameType
@@ -16,6 +17,7 @@ from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 from gateway.queue import clients
 from gateway.queue.clients import DedicatedConnection
 from gateway.settings import Settings
+from gateway.stalls import Stalls
 
 
 class SilentServer:
@@ -104,7 +106,7 @@ def test_every_kind_of_address_gets_its_kind_of_connection_and_its_times(
     make: Callable[[Settings], Redis], url: str, kind: type[Connection], settings: Settings
 ) -> None:
     connection = made(make(replace(settings, redis_url=url)))
-    assert type(connection) is kind
+    assert isinstance(connection, kind)
     patience = 1.5 if make is commands else 4.0
     assert (connection.socket_connect_timeout, connection.socket_timeout) == (1.0, patience)
     assert connection.retry.get_retries() == 0
@@ -191,6 +193,92 @@ def test_who_finds_every_connection_taken_is_refused_in_time(
     assert client.ping()
     pool.release(taken[1])
     pool.disconnect()
+
+
+# a process that stood still
+
+
+class Stood(Stalls):
+    """Says at every look that the process has just stood still for so long."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.stalled = seconds
+
+    def seconds(self) -> float:
+        return self.stalled
+
+
+def test_a_process_that_stood_still_reads_on(
+    redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "IMPATIENT_SECONDS", 0.1)
+    client = clients.commands(settings, 1, Stood(0.1))
+    assert client.blpop("empty", 0.5) is None, "the reply came after 0.5 s"
+    assert client.ping()
+    client.connection_pool.disconnect()
+
+
+def test_a_redis_that_stays_silent_is_away_for_a_process_that_stood_still_too(
+    server: Callable[[bool], SilentServer],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clients, "IMPATIENT_SECONDS", 0.2)
+    silent = server(False)
+    client = clients.commands(replace(settings, redis_url=silent.url), 1, Stood(0.15))
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        client.rpush("list", "once")
+    assert time.monotonic() - began > 0.7, "each wait counts for what it was awake"
+    client.connection_pool.disconnect()
+    assert silent.commands == [b"RPUSH"]
+
+
+def test_who_waits_for_a_connection_waits_while_others_get_replies(
+    redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "IMPATIENT_SECONDS", 0.2)
+    pool = clients.commands(settings, 1).connection_pool
+    served = []
+
+    def use() -> None:
+        connection = pool.get_connection()
+        served.append(connection)
+        time.sleep(0.08)
+        pool.release(connection)
+
+    threads = [threading.Thread(target=use) for _ in range(8)]  # the last waits longer than 0.2 s
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(served) == 8
+    pool.disconnect()
+
+
+def test_nobody_waits_for_a_pool_whose_connections_all_fail(
+    server: Callable[[bool], SilentServer],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clients, "IMPATIENT_SECONDS", 0.3)
+    client = clients.commands(replace(settings, redis_url=server(False).url), 1)
+    took = []
+
+    def use() -> None:
+        began = time.monotonic()
+        with pytest.raises((ConnectionError, TimeoutError)):
+            client.get("key")
+        took.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(took) < 1.2, "eight waits of 0.3 s each, one after the other"
+    client.connection_pool.disconnect()
 
 
 # dedicated connections
@@ -283,3 +371,51 @@ def test_many_commands_whose_replies_do_not_come_are_sent_once(
         connection.round_trip([("RPUSH", "list", "once")])
     connection.disconnect()
     assert silent.commands == [b"RPUSH"]
+
+
+class BrokenOnce(Connection):
+    """A connection that cannot be made the first time."""
+
+    tries = 0
+
+    def __init__(self, **options: object) -> None:
+        type(self).tries += 1
+        if self.tries == 1:
+            raise OSError("too many open files")
+        super().__init__(**options)
+
+
+def test_a_connection_that_cannot_be_made_takes_no_slot_of_the_pool() -> None:
+    pool = clients.Pool(max_connections=1, connection_class=BrokenOnce, timeout=0.01)
+    with pytest.raises(OSError, match="too many"):
+        pool.get_connection()
+    assert pool.pool.qsize() == 1
+
+
+def test_a_connection_reads_no_file(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = clients.commands(settings, 1).connection_pool
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr("io.open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
+    assert pool.make_connection().driver_info is clients.DRIVER
+
+
+@pytest.mark.parametrize("kind", ["pool", "dedicated"])
+def test_own_lack_of_descriptors_is_not_called_redis_being_away(
+    settings: Settings,
+    no_descriptors: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+) -> None:
+    client = clients.commands(settings, 1)
+    dedicated = DedicatedConnection(client)
+    no_descriptors()
+    with pytest.raises(clients.OutOfDescriptors):
+        if kind == "pool":
+            client.ping()
+        else:
+            dedicated.execute("PING")
+    assert "no file descriptors are left" in caplog.text

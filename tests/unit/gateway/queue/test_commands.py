@@ -8,7 +8,6 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from redis import Redis
@@ -25,13 +24,14 @@ from gateway.errors import (
     CallCancelled,
     GatewayError,
     Overloaded,
+    PayloadTooLarge,
     QueueUnavailable,
     ReplyLost,
     UpstreamFailed,
 )
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.commands import JobState
+from gateway.queue.commands import JobState, LeaseState
 from gateway.queue.protocol import OUTCOME, CallSpec, Event, Outcome
 from gateway.settings import Settings
 from workers import tasks
@@ -83,6 +83,7 @@ def test_what_was_queued_is_no_refusal() -> None:
         (b"calls 7", Overloaded, True),
         (b"bytes 7", Overloaded, True),
         (b"memory 7", Overloaded, True),
+        (b"large 7", PayloadTooLarge, False),
         (b"late", QueueUnavailable, True),
         (ReadOnlyError("CANARY"), QueueUnavailable, True),
         (OutOfMemoryError("CANARY"), QueueUnavailable, True),
@@ -102,9 +103,9 @@ def test_every_refusal_is_an_error_that_says_when_to_come_back(
 def test_every_refusal_of_the_script_is_known(caplog: pytest.LogCaptureFixture) -> None:
     text = scripts.SUBMIT.text.decode().partition("-- Returns")[2].partition("\n")[0]
     told = text.split("'")[1::2]
-    assert len(told) == 7
+    assert len(told) == 8
     for word in told:
-        submitter.refusal(word.encode(), KEY, float)
+        submitter.refusal(word.encode() + b" 7" * (word == "large"), KEY, float)
     assert caplog.records == []
 
 
@@ -221,34 +222,44 @@ def test_an_outcome_is_delivered_once_redis_has_been_told_so(redis: Redis) -> No
 
 
 def test_a_process_lives_while_it_holds_its_lease(redis: Redis) -> None:
-    redis.set(keys.lease("worker-2"), 1)
-    assert commands.alive(redis, ["worker-1", "worker-2", "worker-3"]) == [False, True, False]
+    redis.set(keys.lease("worker-2"), LeaseState(7, 12).encode())
+    names = ["worker-1", "worker-2", "worker-3"]
+    assert commands.leases(redis, names) == ({"worker-2": LeaseState(7, 12)}, set())
 
 
-def test_of_nobody_redis_is_not_asked() -> None:
-    client: Any = None
-    assert commands.alive(client, []) == []
+def test_connections_are_listed_that_redis_still_has(redis: Redis) -> None:
+    own = redis.client_id()
+    assert commands.leases(redis, ["nobody"], [own, 999_999_999]) == ({}, {own})
+
+
+def test_a_redis_that_lists_no_connections_has_none(redis: Redis, settings: Settings) -> None:
+    redis.set(keys.lease("worker-1"), 1)
+    rules = ("on", "nopass", "~*", "+@all", "-client|list")
+    redis.execute_command("ACL", "SETUSER", "limited", *rules)
+    with Redis.from_url(settings.redis_url, protocol=2, username="limited", password="x") as client:
+        found = commands.leases(client, ["worker-1"], [client.client_id()])
+    redis.execute_command("ACL", "DELUSER", "limited")
+    assert found == ({"worker-1": LeaseState(1)}, set())
 
 
 def test_only_registered_workers_with_a_lease_are_live(redis: Redis) -> None:
-    assert commands.live_workers(redis) == 0
+    assert commands.live_workers(redis) == {}
     for name in ("worker-1", "worker-2", "worker-3"):
         redis.sadd(keys.RQ_WORKERS, keys.rq_worker(name))
-    assert commands.live_workers(redis) == 0
+    assert commands.live_workers(redis) == {}
     for name in ("worker-1", "worker-3", "web-1"):
         redis.set(keys.lease(name), 1)
-    assert commands.live_workers(redis) == 2
+    assert set(commands.live_workers(redis)) == {"worker-1", "worker-3"}
 
 
 def test_a_lease_says_how_many_calls_its_worker_takes(redis: Redis) -> None:
-    assert commands.live_slots(redis) == []
     for name, slots in (("worker-1", 1_000), ("worker-2", 0), ("worker-3", 20)):
         redis.sadd(keys.RQ_WORKERS, keys.rq_worker(name))
-        redis.set(keys.lease(name), slots)
+        redis.set(keys.lease(name), LeaseState(slots, 5).encode())
     redis.sadd(keys.RQ_WORKERS, keys.rq_worker("dead"))
     redis.sadd(keys.RQ_WORKERS, keys.rq_worker("odd"))
     redis.set(keys.lease("odd"), "what?")
-    assert sorted(commands.live_slots(redis)) == [0, 0, 20, 1_000]
+    assert sorted(each.slots for each in commands.live_workers(redis).values()) == [0, 0, 20, 1_000]
 
 
 def test_the_depth_is_that_of_the_queue(redis: Redis, settings: Settings, key: KeyRecord) -> None:

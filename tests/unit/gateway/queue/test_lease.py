@@ -14,8 +14,17 @@ from redis import Redis
 from redis.exceptions import ConnectionError, TimeoutError
 
 from gateway.queue import clients, keys, lease
-from gateway.queue.lease import RENEW_SECONDS, STEADY_SECONDS, Lease, LostProcesses
+from gateway.queue.commands import LeaseState
+from gateway.queue.lease import (
+    CONNECTION_LOOKS,
+    GAP_SECONDS,
+    RENEW_SECONDS,
+    STEADY_SECONDS,
+    Lease,
+    LostProcesses,
+)
 from gateway.settings import Settings
+from gateway.stalls import Stalls
 from local.redis_server import RedisServer
 from tests.support.fakes import Clock
 
@@ -30,6 +39,8 @@ class Answers:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.now = (1_700_000_000, 250_000)
+        self.connection = 7
+        self.renewals: list[bytes] = []
 
     def pipeline(self, transaction: bool) -> Answers:
         return self
@@ -40,23 +51,29 @@ class Answers:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def set(self, *args: Any, **options: Any) -> None:
-        pass
+    def set(self, name: str, value: bytes, px: int) -> None:
+        self.renewals.append(value)
 
     def time(self) -> None:
+        pass
+
+    def client_id(self) -> None:
         pass
 
     def execute(self) -> list[Any]:
         if self.error is not None:
             raise self.error
-        return [True, self.now]
+        return [True, self.now, self.connection]
 
 
 @pytest.fixture
 def held(settings: Settings, redis: Redis) -> Iterator[Lease]:
-    made = Lease(lambda: clients.commands(settings, 1), PROCESS)
+    stalls = Stalls()
+    stalls.start()
+    made = Lease(lambda: clients.commands(settings, 1), PROCESS, stalls=stalls)
     yield made
     made.release()
+    stalls.stop()
 
 
 @pytest.fixture
@@ -100,10 +117,34 @@ def renewed(redis: Redis) -> Callable[[], bool]:
     return longer
 
 
-def test_a_started_process_has_its_lease_for_three_seconds(redis: Redis, held: Lease) -> None:
+def test_a_started_process_has_its_lease_for_ten_seconds(redis: Redis, held: Lease) -> None:
     assert not redis.exists(KEY)
     held.start()
-    assert 2_000 < redis.pttl(KEY) <= 3_000
+    assert 9_000 < redis.pttl(KEY) <= 10_000
+
+
+def test_a_lease_names_the_connection_that_renews_it(redis: Redis, held: Lease) -> None:
+    held.slots = 5
+    held.start()
+
+    def open_now() -> bool:
+        value = redis.get(KEY)
+        lease = LeaseState.decode(value)  # type: ignore[arg-type]
+        return lease.slots == 5 and str(lease.connection) in {
+            client["id"] for client in redis.client_list()
+        }
+
+    assert eventually(open_now)
+    redis.client_kill_filter(_type="normal", skipme=True)
+    assert eventually(open_now)
+
+
+def test_a_new_connection_is_written_at_once(idle: Lease, clock: Clock) -> None:
+    client = Answers()
+    idle.renew(client)  # type: ignore[arg-type]
+    assert client.renewals == [b"0 0", b"0 7"]
+    idle.renew(client)  # type: ignore[arg-type]
+    assert client.renewals == [b"0 0", b"0 7", b"0 7"]
 
 
 def test_the_lease_is_renewed_while_the_event_loop_is_busy(
@@ -240,10 +281,10 @@ def test_renewals_that_have_ceased_are_not_steady(idle: Lease, clock: Clock) -> 
     assert not idle.steady()
 
 
-def test_a_gap_as_long_as_the_lease_begins_the_count_anew(idle: Lease, clock: Clock) -> None:
+def test_a_process_that_stood_still_begins_the_count_anew(idle: Lease, clock: Clock) -> None:
     client = Answers()
     renew(idle, clock, client, 60)
-    clock.now += keys.LEASE_MS / 1000
+    clock.now += GAP_SECONDS
     renew(idle, clock, client, RENEW_SECONDS)
     assert not idle.steady()
     renew(idle, clock, client, STEADY_SECONDS)
@@ -291,6 +332,7 @@ class FakeLease:
 
     def __init__(self) -> None:
         self.is_steady = True
+        self.connection = 0
 
     def steady(self) -> bool:
         return self.is_steady
@@ -331,6 +373,55 @@ def test_nobody_is_lost_before_the_own_renewals_are_steady(
         assert lost.look(["dead"]) == set()
     own.is_steady = True
     assert lost.look(["dead"]) == {"dead"}
+
+
+@pytest.fixture
+def closed(redis: Redis, own: FakeLease) -> int:
+    """The id of a connection that a process had, and that Redis has no more."""
+    own.connection = redis.client_id()
+    with Redis.from_url(redis_url_of(redis), protocol=2, single_connection_client=True) as theirs:
+        return int(theirs.client_id())
+
+
+def redis_url_of(redis: Redis) -> str:
+    return f"unix://{redis.connection_pool.connection_kwargs['path']}"
+
+
+def test_a_process_whose_connection_was_closed_is_lost_before_its_lease_ends(
+    redis: Redis, lost: LostProcesses, closed: int
+) -> None:
+    redis.set(keys.lease("killed"), LeaseState(1, closed).encode())
+    looks = [lost.look(["alive", "killed"]) for _ in range(CONNECTION_LOOKS + 1)]
+    assert looks == [set()] * CONNECTION_LOOKS + [{"killed"}], "the first look learns the name"
+
+
+def test_a_process_that_opens_another_connection_is_not_lost(
+    redis: Redis, lost: LostProcesses, closed: int, own: FakeLease
+) -> None:
+    redis.set(keys.lease("alive"), LeaseState(1, closed).encode())
+    for _ in range(CONNECTION_LOOKS):
+        assert lost.look(["alive"]) == set()
+    redis.set(keys.lease("alive"), LeaseState(1, own.connection).encode())
+    for _ in range(CONNECTION_LOOKS + 2):
+        assert lost.look(["alive"]) == set()
+
+
+def test_a_stopped_process_keeps_its_connection_and_is_not_lost(
+    redis: Redis, lost: LostProcesses, own: FakeLease
+) -> None:
+    own.connection = redis.client_id()
+    redis.set(keys.lease("stopped"), LeaseState(1, own.connection).encode())
+    for _ in range(CONNECTION_LOOKS + 5):
+        assert lost.look(["stopped"]) == set()
+
+
+def test_a_redis_that_does_not_list_connections_says_nothing_of_them(
+    redis: Redis, lost: LostProcesses, closed: int, own: FakeLease
+) -> None:
+    own.connection = closed  # as behind a proxy, whose ids are its own
+    redis.set(keys.lease("killed"), LeaseState(1, closed).encode())
+    for _ in range(CONNECTION_LOOKS + 2):
+        assert lost.look(["killed"]) == set()
 
 
 def test_a_process_that_is_asked_about_for_the_first_time_is_not_lost(lost: LostProcesses) -> None:

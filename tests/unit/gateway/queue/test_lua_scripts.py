@@ -20,6 +20,7 @@ from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
     Overloaded,
+    PayloadTooLarge,
     QueueUnavailable,
     WorkerLost,
 )
@@ -228,6 +229,20 @@ def test_waiting_bytes_are_free_again_once_the_call_is_cancelled(
     submit(redis, tight, key, body=b"x" * 2_000)
 
 
+def test_a_body_is_not_counted_twice_while_redis_looks_at_it(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    redis.config_set("maxmemory", 20_000_000)
+    try:
+        submit(redis, settings, key, body=b"x" * 7_900_000)
+        with pytest.raises(Overloaded):  # with the first one, which waits
+            submit(redis, settings, key, body=b"x" * 7_900_000)
+        with pytest.raises(PayloadTooLarge, match="less than 8000000 bytes fit"):
+            submit(redis, settings, key, body=b"x" * 8_000_000)
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
 def test_a_redis_over_four_fifths_of_its_memory_takes_no_more(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
@@ -377,6 +392,24 @@ def test_events_arrive_in_order_and_the_inbox_has_an_end(redis: Redis) -> None:
     entries = redis.xrange(keys.inbox(WEB))
     assert [Event.decode(fields[b"e"]).number for _, fields in entries] == [1, 2, 3, 1, 2, 3]
     assert 0 < redis.ttl(keys.inbox(WEB)) <= 120
+
+
+def test_nothing_unread_is_trimmed_and_the_reply_is_how_full_the_inbox_is(redis: Redis) -> None:
+    percents = [
+        scripts.run(redis, commands.emit_command(WEB, [b"x"] * (keys.INBOX_EVENTS // 4)))
+        for _ in range(6)
+    ]
+    assert percents == [25, 50, 75, 100, 125, 150]
+    assert redis.xlen(keys.inbox(WEB)) == keys.INBOX_EVENTS // 4 * 6
+    assert scripts.run(redis, commands.emit_command(WEB, [])) == 150, "it only asks"
+    redis.delete(keys.inbox(WEB))
+    assert scripts.run(redis, commands.emit_command(WEB, [])) == 0
+
+
+def test_few_large_events_fill_an_inbox_too(redis: Redis) -> None:
+    events = [b"x" * (keys.INBOX_BYTES // 40)] * 20
+    percent = scripts.run(redis, commands.emit_command(WEB, events))
+    assert 50 <= percent < 75
 
 
 def test_events_are_taken_while_redis_is_full(redis: Redis) -> None:

@@ -1,0 +1,74 @@
+"""workers/leftovers.py: what killed processes leave behind."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from redis import Redis
+
+from gateway.account.api_keys import KeyStore
+from gateway.catalogue.target import Target
+from gateway.errors import WorkerLost
+from gateway.queue import commands, keys, scripts
+from gateway.queue.clients import DedicatedConnection
+from gateway.queue.protocol import CallSpec
+from gateway.settings import Settings
+from workers.claims import Claims
+from workers.leftovers import Leftovers
+
+
+class SteadyLease:
+    connection = 0
+
+    @staticmethod
+    def steady() -> bool:
+        return True
+
+
+def start_call(redis: Redis, settings: Settings, worker: str) -> str:
+    """Have `worker` claim one call, and read its body no further."""
+    store = KeyStore(redis, settings.key_pepper)
+    key = store.verify(store.create("tests"))
+    spec = CallSpec(uuid.uuid4().hex, "web-1", False, (Target("demo/echo", "demo", "echo"),))
+    command = commands.submit_command(settings, spec, b"{}", key.public_id, key.hmac, 600)
+    assert scripts.run(redis, command) == b"ok"
+    claims = Claims(redis, DedicatedConnection(redis), worker, lambda: 0.0)
+    (claimed,) = claims.take(1, lambda: True)
+    return claimed.call_id
+
+
+@pytest.fixture
+def leftovers(redis: Redis) -> Leftovers:
+    return Leftovers(redis, SteadyLease())  # type: ignore[arg-type]
+
+
+def test_a_call_of_a_killed_worker_leaves_nothing_for_long(
+    redis: Redis, settings: Settings, leftovers: Leftovers
+) -> None:
+    call_id = start_call(redis, settings, "killed")
+    assert (leftovers.sweep(), leftovers.sweep(), leftovers.sweep()) == (0, 1, 0)
+    assert redis.zcard(keys.RQ_STARTED) == 0
+    assert not redis.exists(keys.call(call_id))
+    (outcome,) = commands.outcomes(redis, [call_id])
+    assert outcome is not None
+    assert isinstance(outcome.error, WorkerLost)
+    lasting = [
+        name for name in redis.keys() if not 0 <= redis.ttl(name) <= 120  # seconds
+    ]  # fmt: skip
+    assert not [name for name in lasting if call_id.encode() in name]
+    assert keys.inbox("web-1").encode() not in lasting
+
+
+def test_a_call_of_a_worker_that_lives_is_left_alone(
+    redis: Redis, settings: Settings, leftovers: Leftovers
+) -> None:
+    call_id = start_call(redis, settings, "alive")
+    redis.set(keys.lease("alive"), 1)
+    assert [leftovers.sweep() for _ in range(3)] == [0, 0, 0]
+    assert redis.exists(keys.call(call_id))
+
+
+def test_an_entry_without_a_job_is_left_to_its_score(redis: Redis, leftovers: Leftovers) -> None:
+    redis.zadd(keys.RQ_STARTED, {"gone:claim": 9e9})
+    assert [leftovers.sweep() for _ in range(3)] == [0, 0, 0]
