@@ -126,8 +126,8 @@ class Wire(Protocol):
         """Return an unstreamed response, given its JSON; raises UpstreamError."""
         ...
 
-    def decoder(self) -> Decoder:
-        """Return a new decoder for one stream."""
+    def decoder(self, call: ChatCall | None = None) -> Decoder:
+        """Return a new decoder for the stream that responds to this call."""
         ...
 
     def error(self, status: int, body: bytes, headers: Mapping[str, str]) -> GatewayError:

@@ -158,6 +158,8 @@ class CallRunner:
             spec.stream,
             target.row.max_output_tokens,
             target.row.thinking,
+            target.row.system_turns,
+            call.dropped,
         )
         # Last, because a call that it lets through as a probe must be made.
         if breakers.troubled and not failover.alone() and breakers.blocks(target.route, spec.key):
@@ -200,7 +202,7 @@ class CallRunner:
 
     def _first_payload(self, call: Call, chunks: bytes) -> bytes:
         failover = call.failover
-        if not failover.position:
+        if not failover.position and not call.dropped:
             return chunks
         return encode_head(failover.target.route, call.dropped, chunks)
 

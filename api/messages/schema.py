@@ -28,7 +28,10 @@ MAX_ECHO = 64  # characters of a caller's value that a message may repeat
 REFUSED = {
     "mcp_servers": "MCP servers are not called by this service",
     "container": "containers are not kept by this service",
+    "thread": "this service keeps no threads; send the whole conversation",
 }
+# Anthropic's tool runners go on without threads when an error has this code.
+NO_THREADS = "thread_unsupported_request"
 
 
 class Message(TypedDict):
@@ -160,17 +163,24 @@ def checked(data: Any) -> dict[str, Any]:
     Raises InvalidRequest about the first thing that is wrong; `param` is its dotted path.
     """
     model_name(data)
+    # First, because a continued thread lacks the turns that the schema wants to see.
+    _refuse_features(data)
     check(MESSAGES_REQUEST, data, _to_error)
     body = {name: value for name, value in data.items() if value is not None}
     _check_whole(body)
     return body
 
 
-def _check_whole(body: dict[str, Any]) -> None:
-    """Check the rules that involve several fields."""
+def _refuse_features(body: dict[str, Any]) -> None:
     for name, reason in REFUSED.items():
         if body.get(name):
-            raise _invalid(name, f"Extra inputs are not permitted: {reason}")
+            error = _invalid(name, f"Extra inputs are not permitted: {reason}")
+            error.code = NO_THREADS if name == "thread" else None
+            raise error
+
+
+def _check_whole(body: dict[str, Any]) -> None:
+    """Check the rules that involve several fields."""
     if body.get("thinking", {}).get("budget_tokens", 0) >= body["max_tokens"]:
         raise InvalidRequest(
             "`max_tokens` must be greater than `thinking.budget_tokens`.", param="max_tokens"

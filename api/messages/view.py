@@ -27,6 +27,6 @@ def create(key: KeyRecord) -> Response:
     body = messages_schema.checked(data)
     checked = chat_request(body, target.row.extra_parameters, target.row.accepts)
     renderer = partial(MessageRenderer, request_id=g.request_id)
-    response = handler.respond(key, target, checked, renderer)
+    response = handler.respond(key, target, checked, renderer, full_names=True)
     response.headers["request-id"] = g.request_id
     return response

@@ -53,8 +53,8 @@ class AnthropicWire:
             raise rejection_inside(body["error"], self._endpoint.secrets)
         raise UpstreamBadResponse()
 
-    def decoder(self) -> AnthropicDecoder:
-        """Return a new decoder for one stream."""
+    def decoder(self, call: ChatCall | None = None) -> AnthropicDecoder:
+        """Return a new decoder for the stream that responds to this call."""
         return AnthropicDecoder(self._endpoint.secrets)
 
     def error(self, status: int, body: bytes, headers: Mapping[str, str]) -> GatewayError:

@@ -49,7 +49,7 @@ class HttpProvider:
             media_type = self._media_type(response)
             on_head()
             if media_type == EVENTS:
-                return fold(chain.from_iterable(self._chunks(response)))
+                return fold(chain.from_iterable(self._chunks(call, response)))
             return self.wire.response(_json(response))
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
@@ -60,7 +60,7 @@ class HttpProvider:
         request = self.wire.request(replace(call, stream=True))
         with self._transport.post(request) as response:
             if self._media_type(response) == EVENTS:
-                yield from self._chunks(response)
+                yield from self._chunks(call, response)
             else:
                 yield [unfold(self.wire.response(_json(response)))]
 
@@ -104,8 +104,8 @@ class HttpProvider:
             raise UpstreamBadResponse()
         return media_type
 
-    def _chunks(self, response: Response) -> Iterator[list[Chunk]]:
-        splitter, decoder = EventSplitter(), self.wire.decoder()
+    def _chunks(self, call: ChatCall, response: Response) -> Iterator[list[Chunk]]:
+        splitter, decoder = EventSplitter(), self.wire.decoder(call)
         started, quiet_since = False, 0.0  # on the monotonic clock; 0 while content comes
         data = b"\n"
         while data and not decoder.ended:

@@ -80,7 +80,7 @@ def test_a_whole_answer_is_a_message(ask, broker):
         "id": f"msg_{call.spec.call_id}",
         "type": "message",
         "role": "assistant",
-        "model": "gpt-4o-mini",
+        "model": "openai/gpt-4o-mini",
         "content": [{"type": "text", "text": "Hello!"}],
         "stop_reason": "end_turn",
         "stop_sequence": None,
@@ -209,6 +209,47 @@ def test_the_authorization_header_is_the_only_guess(client, key, auth):
 def test_a_bad_request_is_refused_before_anything_is_spent(ask, broker, fields, status, kind, told):
     assert refused(ask(**fields), status, kind).startswith(told)
     assert broker.calls == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}]
+)
+def test_threads_are_refused_so_that_tool_runners_go_on_without_them(ask, broker, stream, thread):
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "x"}
+    messages = [{"role": "user", "content": [result]}]
+    response = ask(stream=stream, thread=thread, messages=messages)
+    assert response.status_code == 400
+    error = response.get_json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["details"] == {"error_code": "thread_unsupported_request"}
+    assert broker.calls == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "gpt-4o-mini", "demo/echo"])
+def test_the_response_names_the_model_of_the_request(ask, stream, model):
+    response = ask(model=model, stream=stream)
+    body = message(events(response.get_data())) if stream else response.get_json()
+    assert body["model"] == model
+
+
+@pytest.mark.parametrize("words", ["This model's maximum context length is 8192 tokens.", "Long"])
+def test_a_long_prompt_is_named_in_the_words_that_claude_code_reacts_to(ask, broker, words):
+    broker.refusal = errors.UpstreamRejected(words, code="context_length_exceeded")
+    message = refused(ask(), 400, "invalid_request_error")
+    assert message == f"prompt is too long: {words}"
+
+
+def test_anthropic_s_own_words_for_a_long_prompt_stay(ask, broker):
+    words = "prompt is too long: 208310 tokens > 200000 maximum"
+    broker.refusal = errors.UpstreamRejected(words, code="context_length_exceeded")
+    assert refused(ask(), 400, "invalid_request_error") == words
+
+
+def test_a_wrong_key_is_not_worth_a_retry(client):
+    response = post(client, {"x-api-key": "sk-ant-abc"})
+    assert response.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("stream", [False, True])
