@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from flask import Response, g
+from flask import Response, g, request
 
 from api import handler
 from api.http.auth import keyed
@@ -25,7 +25,15 @@ def create(key: KeyRecord) -> Response:
     data = handler.read()
     target = handler.resolve(messages_schema.model_name(data))
     body = messages_schema.checked(data)
-    checked = chat_request(body, target.row.extra_parameters, target.row.accepts)
+    row = target.row
+    checked = chat_request(
+        body,
+        row.extra_parameters,
+        row.accepts,
+        betas=request.headers.get("anthropic-beta", ""),
+        limit=row.max_output_tokens,
+        alone=not row.fallbacks,
+    )
     renderer = partial(MessageRenderer, request_id=g.request_id)
     response = handler.respond(key, target, checked, renderer, full_names=True)
     response.headers["request-id"] = g.request_id

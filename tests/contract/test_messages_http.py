@@ -92,7 +92,7 @@ def test_a_whole_answer_is_a_message(ask, broker):
         },
     }
     assert response.headers["request-id"] == response.headers["X-Request-Id"]
-    assert "X-Ignored-Parameters" not in response.headers
+    assert response.headers["X-Ignored-Parameters"] == "anthropic-beta"
 
 
 def test_a_stream_is_the_same_message(ask, broker):
@@ -130,12 +130,52 @@ def test_what_the_provider_does_not_take_is_left_out_and_named(ask, broker):
     assert call.spec.optional == ("temperature",)  # the worker leaves it out
     named = response.headers["X-Ignored-Parameters"].split(", ")
     assert sorted(named) == [
+        "anthropic-beta",
         "context_management",
         "service_tier",
         "temperature",
         "thinking",
         "top_k",
     ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("header", "betas"),
+    [
+        ("context-1m-2025-08-07", ["context-1m-2025-08-07"]),
+        ("a-2025-01-01, b-2026-01-01,", ["a-2025-01-01", "b-2026-01-01"]),
+        ("good,b@d,x y,\tfine", ["good", "fine"]),
+        ("x" * 65, None),
+        ("", None),
+    ],
+)
+def test_the_betas_of_the_caller_go_to_anthropic(client, plain, broker, stream, header, betas):
+    body = {**BODY, "model": "anthropic/claude-sonnet-5-5", "stream": stream}
+    body["context_management"] = {"edits": []}
+    response = client.post(MESSAGES, json=body, headers={**plain, "anthropic-beta": header})
+    assert broker.calls[0].body.get("betas") == betas
+    assert broker.calls[0].body["context_management"] == {"edits": []}
+    assert "X-Ignored-Parameters" not in response.headers
+
+
+def test_more_tokens_than_the_model_can_write_are_lowered(ask, broker):
+    for stream in (False, True):
+        ask(max_tokens=32_000, stream=stream)
+        ask(model="openai/gpt-6-luna", max_tokens=200_000, stream=stream)
+    assert [call.body["max_tokens"] for call in broker.calls] == [16_384, 128_000] * 2
+
+
+def test_tools_that_anthropic_runs_are_left_out_and_named(ask, broker):
+    hosted = [{"type": "web_search_20250305", "name": "web_search"}, {"type": "advisor"}]
+    own = {"name": "f", "input_schema": {}}
+    response = ask(tools=[*hosted, own], tool_choice={"type": "any"})
+    assert response.status_code == 200
+    assert [tool["function"]["name"] for tool in broker.calls[0].body["tools"]] == ["f"]
+    named = response.headers["X-Ignored-Parameters"].split(", ")
+    assert {"web_search_20250305", "advisor"} <= set(named)
+    assert ask(tools=hosted).status_code == 200
+    assert "tools" not in broker.calls[1].body
 
 
 def test_the_betas_of_an_sdk_change_the_address_and_nothing_else(client, plain):
@@ -199,10 +239,22 @@ def test_the_authorization_header_is_the_only_guess(client, key, auth):
         ({"model": "nobody/x"}, 404, "not_found_error", "The model `nobody/x` does not exist"),
         ({"model": "groq/llama"}, 503, "api_error", "The model 'groq/llama' is served by"),
         (
-            {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+            {
+                "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+                "tool_choice": {"type": "tool", "name": "web_search"},
+            },
             400,
             "invalid_request_error",
-            "tools.0.type: 'web_search_20250305' tools are not run by this service",
+            "tool_choice.name: 'web_search_20250305' tools are not run by this service",
+        ),
+        (
+            {
+                "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+                "tool_choice": {"type": "any"},
+            },
+            400,
+            "invalid_request_error",
+            "tool_choice.type: none of the tools is run by the caller",
         ),
     ],
 )
