@@ -103,9 +103,10 @@ class Endpoint:
             secrets=(api_key, base_url, *headers.values()),
         )
 
-    def request(self, body: Mapping[str, Any]) -> Request:
-        """Return the request that sends `body` as JSON."""
-        return Request(self.url, self.headers, orjson.dumps(body))
+    def request(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Request:
+        """Return the request that sends `body` as JSON, with these headers of its own."""
+        merged = _merge(self.headers, headers) if headers else self.headers
+        return Request(self.url, merged, orjson.dumps(body))
 
 
 def _merge(*groups: Mapping[str, str]) -> dict[str, str]:

@@ -144,13 +144,12 @@ def _is_hosted(tool: Data) -> bool:
 
 
 def _check_choice(choice: Data, tools: list[Data], body: Data) -> None:
-    hosted = {
-        tool.get("name"): tool["type"] for tool in body.get("tools") or () if _is_hosted(tool)
-    }
-    forced = choice.get("type") == "tool" and all(t["name"] != choice["name"] for t in tools)
-    if forced and choice["name"] in hosted:
-        kind = hosted[choice["name"]]
-        raise _unserved("tool_choice.name", f"'{kind[:64]}' tools are not run by this service")
+    hosted = [tool for tool in body.get("tools") or () if _is_hosted(tool)]
+    if choice.get("type") == "tool" and all(tool["name"] != choice["name"] for tool in tools):
+        for tool in hosted:
+            if tool.get("name") == choice["name"] and tool["type"].isprintable():
+                reason = f"'{tool['type'][:64]}' tools are not run by this service"
+                raise _unserved("tool_choice.name", reason)
     if choice.get("type") == "any" and hosted and not tools:
         raise _unserved("tool_choice.type", "none of the tools is run by the caller")
 

@@ -79,9 +79,7 @@ def _assistant(content: Any, native: bool) -> list[Message]:
     if not calls:
         message["content"] = message["content"] or ""
     # Unsigned thinking comes from another provider, which may need its own text back.
-    if signed := [
-        thought for thought in thoughts if thought.get("signature") or thought.get("data")
-    ]:
+    if signed := [each for each in thoughts if each.get("signature") or each.get("data")]:
         message["thinking_blocks"] = [_thought(thought) for thought in signed]
     elif text := "".join(thought.get("thinking") or "" for thought in thoughts):
         message["reasoning_content"] = text

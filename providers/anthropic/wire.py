@@ -7,8 +7,9 @@ from typing import Any
 
 from gateway.chat import ChatCall, Chunk
 from gateway.errors import GatewayError, UpstreamBadResponse
-from providers.anthropic.request import request_body
+from providers.anthropic.request import betas, request_body, wants_json
 from providers.anthropic.stream import AnthropicDecoder
+from providers.anthropic.tools import custom_tools
 from providers.base import Endpoint, Request
 from providers.errors import rejection, rejection_inside
 
@@ -45,7 +46,8 @@ class AnthropicWire:
 
     def request(self, call: ChatCall) -> Request:
         """Return the call in Anthropic's terms; raises InvalidRequest for what it cannot do."""
-        return self._endpoint.request(request_body(call))
+        headers = {"anthropic-beta": ",".join(names)} if (names := self._betas(call)) else None
+        return self._endpoint.request(request_body(call), headers)
 
     def response(self, body: Mapping[str, Any]) -> Chunk:
         """Always raise: JSON in response to a request for a stream is an error or a mistake."""
@@ -55,7 +57,16 @@ class AnthropicWire:
 
     def decoder(self, call: ChatCall | None = None) -> AnthropicDecoder:
         """Return a new decoder for the stream that responds to this call."""
-        return AnthropicDecoder(self._endpoint.secrets)
+        if call is None:
+            return AnthropicDecoder(self._endpoint.secrets)
+        custom = custom_tools(call.parameters)
+        return AnthropicDecoder(self._endpoint.secrets, custom, wants_json(call))
+
+    def _betas(self, call: ChatCall) -> list[str]:
+        """Return the names of the betas of the operator and of the caller, each once."""
+        own = (v for k, v in self._endpoint.headers.items() if k.lower() == "anthropic-beta")
+        names = [name.strip() for value in own for name in value.split(",")]
+        return list(dict.fromkeys((*names, *betas(call))))
 
     def error(self, status: int, body: bytes, headers: Mapping[str, str]) -> GatewayError:
         """Return the error for an HTTP response whose status is not 200."""
