@@ -7,7 +7,7 @@ import re
 
 import orjson
 
-from gateway.errors import UpstreamBadResponse
+from gateway.errors import UpstreamRejected
 
 _PLAIN = re.compile(r'[^"\\{}\[\]]+')
 
@@ -51,14 +51,16 @@ class ObjectText:
         return piece
 
     def check(self) -> None:
-        """Raise UpstreamBadResponse unless the text held a JSON object."""
+        """Raise UpstreamRejected unless the text held a JSON object, with Groq's code for that."""
         try:
             orjson.loads("".join(self._pieces))
         except orjson.JSONDecodeError:
             pass
         else:
             return
-        raise UpstreamBadResponse("The model's response is not a JSON object.")
+        raise UpstreamRejected(
+            "The model's response is not a JSON object.", code="json_validate_failed"
+        )
 
 
 # The arguments of a tool with a raw input, up to that input.

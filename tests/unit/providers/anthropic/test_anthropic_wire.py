@@ -9,7 +9,7 @@ from api.chat.request import CHAT_PARAMETERS
 from gateway.catalogue import parameters
 from gateway.catalogue.catalogue import Catalogue
 from gateway.chat import ChatCall, fold
-from gateway.errors import InvalidRequest, UpstreamBadResponse, UpstreamFailed, UpstreamOverloaded
+from gateway.errors import InvalidRequest, UpstreamFailed, UpstreamOverloaded, UpstreamRejected
 from gateway.settings import Settings
 from providers.anthropic.wire import AnthropicWire
 
@@ -516,7 +516,7 @@ def test_only_the_json_of_a_response_is_passed_on(parameters, before, after):
 
 @pytest.mark.parametrize("text", ["I cannot do that.", '{"a": 1', "{a: 1}", "", "[1]"])
 def test_a_response_that_is_not_json_is_an_error(text):
-    with pytest.raises(UpstreamBadResponse, match="is not a JSON object"):
+    with pytest.raises(UpstreamRejected, match="is not a JSON object"):
         decode(JSON, events(text))
 
 
