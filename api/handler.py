@@ -88,11 +88,14 @@ def respond(
     and where no target can take it.
     """
     settings, broker, catalogue = services().settings, services().broker, services().catalogue
-    target.require(kind)
+    counts = kind == "count_tokens"
+    target.require("chat" if counts else kind)
     # Refuses early, and names what the first target is not sent. The worker fits the parameters to
     # the target that it calls.
     _, dropped = target.fit(checked.parameters, target, checked.optional)
-    targets = _targets(catalogue, target, checked, kind)
+    if counts:  # another model counts otherwise
+        catalogue.require_configured(target)
+    targets = (target,) if counts else _targets(catalogue, target, checked, kind)
     call_id = uuid.uuid4().hex
     spec = CallSpec(
         call_id, broker.web, checked.stream, targets, kind, checked.optional, key.public_id

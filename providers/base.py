@@ -55,6 +55,13 @@ class Provider(Protocol):
         """
         ...
 
+    def count_tokens(self, call: ChatCall) -> Chunk:
+        """Return `{"input_tokens": n}` for the prompt of a call, which is not made.
+
+        Raises a GatewayError.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -155,6 +162,18 @@ class EmbeddingsWire(Protocol):
         ...
 
 
+class TokenCounter(Protocol):
+    """The dialect in which an upstream counts the tokens of a prompt, as pure functions."""
+
+    def request(self, call: ChatCall) -> Request:
+        """Return what to send; raises InvalidRequest for what this upstream cannot do."""
+        ...
+
+    def response(self, body: Mapping[str, Any]) -> Chunk:
+        """Return what Provider.count_tokens promises; raises UpstreamError."""
+        ...
+
+
 class Decoder(Protocol):
     """Turns the server-sent events of one stream into chunks. It has state: use it once."""
 
@@ -180,6 +199,19 @@ class EmbeddingsWireFactory(Protocol):
     def __call__(
         self, base_url: str, api_key: str, headers: Mapping[str, str]
     ) -> EmbeddingsWire: ...
+
+
+class TokenCounterFactory(Protocol):
+    """Makes a token counter: usually its class."""
+
+    def __call__(self, base_url: str, api_key: str, headers: Mapping[str, str]) -> TokenCounter: ...
+
+
+def without_count(model: str) -> InvalidRequest:
+    """Return the error for a count of tokens by a provider that does not count them."""
+    return InvalidRequest(
+        f"The provider of `{model}` does not count tokens.", param="model", code="invalid_value"
+    )
 
 
 def without_embeddings(model: str) -> InvalidRequest:

@@ -170,8 +170,8 @@ class CallRunner:
             if spec.stream:
                 answer = self._stream(call, attempts, provider, request)
             else:
-                send = attempts.embed if spec.kind == "embeddings" else attempts.complete
-                response = send(provider, request)
+                sends = {"embeddings": attempts.embed, "count_tokens": attempts.count_tokens}
+                response = sends.get(spec.kind, attempts.complete)(provider, request)
                 call.usage = take_count(response)
                 try:
                     answer = orjson.dumps(response)

@@ -136,13 +136,12 @@ class Metadata(TypedDict, total=False):
     user_id: str | None
 
 
-class MessagesBody(TypedDict, total=False):
-    """A request for a message."""
+class CountTokensBody(TypedDict, total=False):
+    """A prompt whose tokens are to be counted. Other fields of a message's request are ignored."""
 
     # The first error in the order of these keys is reported.
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
-    max_tokens: Required[TokenLimit]
     messages: Required[Annotated[list[Message], NonEmpty, Field(max_length=MAX_MESSAGES)]]
     system: SystemContent | None
     stream: bool | None
@@ -160,7 +159,14 @@ class MessagesBody(TypedDict, total=False):
     cache_control: CacheControl | None
 
 
+class MessagesBody(CountTokensBody, total=False):
+    """A request for a message."""
+
+    max_tokens: Required[TokenLimit]
+
+
 MESSAGES_REQUEST = TypeAdapter(MessagesBody)
+COUNT_TOKENS_REQUEST = TypeAdapter(CountTokensBody)
 
 
 def model_name(data: Any) -> str:

@@ -107,6 +107,7 @@ class AnthropicDecoder:
                 return self._delta({"thinking_blocks": [self._thinking.pop(index)]})
             case {"type": "message_start", "message": {"usage": dict(usage)}}:
                 self._count(usage)
+                return self._prompt_usage()
             case {"type": "message_delta"}:
                 self._message_delta(body)
             case {"type": "message_stop"}:
@@ -170,12 +171,19 @@ class AnthropicDecoder:
             chunks.append({"choices": [], "usage": self._openai_usage()})
         return chunks
 
+    def _prompt_usage(self) -> Iterable[Chunk]:
+        """The usage at the beginning of a message, which counts the prompt."""
+        if not any(self._has(name) and self._usage[name] for name in PROMPT_COUNTS):
+            return ()
+        self._usage.setdefault("output_tokens", 0)
+        return ({"choices": [], "usage": self._openai_usage()},)
+
     def _has(self, *names: str) -> bool:
         return all(isinstance(self._usage.get(name), int) for name in names)
 
     def _openai_usage(self) -> Chunk:
         prompt = sum(self._usage[name] for name in PROMPT_COUNTS if self._has(name))
-        completion = self._usage["output_tokens"]
+        completion = self._usage["output_tokens"] if self._has("output_tokens") else 0
         usage: Chunk = {
             "prompt_tokens": prompt,
             "completion_tokens": completion,

@@ -50,6 +50,10 @@ class DemoProvider:
             raise without_embeddings(model)
         return embeddings(parameters)
 
+    def count_tokens(self, call: ChatCall) -> Chunk:
+        """Return the tokens of a call's prompt, as responses of these models count them."""
+        return {"input_tokens": _tokens(len(_all_text(call)))}
+
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
         """Yield the response word by word, or raise the error that the model is for."""
         if call.model not in MODELS:

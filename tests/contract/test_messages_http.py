@@ -194,6 +194,54 @@ def test_an_answer_after_blanks_is_a_message_or_anthropic_s_error(ask_scripted):
     assert told["request_id"] == response.headers["request-id"]
 
 
+# Counting
+
+
+COUNT = f"{MESSAGES}/count_tokens"
+PROMPT = {"messages": [{"role": "user", "content": "x" * 400}]}
+
+
+def test_anthropic_counts_for_its_models(make_client, settings, plain):
+    fake = FakeBroker(Outcome(answer=b'{"input_tokens":12}'))
+    body = {**PROMPT, "model": "anthropic/claude-sonnet-5-5", "thinking": {"type": "adaptive"}}
+    headers = {**plain, "anthropic-beta": "b-1"}
+    response = make_client(settings, fake).post(COUNT, json=body, headers=headers)
+    assert response.get_json() == {"input_tokens": 12}
+    assert response.headers["request-id"] == response.headers["X-Request-Id"]
+    assert "X-Token-Count" not in response.headers
+    (call,) = fake.calls
+    assert (call.spec.kind, call.spec.stream, len(call.spec.targets)) == ("count_tokens", False, 1)
+    assert call.body["betas"] == ["b-1"]
+
+
+def test_a_failed_count_is_an_error(make_client, settings, plain):
+    fake = FakeBroker(errors.UpstreamThrottled(retry_after=3))
+    body = {**PROMPT, "model": "anthropic/claude-sonnet-5-5"}
+    response = make_client(settings, fake).post(COUNT, json=body, headers=plain)
+    refused(response, 429, "rate_limit_error")
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "demo/echo", "groq/x"])
+def test_other_models_get_an_estimate(client, broker, plain, model):
+    response = client.post(COUNT, json={**PROMPT, "model": model}, headers=plain)
+    assert response.get_json() == {"input_tokens": 100}
+    assert response.headers["X-Token-Count"] == "estimate"
+    assert broker.calls == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        ({"model": "openai/gpt-4o-mini"}, 400, "invalid_request_error"),
+        ({**PROMPT, "model": "nobody/x"}, 404, "not_found_error"),
+        ({**PROMPT}, 400, "invalid_request_error"),
+        ({**PROMPT, "model": "openai/text-embedding-3-small"}, 404, "not_found_error"),
+    ],
+)
+def test_a_count_of_nothing_is_refused(client, plain, body, status, kind):
+    refused(client.post(COUNT, json=body, headers=plain), status, kind)
+
+
 # Keys
 
 
@@ -339,7 +387,7 @@ def test_a_stream_without_a_word_is_a_message_all_the_same(ask_scripted):
     ("method", "path", "status", "kind"),
     [
         ("GET", MESSAGES, 405, "invalid_request_error"),
-        ("POST", f"{MESSAGES}/count_tokens", 404, "not_found_error"),
+        ("GET", f"{MESSAGES}/count_tokens", 405, "invalid_request_error"),
         ("GET", f"{MESSAGES}/batches", 404, "not_found_error"),
         ("POST", "/v1/messages", 404, "not_found_error"),
     ],

@@ -9,9 +9,15 @@ from api.chat.request import CHAT_PARAMETERS
 from gateway.catalogue import parameters
 from gateway.catalogue.catalogue import Catalogue
 from gateway.chat import ChatCall, fold
-from gateway.errors import InvalidRequest, UpstreamFailed, UpstreamOverloaded, UpstreamRejected
+from gateway.errors import (
+    InvalidRequest,
+    UpstreamBadResponse,
+    UpstreamFailed,
+    UpstreamOverloaded,
+    UpstreamRejected,
+)
 from gateway.settings import Settings
-from providers.anthropic.wire import AnthropicWire
+from providers.anthropic.wire import AnthropicTokenCounter, AnthropicWire
 
 HELLO = [{"role": "user", "content": "Hello"}]
 # OpenAI's parameters that no rule of the provider leaves out or refuses: the wire says them all.
@@ -660,10 +666,52 @@ def test_an_end_of_another_form_is_still_an_end(event):
 def test_the_role_comes_with_the_first_words_and_not_before():
     decoder = AnthropicWire().decoder()
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 1}}}
-    assert list(decoder.feed("message_start", json.dumps(start))) == []
+    (usage,) = decoder.feed("message_start", json.dumps(start))
+    assert usage["choices"] == []
     delta = {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "Hi"}}
     (chunk,) = decoder.feed("content_block_delta", json.dumps(delta))
     assert chunk["choices"][0]["delta"] == {"role": "assistant", "content": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("usage", "prompt"),
+    [
+        ({"input_tokens": 9, "output_tokens": 1}, 9),
+        ({"input_tokens": 9, "cache_read_input_tokens": 4}, 13),
+        ({"input_tokens": 0, "cache_creation_input_tokens": 4}, 4),
+        ({"input_tokens": 0, "output_tokens": 0}, None),
+        ({}, None),
+    ],
+)
+def test_the_prompt_is_counted_from_the_beginning(usage, prompt):
+    start = {"type": "message_start", "message": {"usage": usage}}
+    chunks = list(AnthropicWire().decoder().feed("message_start", json.dumps(start)))
+    assert [chunk["usage"]["prompt_tokens"] for chunk in chunks] == ([prompt] if prompt else [])
+
+
+# Counting
+
+
+def test_a_count_is_of_the_prompt_as_a_call_would_send_it():
+    tool = {"type": "function", "function": {"name": "f"}}
+    parameters = {"messages": LOOP, "tools": [tool], "user": "u", "betas": ["b-1"], "stop": "x"}
+    call = ChatCall("claude", {**parameters, "max_tokens": 2**31 - 1, "temperature": 0.5})
+    sent = AnthropicTokenCounter("", "key").request(call)
+    assert sent.url == "https://api.anthropic.com/v1/messages/count_tokens"
+    assert sent.headers["anthropic-beta"] == "b-1"
+    counted = json.loads(sent.body)
+    assert counted.keys() == {"model", "messages", "system", "tools"}
+    assert counted.items() <= body({**parameters, "max_tokens": 5}).items()
+
+
+def test_a_response_without_a_count_is_an_error():
+    counter = AnthropicTokenCounter("http://x/v1", "key")
+    assert counter.response({"input_tokens": 7}) == {"input_tokens": 7}
+    for wrong in ({}, {"input_tokens": "7"}, {"input_tokens": True}):
+        with pytest.raises(UpstreamBadResponse):
+            counter.response(wrong)
+    with pytest.raises(UpstreamOverloaded):
+        counter.response({"error": {"type": "overloaded_error", "message": "x"}})
 
 
 def test_tool_calls_are_counted_and_blocks_of_text_are_not():
