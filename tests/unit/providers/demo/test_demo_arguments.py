@@ -8,7 +8,7 @@ from gateway.chat import ChatCall
 from providers.demo.arguments import sample
 from providers.demo.provider import DemoProvider
 
-# Optional properties are left out below the first level.
+# Optional properties are left out below the second level.
 NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}, "required": ["next"]}
 SCHEMAS = [
     ({"type": "object"}, {}),
@@ -48,7 +48,7 @@ SCHEMAS = [
                 }
             },
         },
-        {"at": {"x": 1}},
+        {"at": {"x": 1, "y": 1}},
     ),
     ({"$ref": "#/nowhere"}, "value"),
     ({"type": 5, "properties": 5, "required": 5}, "value"),
