@@ -71,6 +71,23 @@ def _result(block: Data, native: bool) -> Message:
 def _assistant(content: Any, native: bool) -> list[Message]:
     if isinstance(content, str):
         return [{"role": "assistant", "content": content}]
+    if native:
+        # Anthropic wants its thinking back where it was: in chat, it comes first in a message.
+        return [_assistant_message(blocks, native) for blocks in _by_thinking(content)]
+    return [_assistant_message(content, native)]
+
+
+def _by_thinking(content: list[Data]) -> list[list[Data]]:
+    """The blocks of a turn in parts, each of which begins with its thinking."""
+    parts: list[list[Data]] = [[]]
+    for block in content:
+        if block["type"] in THINKING and any(each["type"] not in THINKING for each in parts[-1]):
+            parts.append([])
+        parts[-1].append(block)
+    return parts
+
+
+def _assistant_message(content: list[Data], native: bool) -> Message:
     thoughts = [block for block in content if block["type"] in THINKING]
     calls = [_call(block) for block in content if block["type"] == "tool_use"]
     texts = [block for block in content if block["type"] not in NO_TEXT]
@@ -78,14 +95,15 @@ def _assistant(content: Any, native: bool) -> list[Message]:
     message: Message = {"role": "assistant", "content": _content(texts, native) or None}
     if not calls:
         message["content"] = message["content"] or ""
-    # Unsigned thinking comes from another provider, which may need its own text back.
     if signed := [each for each in thoughts if each.get("signature") or each.get("data")]:
         message["thinking_blocks"] = [_thought(thought) for thought in signed]
-    elif text := "".join(thought.get("thinking") or "" for thought in thoughts):
+    # Unsigned thinking comes from another provider, which may need its own text back.
+    unsigned = [each for each in thoughts if not each.get("signature")]
+    if text := "".join(thought.get("thinking") or "" for thought in unsigned):
         message["reasoning_content"] = text
     if calls:
         message["tool_calls"] = calls
-    return [message]
+    return message
 
 
 def _thought(block: Data) -> Part:

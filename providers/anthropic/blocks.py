@@ -43,6 +43,8 @@ def blocks(content: Any, path: str, makers: Mapping[str, BlockMaker]) -> list[Bl
         block = make(part, f"{path}[{i}]")
         if block["type"] != "text" or block["text"].strip():
             result.append(marked(block, part))
+        elif result:
+            marked(result[-1], part)
     return result
 
 

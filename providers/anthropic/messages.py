@@ -201,8 +201,10 @@ def _assistant(
         ids.check_answered(waiting)
     for i, call in enumerate(message.get("tool_calls") or ()):
         result.append(tool_use(call, f"{path}.tool_calls[{i}]", ids))
-    # Thinking comes first in a turn, and cannot stand alone in it.
-    return result if continues or not result else [*_thinking(message), *result]
+    if continues and turns[-1]["content"][0]["type"] not in THINKING:
+        return result  # a turn with thinking begins with it
+    # Thinking cannot stand alone in a turn.
+    return [*_thinking(message), *result] if result else []
 
 
 def _thinking(message: Mapping[str, Any]) -> list[Block]:

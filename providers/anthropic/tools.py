@@ -22,7 +22,7 @@ RAW_INPUT = "input"  # the parameter that holds the text for a custom tool
 NOT_ON_TOP = ("anyOf", "oneOf", "allOf")
 
 # The patterns in the messages with which Anthropic refuses ids and names.
-_ID = re.compile(r"[a-zA-Z0-9_-]+")
+_ID = re.compile(r"[a-zA-Z0-9_-]{1,128}")  # longer ones hold other providers' signatures
 _NOT_IN_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 MAX_NAME = 128  # characters
 

@@ -54,6 +54,13 @@ def test_a_stream_begins_with_the_provider_s_count_or_an_estimate():
     assert started(part(content="Hi"))["input_tokens"] == 7
 
 
+def test_hidden_thinking_does_not_hide_what_was_shown():
+    content = blocks(
+        part(reasoning_content="hm"), part(thinking_blocks=[REDACTED]), part(content="so")
+    )
+    assert [block["type"] for block in content] == ["thinking", "redacted_thinking", "text"]
+
+
 def test_a_stream_ends_with_the_provider_s_count():
     end = events(streamed(part(content="Hi"), {"choices": [], "usage": USAGE}))[-2]
     assert end["usage"] == COUNTED

@@ -452,6 +452,28 @@ def test_thinking_is_replayed(thoughts, fields):
     assert made[1] == {"role": "assistant", "content": [text("so")], **fields}
 
 
+def test_thinking_of_another_provider_is_replayed_beside_its_hidden_blocks():
+    thought = {"type": "thinking", "thinking": "hm", "signature": ""}
+    hidden = {"type": "redacted_thinking", "data": "reasoning_details:x"}
+    turns = [USER, {"role": "assistant", "content": [thought, hidden, text("so")]}, USER]
+    message = asked(messages=turns).parameters["messages"][1]
+    assert message["reasoning_content"] == "hm"
+    assert message["thinking_blocks"] == [hidden]
+
+
+def test_thinking_between_other_blocks_goes_back_to_anthropic_where_it_was():
+    first, second = ({"type": "thinking", "thinking": t, "signature": "c2ln"} for t in "ab")
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [text("x")]}
+    content = [first, text("I look."), second, USE]
+    turns = [
+        {"role": "user", "content": [text("hi")]},
+        {"role": "assistant", "content": content},
+        {"role": "user", "content": [result]},
+    ]
+    parameters = asked(native=True, messages=turns).parameters
+    assert request_body(ChatCall("claude", parameters))["messages"] == turns
+
+
 def test_what_tunes_a_response_may_be_left_out_by_a_model_that_refuses_it():
     made = asked(temperature=0.2, output_config={"effort": "low"}, tools=[TOOL])
     assert made.optional == ("temperature", "reasoning_effort")

@@ -238,6 +238,16 @@ def test_files_that_are_neither_text_nor_pdf_are_refused(data):
     assert refused({"messages": messages}) == "messages[0].content[0].file.file_data"
 
 
+def test_a_long_id_is_replaced_in_call_and_result():
+    ident = "x" * 129
+    call = {"id": ident, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": ident, "content": "x"}
+    messages = [*HELLO, {"role": "assistant", "tool_calls": [call]}, result]
+    _, calls, results = body({"messages": messages})["messages"]
+    assert len(calls["content"][0]["id"]) < 64
+    assert calls["content"][0]["id"] == results["content"][0]["tool_use_id"]
+
+
 DEEP = '{"a":' * 300 + "1" + "}" * 300
 
 
@@ -417,6 +427,12 @@ def test_the_scope_of_a_cache_mark_needs_its_beta(scoped):
     mark = {"type": "ephemeral", "ttl": "1h"} | ({"scope": "global"} if scoped else {})
     blocks = [*sent["tools"], *sent["system"], *sent["messages"][0]["content"]]
     assert [block["cache_control"] for block in blocks] == [mark] * 3
+
+
+def test_the_mark_of_an_empty_text_moves_to_the_part_before_it():
+    parts = [said("x"), said(" ", cache_control={"type": "ephemeral"})]
+    sent = body({"messages": [{"role": "user", "content": parts}]})
+    assert sent["messages"][0]["content"] == [said("x", cache_control={"type": "ephemeral"})]
 
 
 CLEAR = {"type": "clear_tool_uses_20250919"}
