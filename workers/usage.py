@@ -81,10 +81,11 @@ class StreamUsage:
         written = max(self.deltas, math.ceil(self.characters / CHARACTERS_PER_TOKEN))
         written = written if self.characters else 0
         # A count before the first delta is of the prompt alone.
-        counted = self.counted or {"prompt_tokens": prompt_tokens(orjson.loads(body))}
-        prompt = counted["prompt_tokens"]
+        counted = self.counted or {}
+        prompt = counted.get("prompt_tokens") or prompt_tokens(orjson.loads(body))
         return {
             **counted,
+            "prompt_tokens": prompt,
             "completion_tokens": written,
             "total_tokens": prompt + written,
             "estimated": True,
