@@ -83,18 +83,24 @@ def respond(
     checked: CheckedRequest,
     make: Callable[[str, str], Renderer],
     kind: str = "chat",
+    full_names: bool = False,
 ) -> Response:
     """Queue a call of this kind (see CallSpec), wait for its result and return the HTTP response.
 
-    `make(call_id, model)` returns the call's renderer. Raises a GatewayError where the call fails
-    before anything of the response was sent, and where no target can take it.
+    `make(call_id, model)` returns the call's renderer. `model` is the provider's name for the model
+    that answers; with `full_names`, it is the name in the request, or the id of the substitute that
+    answers. Raises a GatewayError where the call fails before anything of the response was sent,
+    and where no target can take it.
     """
     settings, broker, catalogue = services().settings, services().broker, services().catalogue
-    target.require(kind)
+    counts = kind == "count_tokens"
+    target.require("chat" if counts else kind)
     # Refuses early, and names what the first target is not sent. The worker fits the parameters to
     # the target that it calls.
     _, dropped = target.fit(checked.parameters, target, checked.optional)
-    targets = _targets(catalogue, target, checked, kind)
+    if counts:  # another model counts otherwise
+        catalogue.require_configured(target)
+    targets = (target,) if counts else _targets(catalogue, target, checked, kind)
     call_id = uuid.uuid4().hex
     spec = CallSpec(
         call_id, broker.web, checked.stream, targets, kind, checked.optional, key.public_id
@@ -102,11 +108,18 @@ def respond(
     total = target.row.timeouts.total or settings.total_timeout
     budget = _budget(request.headers, total, checked.stream)
     pending = broker.submit(spec, orjson.dumps(checked.parameters), key, budget)
-    reply = Reply(broker, pending, partial(make, call_id), target, request.environ)
+
+    def renderer(route: str) -> Renderer:
+        substitute = _substitute(targets, route)
+        if full_names:
+            return make(call_id, substitute.model if substitute else checked.model)
+        return make(call_id, (substitute or target).upstream_model)
+
+    reply = Reply(broker, pending, renderer, request.environ)
     response = reply.streamed() if checked.stream else reply.whole(settings.sync_heartbeat)
     substitute = _substitute(targets, reply.route)
+    dropped = reply.dropped if substitute else [*dropped, *reply.dropped]
     if substitute is not None:
-        dropped = reply.dropped
         text = deprecation.substitution(target.model, substitute.model, substitute.only_if_gone)
         _warn(text, response)
     _name_ignored(response, checked, dropped)

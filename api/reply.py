@@ -13,7 +13,6 @@ from api.http import sse
 from api.http.disconnect import DisconnectWatcher
 from gateway.broker.broker import Broker
 from gateway.broker.pending_call import PendingCall
-from gateway.catalogue.target import Target
 from gateway.errors import GatewayError
 from gateway.logs import where
 from gateway.queue.protocol import decode_head
@@ -57,9 +56,9 @@ class Renderer(ABC):
 class Reply:
     """Waits for one call's result and sends it to the client, who may leave at any moment.
 
-    `make(model)` returns the renderer, once it is known which model answers: `target` is the first
-    one of the call. `route` is that of the target that answered ("": not known yet, or the first),
-    and `dropped` names the parameters that this target was not sent.
+    `make(route)` returns the renderer, once it is known which target answers. `route` is that of
+    the target that answered ("": not known yet, or the first), and `dropped` names the parameters
+    that this target was not sent.
     """
 
     def __init__(
@@ -67,11 +66,10 @@ class Reply:
         broker: Broker,
         pending: PendingCall,
         make: Callable[[str], Renderer],
-        target: Target,
         environ: Mapping[str, Any],
     ) -> None:
         self.route, self.dropped = "", list[str]()
-        self._broker, self._call, self._make, self._target = broker, pending, make, target
+        self._broker, self._call, self._make = broker, pending, make
         self._rendering: Renderer | None = None
         self._connection = environ.get("gunicorn.socket")
         self._watcher: DisconnectWatcher | None = None
@@ -122,8 +120,7 @@ class Reply:
 
     def _renderer(self) -> Renderer:
         if self._rendering is None:
-            model = self.route.partition("/")[2] or self._target.upstream_model
-            self._rendering = self._make(model)
+            self._rendering = self._make(self.route)
         return self._rendering
 
     def _parts(self) -> list[bytes]:

@@ -18,7 +18,7 @@ Fields beyond OpenAI's:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from gateway import strict_json
@@ -39,6 +39,8 @@ class ChatCall:
     `messages` included, as the model's rules leave them; `model`, `stream` and `stream_options` are
     not among them. `max_output_tokens` is the model's limit, if known. `thinking` is the way in
     which an Anthropic model is asked to think, if known: see `providers.anthropic.thinking.STYLES`.
+    `system_turns`: an Anthropic model takes system messages between the turns. To `ignored`, a wire
+    adds the names of parameters that it leaves out.
     """
 
     model: str
@@ -46,6 +48,8 @@ class ChatCall:
     stream: bool = False
     max_output_tokens: int | None = None
     thinking: str | None = None
+    system_turns: bool = False
+    ignored: list[str] = field(default_factory=list, compare=False)
 
 
 def says_something(chunk: Chunk) -> bool:

@@ -143,6 +143,7 @@ class AuthenticationFailed(InvalidRequest):
 
     status = 401
     code: str | None = "invalid_api_key"
+    should_retry = False  # Claude Code would retry a wrong key for minutes
     message = "Incorrect API key provided."
 
 

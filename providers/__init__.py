@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from providers.anthropic.wire import AnthropicWire
-from providers.base import EmbeddingsWireFactory, Provider, WireFactory
+from providers.anthropic.wire import AnthropicTokenCounter, AnthropicWire
+from providers.base import EmbeddingsWireFactory, Provider, TokenCounterFactory, WireFactory
 from providers.demo.provider import DemoProvider
 from providers.http.provider import HttpProvider
 from providers.http.transport import Transport
@@ -26,7 +26,9 @@ class Upstream:
 
 
 def over_http(
-    wire: WireFactory, embeddings: EmbeddingsWireFactory | None = None
+    wire: WireFactory,
+    embeddings: EmbeddingsWireFactory | None = None,
+    counter: TokenCounterFactory | None = None,
 ) -> Callable[[Upstream], HttpProvider]:
     """Return the factory of providers that are called over HTTP in this dialect."""
 
@@ -35,6 +37,7 @@ def over_http(
             wire(to.base_url, to.api_key, to.headers, to.keeps),
             to.transport,
             embeddings(to.base_url, to.api_key, to.headers) if embeddings else None,
+            counter(to.base_url, to.api_key, to.headers) if counter else None,
         )
 
     return provider
@@ -43,7 +46,7 @@ def over_http(
 # The only table of wires. The wires that MODELS_FILE may name are those of models.toml.
 WIRES: dict[str, Callable[[Upstream], Provider]] = {
     "openai": over_http(OpenAIWire, OpenAIEmbeddings),
-    "anthropic": over_http(AnthropicWire),
+    "anthropic": over_http(AnthropicWire, counter=AnthropicTokenCounter),
     "demo": lambda to: DemoProvider(),
 }
 

@@ -55,6 +55,13 @@ class Provider(Protocol):
         """
         ...
 
+    def count_tokens(self, call: ChatCall) -> Chunk:
+        """Return `{"input_tokens": n}` for the prompt of a call, which is not made.
+
+        Raises a GatewayError.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -103,9 +110,10 @@ class Endpoint:
             secrets=(api_key, base_url, *headers.values()),
         )
 
-    def request(self, body: Mapping[str, Any]) -> Request:
-        """Return the request that sends `body` as JSON."""
-        return Request(self.url, self.headers, orjson.dumps(body))
+    def request(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Request:
+        """Return the request that sends `body` as JSON, with these headers of its own."""
+        merged = _merge(self.headers, headers) if headers else self.headers
+        return Request(self.url, merged, orjson.dumps(body))
 
 
 def _merge(*groups: Mapping[str, str]) -> dict[str, str]:
@@ -126,8 +134,8 @@ class Wire(Protocol):
         """Return an unstreamed response, given its JSON; raises UpstreamError."""
         ...
 
-    def decoder(self) -> Decoder:
-        """Return a new decoder for one stream."""
+    def decoder(self, call: ChatCall | None = None) -> Decoder:
+        """Return a new decoder for the stream that responds to this call."""
         ...
 
     def error(self, status: int, body: bytes, headers: Mapping[str, str]) -> GatewayError:
@@ -151,6 +159,18 @@ class EmbeddingsWire(Protocol):
 
     def response(self, body: Mapping[str, Any], parameters: Mapping[str, Any]) -> Chunk:
         """Return what Provider.embed promises, given the response's JSON; raises UpstreamError."""
+        ...
+
+
+class TokenCounter(Protocol):
+    """The dialect in which an upstream counts the tokens of a prompt, as pure functions."""
+
+    def request(self, call: ChatCall) -> Request:
+        """Return what to send; raises InvalidRequest for what this upstream cannot do."""
+        ...
+
+    def response(self, body: Mapping[str, Any]) -> Chunk:
+        """Return what Provider.count_tokens promises; raises UpstreamError."""
         ...
 
 
@@ -179,6 +199,19 @@ class EmbeddingsWireFactory(Protocol):
     def __call__(
         self, base_url: str, api_key: str, headers: Mapping[str, str]
     ) -> EmbeddingsWire: ...
+
+
+class TokenCounterFactory(Protocol):
+    """Makes a token counter: usually its class."""
+
+    def __call__(self, base_url: str, api_key: str, headers: Mapping[str, str]) -> TokenCounter: ...
+
+
+def without_count(model: str) -> InvalidRequest:
+    """Return the error for a count of tokens by a provider that does not count them."""
+    return InvalidRequest(
+        f"The provider of `{model}` does not count tokens.", param="model", code="invalid_value"
+    )
 
 
 def without_embeddings(model: str) -> InvalidRequest:

@@ -66,6 +66,10 @@ class Attempts:
         """Return the embeddings; raises the last attempt's GatewayError."""
         return self._whole(lambda: provider.embed(call.model, call.parameters, self._begun))
 
+    def count_tokens(self, provider: Provider, call: ChatCall) -> Chunk:
+        """The tokens of the call's prompt; raises the last attempt's GatewayError."""
+        return self._whole(lambda: provider.count_tokens(call))
+
     def stream(self, provider: Provider, call: ChatCall) -> Iterator[list[Chunk]]:
         """Yield the chunks of a stream as they arrive, from the first that holds a token on.
 

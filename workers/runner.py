@@ -158,6 +158,8 @@ class CallRunner:
             spec.stream,
             target.row.max_output_tokens,
             target.row.thinking,
+            target.row.system_turns,
+            call.dropped,
         )
         # Last, because a call that it lets through as a probe must be made.
         if breakers.troubled and not failover.alone() and breakers.blocks(target.route, spec.key):
@@ -168,8 +170,8 @@ class CallRunner:
             if spec.stream:
                 answer = self._stream(call, attempts, provider, request)
             else:
-                send = attempts.embed if spec.kind == "embeddings" else attempts.complete
-                response = send(provider, request)
+                sends = {"embeddings": attempts.embed, "count_tokens": attempts.count_tokens}
+                response = sends.get(spec.kind, attempts.complete)(provider, request)
                 call.usage = take_count(response)
                 try:
                     answer = orjson.dumps(response)
@@ -200,7 +202,7 @@ class CallRunner:
 
     def _first_payload(self, call: Call, chunks: bytes) -> bytes:
         failover = call.failover
-        if not failover.position:
+        if not failover.position and not call.dropped:
             return chunks
         return encode_head(failover.target.route, call.dropped, chunks)
 

@@ -12,10 +12,8 @@ from typing import Any
 import orjson
 
 from gateway.chat import CALLED, Chunk
+from gateway.tokens import CHARACTERS_PER_TOKEN, prompt_tokens
 
-CHARACTERS_PER_TOKEN = 4  # of English text; other languages need fewer
-# Fields of messages with text. Pictures, sound and files are not estimated: the estimate is low.
-PROMPT_FIELDS = ("content", "text", "refusal", "reasoning_content", "arguments", "input")
 # OpenAI's counts. What else a provider adds to usage is its own business.
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 MAX_COUNT = 2**53  # larger integers lose digits in many JSON readers
@@ -51,20 +49,21 @@ def _drop_wrong_counts(details: dict[str, Any]) -> None:
 
 
 class StreamUsage:
-    """The usage of a stream so far; `counted` is the provider's count, once it is known."""
+    """The usage of a stream so far; `counted` is the provider's latest count, if there is one."""
 
-    __slots__ = ("characters", "counted", "deltas")
+    __slots__ = ("characters", "counted", "deltas", "deltas_counted")
 
     def __init__(self) -> None:
         self.counted: dict[str, Any] | None = None
+        self.deltas_counted = 0  # deltas that came before the latest count
         self.characters = 0
         self.deltas = 0
 
     def add(self, chunks: list[Chunk]) -> None:
         """Count chunks that are to be sent, and take wrong usage out of them."""
         for chunk in chunks:
-            if "usage" in chunk:
-                self.counted = take_count(chunk) or self.counted
+            if "usage" in chunk and (usage := take_count(chunk)):
+                self.counted, self.deltas_counted = usage, self.deltas
             for choice in chunk["choices"]:
                 delta = choice.get("delta")
                 if delta:
@@ -76,15 +75,19 @@ class StreamUsage:
 
         `body` is the JSON of the call's parameters.
         """
-        if self.counted is not None:
+        if self.counted is not None and self.deltas_counted:
             return self.counted
         # Hardly any provider sends less than a token at a time.
         written = max(self.deltas, math.ceil(self.characters / CHARACTERS_PER_TOKEN))
-        prompt = math.ceil(_prompt_length(orjson.loads(body)) / CHARACTERS_PER_TOKEN)
+        written = written if self.characters else 0
+        # A count before the first delta is of the prompt alone.
+        counted = self.counted or {}
+        prompt = counted.get("prompt_tokens") or prompt_tokens(orjson.loads(body))
         return {
+            **counted,
             "prompt_tokens": prompt,
-            "completion_tokens": written if self.characters else 0,
-            "total_tokens": prompt + (written if self.characters else 0),
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
             "estimated": True,
         }
 
@@ -98,23 +101,3 @@ def _delta_length(delta: Chunk) -> int:
         for kind, field in CALLED.items():
             characters += len((call.get(kind) or {}).get(field) or "")
     return characters
-
-
-def _prompt_length(params: dict[str, Any]) -> int:
-    """Return the characters of text in a prompt, its tools included."""
-    tools = params.get("tools") or params.get("functions")
-    prompt = params.get("messages") or params.get("input")
-    return _text_length(prompt) + (len(orjson.dumps(tools)) if tools else 0)
-
-
-def _text_length(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, int):  # embeddings take tokens too
-        return CHARACTERS_PER_TOKEN
-    if isinstance(value, list):
-        return sum(map(_text_length, value))
-    if isinstance(value, dict):
-        inner = (value.get(name) for name in (*PROMPT_FIELDS, "tool_calls", *CALLED))
-        return sum(map(_text_length, inner))
-    return 0

@@ -10,7 +10,7 @@ from flask import Flask, Response, g, request
 REQUEST_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 HEADER_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 EXPOSED = (
-    "X-Request-Id, Retry-After, x-should-retry, X-Ignored-Parameters, "
+    "X-Request-Id, Retry-After, x-should-retry, X-Ignored-Parameters, X-Token-Count, "
     "Warning, Deprecation, Sunset, request-id"
 )
 PREFLIGHT_SECONDS = "600"

@@ -8,7 +8,8 @@ from pydantic import Field, Tag
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
 from api.chat.messages_schema import Text
-from api.schemas.fields import ImageAddress, WebAddress, either, one_of
+from api.schemas.errors import TAG
+from api.schemas.fields import Choice, ImageAddress, WebAddress, either, one_of
 
 NonEmpty = Field(min_length=1, fail_fast=True)
 FailFast = Field(fail_fast=True)
@@ -16,9 +17,28 @@ FailFast = Field(fail_fast=True)
 Base64 = Annotated[str, Field(pattern="^[A-Za-z0-9+/_-]")]
 
 
+def known_or_other(*names: str) -> Choice:
+    """Selects the member of a union by the `type` of an object; "other" if it is none of these."""
+
+    def choose(value: Any) -> str | None:
+        kind = value.get("type") if isinstance(value, dict) else None
+        return TAG + (kind if kind in names else "other") if isinstance(kind, str) else None
+
+    expected = ", ".join(f"'{name}'" for name in names)
+    return Choice(choose, "wrong.member", "wrong {key}", {"key": "type", "expected": expected})
+
+
 class CacheControl(TypedDict):
-    type: Literal["ephemeral"]
-    ttl: NotRequired[Literal["5m", "1h"] | None]
+    """The end of a cached part of the prompt. Other types and TTLs than these have no effect."""
+
+    type: Literal["ephemeral"] | str
+    ttl: NotRequired[Literal["5m", "1h"] | str | None]
+
+
+class OtherBlock(TypedDict):
+    """A block of a type that is not listed: it becomes text, or is left out."""
+
+    type: str
 
 
 class TextBlock(TypedDict):
@@ -105,29 +125,32 @@ class DocumentBlock(TypedDict):
 
 
 class ToolUseBlock(TypedDict):
+    """A tool call. Ids may hold any characters: some providers use more than Anthropic does."""
+
     type: Literal["tool_use"]
-    id: Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$")]
+    id: Annotated[str, Field(min_length=1)]
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    input: dict[str, Any]
+    input: NotRequired[dict[str, Any] | None]
     cache_control: NotRequired[CacheControl | None]
 
 
 class ThinkingBlock(TypedDict):
     type: Literal["thinking"]
-    thinking: str
-    signature: str
+    thinking: NotRequired[str | None]
+    signature: NotRequired[str | None]
 
 
 class RedactedThinkingBlock(TypedDict):
     type: Literal["redacted_thinking"]
-    data: str
+    data: NotRequired[str | None]
 
 
 ResultBlock = Annotated[
     Annotated[TextBlock, Tag("=text")]
     | Annotated[ImageBlock, Tag("=image")]
-    | Annotated[DocumentBlock, Tag("=document")],
-    one_of("type", "text", "image", "document"),
+    | Annotated[DocumentBlock, Tag("=document")]
+    | Annotated[OtherBlock, Tag("=other")],
+    known_or_other("text", "image", "document"),
 ]
 
 
@@ -152,9 +175,9 @@ ContentBlock = Annotated[
     | Annotated[ToolUseBlock, Tag("=tool_use")]
     | Annotated[ToolResultBlock, Tag("=tool_result")]
     | Annotated[ThinkingBlock, Tag("=thinking")]
-    | Annotated[RedactedThinkingBlock, Tag("=redacted_thinking")],
-    one_of(
-        "type",
+    | Annotated[RedactedThinkingBlock, Tag("=redacted_thinking")]
+    | Annotated[OtherBlock, Tag("=other")],
+    known_or_other(
         "text",
         "image",
         "document",
@@ -168,7 +191,11 @@ MessageContent = Annotated[
     Text | Annotated[list[ContentBlock], FailFast, Tag("=items")],
     either("a string or array of objects"),
 ]
+SystemBlock = Annotated[
+    Annotated[TextBlock, Tag("=text")] | Annotated[OtherBlock, Tag("=other")],
+    known_or_other("text"),
+]
 SystemContent = Annotated[
-    Text | Annotated[list[TextBlock], FailFast, Tag("=items")],
+    Text | Annotated[list[SystemBlock], FailFast, Tag("=items")],
     either("a string or array of objects"),
 ]

@@ -22,6 +22,10 @@ TYPES = {
     OVERLOADED: "overloaded_error",
 }
 NO_KEY = "x-api-key header is required"
+# Claude Code compacts the conversation when an error has these words.
+TOO_LONG = "prompt is too long"
+# Codes that Anthropic's SDKs look for in `error.details`.
+DETAILED = frozenset({"thread_unsupported_request"})
 
 
 def status(error: GatewayError) -> int:
@@ -35,9 +39,12 @@ def body(error: GatewayError, request_id: str) -> bytes:
     kind = TYPES.get(number, "api_error" if number >= 500 else "invalid_request_error")
     # An authentication error without a code means that the request has no key at all.
     message = NO_KEY if number == 401 and error.code is None else error.message
-    return orjson.dumps(
-        {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
-    )
+    if error.code == "context_length_exceeded" and TOO_LONG not in message.lower():
+        message = f"{TOO_LONG}: {message}"
+    fields: dict[str, object] = {"type": kind, "message": message}
+    if error.code in DETAILED:
+        fields["details"] = {"error_code": error.code}
+    return orjson.dumps({"type": "error", "error": fields, "request_id": request_id})
 
 
 def render(error: GatewayError) -> Response:

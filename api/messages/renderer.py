@@ -5,6 +5,7 @@ Source: platform.claude.com/docs/en/build-with-claude/streaming, read in Novembe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -18,9 +19,20 @@ from gateway.errors import GatewayError, UpstreamBadResponse
 
 
 class MessageRenderer(Renderer):
-    """Renders one message."""
+    """Renders one message.
 
-    def __init__(self, call_id: str, model: str, request_id: str = "") -> None:
+    `estimate()` returns the tokens of the prompt, about: a stream begins with them where the
+    provider has not counted yet, and ends with the provider's number.
+    """
+
+    def __init__(
+        self,
+        call_id: str,
+        model: str,
+        request_id: str = "",
+        estimate: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._estimate = estimate
         self._identity = {"id": f"msg_{call_id}", "model": model}
         self._request_id = request_id
         self._blocks = ContentBlocks(self._identity["id"])
@@ -38,11 +50,14 @@ class MessageRenderer(Renderer):
 
     def events(self, payload: bytes) -> bytes:
         """The events of one payload."""
+        chunks = [orjson.loads(line) for line in payload.split(b"\n") if line]
+        for chunk in chunks:
+            self._usage = chunk.get("usage") or self._usage
         events = self._begin()
         try:
-            for line in payload.split(b"\n"):
-                if line and not self._failed:
-                    events += self._chunk(orjson.loads(line))
+            for chunk in chunks:
+                if not self._failed:
+                    events += self._chunk(chunk)
         except UpstreamBadResponse as error:
             # Sent events cannot be taken back, and a stream that just stops looks complete.
             self._failed = True
@@ -69,14 +84,30 @@ class MessageRenderer(Renderer):
         if self._begun:
             return []
         self._begun = True
-        start = {"type": "message_start", "message": message_response.empty(self._identity)}
-        return [start, {"type": "ping"}]
+        message = message_response.empty(self._identity)
+        counted = self._usage or {"prompt_tokens": self._estimate()}
+        message["usage"] = message_response.usage(counted)
+        return [{"type": "message_start", "message": message}, {"type": "ping"}]
 
     def _chunk(self, chunk: dict[str, Any]) -> list[Event]:
-        self._usage = chunk.get("usage") or self._usage
         events: list[Event] = []
         for choice in chunk.get("choices") or ():
             if choice.get("index", 0) == 0:
                 events += self._blocks.events(choice.get("delta") or {})
                 self._choice |= {k: v for k, v in choice.items() if v is not None and k != "delta"}
         return events
+
+
+class CountRenderer(Renderer):
+    """Renders a count of tokens, which a worker sends as Anthropic's API does."""
+
+    def __init__(self, call_id: str, model: str, request_id: str = "") -> None:
+        self._request_id = request_id
+
+    def whole(self, result: bytes) -> bytes:
+        """The count."""
+        return result
+
+    def whole_error(self, error: GatewayError) -> bytes:
+        """Anthropic's error object."""
+        return messages_errors.body(error, self._request_id)

@@ -105,10 +105,11 @@ def thinking(text: str = "") -> Block:
 
 
 def _content(chat_message: Data, message_id: str) -> Iterator[Block]:
-    if chat_message.get("thinking_blocks"):
-        yield from chat_message["thinking_blocks"]
-    elif chat_message.get("reasoning_content"):
-        yield thinking(chat_message["reasoning_content"])
+    thoughts = chat_message.get("thinking_blocks") or ()
+    text = chat_message.get("reasoning_content")
+    if text and all(block["type"] != "thinking" for block in thoughts):
+        yield thinking(text)
+    yield from thoughts
     for text in (chat_message.get("content"), chat_message.get("refusal")):
         if text:
             yield {"type": "text", "text": text}

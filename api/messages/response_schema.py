@@ -13,9 +13,14 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 from api.schemas.response_schema import Count
 
 
+class MessagesErrorCode(TypedDict):
+    error_code: Annotated[str, Field(examples=["thread_unsupported_request"])]
+
+
 class MessagesErrorDetails(TypedDict):
     type: Annotated[str, Field(examples=["invalid_request_error"])]
     message: str
+    details: NotRequired[MessagesErrorCode]
 
 
 class MessagesError(TypedDict):
@@ -24,6 +29,12 @@ class MessagesError(TypedDict):
     type: Literal["error"]
     error: MessagesErrorDetails
     request_id: NotRequired[str | None]
+
+
+class TokenCount(TypedDict):
+    """The tokens of a prompt."""
+
+    input_tokens: Count
 
 
 class TextBlock(TypedDict):

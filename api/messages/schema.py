@@ -6,6 +6,7 @@ Anthropic's own API validates with pydantic and puts a dotted path before pydant
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal, NotRequired, Required
 
 from pydantic import Field, Tag, TypeAdapter, ValidationError
@@ -14,7 +15,7 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 from api.messages.blocks_schema import CacheControl, MessageContent, NonEmpty, SystemContent
 from api.schemas.check import check
 from api.schemas.errors import TAG
-from api.schemas.fields import JsonSchema, TokenLimit, one_of
+from api.schemas.fields import Choice, JsonSchema, TokenLimit, one_of
 from gateway.errors import InvalidRequest
 
 MAX_MODEL = 256  # characters
@@ -28,19 +29,24 @@ MAX_ECHO = 64  # characters of a caller's value that a message may repeat
 REFUSED = {
     "mcp_servers": "MCP servers are not called by this service",
     "container": "containers are not kept by this service",
+    "thread": "this service keeps no threads; send the whole conversation",
 }
+# Anthropic's tool runners go on without threads when an error has this code.
+NO_THREADS = "thread_unsupported_request"
 
 
 class Message(TypedDict):
+    """A turn. One without content says nothing, as an assistant's turn may."""
+
     role: Literal["user", "assistant", "system"]
-    content: MessageContent
+    content: NotRequired[MessageContent | None]
 
 
 ToolName = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,128}$")]
 
 
 class Tool(TypedDict):
-    """A tool that the caller runs. Tools that Anthropic runs or defines have another `type`."""
+    """A tool that the caller runs."""
 
     type: NotRequired[Literal["custom"] | None]
     name: ToolName
@@ -48,6 +54,26 @@ class Tool(TypedDict):
     input_schema: JsonSchema
     strict: NotRequired[bool | None]
     cache_control: NotRequired[CacheControl | None]
+
+
+class HostedTool(TypedDict):
+    """A tool that Anthropic runs or defines: it is left out."""
+
+    type: str
+
+
+def _kind_of_tool(value: Any) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else {}
+    if kind in (None, "custom"):
+        return "=custom"
+    # "function" is the type of OpenAI's tools: a request for another API.
+    return "=hosted" if isinstance(kind, str) and kind != "function" else None
+
+
+AnyTool = Annotated[
+    Annotated[Tool, Tag("=custom")] | Annotated[HostedTool, Tag("=hosted")],
+    Choice(_kind_of_tool, "wrong.member", "wrong {key}", {"key": "type", "expected": "'custom'"}),
+]
 
 
 class SimpleChoice(TypedDict):
@@ -107,16 +133,15 @@ class OutputConfig(TypedDict, total=False):
 
 
 class Metadata(TypedDict, total=False):
-    user_id: Annotated[str, Field(max_length=512)] | None
+    user_id: str | None
 
 
-class MessagesBody(TypedDict, total=False):
-    """A request for a message."""
+class CountTokensBody(TypedDict, total=False):
+    """A prompt whose tokens are to be counted. Other fields of a message's request are ignored."""
 
     # The first error in the order of these keys is reported.
 
     model: Required[Annotated[str, Field(min_length=1, max_length=MAX_MODEL)]]
-    max_tokens: Required[TokenLimit]
     messages: Required[Annotated[list[Message], NonEmpty, Field(max_length=MAX_MESSAGES)]]
     system: SystemContent | None
     stream: bool | None
@@ -124,7 +149,7 @@ class MessagesBody(TypedDict, total=False):
     top_p: Annotated[float, Field(ge=0, le=1)] | None
     top_k: Annotated[int, Field(ge=0)] | None
     stop_sequences: Annotated[list[str], Field(max_length=MAX_STOPS, fail_fast=True)] | None
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None
+    tools: Annotated[list[AnyTool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None
     tool_choice: ToolChoice | None
     thinking: Thinking | None
     output_config: OutputConfig | None
@@ -134,7 +159,14 @@ class MessagesBody(TypedDict, total=False):
     cache_control: CacheControl | None
 
 
+class MessagesBody(CountTokensBody, total=False):
+    """A request for a message."""
+
+    max_tokens: Required[TokenLimit]
+
+
 MESSAGES_REQUEST = TypeAdapter(MessagesBody)
+COUNT_TOKENS_REQUEST = TypeAdapter(CountTokensBody)
 
 
 def model_name(data: Any) -> str:
@@ -160,22 +192,31 @@ def checked(data: Any) -> dict[str, Any]:
     Raises InvalidRequest about the first thing that is wrong; `param` is its dotted path.
     """
     model_name(data)
+    # First, because a continued thread lacks the turns that the schema wants to see.
+    _refuse_features(data)
     check(MESSAGES_REQUEST, data, _to_error)
     body = {name: value for name, value in data.items() if value is not None}
     _check_whole(body)
     return body
 
 
-def _check_whole(body: dict[str, Any]) -> None:
-    """Check the rules that involve several fields."""
+def _refuse_features(body: dict[str, Any]) -> None:
     for name, reason in REFUSED.items():
         if body.get(name):
-            raise _invalid(name, f"Extra inputs are not permitted: {reason}")
+            error = _invalid(name, f"Extra inputs are not permitted: {reason}")
+            error.code = NO_THREADS if name == "thread" else None
+            raise error
+
+
+def _check_whole(body: dict[str, Any]) -> None:
+    """Check the rules that involve several fields."""
     if body.get("thinking", {}).get("budget_tokens", 0) >= body["max_tokens"]:
         raise InvalidRequest(
             "`max_tokens` must be greater than `thinking.budget_tokens`.", param="max_tokens"
         )
     for i, message in enumerate(body["messages"]):
+        if message["role"] == "user" and message.get("content") is None:
+            raise _invalid(f"messages.{i}.content", "Field required")
         for j, block in enumerate(_blocks(message)):
             kind, role = block["type"], message["role"]
             if BLOCK_ROLES.get(kind, role) != role:
@@ -186,14 +227,14 @@ def _check_whole(body: dict[str, Any]) -> None:
 
 def _check_tool_use(messages: list[dict[str, Any]]) -> None:
     """Check that every tool_use block has its result in the next turn, and every result its use."""
-    open_ids: set[str] = set()
+    open_ids: Counter[str] = Counter()
     last_use = 0  # index of the last turn that uses tools
     for i, message in enumerate(messages):
         if message["role"] == "assistant" and open_ids and last_use != i - 1:
             raise _without_result(last_use, open_ids)
         for j, block in enumerate(_blocks(message)):
             if block["type"] == "tool_use":
-                open_ids.add(block["id"])
+                open_ids[block["id"]] += 1
                 last_use = i
             elif block["type"] == "tool_result" and block["tool_use_id"] not in open_ids:
                 raise _invalid(
@@ -203,12 +244,12 @@ def _check_tool_use(messages: list[dict[str, Any]]) -> None:
                     " corresponding `tool_use` block in the previous message.",
                 )
             elif block["type"] == "tool_result":
-                open_ids.remove(block["tool_use_id"])
+                open_ids -= Counter([block["tool_use_id"]])
     if open_ids:
         raise _without_result(last_use, open_ids)
 
 
-def _without_result(last_use: int, open_ids: set[str]) -> InvalidRequest:
+def _without_result(last_use: int, open_ids: Counter[str]) -> InvalidRequest:
     return _invalid(
         f"messages.{last_use}",
         "`tool_use` ids were found without `tool_result` blocks immediately after:"
@@ -229,7 +270,7 @@ BLOCK_ROLES = {
 
 
 def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
-    content = message["content"]
+    content = message.get("content")
     return content if isinstance(content, list) else []
 
 
@@ -251,8 +292,6 @@ def _to_error(problem: ValidationError) -> InvalidRequest:
             reason = _wrong_tag(value[key], key, facts["expected"])
     elif first["type"] == "wrong.type":
         reason = "Input should be a valid string or array"
-    elif first["type"] == "literal_error" and loc[:1] == ("tools",) and loc[-1] == "type":
-        reason = f"'{_echo(value)}' tools are not run by this service: only 'custom' ones are taken"
     return _invalid(_path(loc), reason)
 
 

@@ -8,32 +8,41 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from api.messages.others import text_of, without_billing
+
 Data: TypeAlias = Mapping[str, Any]
 Part: TypeAlias = dict[str, Any]
 Message: TypeAlias = dict[str, Any]
 
 THINKING = frozenset({"thinking", "redacted_thinking"})
+NO_TEXT = THINKING | {"tool_use"}
+TTLS = ("5m", "1h")
 CACHEABLE = frozenset({"text", "image_url", "file"})  # parts that can have a cache breakpoint
 
 
-def chat_messages(body: Data, native: bool) -> list[Message]:
+def chat_messages(body: Data, native: bool, alone: bool = True) -> list[Message]:
     """The system prompt and all turns of a checked request, as chat messages.
 
     `native`: they are for a provider with Anthropic's API. A plain text document then stays a
-    document, which other providers do not support.
+    document, which other providers do not support. `alone`: no other provider may get them, so
+    that lines for Anthropic's accounts stay.
     """
     messages: list[Message] = []
-    if system := body.get("system"):
-        messages.append({"role": "system", "content": _content(system, native)})
+    system = body.get("system") or ""
+    if system and not (native and alone):
+        system = without_billing(system)
+    if content := _content(system, native):
+        messages.append({"role": "system", "content": content})
     for turn in body["messages"]:
-        messages += TURN_MAKERS[turn["role"]](turn["content"], native)
-    if control := body.get("cache_control"):
+        messages += TURN_MAKERS[turn["role"]](turn.get("content") or "", native)
+    if control := cache_mark(body, native):
         _set_last_breakpoint(messages[-1], control)
     return messages
 
 
 def _system(content: Any, native: bool) -> list[Message]:
-    return [{"role": "system", "content": _content(content, native)}] if content else []
+    parts = _content(content, native)
+    return [{"role": "system", "content": parts}] if parts else []
 
 
 def _user(content: Any, native: bool) -> list[Message]:
@@ -56,30 +65,56 @@ def _result(block: Data, native: bool) -> Message:
     }
     if block.get("is_error"):
         message["is_error"] = True
-    return _with_cache_control(message, block)
+    return _with_cache_control(message, block, native)
 
 
 def _assistant(content: Any, native: bool) -> list[Message]:
     if isinstance(content, str):
         return [{"role": "assistant", "content": content}]
+    if native:
+        # Anthropic wants its thinking back where it was: in chat, it comes first in a message.
+        return [_assistant_message(blocks, native) for blocks in _by_thinking(content)]
+    return [_assistant_message(content, native)]
+
+
+def _by_thinking(content: list[Data]) -> list[list[Data]]:
+    """The blocks of a turn in parts, each of which begins with its thinking."""
+    parts: list[list[Data]] = [[]]
+    for block in content:
+        if block["type"] in THINKING and any(each["type"] not in THINKING for each in parts[-1]):
+            parts.append([])
+        parts[-1].append(block)
+    return parts
+
+
+def _assistant_message(content: list[Data], native: bool) -> Message:
     thoughts = [block for block in content if block["type"] in THINKING]
     calls = [_call(block) for block in content if block["type"] == "tool_use"]
-    texts = [block for block in content if block["type"] == "text"]
-    message: Message = {"role": "assistant"}
-    if texts or not calls:
-        message["content"] = _content(texts, native)
+    texts = [block for block in content if block["type"] not in NO_TEXT]
+    # Some servers want the field even where it is null.
+    message: Message = {"role": "assistant", "content": _content(texts, native) or None}
+    if not calls:
+        message["content"] = message["content"] or ""
+    if signed := [each for each in thoughts if each.get("signature") or each.get("data")]:
+        message["thinking_blocks"] = [_thought(thought) for thought in signed]
     # Unsigned thinking comes from another provider, which may need its own text back.
-    if signed := [thought for thought in thoughts if thought.get("signature", "redacted")]:
-        message["thinking_blocks"] = signed
-    elif thoughts:
-        message["reasoning_content"] = "".join(thought["thinking"] for thought in thoughts)
+    unsigned = [each for each in thoughts if not each.get("signature")]
+    if text := "".join(thought.get("thinking") or "" for thought in unsigned):
+        message["reasoning_content"] = text
     if calls:
         message["tool_calls"] = calls
-    return [message]
+    return message
+
+
+def _thought(block: Data) -> Part:
+    if block["type"] == "redacted_thinking":
+        return {"type": "redacted_thinking", "data": block["data"]}
+    thinking = block.get("thinking") or ""
+    return {"type": "thinking", "thinking": thinking, "signature": block["signature"]}
 
 
 def _call(block: Data) -> Part:
-    arguments = orjson.dumps(block["input"]).decode()
+    arguments = orjson.dumps(block.get("input") or {}).decode()
     function = {"name": block["name"], "arguments": arguments}
     return {"id": block["id"], "type": "function", "function": function}
 
@@ -99,14 +134,19 @@ def _content(content: Any, native: bool) -> str | list[Part]:
 
 
 def _parts(block: Data, native: bool) -> list[Part]:
-    parts = list(PART_MAKERS[block["type"]](block, native))
+    parts = list(PART_MAKERS.get(block["type"], _other)(block, native))
     if parts and parts[-1]["type"] in CACHEABLE:
-        _with_cache_control(parts[-1], block)
+        _with_cache_control(parts[-1], block, native)
     return parts
 
 
 def _text(block: Data, native: bool) -> Iterator[Part]:
     yield {"type": "text", "text": block["text"]}
+
+
+def _other(block: Data, native: bool) -> Iterator[Part]:
+    if text := text_of(block):
+        yield {"type": "text", "text": text}
 
 
 def _image(block: Data, native: bool) -> Iterator[Part]:
@@ -157,10 +197,26 @@ def _data_url(source: Data) -> str:
     return f"data:{source['media_type']};base64,{source['data']}"
 
 
-def _with_cache_control(part: Part, block: Data) -> Part:
-    if control := block.get("cache_control"):
+def _with_cache_control(part: Part, block: Data, native: bool) -> Part:
+    if control := cache_mark(block, native):
         part["cache_control"] = control
     return part
+
+
+def cache_mark(block: Data, native: bool) -> Part | None:
+    """The block's cache breakpoint with the fields that Anthropic documents; None if it has none.
+
+    `scope` is for Anthropic alone, which takes it with a beta only.
+    """
+    control = block.get("cache_control") or {}
+    if control.get("type") != "ephemeral":
+        return None
+    mark: Part = {"type": "ephemeral"}
+    if control.get("ttl") in TTLS:
+        mark["ttl"] = control["ttl"]
+    if native and isinstance(control.get("scope"), str):
+        mark["scope"] = control["scope"]
+    return mark
 
 
 def _set_last_breakpoint(message: Message, control: Data) -> None:

@@ -1,21 +1,31 @@
-"""POST /messages: Anthropic's Messages API, for any model."""
+"""Anthropic's Messages API, for any model: POST /messages and POST /messages/count_tokens."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
-from flask import Response, g
+import orjson
+from flask import Response, g, request
 
 from api import handler
+from api.handler import CheckedRequest
 from api.http.auth import keyed
 from api.http.errors import ApiBlueprint
 from api.messages import errors as messages_errors
 from api.messages import schema as messages_schema
-from api.messages.renderer import MessageRenderer
+from api.messages.renderer import CountRenderer, MessageRenderer
 from api.messages.request import chat_request
+from api.schemas.fields import MAX_TOKENS
+from gateway import tokens
 from gateway.account.api_keys import KeyRecord
+from gateway.catalogue.file import MESSAGES_API
+from gateway.catalogue.target import Target
 
 messages = ApiBlueprint("messages", __name__, dialect=messages_errors.render)
+
+
+COUNT_HEADER = "X-Token-Count"  # "estimate" in responses whose number no provider has counted
 
 
 @messages.post("/messages")
@@ -24,9 +34,41 @@ def create(key: KeyRecord) -> Response:
     """Answer a message, whole or as server-sent events."""
     data = handler.read()
     target = handler.resolve(messages_schema.model_name(data))
-    body = messages_schema.checked(data)
-    checked = chat_request(body, target.row.extra_parameters, target.row.accepts)
-    renderer = partial(MessageRenderer, request_id=g.request_id)
-    response = handler.respond(key, target, checked, renderer)
+    checked = _chat_request(messages_schema.checked(data), target)
+    estimate = partial(tokens.prompt_tokens, checked.parameters)
+    renderer = partial(MessageRenderer, request_id=g.request_id, estimate=estimate)
+    response = handler.respond(key, target, checked, renderer, full_names=True)
     response.headers["request-id"] = g.request_id
     return response
+
+
+@messages.post("/messages/count_tokens")
+@keyed
+def count_tokens(key: KeyRecord) -> Response:
+    """Count the tokens of a prompt: Anthropic does for its models, others are estimated."""
+    data = handler.read()
+    target = handler.resolve(messages_schema.model_name(data))
+    body = messages_schema.checked({**data, "max_tokens": MAX_TOKENS, "stream": False})
+    checked = _chat_request(body, target)
+    if MESSAGES_API in target.row.accepts:
+        renderer = partial(CountRenderer, request_id=g.request_id)
+        response = handler.respond(key, target, checked, renderer, kind="count_tokens")
+    else:
+        target.require("chat")
+        count = orjson.dumps({"input_tokens": tokens.prompt_tokens(checked.parameters)})
+        response = Response(count, content_type="application/json")
+        response.headers[COUNT_HEADER] = "estimate"
+    response.headers["request-id"] = g.request_id
+    return response
+
+
+def _chat_request(body: dict[str, Any], target: Target) -> CheckedRequest:
+    row = target.row
+    return chat_request(
+        body,
+        row.extra_parameters,
+        row.accepts,
+        betas=request.headers.get("anthropic-beta", ""),
+        limit=row.max_output_tokens,
+        alone=not row.fallbacks,
+    )

@@ -17,7 +17,7 @@ from api.embeddings import response_schema as embeddings
 from api.embeddings.schema import EMBEDDINGS_REQUEST
 from api.http import response_schema as http
 from api.messages import response_schema as messages
-from api.messages.schema import MESSAGES_REQUEST
+from api.messages.schema import COUNT_TOKENS_REQUEST, MESSAGES_REQUEST
 from api.models import response_schema as models
 from api.responses import response_schema as responses
 from api.responses.schema import RESPONSES_REQUEST
@@ -29,6 +29,7 @@ REF = "#/components/schemas/"
 REQUESTS: dict[str, TypeAdapter[Any]] = {
     "ChatCompletionRequest": CHAT_REQUEST,
     "EmbeddingsRequest": EMBEDDINGS_REQUEST,
+    "CountTokensRequest": COUNT_TOKENS_REQUEST,
     "MessagesRequest": MESSAGES_REQUEST,
     "ResponsesRequest": RESPONSES_REQUEST,
 }
@@ -40,6 +41,7 @@ RESPONSES: dict[str, Any] = {
     "Error": shared.Error,
     "Health": http.Health,
     "Message": messages.Message,
+    "TokenCount": messages.TokenCount,
     "MessageEvent": messages.MessageEvent,
     "MessagesError": messages.MessagesError,
     "Model": models.Model,

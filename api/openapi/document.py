@@ -34,6 +34,10 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         "description": "Fields of the request that are unknown or that the model does not support.",
         "schema": {"type": "string"},
     },
+    "X-Token-Count": {
+        "description": "`estimate`: no provider has counted the tokens.",
+        "schema": {"type": "string", "enum": ["estimate"]},
+    },
     "Warning": {
         "description": "When the model will be shut down, or which model answered instead.",
         "schema": {"type": "string"},

@@ -120,6 +120,10 @@ MESSAGES_EXAMPLE = """{
     "max_tokens": 1024,
     "messages": [{"role": "user", "content": "What is the capital of France?"}]
   }"""
+COUNT_EXAMPLE = """{
+    "model": "anthropic/claude-sonnet-5-5",
+    "messages": [{"role": "user", "content": "What is the capital of France?"}]
+  }"""
 RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"}"""
 
 # In the order of the document.
@@ -153,6 +157,20 @@ OPERATIONS: dict[str, Operation] = {
         answer="Message",
         events="MessageEvent",
         headers=("X-Ignored-Parameters", *ENDING, "request-id"),
+        failures=MESSAGES_CALL,
+    ),
+    "POST /messages/count_tokens": Operation(
+        id="countTokens",
+        tag="Chat",
+        summary="Count the tokens of a prompt (Anthropic's API)",
+        description=(
+            "Anthropic counts for its models. For others the count is an estimate, and the header "
+            "`X-Token-Count` is `estimate`."
+        ),
+        request="CountTokensRequest",
+        example=COUNT_EXAMPLE,
+        answer="TokenCount",
+        headers=("X-Ignored-Parameters", "X-Token-Count", *ENDING, "request-id"),
         failures=MESSAGES_CALL,
     ),
     "POST /responses": Operation(

@@ -138,6 +138,7 @@ class ModelRow:
     timeouts: Timeouts = Timeouts()
     retries: int | None = None
     thinking: str | None = None
+    system_turns: bool = False
     prices: Mapping[str, Decimal] = field(default_factory=dict)
     parameters: Mapping[str, Rule] = field(default_factory=dict)
     extra_parameters: tuple[str, ...] = field(default=(), metadata=INHERITED)

@@ -43,7 +43,7 @@ class CallSpec:
     web: str
     stream: bool
     targets: tuple[Target, ...]
-    kind: str = "chat"  # or "embeddings"
+    kind: str = "chat"  # or "embeddings", or "count_tokens" of a chat call
     optional: tuple[str, ...] = ()
     key: str = ""
 

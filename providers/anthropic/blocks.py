@@ -24,6 +24,7 @@ IMAGES = {
 PDF = "application/pdf"
 TEXT = "text/plain"
 PDF_OPENING = "JVBERi"  # base64 of "%PDF": clients may leave the media type out
+CACHE_FIELDS = ("type", "ttl", "scope")  # Anthropic refuses others; `scope` needs a beta
 MAX_TITLE = 500  # characters of a document's title
 
 
@@ -42,6 +43,8 @@ def blocks(content: Any, path: str, makers: Mapping[str, BlockMaker]) -> list[Bl
         block = make(part, f"{path}[{i}]")
         if block["type"] != "text" or block["text"].strip():
             result.append(marked(block, part))
+        elif result:
+            marked(result[-1], part)
     return result
 
 
@@ -52,8 +55,9 @@ def text(content: str) -> Block:
 
 def marked(block: Block, source: Mapping[str, Any]) -> Block:
     """Return the block with the cache breakpoint of its source, if that has one."""
-    if source.get("cache_control"):
-        block["cache_control"] = source["cache_control"]
+    control = source.get("cache_control")
+    if isinstance(control, Mapping) and control.get("type") == "ephemeral":
+        block["cache_control"] = {k: v for k, v in control.items() if k in CACHE_FIELDS and v}
     return block
 
 

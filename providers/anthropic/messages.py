@@ -19,6 +19,8 @@ THINKING = frozenset({"thinking", "redacted_thinking"})
 
 # The text of the first turn where the caller has none: Anthropic requires one by the user.
 OPENING = "(The assistant opens the conversation.)"
+# The text of a last turn of the user, for models that do not continue one of the assistant.
+CONTINUATION = "(Continue.)"
 
 MAX_BREAKPOINTS = 4  # platform.claude.com/docs, "Prompt caching", read in November 2026
 
@@ -30,7 +32,8 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 class Conversation:
     """A conversation in Anthropic's terms.
 
-    In `turns`, user and assistant alternate, the user first; `system` holds blocks of text.
+    In `turns`, user and assistant alternate, the user first; a turn of the system may stand between
+    a turn of the user and one of the assistant, or at the end. `system` holds blocks of text.
     """
 
     system: list[Block] = field(default_factory=list)
@@ -56,17 +59,31 @@ class Conversation:
         After a tool call it may only if the turn of that call begins with thinking.
         Source: platform.claude.com/docs, "Extended thinking with tool use".
         """
-        if self.turns[-1]["content"][0]["type"] != "tool_result":
+        turns = [turn for turn in self.turns[-3:] if turn["role"] != "system"]
+        if turns[-1]["content"][0]["type"] != "tool_result":
             return True
-        return self.turns[-2]["content"][0]["type"] in THINKING
+        return turns[-2]["content"][0]["type"] in THINKING
+
+    def instruct(self, words: str) -> None:
+        """Add words at the end of the conversation, where they leave cached prompts as they are."""
+        if self.prefilled:
+            self.system.append(text(words))
+        else:
+            self.turns[-1]["content"].append(text(words))
+
+    def go_on(self) -> None:
+        """Let the user speak last."""
+        self.turns.append({"role": "user", "content": [text(CONTINUATION)]})
 
 
-def conversation(messages: Iterable[Mapping[str, Any]]) -> Conversation:
+def conversation(messages: Iterable[Mapping[str, Any]], system_turns: bool = False) -> Conversation:
     """Return the messages in Anthropic's terms.
 
-    A system prompt without other messages becomes a turn of the user. An assistant's message at the
-    beginning gets a turn of the user before it. Raises InvalidRequest with the path of a message
-    that Anthropic cannot take.
+    System messages at the beginning are the system prompt. Later ones stay where they are, so that
+    what was cached before them stays cached: as turns of the system where the model takes them
+    (`system_turns`), else as text of the user's turn. A system prompt without other messages
+    becomes a turn of the user. An assistant's message at the beginning gets a turn of the user
+    before it. Raises InvalidRequest with the path of a message that Anthropic cannot take.
     """
     result = Conversation()
     ids = ToolIds()
@@ -75,7 +92,12 @@ def conversation(messages: Iterable[Mapping[str, Any]]) -> Conversation:
         path = f"messages[{i}]"
         role = message["role"]
         if role in SYSTEM_ROLES:
-            result.system += blocks(message.get("content"), f"{path}.content", TEXT_PARTS)
+            content = blocks(message.get("content"), f"{path}.content", TEXT_PARTS)
+            if not result.turns:
+                result.system += content
+            else:
+                follows_user = not _is_assistants(result.turns[-1])
+                _append(result, "system" if system_turns and follows_user else "user", content, i)
         elif role == "assistant":
             content = _assistant(message, path, ids, waiting, result.turns)
             waiting = path if any(b["type"] == "tool_use" for b in content) else waiting
@@ -93,20 +115,27 @@ def conversation(messages: Iterable[Mapping[str, Any]]) -> Conversation:
     return result
 
 
-def check_breakpoints(body: Mapping[str, Any]) -> None:
-    """Raise InvalidRequest for too many cache breakpoints, or for one of 1 h after one of 5 min.
+def fit_breakpoints(body: Mapping[str, Any], scoped: bool) -> None:
+    """Keep the last cache breakpoints that Anthropic takes, in a form that it takes.
 
-    Source: platform.claude.com/docs, "Prompt caching".
+    It takes four, and none of 1 h after one of 5 min. The later ones cache more. `scoped`: the
+    caller's betas allow a scope. Source: platform.claude.com/docs, "Prompt caching".
     """
-    ttls = [mark.get("ttl", "5m") for mark in _breakpoints(body)]
-    if len(ttls) > MAX_BREAKPOINTS:
-        raise unsupported("cache_control", f"may stand at most {MAX_BREAKPOINTS} times")
-    if "5m" in ttls and "1h" in ttls[ttls.index("5m") :]:
-        raise unsupported("cache_control", "may not have a ttl of '1h' after one of '5m'")
+    marked = list(_breakpoints(body))
+    for block in marked[:-MAX_BREAKPOINTS]:
+        del block["cache_control"]
+    short = False
+    for block in marked[-MAX_BREAKPOINTS:]:
+        mark = block["cache_control"]
+        if short:
+            mark.pop("ttl", None)
+        if not scoped:
+            mark.pop("scope", None)
+        short = short or mark.get("ttl", "5m") == "5m"
 
 
-def _breakpoints(body: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """Yield every `cache_control`, in Anthropic's order: tools, system, messages."""
+def _breakpoints(body: Mapping[str, Any]) -> Iterable[Block]:
+    """Yield every block with a `cache_control`, in Anthropic's order: tools, system, messages."""
     system = body.get("system")
     contents = [
         body.get("tools") or [],
@@ -117,7 +146,7 @@ def _breakpoints(body: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
         inner = block.get("content")
         for each in (*(inner if isinstance(inner, list) else ()), block):
             if "cache_control" in each:
-                yield each["cache_control"]
+                yield each
 
 
 def _append(to: Conversation, role: str, new: list[Block], i: int) -> None:
@@ -125,6 +154,10 @@ def _append(to: Conversation, role: str, new: list[Block], i: int) -> None:
         return
     to.last_message = i
     turns = to.turns
+    if role == "user" and turns and turns[-1]["role"] == "system":
+        # Only the assistant may speak after the system. Source: platform.claude.com/docs,
+        # "Mid-conversation system messages".
+        turns[-2]["content"] += turns.pop()["content"]
     if not turns or turns[-1]["role"] != role:
         turns.append({"role": role, "content": []})
     content = turns[-1]["content"]
@@ -168,8 +201,10 @@ def _assistant(
         ids.check_answered(waiting)
     for i, call in enumerate(message.get("tool_calls") or ()):
         result.append(tool_use(call, f"{path}.tool_calls[{i}]", ids))
-    # Thinking comes first in a turn, and cannot stand alone in it.
-    return result if continues or not result else [*_thinking(message), *result]
+    if continues and turns[-1]["content"][0]["type"] not in THINKING:
+        return result  # a turn with thinking begins with it
+    # Thinking cannot stand alone in a turn.
+    return [*_thinking(message), *result] if result else []
 
 
 def _thinking(message: Mapping[str, Any]) -> list[Block]:

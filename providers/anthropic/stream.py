@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import orjson
 
 from gateway.chat import Chunk
+from providers.anthropic.json_text import InputText, ObjectText
 from providers.errors import rejection_inside
 
 FINISH_REASONS = {
@@ -34,9 +35,17 @@ DETAILS = (
 
 
 class AnthropicDecoder:
-    """Decodes the events of one message. Tool calls are numbered; blocks of text are not."""
+    """Decodes the events of one message. Tool calls are numbered; blocks of text are not.
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    `custom` names the tools whose input is raw text. `json`: the text is to be one JSON object;
+    what stands around it is left out, and a complete response without one is an error.
+    """
+
+    def __init__(
+        self, secrets: Iterable[str] = (), custom: Collection[str] = (), json: bool = False
+    ) -> None:
+        self._custom = custom
+        self._json = ObjectText() if json else None
         self.finished = False
         self.ended = False
         self._secrets = tuple(secrets)
@@ -59,7 +68,7 @@ class AnthropicDecoder:
                 "type": "content_block_delta",
                 "delta": {"type": "text_delta", "text": str(text)},
             }:
-                return self._delta({"content": text}) if text else ()
+                return self._text(text)
             case {
                 "type": "content_block_delta",
                 "index": int(index),
@@ -77,14 +86,14 @@ class AnthropicDecoder:
                 "index": int(index),
                 "content_block": {"type": "tool_use", "id": str(ident), "name": str(name)} as block,
             }:
-                call = _ToolCall(len(self._tools), block.get("input"))
+                call = _ToolCall(len(self._tools), block.get("input"), name in self._custom)
                 self._tools[index] = call
                 return self._delta(call.start(ident, name))
             case {
                 "type": "content_block_start",
                 "content_block": {"type": "text", "text": str(text)},
-            } if text:
-                return self._delta({"content": text})
+            }:
+                return self._text(text)
             case {
                 "type": "content_block_start",
                 "index": int(index),
@@ -98,6 +107,7 @@ class AnthropicDecoder:
                 return self._delta({"thinking_blocks": [self._thinking.pop(index)]})
             case {"type": "message_start", "message": {"usage": dict(usage)}}:
                 self._count(usage)
+                return self._prompt_usage()
             case {"type": "message_delta"}:
                 self._message_delta(body)
             case {"type": "message_stop"}:
@@ -105,6 +115,11 @@ class AnthropicDecoder:
             case {"type": "error"}:
                 raise rejection_inside(body.get("error"), self._secrets)
         return ()  # pings, citations, and whatever Anthropic adds
+
+    def _text(self, text: str) -> Iterable[Chunk]:
+        if self._json is not None:
+            text = self._json.feed(text)
+        return self._delta({"content": text}) if text else ()
 
     def _delta(self, delta: Chunk | None) -> Iterable[Chunk]:
         if delta is None:
@@ -136,10 +151,12 @@ class AnthropicDecoder:
         self._usage.update((key, value) for key, value in usage.items() if value is not None)
 
     def _stop(self) -> Iterable[Chunk]:
-        self.finished = self.ended = True
         default = "tool_calls" if self._tools else "stop"
         native = self._end.get("stop_reason")
         reason = FINISH_REASONS.get(str(native), default)
+        if self._json is not None and reason == "stop" and not self._tools:
+            self._json.check()
+        self.finished = self.ended = True
         last: Chunk = {"index": 0, "delta": self._role, "finish_reason": reason}
         if isinstance(native, str):
             last["native_finish_reason"] = native
@@ -154,12 +171,19 @@ class AnthropicDecoder:
             chunks.append({"choices": [], "usage": self._openai_usage()})
         return chunks
 
+    def _prompt_usage(self) -> Iterable[Chunk]:
+        """The usage at the beginning of a message, which counts the prompt."""
+        if not any(self._has(name) and self._usage[name] for name in PROMPT_COUNTS):
+            return ()
+        self._usage.setdefault("output_tokens", 0)
+        return ({"choices": [], "usage": self._openai_usage()},)
+
     def _has(self, *names: str) -> bool:
         return all(isinstance(self._usage.get(name), int) for name in names)
 
     def _openai_usage(self) -> Chunk:
         prompt = sum(self._usage[name] for name in PROMPT_COUNTS if self._has(name))
-        completion = self._usage["output_tokens"]
+        completion = self._usage["output_tokens"] if self._has("output_tokens") else 0
         usage: Chunk = {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
@@ -181,22 +205,35 @@ def _text(value: Any) -> str:
 class _ToolCall:
     """One tool call of a message, while it streams."""
 
-    def __init__(self, index: int, params: Any) -> None:
+    def __init__(self, index: int, params: Any, custom: bool = False) -> None:
         self._index = index
+        self._raw = InputText() if custom else None
         self._input = params  # arguments that came with the start; {} before streamed ones
         self._begun = False
 
     def start(self, ident: str, name: str) -> Chunk:
+        if self._raw is not None:
+            return self._delta(
+                {"id": ident, "type": "custom", "custom": {"name": name, "input": ""}}
+            )
         function = {"name": name, "arguments": ""}
         return self._delta({"id": ident, "type": "function", "function": function})
 
-    def more(self, piece: str) -> Chunk:
+    def more(self, piece: str) -> Chunk | None:
         self._begun = True
+        if self._raw is not None:
+            return self._raw_delta(self._raw.feed(piece))
         return self._delta({"function": {"arguments": piece}})
 
     def rest(self) -> Chunk | None:
         """Return the arguments if none were streamed: clients parse them, and "" is not JSON."""
+        if self._raw is not None:
+            begun = "" if self._begun else self._raw.feed(orjson.dumps(self._input or {}).decode())
+            return self._raw_delta(begun + self._raw.rest())
         return None if self._begun else self.more(orjson.dumps(self._input or {}).decode())
+
+    def _raw_delta(self, text: str) -> Chunk | None:
+        return self._delta({"custom": {"input": text}}) if text else None
 
     def _delta(self, call: Chunk) -> Chunk:
         return {"tool_calls": [{"index": self._index, **call}]}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from providers.anthropic.refusals import invalid, unsupported, unsupported_parameter
+from providers.anthropic.refusals import invalid, unsupported_parameter
 
 MIN_BUDGET = 1024  # tokens
 
@@ -45,17 +45,18 @@ class Style:
 
     `budget`: it takes a number of tokens, and does not decide by itself. `off`: the type of
     `thinking` that turns thinking off, None if nothing does. `forced`: it can be forced to use a
-    tool.
+    tool. `prefill`: it continues a turn that the assistant has begun.
     """
 
     budget: bool = False
     off: str | None = "disabled"
     forced: bool = True
+    prefill: bool = False
 
 
 # The `thinking` of a model's row -> its style.
 STYLES = {
-    "budget": Style(budget=True),  # up to Claude Sonnet 4.5, Opus 4.5 and Haiku 4.5
+    "budget": Style(budget=True, prefill=True),  # up to Claude Sonnet 4.5, Opus 4.5 and Haiku 4.5
     "adaptive": Style(),  # Claude Sonnet 4.6 and 5, Opus 4.6 to 5
     "between_tools": Style(off="between_tools", forced=False),  # Claude Sonnet 5.5
     "always": Style(off=None, forced=False),  # Claude Opus 5.5 and Fable
@@ -95,7 +96,11 @@ def thinking(params: Mapping[str, Any], how: Style, room: int, able: bool) -> Th
     """
     chosen = _chosen(params, how, room, able)
     own = _own_effort(params.get("output_config") or {})
-    return replace(chosen, effort=own) if own else chosen
+    if own:
+        chosen = replace(chosen, effort=own)
+    if chosen.effort in ("xhigh", "max") and (chosen.config or {}).get("type") == "between_tools":
+        return replace(chosen, effort="high")  # the API refuses more
+    return chosen
 
 
 def _chosen(params: Mapping[str, Any], how: Style, room: int, able: bool) -> Thinking:
@@ -103,8 +108,8 @@ def _chosen(params: Mapping[str, Any], how: Style, room: int, able: bool) -> Thi
     effort = params.get("reasoning_effort")
     level = EFFORTS.get(effort or "")
     if own is not None:
-        config = _checked(own, room)
-        if "budget_tokens" in config and not able:
+        config = _in_style(_checked(own, room), how, room)
+        if config and "budget_tokens" in config and not able:
             # Anthropic too ignores thinking that is turned on in the middle of a turn.
             return Thinking()
         return Thinking(config, None if how.budget else level)
@@ -120,6 +125,26 @@ def _chosen(params: Mapping[str, Any], how: Style, room: int, able: bool) -> Thi
     if not able or budget >= room:
         return Thinking()
     return Thinking({"type": "enabled", "budget_tokens": budget})
+
+
+def _in_style(config: Mapping[str, Any], how: Style, room: int) -> Mapping[str, Any] | None:
+    """Return a caller's `thinking` in the terms of this model's family; None to say nothing.
+
+    Clients send what another model understands, above all after a failover.
+    """
+    kind = config["type"]
+    if kind in ("disabled", "between_tools"):
+        if how.budget:
+            return {"type": "disabled"} if kind == "disabled" else None
+        return {**config, "type": how.off} if how.off else None
+    if how.budget and kind == "adaptive":
+        budget = min(BUDGETS["high"], room * 4 // 5)
+        return (
+            {**config, "type": "enabled", "budget_tokens": budget} if budget >= MIN_BUDGET else None
+        )
+    if not how.budget and kind == "enabled":
+        return {k: v for k, v in config.items() if k == "display"} | {"type": "adaptive"}
+    return config
 
 
 def _own_effort(config: Any) -> str | None:
@@ -148,23 +173,34 @@ def default_budget(params: Mapping[str, Any], how: Style) -> int:
     return BUDGETS.get(effort or ("" if how.budget else "high"), 0)
 
 
-def check_beside(params: Mapping[str, Any], chosen: Thinking) -> None:
-    """Raise InvalidRequest for parameters that Anthropic refuses if the model thinks."""
-    if not chosen.on:
-        return
-    if params.get("temperature", 1) != 1:
-        raise unsupported("temperature", "must be 1 if the model thinks")
-    if not MIN_TOP_P <= params.get("top_p", 1) <= 1:
-        raise unsupported("top_p", f"must be {MIN_TOP_P} or more if the model thinks")
-    if "top_k" in params:
-        raise unsupported("top_k", "cannot be set if the model thinks")
+def ignored_thinking(params: Mapping[str, Any], how: Style) -> list[str]:
+    """Return the name of the parameter that turns thinking off where nothing does."""
+    own = params.get("thinking")
+    if how.off is None and isinstance(own, Mapping):
+        return ["thinking"] if own.get("type") in ("disabled", "between_tools") else []
+    return ["reasoning_effort"] if how.off is None and _turns_off(params) else []
+
+
+def _turns_off(params: Mapping[str, Any]) -> bool:
+    return params.get("reasoning_effort") == "none"
+
+
+def leave_out_beside(params: dict[str, Any], chosen: Thinking) -> list[str]:
+    """Remove the parameters that Anthropic refuses if the model thinks; return their names."""
+    refused = {
+        "temperature": params.get("temperature", 1) != 1,
+        "top_p": not MIN_TOP_P <= params.get("top_p", 1) <= 1,
+        "top_k": "top_k" in params,
+    }
+    names = [name for name, holds in refused.items() if holds and chosen.on]
+    for name in names:
+        del params[name]
+    return names
 
 
 def _off(how: Style) -> Thinking:
-    if how.off is None:
-        raise unsupported("reasoning_effort", "does not support 'none'")
-    # Older models do not think unless a request turns it on.
-    return Thinking() if how.budget else Thinking({"type": how.off})
+    # Older models do not think unless a request turns it on; some of the newest always do.
+    return Thinking() if how.budget or how.off is None else Thinking({"type": how.off})
 
 
 def _checked(own: Any, room: int) -> Mapping[str, Any]:

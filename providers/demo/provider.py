@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import time
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from gateway.chat import ChatCall, Chunk, fold
+from gateway.chat import CALLED, ChatCall, Chunk, fold
 from gateway.errors import ModelNotFound, UpstreamFailed, UpstreamThrottled, UpstreamTruncated
 from providers.base import IGNORE, OnHead, without_embeddings
+from providers.demo.arguments import sample
 from providers.demo.embeddings import embeddings
 
 SLOW_WORD = 0.5  # seconds
@@ -27,6 +29,7 @@ SLOW_TEXT = (
 CUT_TEXT = "This answer will never be"
 NOTHING_TO_ECHO = "Say something and it comes back."
 TOOL = "get_weather"
+CUSTOM_INPUT = "some input in plain text"
 TOOL_ARGUMENTS = ('{"city":', ' "Paris",', ' "unit":', ' "celsius"}')
 
 _WORD = re.compile(r"\S+\s*|\s+")
@@ -49,6 +52,10 @@ class DemoProvider:
         if model != "embed":
             raise without_embeddings(model)
         return embeddings(parameters)
+
+    def count_tokens(self, call: ChatCall) -> Chunk:
+        """Return the tokens of a call's prompt, as responses of these models count them."""
+        return {"input_tokens": _tokens(len(_all_text(call)))}
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
         """Yield the response word by word, or raise the error that the model is for."""
@@ -108,18 +115,45 @@ def _tool(call: ChatCall) -> Script:
     last = call.parameters["messages"][-1]
     if last["role"] == "tool":
         return Script(_words(f"The tool says: {_text(last)}"))
-    names = [t["function"]["name"] for t in call.parameters.get("tools") or () if "function" in t]
-    if not names:
+    tools = [tool for tool in call.parameters.get("tools") or () if tool.get("type") in CALLED]
+    tool = next((tool for tool in tools if _name(tool) == TOOL), tools[0] if tools else None)
+    chosen = call.parameters.get("tool_choice")
+    if tool is None or chosen == "none":
         return _echo(call)
-    name = TOOL if TOOL in names else names[0]
+    if isinstance(chosen, Mapping):
+        tool = next((tool for tool in tools if _name(tool) == _name(chosen)), tool)
+    kind = tool["type"]
+    field = CALLED[kind]
     start = {
         "index": 0,
         "id": "call_demo_0",
-        "type": "function",
-        "function": {"name": name, "arguments": ""},
+        "type": kind,
+        kind: {"name": _name(tool), field: ""},
     }
-    more = [{"index": 0, "function": {"arguments": piece}} for piece in TOOL_ARGUMENTS]
+    more = [{"index": 0, kind: {field: piece}} for piece in _arguments(tool)]
     return Script([{"tool_calls": [each]} for each in (start, *more)], "tool_calls")
+
+
+def _name(tool: Mapping[str, Any]) -> str | None:
+    called = tool.get(tool.get("type") or "")
+    return called.get("name") if isinstance(called, Mapping) else None
+
+
+def _arguments(tool: Mapping[str, Any]) -> list[str]:
+    """Return the arguments in pieces: those of the tool of the examples, or some that fit."""
+    if tool["type"] == "custom":
+        return _WORD.findall(CUSTOM_INPUT)
+    schema = tool["function"].get("parameters") or {"type": "object"}
+    if tool["function"]["name"] == TOOL and _takes_example(schema):
+        return list(TOOL_ARGUMENTS)
+    arguments = sample(schema)
+    return _WORD.findall(json.dumps(arguments if isinstance(arguments, dict) else {}))
+
+
+def _takes_example(schema: Mapping[str, Any]) -> bool:
+    """Return whether the arguments of the examples fit: a place and a unit, as far as declared."""
+    properties = schema.get("properties")
+    return not properties or {"city", "unit"}.issuperset(properties)
 
 
 MODELS: dict[str, Callable[[ChatCall], Script]] = {
@@ -150,7 +184,8 @@ def _tokens(characters: int) -> int:
 
 def _length(delta: Chunk) -> int:
     calls = delta.get("tool_calls") or ()
-    return len(delta.get("content") or "") + sum(len(c["function"]["arguments"]) for c in calls)
+    text = len(delta.get("content") or "")
+    return text + sum(len(call[k][f]) for call in calls for k, f in CALLED.items() if k in call)
 
 
 def _all_text(call: ChatCall) -> str:

@@ -18,7 +18,16 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
-from providers.base import IGNORE, EmbeddingsWire, OnHead, Request, Wire, without_embeddings
+from providers.base import (
+    IGNORE,
+    EmbeddingsWire,
+    OnHead,
+    Request,
+    TokenCounter,
+    Wire,
+    without_count,
+    without_embeddings,
+)
 from providers.errors import seconds_until
 from providers.http.sse import EventSplitter
 from providers.http.transport import Response, Transport
@@ -33,10 +42,15 @@ class HttpProvider:
     """A provider that is called over HTTP: the wires know its dialect, this class does the rest."""
 
     def __init__(
-        self, wire: Wire, transport: Transport, embeddings: EmbeddingsWire | None = None
+        self,
+        wire: Wire,
+        transport: Transport,
+        embeddings: EmbeddingsWire | None = None,
+        counter: TokenCounter | None = None,
     ) -> None:
         self.wire = wire
         self.embeddings = embeddings
+        self.counter = counter
         self.streams_only = wire.streams_only
         self._transport = transport
 
@@ -49,7 +63,7 @@ class HttpProvider:
             media_type = self._media_type(response)
             on_head()
             if media_type == EVENTS:
-                return fold(chain.from_iterable(self._chunks(response)))
+                return fold(chain.from_iterable(self._chunks(call, response)))
             return self.wire.response(_json(response))
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
@@ -60,7 +74,7 @@ class HttpProvider:
         request = self.wire.request(replace(call, stream=True))
         with self._transport.post(request) as response:
             if self._media_type(response) == EVENTS:
-                yield from self._chunks(response)
+                yield from self._chunks(call, response)
             else:
                 yield [unfold(self.wire.response(_json(response)))]
 
@@ -76,6 +90,15 @@ class HttpProvider:
                 raise
         request = wire.request(model, parameters, plain=True)
         return self._embed(wire, request, parameters, on_head)
+
+    def count_tokens(self, call: ChatCall) -> Chunk:
+        """Return the tokens of a call's prompt; raises a GatewayError."""
+        if self.counter is None:
+            raise without_count(call.model)
+        with self._transport.post(self.counter.request(call)) as response:
+            if self._media_type(response) != JSON:
+                raise UpstreamBadResponse()
+            return self.counter.response(_json(response))
 
     def _embed(
         self,
@@ -104,8 +127,8 @@ class HttpProvider:
             raise UpstreamBadResponse()
         return media_type
 
-    def _chunks(self, response: Response) -> Iterator[list[Chunk]]:
-        splitter, decoder = EventSplitter(), self.wire.decoder()
+    def _chunks(self, call: ChatCall, response: Response) -> Iterator[list[Chunk]]:
+        splitter, decoder = EventSplitter(), self.wire.decoder(call)
         started, quiet_since = False, 0.0  # on the monotonic clock; 0 while content comes
         data = b"\n"
         while data and not decoder.ended:

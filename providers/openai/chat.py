@@ -75,7 +75,7 @@ class OpenAIWire:
             raise UpstreamBadResponse()
         return _chunk(body, [_whole(choice, i, secrets) for i, choice in enumerate(choices)])
 
-    def decoder(self) -> OpenAIDecoder:
+    def decoder(self, call: ChatCall | None = None) -> OpenAIDecoder:
         """Return a new decoder for one stream."""
         return OpenAIDecoder(self._endpoint.secrets)
 

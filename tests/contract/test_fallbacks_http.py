@@ -153,6 +153,29 @@ def test_a_stream_says_who_gives_it(ask):
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("route", "name"), [("openai/first", "t/first"), ("anthropic/second", "t/second")]
+)
+def test_a_message_names_the_model_of_the_request_or_the_fallback_by_its_id(
+    ask, stream, route, name
+):
+    head = encode_head(route, [], STREAM[0])
+    answer = dataclasses.replace(ANSWER, route=route)
+    script = (head, *STREAM[1:-1], Outcome(last=3, route=route)) if stream else (answer,)
+    response, _ = ask(*script, path="/messages", max_tokens=9, stream=stream)
+    assert f'"model":"{name}"' in response.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_worker_left_out_at_the_first_model_is_named_too(ask, stream):
+    answer = dataclasses.replace(ANSWER, route="openai/first", dropped=["seed", "tool_choice"])
+    head = encode_head("openai/first", ["seed", "tool_choice"], STREAM[0])
+    script = (head, *STREAM[1:-1], Outcome(last=3)) if stream else (answer,)
+    response, _ = ask(*script, stream=stream, magic=2)
+    assert response.headers["X-Ignored-Parameters"] == "magic, seed, tool_choice"
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_what_the_worker_left_out_is_named_and_nothing_is_checked_after_the_answer(ask, stream):
     """By this process' rules the fallback would refuse the call; the worker's may be others."""
     route, dropped = "openai/strict", ["top_p", "reasoning_effort"]

@@ -410,7 +410,7 @@ def test_a_client_may_lower_the_deadline(ask, broker, headers, whole, streamed):
         (errors.QueueUnavailable(retry_after=1.2), "2", "true"),
         (errors.UpstreamThrottled(retry_after=10_000), "120", None),
         (errors.JobLost(), None, "false"),
-        (errors.AuthenticationFailed(), None, None),
+        (errors.AuthenticationFailed(), None, "false"),
     ],
 )
 def test_a_refusal_tells_whether_and_when_to_retry(

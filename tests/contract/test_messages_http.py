@@ -80,7 +80,7 @@ def test_a_whole_answer_is_a_message(ask, broker):
         "id": f"msg_{call.spec.call_id}",
         "type": "message",
         "role": "assistant",
-        "model": "gpt-4o-mini",
+        "model": "openai/gpt-4o-mini",
         "content": [{"type": "text", "text": "Hello!"}],
         "stop_reason": "end_turn",
         "stop_sequence": None,
@@ -92,7 +92,7 @@ def test_a_whole_answer_is_a_message(ask, broker):
         },
     }
     assert response.headers["request-id"] == response.headers["X-Request-Id"]
-    assert "X-Ignored-Parameters" not in response.headers
+    assert response.headers["X-Ignored-Parameters"] == "anthropic-beta"
 
 
 def test_a_stream_is_the_same_message(ask, broker):
@@ -130,12 +130,52 @@ def test_what_the_provider_does_not_take_is_left_out_and_named(ask, broker):
     assert call.spec.optional == ("temperature",)  # the worker leaves it out
     named = response.headers["X-Ignored-Parameters"].split(", ")
     assert sorted(named) == [
+        "anthropic-beta",
         "context_management",
         "service_tier",
         "temperature",
         "thinking",
         "top_k",
     ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("header", "betas"),
+    [
+        ("context-1m-2025-08-07", ["context-1m-2025-08-07"]),
+        ("a-2025-01-01, b-2026-01-01,", ["a-2025-01-01", "b-2026-01-01"]),
+        ("good,b@d,x y,\tfine", ["good", "fine"]),
+        ("x" * 65, None),
+        ("", None),
+    ],
+)
+def test_the_betas_of_the_caller_go_to_anthropic(client, plain, broker, stream, header, betas):
+    body = {**BODY, "model": "anthropic/claude-sonnet-5-5", "stream": stream}
+    body["context_management"] = {"edits": []}
+    response = client.post(MESSAGES, json=body, headers={**plain, "anthropic-beta": header})
+    assert broker.calls[0].body.get("betas") == betas
+    assert broker.calls[0].body["context_management"] == {"edits": []}
+    assert "X-Ignored-Parameters" not in response.headers
+
+
+def test_more_tokens_than_the_model_can_write_are_lowered(ask, broker):
+    for stream in (False, True):
+        ask(max_tokens=32_000, stream=stream)
+        ask(model="openai/gpt-6-luna", max_tokens=200_000, stream=stream)
+    assert [call.body["max_tokens"] for call in broker.calls] == [16_384, 128_000] * 2
+
+
+def test_tools_that_anthropic_runs_are_left_out_and_named(ask, broker):
+    hosted = [{"type": "web_search_20250305", "name": "web_search"}, {"type": "advisor"}]
+    own = {"name": "f", "input_schema": {}}
+    response = ask(tools=[*hosted, own], tool_choice={"type": "any"})
+    assert response.status_code == 200
+    assert [tool["function"]["name"] for tool in broker.calls[0].body["tools"]] == ["f"]
+    named = response.headers["X-Ignored-Parameters"].split(", ")
+    assert {"web_search_20250305", "advisor"} <= set(named)
+    assert ask(tools=hosted).status_code == 200
+    assert "tools" not in broker.calls[1].body
 
 
 def test_the_betas_of_an_sdk_change_the_address_and_nothing_else(client, plain):
@@ -152,6 +192,54 @@ def test_an_answer_after_blanks_is_a_message_or_anthropic_s_error(ask_scripted):
     told = response.get_json()
     assert (told["type"], told["error"]["type"]) == ("error", "overloaded_error")
     assert told["request_id"] == response.headers["request-id"]
+
+
+# Counting
+
+
+COUNT = f"{MESSAGES}/count_tokens"
+PROMPT = {"messages": [{"role": "user", "content": "x" * 400}]}
+
+
+def test_anthropic_counts_for_its_models(make_client, settings, plain):
+    fake = FakeBroker(Outcome(answer=b'{"input_tokens":12}'))
+    body = {**PROMPT, "model": "anthropic/claude-sonnet-5-5", "thinking": {"type": "adaptive"}}
+    headers = {**plain, "anthropic-beta": "b-1"}
+    response = make_client(settings, fake).post(COUNT, json=body, headers=headers)
+    assert response.get_json() == {"input_tokens": 12}
+    assert response.headers["request-id"] == response.headers["X-Request-Id"]
+    assert "X-Token-Count" not in response.headers
+    (call,) = fake.calls
+    assert (call.spec.kind, call.spec.stream, len(call.spec.targets)) == ("count_tokens", False, 1)
+    assert call.body["betas"] == ["b-1"]
+
+
+def test_a_failed_count_is_an_error(make_client, settings, plain):
+    fake = FakeBroker(errors.UpstreamThrottled(retry_after=3))
+    body = {**PROMPT, "model": "anthropic/claude-sonnet-5-5"}
+    response = make_client(settings, fake).post(COUNT, json=body, headers=plain)
+    refused(response, 429, "rate_limit_error")
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "demo/echo", "groq/x"])
+def test_other_models_get_an_estimate(client, broker, plain, model):
+    response = client.post(COUNT, json={**PROMPT, "model": model}, headers=plain)
+    assert response.get_json() == {"input_tokens": 100}
+    assert response.headers["X-Token-Count"] == "estimate"
+    assert broker.calls == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        ({"model": "openai/gpt-4o-mini"}, 400, "invalid_request_error"),
+        ({**PROMPT, "model": "nobody/x"}, 404, "not_found_error"),
+        ({**PROMPT}, 400, "invalid_request_error"),
+        ({**PROMPT, "model": "openai/text-embedding-3-small"}, 404, "not_found_error"),
+    ],
+)
+def test_a_count_of_nothing_is_refused(client, plain, body, status, kind):
+    refused(client.post(COUNT, json=body, headers=plain), status, kind)
 
 
 # Keys
@@ -199,16 +287,69 @@ def test_the_authorization_header_is_the_only_guess(client, key, auth):
         ({"model": "nobody/x"}, 404, "not_found_error", "The model `nobody/x` does not exist"),
         ({"model": "groq/llama"}, 503, "api_error", "The model 'groq/llama' is served by"),
         (
-            {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+            {
+                "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+                "tool_choice": {"type": "tool", "name": "web_search"},
+            },
             400,
             "invalid_request_error",
-            "tools.0.type: 'web_search_20250305' tools are not run by this service",
+            "tool_choice.name: 'web_search_20250305' tools are not run by this service",
+        ),
+        (
+            {
+                "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+                "tool_choice": {"type": "any"},
+            },
+            400,
+            "invalid_request_error",
+            "tool_choice.type: none of the tools is run by the caller",
         ),
     ],
 )
 def test_a_bad_request_is_refused_before_anything_is_spent(ask, broker, fields, status, kind, told):
     assert refused(ask(**fields), status, kind).startswith(told)
     assert broker.calls == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}]
+)
+def test_threads_are_refused_so_that_tool_runners_go_on_without_them(ask, broker, stream, thread):
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "x"}
+    messages = [{"role": "user", "content": [result]}]
+    response = ask(stream=stream, thread=thread, messages=messages)
+    assert response.status_code == 400
+    error = response.get_json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["details"] == {"error_code": "thread_unsupported_request"}
+    assert broker.calls == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "gpt-4o-mini", "demo/echo"])
+def test_the_response_names_the_model_of_the_request(ask, stream, model):
+    response = ask(model=model, stream=stream)
+    body = message(events(response.get_data())) if stream else response.get_json()
+    assert body["model"] == model
+
+
+@pytest.mark.parametrize("words", ["This model's maximum context length is 8192 tokens.", "Long"])
+def test_a_long_prompt_is_named_in_the_words_that_claude_code_reacts_to(ask, broker, words):
+    broker.refusal = errors.UpstreamRejected(words, code="context_length_exceeded")
+    message = refused(ask(), 400, "invalid_request_error")
+    assert message == f"prompt is too long: {words}"
+
+
+def test_anthropic_s_own_words_for_a_long_prompt_stay(ask, broker):
+    words = "prompt is too long: 208310 tokens > 200000 maximum"
+    broker.refusal = errors.UpstreamRejected(words, code="context_length_exceeded")
+    assert refused(ask(), 400, "invalid_request_error") == words
+
+
+def test_a_wrong_key_is_not_worth_a_retry(client):
+    response = post(client, {"x-api-key": "sk-ant-abc"})
+    assert response.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -246,7 +387,7 @@ def test_a_stream_without_a_word_is_a_message_all_the_same(ask_scripted):
     ("method", "path", "status", "kind"),
     [
         ("GET", MESSAGES, 405, "invalid_request_error"),
-        ("POST", f"{MESSAGES}/count_tokens", 404, "not_found_error"),
+        ("GET", f"{MESSAGES}/count_tokens", 405, "invalid_request_error"),
         ("GET", f"{MESSAGES}/batches", 404, "not_found_error"),
         ("POST", "/v1/messages", 404, "not_found_error"),
     ],

@@ -49,6 +49,8 @@ def violations(body):
 
 def check_turns(turns, rule):
     rule(turns, "no messages")
+    check_system_turns(turns, rule)
+    turns = without_system(turns)
     for i, turn in enumerate(turns):
         rule(turn.keys() == {"role", "content"}, f"{i}: fields of a message")
         rule(turn["role"] == ("user", "assistant")[i % 2], f"{i}: turns do not alternate")
@@ -57,12 +59,28 @@ def check_turns(turns, rule):
             rule(block["type"] in IN_TURN[turn["role"]], f"{i}: {block['type']} in this turn")
             check_block(block, f"{i}: {block['type']}", rule)
         kinds = [block["type"] in THOUGHT for block in turn["content"]]
-        rule(kinds == sorted(kinds, reverse=True), f"{i}: thinking after other blocks")
+        rule(kinds[0] or not any(kinds), f"{i}: thinking in a turn that begins without it")
         rule(not all(kinds), f"{i}: nothing but thinking")
     last = turns[-1]
     if last["role"] == "assistant" and last["content"][-1]["type"] == "text":
         text = last["content"][-1]["text"]
         rule(text == text.rstrip(), "the final assistant text ends in white space")
+
+
+def without_system(turns):
+    return [turn for turn in turns if turn["role"] != "system"]
+
+
+def check_system_turns(turns, rule):
+    """Source: platform.claude.com/docs, "Mid-conversation system messages"."""
+    roles = ["assistant", *(turn["role"] for turn in turns), "assistant"]
+    for before, role, after in zip(roles, roles[1:], roles[2:], strict=False):
+        if role == "system":
+            rule(before == "user", "a system turn that follows no turn of the user")
+            rule(after == "assistant", "a system turn before another than the assistant's")
+    for turn in turns:
+        if turn["role"] == "system":
+            check_system(turn["content"], rule)
 
 
 def check_block(block, where, rule):
@@ -101,6 +119,7 @@ def check_image(source, where, rule):
 
 
 def check_tool_turns(turns, rule):
+    turns = without_system(turns)
     used = []
     for i, turn in enumerate(turns):
         results = [b["type"] == "tool_result" for b in turn["content"]]
@@ -136,17 +155,18 @@ def check_thinking(body, rule):
     if config["type"] == "enabled":
         budget = config["budget_tokens"]
         rule(1024 <= budget < body["max_tokens"], "thinking.budget_tokens")
-        turns = body["messages"]
+        turns = without_system(body["messages"])
         if turns[-1]["content"][0]["type"] == "tool_result":
             first = turns[-2]["content"][0]["type"]
             rule(first in THOUGHT, "a tool's use goes on without the thinking before it")
     if config["type"] in ("enabled", "adaptive"):
+        turns = without_system(body["messages"])
         rule(body.get("temperature", 1) == 1, "thinking with a temperature")
         rule(body.get("top_p", 1) >= 0.95, "thinking with a low top_p")
         rule("top_k" not in body, "thinking with top_k")
         choice = body.get("tool_choice", {"type": "auto"})["type"]
         rule(choice in ("auto", "none"), "thinking with a forced tool")
-        rule(body["messages"][-1]["role"] == "user", "thinking with a begun answer")
+        rule(turns[-1]["role"] == "user", "thinking with a begun answer")
 
 
 def check_tools(body, rule):

@@ -30,6 +30,18 @@ def test_what_the_provider_counted_is_what_was_used() -> None:
     assert used(delta(content="a" * 400), counted, delta(content="b")) == USAGE
 
 
+def test_a_count_of_the_prompt_alone_is_completed_by_an_estimate() -> None:
+    prompt = {"prompt_tokens": 500, "completion_tokens": 1, "total_tokens": 501}
+    counted = {"choices": [], "usage": prompt}
+    assert used(counted, delta(content="a" * 40)) == {
+        "prompt_tokens": 500,
+        "completion_tokens": 10,
+        "total_tokens": 510,
+        "estimated": True,
+    }
+    assert used(counted, delta(content="a"), {"choices": [], "usage": USAGE}) == USAGE
+
+
 def test_without_a_count_four_characters_are_a_token() -> None:
     assert used(delta(content="a" * 20), delta(content="b" * 21)) == {
         "prompt_tokens": 10,

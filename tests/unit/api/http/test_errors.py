@@ -96,7 +96,17 @@ def test_clients_are_told_to_repeat_what_was_never_started(kind):
     assert http.headers(kind())["x-should-retry"] == "true"
 
 
-@each([kind for kind in ALL if issubclass(kind, InvalidRequest)])
+def test_a_wrong_key_is_not_worth_a_retry():
+    assert http.headers(errors.AuthenticationFailed())["x-should-retry"] == "false"
+
+
+@each(
+    [
+        kind
+        for kind in ALL
+        if issubclass(kind, InvalidRequest) and kind is not errors.AuthenticationFailed
+    ]
+)
 def test_the_caller_s_own_faults_say_nothing_of_trying_again(kind):
     assert http.headers(kind()) == {}
 

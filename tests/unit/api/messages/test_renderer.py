@@ -41,6 +41,31 @@ def call(index=0, ident=None, name=None, arguments=None):
     return {"index": index, "id": ident, "type": "function", "function": function}
 
 
+def started(*parts, estimate=lambda: 7):
+    """The usage in the first event of a stream of which the first payload has these parts."""
+    renderer = MessageRenderer("abc", "gpt-4o", "req", estimate)
+    first, *_ = events(renderer.events(b"\n".join(map(orjson.dumps, parts))))
+    return first["message"]["usage"]
+
+
+def test_a_stream_begins_with_the_provider_s_count_or_an_estimate():
+    usage = {"choices": [], "usage": {"prompt_tokens": 9, "prompt_tokens_details": {}}}
+    assert started(usage, part(content="Hi"))["input_tokens"] == 9
+    assert started(part(content="Hi"))["input_tokens"] == 7
+
+
+def test_hidden_thinking_does_not_hide_what_was_shown():
+    content = blocks(
+        part(reasoning_content="hm"), part(thinking_blocks=[REDACTED]), part(content="so")
+    )
+    assert [block["type"] for block in content] == ["thinking", "redacted_thinking", "text"]
+
+
+def test_a_stream_ends_with_the_provider_s_count():
+    end = events(streamed(part(content="Hi"), {"choices": [], "usage": USAGE}))[-2]
+    assert end["usage"] == COUNTED
+
+
 def whole(*parts):
     return json.loads(reply().whole(orjson.dumps(fold(parts))))
 

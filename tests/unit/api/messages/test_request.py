@@ -260,6 +260,139 @@ def test_what_a_user_says_is_said_in_chat_s_parts(blocks, wanted, elsewhere):
         assert made == [{"role": "user", "content": blocks if parts is None else parts}]
 
 
+SEARCH = {
+    "type": "search_result",
+    "source": "https://a.example",
+    "title": "Title",
+    "content": [text("found")],
+}
+OTHERS = [
+    ({"type": "tool_reference", "tool_name": "WebSearch"}, "The tool `WebSearch` is available."),
+    (
+        {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "Read"}},
+        "The tool `Read` is available from here on.",
+    ),
+    (
+        {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "Read"}},
+        "The tool `Read` is no longer available.",
+    ),
+    (SEARCH, "Title\nhttps://a.example\nfound"),
+    (
+        {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}},
+        '[web_search: {"query":"x"}]',
+    ),
+    (
+        {
+            "type": "web_search_tool_result",
+            "tool_use_id": "s1",
+            "content": [{"type": "web_search_result", "url": "u", "encrypted_content": "e"}],
+        },
+        "u",
+    ),
+    ({"type": "compaction", "content": "So far."}, "So far."),
+    ({"type": "of a later year", "text": "new"}, "new"),
+    ({"type": "mcp_tool_result", "content": [text("a"), text("b")]}, "a\nb"),
+    ({"type": "container_upload", "file_id": "f"}, None),
+    ({"type": "tool_reference"}, None),
+]
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(("block", "words"), OTHERS)
+def test_blocks_that_only_anthropic_can_serve_become_text(block, words, native):
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [block]}
+    turns = [
+        USER,
+        {"role": "system", "content": [text("s"), block]},
+        {"role": "assistant", "content": [text("a"), block, USE]},
+        {"role": "user", "content": [result]},
+        {"role": "user", "content": [text("u"), block]},
+    ]
+    call = asked(native=native, messages=turns)
+    system, assistant, tool, user = call.parameters["messages"][1:]
+    more = [text(words)] if words else []
+    assert system["content"] == [text("s"), *more]
+    assert assistant["content"] == [text("a"), *more]
+    assert tool["content"] == (more or "")
+    assert user["content"] == [text("u"), *more]
+    assert call.ignored == ([] if words else [block["type"]])
+    only = asked(native=native, messages=[USER, {"role": "system", "content": [block]}])
+    assert len(only.parameters["messages"]) == (2 if words else 1)
+
+
+def test_what_a_system_message_asks_for_beside_its_text_is_named():
+    turn = {"role": "system", "output_config": {"effort": "low"}}
+    assert asked(messages=[USER, turn]).ignored == ["messages.output_config"]
+
+
+@pytest.mark.parametrize("thought", [[], [{"type": "thinking", "thinking": "t", "signature": ""}]])
+def test_a_turn_that_only_calls_tools_has_a_content_of_null(thought):
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "x"}
+    turns = [USER, {"role": "assistant", "content": [*thought, USE]}, {**USER, "content": [result]}]
+    message = asked(messages=turns).parameters["messages"][1]
+    assert message["content"] is None
+    assert message["tool_calls"] == [CALL]
+
+
+LINE = "x-anthropic-billing-header: cc_version=2.1.177.01c; cc_entrypoint=cli; cch=36ee5;"
+
+
+@pytest.mark.parametrize(
+    ("system", "content"),
+    [
+        ([text(LINE), text("You are.")], [text("You are.")]),
+        ([text(f"{LINE}\nYou are.", cache_control=CACHE)], [text("You are.", cache_control=CACHE)]),
+        (f"{LINE}\n\nYou are.", "You are."),
+        (LINE, None),
+        ([text(LINE)], None),
+        (f"You are. {LINE}", f"You are. {LINE}"),
+    ],
+)
+def test_the_line_for_anthropic_s_accounts_reaches_anthropic_alone(system, content):
+    def said(**options):
+        body = checked(request(system=system))
+        messages = chat_request(body, **options).parameters["messages"]
+        return messages[0]["content"] if len(messages) == 2 else None
+
+    assert said() == said(accepts=["messages_api"], alone=False) == content
+    assert said(accepts=["messages_api"]) == system
+
+
+@pytest.mark.parametrize(
+    "schema", [{}, {"type": "object"}, {"type": "object", "additionalProperties": False}]
+)
+def test_a_tool_without_parameters_has_properties_all_the_same(schema):
+    (tool,) = asked(tools=[{"name": "f", "input_schema": schema}]).parameters["tools"]
+    assert tool["function"]["parameters"] == {"type": "object", **schema, "properties": {}}
+
+
+@pytest.mark.parametrize(
+    ("control", "mark"),
+    [
+        ({"type": "ephemeral", "ttl": "1h", "evict": True}, {"type": "ephemeral", "ttl": "1h"}),
+        ({"type": "ephemeral", "ttl": "2h"}, {"type": "ephemeral"}),
+        ({"type": "ephemeral", "scope": "global"}, {"type": "ephemeral"}),
+        ({"type": "persistent"}, None),
+    ],
+)
+def test_cache_marks_keep_the_fields_that_are_documented(control, mark):
+    call = asked(
+        system=[text("s", cache_control=control)],
+        tools=[{**TOOL, "cache_control": control}],
+        cache_control=control,
+    )
+    system, user = call.parameters["messages"]
+    marked = [system["content"][0], call.parameters["tools"][0]]
+    marked += user["content"] if mark else []
+    assert [part.get("cache_control") for part in marked] == [mark] * len(marked)
+
+
+def test_the_scope_of_a_cache_mark_is_for_anthropic_alone():
+    control = {"type": "ephemeral", "scope": "global"}
+    call = asked(native=True, system=[text("s", cache_control=control)])
+    assert call.parameters["messages"][0]["content"] == [text("s", cache_control=control)]
+
+
 def test_results_come_before_what_else_is_said():
     results = [
         {"type": "tool_result", "tool_use_id": "t1", "content": "one", "cache_control": CACHE},
@@ -317,6 +450,28 @@ def test_thinking_is_replayed(thoughts, fields):
     turns = [USER, {"role": "assistant", "content": [*thoughts, text("so")]}, USER]
     made = asked(messages=turns).parameters["messages"]
     assert made[1] == {"role": "assistant", "content": [text("so")], **fields}
+
+
+def test_thinking_of_another_provider_is_replayed_beside_its_hidden_blocks():
+    thought = {"type": "thinking", "thinking": "hm", "signature": ""}
+    hidden = {"type": "redacted_thinking", "data": "reasoning_details:x"}
+    turns = [USER, {"role": "assistant", "content": [thought, hidden, text("so")]}, USER]
+    message = asked(messages=turns).parameters["messages"][1]
+    assert message["reasoning_content"] == "hm"
+    assert message["thinking_blocks"] == [hidden]
+
+
+def test_thinking_between_other_blocks_goes_back_to_anthropic_where_it_was():
+    first, second = ({"type": "thinking", "thinking": t, "signature": "c2ln"} for t in "ab")
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [text("x")]}
+    content = [first, text("I look."), second, USE]
+    turns = [
+        {"role": "user", "content": [text("hi")]},
+        {"role": "assistant", "content": content},
+        {"role": "user", "content": [result]},
+    ]
+    parameters = asked(native=True, messages=turns).parameters
+    assert request_body(ChatCall("claude", parameters))["messages"] == turns
 
 
 def test_what_tunes_a_response_may_be_left_out_by_a_model_that_refuses_it():

@@ -384,7 +384,8 @@ successor = "openai/gpt-6-luna"
         ({"temperature": 2, "seed": 1}, ["anthropic/b", "openai/gpt-6-luna"]),
         ({"n": 1}, ["anthropic/b", "openai/gpt-6-luna"]),
         ({"n": 2}, ["openai/gpt-6-luna"]),
-        ({"web_search_options": {}}, ["openai/gpt-6-luna"]),
+        ({"audio": {}}, ["openai/gpt-6-luna"]),
+        ({"web_search_options": {}}, ["anthropic/b", "openai/gpt-6-luna"]),
     ],
 )
 def test_no_successor_takes_a_call_that_it_cannot_answer_as_asked(with_file, asked, names):
