@@ -75,7 +75,7 @@ class StreamUsage:
 
         `body` is the JSON of the call's parameters.
         """
-        if self.counted is not None and self.deltas_counted:
+        if self.counted is not None and (self.deltas_counted or not self.deltas):
             return self.counted
         # Hardly any provider sends less than a token at a time.
         written = max(self.deltas, math.ceil(self.characters / CHARACTERS_PER_TOKEN))
