@@ -7,12 +7,12 @@ Anthropic (platform.claude.com/docs, "Prompt caching" and "Extended thinking", r
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, Tag
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-from api.schemas.fields import FileData, ImageAddress, SpeakerName, either, one_of
+from api.schemas.fields import FileData, ImageAddress, MediaAddress, SpeakerName, either, one_of
 
 
 class CacheControl(TypedDict):
@@ -46,12 +46,30 @@ class ImagePart(TypedDict):
 
 class InputAudio(TypedDict):
     data: str
-    format: Literal["wav", "mp3"]
+    format: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,16}$", examples=["wav", "mp3"])]
 
 
 class AudioPart(TypedDict):
     type: Literal["input_audio"]
     input_audio: InputAudio
+
+
+class Media(TypedDict):
+    url: MediaAddress
+
+
+class VideoPart(TypedDict):
+    """A video, as vLLM, OpenRouter, Together and others take it."""
+
+    type: Literal["video_url"]
+    video_url: Media
+
+
+class AudioUrlPart(TypedDict):
+    """Audio by its address, as vLLM takes it."""
+
+    type: Literal["audio_url"]
+    audio_url: Media
 
 
 class File(TypedDict, total=False):
@@ -70,7 +88,10 @@ UserPart = Annotated[
     Annotated[TextPart, Tag("=text")]
     | Annotated[ImagePart, Tag("=image_url")]
     | Annotated[AudioPart, Tag("=input_audio")]
-    | Annotated[FilePart, Tag("=file")],
+    | Annotated[FilePart, Tag("=file")]
+    | Annotated[VideoPart, Tag("=video_url")]
+    | Annotated[AudioUrlPart, Tag("=audio_url")],
+    # `video_url` and `audio_url` are not OpenAI's: they work and are not advertised.
     one_of("type", "text", "image_url", "input_audio", "file"),
 ]
 AssistantPart = Annotated[
@@ -88,9 +109,14 @@ AssistantContent = Annotated[
 ]
 
 
+Arguments = Annotated[
+    Text | Annotated[dict[str, Any], Tag("=object")], either("a string or object")
+]
+
+
 class CalledFunction(TypedDict):
     name: str
-    arguments: str
+    arguments: NotRequired[Arguments | None]
 
 
 class FunctionToolCall(TypedDict):

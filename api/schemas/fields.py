@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, With
 from pydantic_core import PydanticCustomError
 
 from api.schemas.errors import TAG
-from api.schemas.urls import is_file_data, is_image_url, is_web_url
+from api.schemas.urls import is_file_data, is_image_url, is_media_url, is_web_url
 
 MAX_TOKENS = 2**31 - 1
 INT64 = 2**63
@@ -130,6 +130,14 @@ ImageAddress = Annotated[
         "wrong.image_url",
         "expected an http or https URL of a public host, or a base64 data URL of an image",
         is_image_url,
+    ),
+]
+MediaAddress = Annotated[
+    str,
+    _checked(
+        "wrong.value",
+        "expected an http or https URL of a public host, or a base64 data URL of audio or video",
+        is_media_url,
     ),
 ]
 PUBLIC = "expected an http or https URL of a public host"

@@ -327,10 +327,11 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("text", DAMAGED)
-def test_damaged_reasoning_is_refused_by_name(text):
-    with pytest.raises(InvalidRequest) as caught:
-        conversation({"type": "reasoning", "summary": [], "encrypted_content": text}, said("x"))
-    assert caught.value.param == "input[0].encrypted_content"
+def test_damaged_reasoning_is_left_out_and_named(text):
+    item = {"type": "reasoning", "summary": [], "encrypted_content": text}
+    request = asked(input=[item, said("x")])
+    assert request.parameters["messages"] == [{"role": "assistant", "content": "x"}]
+    assert request.ignored == ["input.encrypted_content"]
 
 
 # Whatever is taken, chat's own rules hold for what comes of it
