@@ -148,6 +148,13 @@ class Response(TypedDict):
     user: NotRequired[str | None]
 
 
+class InputTokens(TypedDict):
+    """The tokens that the input of a response has."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: Count
+
+
 class ResponseSnapshot(TypedDict):
     """The response so far: at the beginning, and complete at the end."""
 

@@ -521,3 +521,12 @@ def test_an_unforeseen_fault_is_500_and_the_log_says_nothing_of_the_request(
     assert re.search(
         r"POST /inference/v1/chat/completions: RuntimeError at \w+\.py:\d+", caplog.text
     )
+
+
+def test_the_list_of_models_may_end_in_a_slash(client, auth):
+    assert client.get(f"{BASE}/models/", headers=auth).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/inference", "/inference/v1"])
+def test_clients_may_ask_whether_the_service_is_there(client, path):
+    assert client.head(path).status_code == 200
