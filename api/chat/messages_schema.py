@@ -12,7 +12,19 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, Tag
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-from api.schemas.fields import FileData, ImageAddress, MediaAddress, SpeakerName, either, one_of
+from api.schemas.errors import TAG
+from api.schemas.fields import (
+    OTHER,
+    Choice,
+    FileData,
+    ImageAddress,
+    MediaAddress,
+    OtherType,
+    SpeakerName,
+    either,
+    one_of,
+    typed,
+)
 
 
 class CacheControl(TypedDict):
@@ -46,7 +58,7 @@ class ImagePart(TypedDict):
 
 class InputAudio(TypedDict):
     data: str
-    format: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,16}$", examples=["wav", "mp3"])]
+    format: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$", examples=["wav", "mp3"])]
 
 
 class AudioPart(TypedDict):
@@ -95,8 +107,21 @@ UserPart = Annotated[
     one_of("type", "text", "image_url", "input_audio", "file"),
 ]
 AssistantPart = Annotated[
-    Annotated[TextPart, Tag("=text")] | Annotated[RefusalPart, Tag("=refusal")],
-    one_of("type", "text", "refusal"),
+    Annotated[TextPart, Tag("=text")]
+    | Annotated[RefusalPart, Tag("=refusal")]
+    | Annotated[OtherType, Tag(OTHER)],
+    typed("text", "refusal"),
+]
+RESULT_PARTS = ("text", "image_url", "input_audio", "file", "video_url", "audio_url")
+ResultPart = Annotated[
+    Annotated[TextPart, Tag("=text")]
+    | Annotated[ImagePart, Tag("=image_url")]
+    | Annotated[AudioPart, Tag("=input_audio")]
+    | Annotated[FilePart, Tag("=file")]
+    | Annotated[VideoPart, Tag("=video_url")]
+    | Annotated[AudioUrlPart, Tag("=audio_url")]
+    | Annotated[OtherType, Tag(OTHER)],
+    typed(*RESULT_PARTS),
 ]
 
 Text = Annotated[str, Tag("=text")]
@@ -104,9 +129,8 @@ NonEmpty = Field(min_length=1, fail_fast=True)
 TEXT_OR_PARTS = either("a string or array of objects")
 TextContent = Annotated[Text | Annotated[list[TextPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS]
 UserContent = Annotated[Text | Annotated[list[UserPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS]
-AssistantContent = Annotated[
-    Text | Annotated[list[AssistantPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS
-]
+AssistantContent = Annotated[Text | Annotated[list[AssistantPart], Tag("=items")], TEXT_OR_PARTS]
+ResultContent = Annotated[Text | Annotated[list[ResultPart], Tag("=items")], TEXT_OR_PARTS]
 
 
 Arguments = Annotated[
@@ -121,7 +145,7 @@ class CalledFunction(TypedDict):
 
 class FunctionToolCall(TypedDict):
     id: str
-    type: Literal["function"]
+    type: NotRequired[Literal["function"] | None]
     function: CalledFunction
 
 
@@ -136,9 +160,22 @@ class CustomToolCall(TypedDict):
     custom: CalledCustom
 
 
+def _call_kind(value: Any) -> str | None:
+    """The tag of a tool call. Some clients leave out the type of a function."""
+    if not isinstance(value, dict):
+        return None
+    kind = value.get("type") or "function"
+    return TAG + kind if isinstance(kind, str) else None
+
+
 ToolCall = Annotated[
     Annotated[FunctionToolCall, Tag("=function")] | Annotated[CustomToolCall, Tag("=custom")],
-    one_of("type", "function", "custom"),
+    Choice(
+        _call_kind,
+        "wrong.member",
+        "wrong {key}",
+        {"key": "type", "expected": "'function', 'custom'"},
+    ),
 ]
 
 
@@ -189,7 +226,7 @@ class AssistantMessage(TypedDict):
 
 class ToolMessage(TypedDict):
     role: Literal["tool"]
-    content: TextContent
+    content: ResultContent | None
     tool_call_id: str
     is_error: NotRequired[bool | None]
     cache_control: NotRequired[CacheControl | None]

@@ -22,9 +22,19 @@ from api.chat.messages_schema import (
     Text,
     VideoPart,
 )
-from api.responses.tools_schema import OTHER, FlatTool, typed
+from api.responses.tools_schema import FlatTool
 from api.schemas.errors import TAG
-from api.schemas.fields import Choice, FileData, ImageAddress, MediaAddress, WebAddress, one_of
+from api.schemas.fields import (
+    OTHER,
+    Choice,
+    FileData,
+    ImageAddress,
+    MediaAddress,
+    OtherType,
+    WebAddress,
+    one_of,
+    typed,
+)
 
 
 class InputText(TypedDict):
@@ -60,12 +70,6 @@ class InputAudio(TypedDict):
     audio_url: NotRequired[MediaAddress | None]
 
 
-class Other(TypedDict):
-    """An item or part of another type. It is left out, and `X-Ignored-Parameters` names it."""
-
-    type: str
-
-
 TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 CHAT_PARTS = ("image_url", "file", "video_url", "audio_url")
 # Clients put parts of any type, and parts of chat, into messages of any role.
@@ -83,7 +87,7 @@ Part = Annotated[
     | Annotated[VideoPart, Tag("=video_url")]
     | Annotated[AudioUrlPart, Tag("=audio_url")]
     | Annotated[RefusalPart, Tag("=refusal")]
-    | Annotated[Other, Tag(OTHER)],
+    | Annotated[OtherType, Tag(OTHER)],
     typed(*TEXTS, "input_image", "input_file", "input_audio", "refusal", *CHAT_PARTS),
 ]
 Content = Annotated[Text | Annotated[list[Part], Tag("=items")], TEXT_OR_PARTS]
@@ -190,7 +194,7 @@ Item = Annotated[
     | Annotated[AdditionalTools, Tag("=tool_search_output")]
     | Annotated[AgentMessage, Tag("=agent_message")]
     | Annotated[dict[str, Any], BeforeValidator(_refuse_reference), Tag("=item_reference")]
-    | Annotated[Other, Tag(OTHER)],
+    | Annotated[OtherType, Tag(OTHER)],
     Choice(
         _item_kind,
         "wrong.member",

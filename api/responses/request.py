@@ -10,6 +10,7 @@ from api.responses.input import Conversation, refuse_addresses
 from api.responses.response import OWN_NAMES
 from api.responses.schema import RESPONSES_FIELDS, RESPONSES_REQUEST
 from api.responses.tools import Tools
+from api.schemas import other_api
 from api.schemas.check import check
 from api.schemas.errors import invalid, invalid_request
 from gateway.catalogue.file import FILE_URL
@@ -50,7 +51,11 @@ def chat_request(
     `store` changes nothing: no response is ever stored. Raises InvalidRequest in OpenAI's words,
     with a path into the caller's own request as `param`.
     """
-    check(RESPONSES_REQUEST, data, invalid_request)
+    try:
+        check(RESPONSES_REQUEST, data, invalid_request)
+    except InvalidRequest as error:
+        error.message += other_api.hint(data, "/responses")
+        raise
     _refuse_stored(data)
     if FILE_URL not in accepts:
         refuse_addresses(data)

@@ -6,17 +6,13 @@ are tools of other types: OpenAI runs those itself, or a client does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field, Tag
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
 from api.chat.messages_schema import NonEmpty
-from api.schemas.errors import TAG
-from api.schemas.fields import Choice, FunctionName, JsonSchema, either, one_of
-
-OTHER = f"{TAG}other"
+from api.schemas.fields import OTHER, FunctionName, JsonSchema, OtherType, either, one_of, typed
 
 
 class TextGrammar(TypedDict):
@@ -50,32 +46,6 @@ class FlatCustomTool(TypedDict):
     format: NotRequired[CustomFormat | None]
 
 
-class OtherTool(TypedDict):
-    """A tool of another type. It is left out, and `X-Ignored-Parameters` names it."""
-
-    type: str
-
-
-def typed(*known: str) -> Choice:
-    """Selects the member of a union by `type`, and a last one for any other type."""
-    return Choice(
-        _tag_of(known),
-        "wrong.member",
-        "wrong {key}",
-        {"key": "type", "expected": ", ".join(f"'{kind}'" for kind in known)},
-    )
-
-
-def _tag_of(known: tuple[str, ...]) -> Callable[[Any], str | None]:
-    def choose(value: Any) -> str | None:
-        kind = value.get("type") if isinstance(value, dict) else None
-        if not isinstance(kind, str):
-            return None
-        return TAG + kind if kind in known else OTHER
-
-    return choose
-
-
 class InnerFunctionTool(FlatFunctionTool):
     name: Annotated[str, Field(min_length=1)]
 
@@ -87,7 +57,7 @@ class InnerCustomTool(FlatCustomTool):
 InnerTool = Annotated[
     Annotated[InnerFunctionTool, Tag("=function")]
     | Annotated[InnerCustomTool, Tag("=custom")]
-    | Annotated[OtherTool, Tag(OTHER)],
+    | Annotated[OtherType, Tag(OTHER)],
     typed("function", "custom"),
 ]
 
@@ -108,7 +78,7 @@ FlatTool = Annotated[
     Annotated[FlatFunctionTool, Tag("=function")]
     | Annotated[FlatCustomTool, Tag("=custom")]
     | Annotated[Namespace, Tag("=namespace")]
-    | Annotated[OtherTool, Tag(OTHER)],
+    | Annotated[OtherType, Tag(OTHER)],
     typed("function", "custom", "namespace"),
 ]
 
@@ -128,7 +98,7 @@ class NamedCustom(TypedDict):
 NamedTool = Annotated[
     Annotated[NamedFunction, Tag("=function")]
     | Annotated[NamedCustom, Tag("=custom")]
-    | Annotated[OtherTool, Tag(OTHER)],
+    | Annotated[OtherType, Tag(OTHER)],
     typed("function", "custom"),
 ]
 
@@ -145,7 +115,7 @@ FlatToolChoice = Annotated[
         Annotated[NamedFunction, Tag("=function")]
         | Annotated[NamedCustom, Tag("=custom")]
         | Annotated[AllowedFlatTools, Tag("=allowed_tools")]
-        | Annotated[OtherTool, Tag(OTHER)],
+        | Annotated[OtherType, Tag(OTHER)],
         typed("function", "custom", "allowed_tools"),
         Tag("=object"),
     ],

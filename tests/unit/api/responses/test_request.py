@@ -375,3 +375,20 @@ def test_a_file_by_its_address_goes_to_a_provider_that_takes_it():
     assert message["content"] == [
         {"type": "file", "file": {"file_data": "https://a.example/b.pdf"}}
     ]
+
+
+CHAT_TOOL = {"type": "function", "function": {"name": "f"}}
+HI = [{"role": "user", "content": "hi"}]
+ELSEWHERE = [
+    ({"messages": HI}, "/chat/completions"),
+    ({"input": "hi", "tools": [CHAT_TOOL]}, "/chat/completions"),
+    ({"messages": HI, "system": "Be brief.", "max_tokens": 9}, "/messages"),
+    ({"messages": HI, "tools": [{"name": "f", "input_schema": {}}]}, "/messages"),
+]
+
+
+@pytest.mark.parametrize(("data", "path"), ELSEWHERE)
+def test_a_request_of_another_api_names_its_endpoint(data, path):
+    with pytest.raises(InvalidRequest) as caught:
+        chat_request({"model": "m", **data})
+    assert caught.value.message.endswith(f": send it to {path}.")
