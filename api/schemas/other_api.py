@@ -9,8 +9,8 @@ NAMES = {
     "/responses": "OpenAI's Responses API",
     "/messages": "Anthropic's Messages API",
 }
-ANTHROPIC_BLOCKS = frozenset({"tool_use", "tool_result", "image", "document", "thinking"})
-RESPONSES_PARTS = frozenset({"input_text", "input_image", "input_file", "output_text"})
+ANTHROPIC_BLOCKS = ("tool_use", "tool_result", "image", "document", "thinking")
+RESPONSES_PARTS = ("input_text", "input_image", "input_file", "output_text")
 
 
 def hint(data: Any, path: str) -> str:
