@@ -300,7 +300,7 @@ def test_a_session_of_codex_works(ask, stream):
 
 def test_anthropic_counts_for_its_models(make_client, settings, auth):
     fake = FakeBroker(Outcome(answer=b'{"input_tokens":12}'))
-    client = make_client(dataclasses.replace(settings, environ={"ANTHROPIC_API_KEY": "k"}), fake)
+    client = make_client(settings, fake)
     data = {"model": "anthropic/claude-sonnet-5-5", "input": "hi", "stream": True}
     response = client.post(f"{URL}/input_tokens", json=data, headers=auth)
     assert response.get_json() == {"object": "response.input_tokens", "input_tokens": 12}
