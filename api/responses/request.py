@@ -30,6 +30,8 @@ CHAT_NAMES = {
     "prompt_cache_key": "prompt_cache_key",
     "prompt_cache_retention": "prompt_cache_retention",
 }
+# Summaries are always sent.
+REASONING_FIELDS = ("effort", "summary", "generate_summary")
 # Fields that need stored responses -> what to do instead.
 STORED = {
     "previous_response_id": "send the whole conversation in 'input'",
@@ -109,6 +111,8 @@ def _ignored(data: Data, extra: Collection[str]) -> list[str]:
     """The fields that are unknown, and those that are known and have no effect."""
     accepted = RESPONSES_FIELDS | STORED.keys() | set(extra)
     ignored = [name for name in data if name not in accepted]
+    reasoning = data.get("reasoning") or {}
+    ignored += (f"reasoning.{name}" for name in reasoning if name not in REASONING_FIELDS)
     if data.get("truncation") == "auto":
         ignored.append("truncation")
     if data.get("top_logprobs") and not _wants_logprobs(data):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from gateway.errors import InvalidRequest
@@ -26,14 +27,11 @@ NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 class Tools:
-    """The tools of one request.
-
-    `chat` holds them in chat's terms, `ignored` the types of those that a model cannot call here.
-    """
+    """The tools of one request; `ignored` holds the types of those that are not called here."""
 
     def __init__(self, request: Data) -> None:
-        self.chat: list[Tool] = []
         self.ignored: list[str] = []
+        self._declared: list[tuple[Data, str]] = []  # each with the name that the provider gets
         # (namespace, name) -> the name that the provider gets; "" is no namespace.
         self._sent: dict[tuple[str, str], str] = {}
         self._own: dict[str, tuple[str, str]] = {}  # name of a call -> (namespace, name)
@@ -45,6 +43,11 @@ class Tools:
             if namespace:
                 self._add(namespace, tool)
         self._add_short_names()
+
+    @cached_property
+    def chat(self) -> list[Tool]:
+        """The tools in chat's terms."""
+        return [_chat_tool(tool, name) for tool, name in self._declared]
 
     def sent_name(self, name: str, namespace: str | None = None) -> str:
         """The name that the provider gets for a tool of the request or of an earlier one."""
@@ -88,7 +91,7 @@ class Tools:
             name = _hashed(name, key)
         self._sent[key] = name
         self._own[name] = key
-        self.chat.append(_chat_tool(tool, name))
+        self._declared.append((tool, name))
 
     def _add_short_names(self) -> None:
         """Models call a tool by its name alone, or by both names with a dot between them, too."""

@@ -268,8 +268,10 @@ def test_what_a_stateless_service_cannot_do_is_refused_by_name(fields, param):
 
 
 def test_what_changes_nothing_is_named():
-    request = asked(truncation="auto", max_tool_calls=3, top_logprobs=2, foo=1)
-    assert request.ignored == ["max_tool_calls", "foo", "truncation", "top_logprobs"]
+    reasoning = {"effort": "low", "context": "all_turns"}
+    request = asked(truncation="auto", max_tool_calls=3, top_logprobs=2, reasoning=reasoning, foo=1)
+    names = ["max_tool_calls", "foo", "reasoning.context", "truncation", "top_logprobs"]
+    assert request.ignored == names
 
 
 def test_a_provider_s_own_parameters_go_through():
