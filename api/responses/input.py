@@ -148,16 +148,28 @@ class Conversation:
         if call_id not in self._called:
             reason = "answers no tool call before it in 'input'"
             raise invalid("wrong.value", f"{path}.call_id", reason=reason)
-        self.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+        self._add_result(call_id, content)
 
     def _client_output(self, item: Data, path: str) -> None:
         output = item.get("output")
         content = output if isinstance(output, str) else _as_json(output)
         if _call_id(item) in self._called:
-            message = {"role": "tool", "tool_call_id": _call_id(item), "content": content}
-            self.messages.append(message)
+            self._add_result(_call_id(item), content)
         else:
             self.ignored.append(item["type"])
+
+    def _add_result(self, call_id: str, content: Any) -> None:
+        """Add a tool message behind its call, where chat requires it.
+
+        Clients put messages between a call and its output, such as one that came meanwhile.
+        """
+        at = len(self.messages)
+        while not _has_call(self.messages[at - 1], call_id):
+            at -= 1
+        while at < len(self.messages) and self.messages[at]["role"] == "tool":
+            at += 1
+        message = {"role": "tool", "tool_call_id": call_id, "content": content}
+        self.messages.insert(at, message)
 
     def _turn(self, begins: bool) -> Message:
         """The assistant message that an item belongs to; a new one if none is open.
@@ -200,6 +212,10 @@ def _kind(item: Data) -> str:
 def _call_id(item: Data) -> str:
     """The id of a call; items of a local shell may have it in `id` alone."""
     return str(item.get("call_id") or item.get("id") or "")
+
+
+def _has_call(message: Message, call_id: str) -> bool:
+    return any(call["id"] == call_id for call in message.get("tool_calls") or ())
 
 
 def _as_json(value: Any) -> str:

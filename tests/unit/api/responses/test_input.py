@@ -198,3 +198,20 @@ def test_reasoning_has_the_text_of_any_kind_of_part():
     item = {"type": "reasoning", "summary": [], "content": [{"type": "text", "text": "Hm."}]}
     (message,) = messages(item, {"role": "assistant", "content": "x"})
     assert message["reasoning_content"] == "Hm."
+
+
+def test_an_output_follows_its_call_whatever_came_between():
+    def call(call_id):
+        return {"type": "function_call", "call_id": call_id, "name": "f", "arguments": "{}"}
+
+    def output(call_id):
+        return {"type": "function_call_output", "call_id": call_id, "output": call_id}
+
+    items = [call("a"), call("b"), output("b"), HI, output("a"), call("a"), HI, output("a"), HI]
+    told = [
+        [each["id"] for each in message["tool_calls"]]
+        if message.get("tool_calls")
+        else message.get("tool_call_id", message["role"])
+        for message in messages(*items)
+    ]
+    assert told == [["a", "b"], "b", "a", "user", ["a"], "a", "user", "user"]
