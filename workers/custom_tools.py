@@ -1,14 +1,15 @@
 """Custom tools, which take text, for models that only know functions.
 
 A custom tool becomes a function with one string, and a call of it becomes a custom call again. So
-callers see the same calls whichever model answers.
+callers see the same calls whichever model answers. Such models know no `allowed_tools` either: they
+get the allowed tools only.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -41,10 +42,15 @@ class CustomTools:
         self.params = dict(params)
         if "messages" in params:
             self.params["messages"] = list(map(_message, params["messages"]))
+        choice = params.get("tool_choice")
+        if isinstance(choice, Mapping) and choice.get("type") == "allowed_tools":
+            allowed = choice["allowed_tools"]
+            tools = _allowed(tools, allowed["tools"])
+            choice = allowed["mode"]
         if "tools" in params:
-            self.params["tools"] = list(map(_tool, params["tools"]))
-        if "tool_choice" in params:
-            self.params["tool_choice"] = _choice(params["tool_choice"])
+            self.params["tools"] = list(map(_tool, tools))
+        if choice is not None:
+            self.params["tool_choice"] = _choice(choice)
 
     def whole(self, response: Chunk) -> Chunk:
         """The response with custom calls; changes it in place."""
@@ -212,11 +218,20 @@ def _choice(choice: Any) -> Any:
         return choice
     if choice.get("type") == "custom":
         return {"type": "function", "function": {"name": _custom(choice)["name"]}}
-    if choice.get("type") == "allowed_tools":
-        allowed = choice["allowed_tools"]
-        tools = [_choice(tool) for tool in allowed["tools"]]
-        return {**choice, "allowed_tools": {**allowed, "tools": tools}}
     return choice
+
+
+def _allowed(
+    tools: Iterable[Mapping[str, Any]], allowed: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """The tools that `tool_choice` allows; all of them if it names none of these."""
+    names = {_name(tool) for tool in allowed}
+    return [tool for tool in tools if _name(tool) in names] or list(tools)
+
+
+def _name(tool: Mapping[str, Any]) -> Any:
+    inner = tool.get(tool.get("type") or "")
+    return inner.get("name") if isinstance(inner, Mapping) else None
 
 
 def _message(message: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ from workers.usage import StreamUsage, take_count
 log = logging.getLogger(__name__)
 
 NO_TIMEOUTS = Timeouts()
+NEEDS_CUSTOM_TOOLS = re.compile(rb'"(?:custom|allowed_tools)"').search
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ class CallRunner:
             orjson.loads(call.body), failover.targets[0], spec.optional
         )
         custom = None
-        if b'"custom"' in call.body and CUSTOM_TOOLS not in target.row.accepts:
+        if NEEDS_CUSTOM_TOOLS(call.body) and CUSTOM_TOOLS not in target.row.accepts:
             custom = CustomTools(params)
         request = ChatCall(
             target.upstream_model,

@@ -51,7 +51,8 @@ class Conversation:
         Raises InvalidRequest, with its path into `input`, for stored files and for a tool output
         without a call before it.
         """
-        self._answered = {_call_id(item) for item in items if _kind(item).endswith(OUTPUT)}
+        answered = (_call_id(item) for item in items if _kind(item).endswith(OUTPUT))
+        self._answered = set(filter(None, answered))
         for index, item in enumerate(items):
             path = f"input[{index}]"
             kind = _kind(item)

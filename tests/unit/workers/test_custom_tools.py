@@ -79,16 +79,23 @@ CHOICES = [
      {"type": "function", "function": {"name": "apply_patch"}}),
     ({"type": "function", "function": {"name": "read"}},
      {"type": "function", "function": {"name": "read"}}),
-    ({"type": "allowed_tools", "allowed_tools": {
-        "mode": "auto", "tools": [{"type": "custom", "custom": {"name": "apply_patch"}}]}},
-     {"type": "allowed_tools", "allowed_tools": {
-         "mode": "auto", "tools": [{"type": "function", "function": {"name": "apply_patch"}}]}}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("choice", "chosen"), CHOICES)
 def test_the_choice_of_a_custom_tool_is_that_of_its_function(choice, chosen):
     assert functions(tools=[APPLY], tool_choice=choice).params["tool_choice"] == chosen
+
+
+def test_only_the_allowed_tools_are_offered():
+    allowed = [{"type": "custom", "custom": {"name": "apply_patch"}}]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": allowed}}
+    params = functions(tools=[READ, APPLY], tool_choice=choice).params
+    assert [tool["function"]["name"] for tool in params["tools"]] == ["apply_patch"]
+    assert params["tool_choice"] == "required"
+    read = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [READ]}}
+    params = functions(tools=[READ, APPLY], tool_choice=read).params
+    assert (params["tools"], params["tool_choice"]) == ([READ], "auto")
 
 
 def test_calls_in_the_history_have_the_text_as_their_argument():

@@ -76,6 +76,13 @@ def test_a_call_that_a_client_has_run_is_a_function_call(kind, fields, arguments
     ]
 
 
+def test_a_call_and_an_output_without_ids_are_left_out():
+    items = [HI, {"type": "local_shell_call", "action": {}}, {"type": "local_shell_call_output"}]
+    checked = request(*items)
+    assert checked.parameters["messages"] == [USER]
+    assert checked.ignored == ["input.local_shell_call", "input.local_shell_call_output"]
+
+
 def test_an_output_that_is_no_text_becomes_json():
     items = [
         {"type": "shell_call", "call_id": "c1", "action": {}},
