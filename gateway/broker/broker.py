@@ -94,8 +94,7 @@ class Broker:
 
         Raises ShuttingDown, Overloaded, PayloadTooLarge, and NoWorkers if none has lived for a
         while. Where Redis refuses the call, the pending call ends with Overloaded, PayloadTooLarge,
-        QueueUnavailable, or
-        AuthenticationFailed for a key that was just revoked.
+        QueueUnavailable, or AuthenticationFailed for a key that was just revoked.
         """
         self.start()
         if self.draining:
@@ -113,7 +112,7 @@ class Broker:
     def has_workers(self) -> bool:
         """Whether a worker lives; True if Redis does not answer."""
         try:
-            return commands.live_workers(self.redis) > 0
+            return bool(commands.live_workers(self.redis))
         except RedisError:
             return True
 

@@ -71,7 +71,7 @@ class Monitor:
         self._lost_workers = LostProcesses(redis, lease)
         self._lost: set[str] = set()  # workers, at the last look
         self._watched: set[str] = set()  # all workers, while calls are queued
-        self._workers_seen = time.monotonic()
+        self._workers_seen = self._clock()
         self._collector = Collector()
         self._ticks = 0
 
@@ -107,16 +107,16 @@ class Monitor:
     @property
     def no_workers(self) -> bool:
         """Whether Redis has shown no live worker for NO_WORKERS_SECONDS."""
-        return time.monotonic() - self._workers_seen > self._settings.no_workers_after
+        return self._clock() - self._workers_seen > self._settings.no_workers_after
 
     def look_for_workers(self) -> None:
         """Note whether a worker lives. Raises RedisError, which says nothing about workers."""
         alive = True
         try:
-            alive = commands.live_workers(self._redis) > 0
+            alive = bool(commands.live_workers(self._redis))
         finally:
             if alive:
-                self._workers_seen = time.monotonic()
+                self._workers_seen = self._clock()
 
     def check_deadlines(self) -> None:
         """Nudge the calls that asked for it, and end those that are overdue. Needs no Redis."""

@@ -796,8 +796,7 @@ def test_a_redis_that_is_away_says_nothing_about_workers(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=1_000.0)
-    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
-    watch = world.monitor(no_workers_after=30)
+    watch = world.monitor(clock=lambda: clock.now, no_workers_after=30)
 
     def away(redis: Redis) -> int:
         raise RedisError
