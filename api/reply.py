@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 WATCH_SECONDS = 0.2  # until a waiting client's connection is watched: most calls are faster
 HEADERS_SECONDS = 5.0  # of silence before a stream's headers go out
 COMMENT_SECONDS = 15.0  # of silence between two comments: Heroku's router allows 55
+WORKERS_SECONDS = 1.0  # between two looks for workers before a response begins
 BLANK_SECONDS = 15.0  # of silence between two blanks before an unstreamed reply
 
 
@@ -80,7 +81,7 @@ class Reply:
         Raises the GatewayError of a call that fails before.
         """
         try:
-            arrived = self._wait(heartbeat or None)
+            arrived = self._wait(heartbeat or None) or self._wait_for_workers()
         except BaseException:
             self._close()
             raise
@@ -102,7 +103,7 @@ class Reply:
         Raises the GatewayError of a call that fails before the first one.
         """
         try:
-            self._wait(HEADERS_SECONDS)
+            self._wait(HEADERS_SECONDS) or self._wait_for_workers()
             payloads = self._parts()
             outcome = self._call.outcome
             if outcome is not None and outcome.error is not None and not payloads:
@@ -136,6 +137,16 @@ class Reply:
             return True
         self._watch()
         return self._call.wait(seconds and seconds - WATCH_SECONDS)
+
+    def _wait_for_workers(self) -> bool:
+        """Wait while no worker could start the call; return whether there is something to send.
+
+        A response that has begun has the status 200, whatever becomes of the call.
+        """
+        while not self._call.worker and not self._broker.has_workers():
+            if self._call.wait(WORKERS_SECONDS):
+                return True
+        return False
 
     def _watch(self) -> None:
         if self._watcher is None:

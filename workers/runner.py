@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import orjson
 
 from gateway import memory
 from gateway.catalogue.catalogue import Catalogue
+from gateway.catalogue.file import CUSTOM_TOOLS
 from gateway.catalogue.target import UNKNOWN
 from gateway.chat import ChatCall
 from gateway.errors import (
@@ -31,6 +33,7 @@ from providers.http.budget import Budget
 from workers.attempts import Attempts, Limits, lines
 from workers.breaker import Breakers
 from workers.coalesce import Coalescer
+from workers.custom_tools import CustomTools
 from workers.failover import Failover
 from workers.outbox import Sender
 from workers.usage import StreamUsage, take_count
@@ -38,6 +41,7 @@ from workers.usage import StreamUsage, take_count
 log = logging.getLogger(__name__)
 
 NO_TIMEOUTS = Timeouts()
+NEEDS_CUSTOM_TOOLS = re.compile(rb'"(?:custom|allowed_tools)"').search
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +156,12 @@ class CallRunner:
         params, call.dropped = target.fit(
             orjson.loads(call.body), failover.targets[0], spec.optional
         )
+        custom = None
+        if NEEDS_CUSTOM_TOOLS(call.body) and CUSTOM_TOOLS not in target.row.accepts:
+            custom = CustomTools(params)
         request = ChatCall(
             target.upstream_model,
-            params,
+            custom.params if custom else params,
             spec.stream,
             target.row.max_output_tokens,
             target.row.thinking,
@@ -168,11 +175,13 @@ class CallRunner:
         attempts = call.attempts = self._attempts(call)
         try:
             if spec.stream:
-                answer = self._stream(call, attempts, provider, request)
+                answer = self._stream(call, attempts, provider, request, custom)
             else:
                 sends = {"embeddings": attempts.embed, "count_tokens": attempts.count_tokens}
                 response = sends.get(spec.kind, attempts.complete)(provider, request)
                 call.usage = take_count(response)
+                if custom and spec.kind == "chat":
+                    response = custom.whole(response)
                 try:
                     answer = orjson.dumps(response)
                 except orjson.JSONEncodeError:
@@ -183,14 +192,19 @@ class CallRunner:
         return answer
 
     def _stream(
-        self, call: Call, attempts: Attempts, provider: Provider, request: ChatCall
+        self,
+        call: Call,
+        attempts: Attempts,
+        provider: Provider,
+        request: ChatCall,
+        custom: CustomTools | None,
     ) -> bytes:
         sender, usage, first = call.sender, call.stream_usage, True
         with self._coalescer as coalescer:
             for chunks in attempts.stream(provider, request):
                 usage.add(chunks)
                 try:
-                    payload = lines(chunks)
+                    payload = lines(custom.streamed(chunks) if custom else chunks)
                 except orjson.JSONEncodeError:
                     raise self._unwritable(call, attempts) from None
                 if first:

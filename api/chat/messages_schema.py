@@ -7,12 +7,24 @@ Anthropic (platform.claude.com/docs, "Prompt caching" and "Extended thinking", r
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, Tag
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
-from api.schemas.fields import FileData, ImageAddress, SpeakerName, either, one_of
+from api.schemas.errors import TAG
+from api.schemas.fields import (
+    OTHER,
+    Choice,
+    FileData,
+    ImageAddress,
+    MediaAddress,
+    OtherType,
+    SpeakerName,
+    either,
+    one_of,
+    typed,
+)
 
 
 class CacheControl(TypedDict):
@@ -46,12 +58,30 @@ class ImagePart(TypedDict):
 
 class InputAudio(TypedDict):
     data: str
-    format: Literal["wav", "mp3"]
+    format: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$", examples=["wav", "mp3"])]
 
 
 class AudioPart(TypedDict):
     type: Literal["input_audio"]
     input_audio: InputAudio
+
+
+class Media(TypedDict):
+    url: MediaAddress
+
+
+class VideoPart(TypedDict):
+    """A video, as vLLM, OpenRouter, Together and others take it."""
+
+    type: Literal["video_url"]
+    video_url: Media
+
+
+class AudioUrlPart(TypedDict):
+    """Audio by its address, as vLLM takes it."""
+
+    type: Literal["audio_url"]
+    audio_url: Media
 
 
 class File(TypedDict, total=False):
@@ -70,12 +100,28 @@ UserPart = Annotated[
     Annotated[TextPart, Tag("=text")]
     | Annotated[ImagePart, Tag("=image_url")]
     | Annotated[AudioPart, Tag("=input_audio")]
-    | Annotated[FilePart, Tag("=file")],
+    | Annotated[FilePart, Tag("=file")]
+    | Annotated[VideoPart, Tag("=video_url")]
+    | Annotated[AudioUrlPart, Tag("=audio_url")],
+    # `video_url` and `audio_url` are not OpenAI's: they work and are not advertised.
     one_of("type", "text", "image_url", "input_audio", "file"),
 ]
 AssistantPart = Annotated[
-    Annotated[TextPart, Tag("=text")] | Annotated[RefusalPart, Tag("=refusal")],
-    one_of("type", "text", "refusal"),
+    Annotated[TextPart, Tag("=text")]
+    | Annotated[RefusalPart, Tag("=refusal")]
+    | Annotated[OtherType, Tag(OTHER)],
+    typed("text", "refusal"),
+]
+RESULT_PARTS = ("text", "image_url", "input_audio", "file", "video_url", "audio_url")
+ResultPart = Annotated[
+    Annotated[TextPart, Tag("=text")]
+    | Annotated[ImagePart, Tag("=image_url")]
+    | Annotated[AudioPart, Tag("=input_audio")]
+    | Annotated[FilePart, Tag("=file")]
+    | Annotated[VideoPart, Tag("=video_url")]
+    | Annotated[AudioUrlPart, Tag("=audio_url")]
+    | Annotated[OtherType, Tag(OTHER)],
+    typed(*RESULT_PARTS),
 ]
 
 Text = Annotated[str, Tag("=text")]
@@ -83,19 +129,23 @@ NonEmpty = Field(min_length=1, fail_fast=True)
 TEXT_OR_PARTS = either("a string or array of objects")
 TextContent = Annotated[Text | Annotated[list[TextPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS]
 UserContent = Annotated[Text | Annotated[list[UserPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS]
-AssistantContent = Annotated[
-    Text | Annotated[list[AssistantPart], NonEmpty, Tag("=items")], TEXT_OR_PARTS
+AssistantContent = Annotated[Text | Annotated[list[AssistantPart], Tag("=items")], TEXT_OR_PARTS]
+ResultContent = Annotated[Text | Annotated[list[ResultPart], Tag("=items")], TEXT_OR_PARTS]
+
+
+Arguments = Annotated[
+    Text | Annotated[dict[str, Any], Tag("=object")], either("a string or object")
 ]
 
 
 class CalledFunction(TypedDict):
     name: str
-    arguments: str
+    arguments: NotRequired[Arguments | None]
 
 
 class FunctionToolCall(TypedDict):
     id: str
-    type: Literal["function"]
+    type: NotRequired[Literal["function"] | None]
     function: CalledFunction
 
 
@@ -110,9 +160,22 @@ class CustomToolCall(TypedDict):
     custom: CalledCustom
 
 
+def _call_kind(value: Any) -> str | None:
+    """The tag of a tool call. Some clients leave out the type of a function."""
+    if not isinstance(value, dict):
+        return None
+    kind = value.get("type") or "function"
+    return TAG + kind if isinstance(kind, str) else None
+
+
 ToolCall = Annotated[
     Annotated[FunctionToolCall, Tag("=function")] | Annotated[CustomToolCall, Tag("=custom")],
-    one_of("type", "function", "custom"),
+    Choice(
+        _call_kind,
+        "wrong.member",
+        "wrong {key}",
+        {"key": "type", "expected": "'function', 'custom'"},
+    ),
 ]
 
 
@@ -163,7 +226,7 @@ class AssistantMessage(TypedDict):
 
 class ToolMessage(TypedDict):
     role: Literal["tool"]
-    content: TextContent
+    content: ResultContent | None
     tool_call_id: str
     is_error: NotRequired[bool | None]
     cache_control: NotRequired[CacheControl | None]

@@ -6,13 +6,16 @@ The check has two steps, since the fields that a model accepts depend on the mod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from api.chat import history
 from api.chat.schema import MAX_MODEL, ChatBody
 from api.handler import CheckedRequest
+from api.schemas import other_api
 from api.schemas.check import check
 from api.schemas.errors import invalid, invalid_request, json_name
 from gateway.errors import InvalidRequest
@@ -21,15 +24,12 @@ CHAT_REQUEST = TypeAdapter(ChatBody)
 # Fields that become attributes of the CheckedRequest instead of parameters.
 OWN_FIELDS = frozenset({"model", "models", "stream", "stream_options"})
 CHAT_PARAMETERS = frozenset(ChatBody.__annotations__) - OWN_FIELDS
-# An assistant message may lack content if one of these is present.
-INSTEAD_OF_CONTENT = (
-    "tool_calls",
-    "refusal",
-    "function_call",
-    "audio",
-    "reasoning_content",
-    "thinking_blocks",
+TOOL_KINDS = ("function", "custom")
+TOOL_PARAMETERS = (
+    ("tools", "tool_choice", "parallel_tool_calls"),
+    ("functions", "function_call"),
 )
+NAME = re.compile("[a-zA-Z0-9_-]{1,64}")
 
 
 def model_name(data: Any) -> str:
@@ -57,18 +57,29 @@ def model_name(data: Any) -> str:
 def chat_request(data: Any, extra: Collection[str] = ()) -> CheckedRequest:
     """The checked request. Fields that are not OpenAI's are ignored, except those in `extra`.
 
-    Raises InvalidRequest for the first problem, with OpenAI's message and the path as `param`.
+    What clients send back of earlier responses, nulls included, is put into OpenAI's form. Tools
+    and parts of histories of unknown types are left out and named. Raises InvalidRequest for the
+    first problem, with OpenAI's message and the path as `param`; the message says so if the request
+    belongs to another endpoint.
     """
     model = model_name(data)
-    check(CHAT_REQUEST, data, invalid_request)
-    return _checked_request(model, data, extra)
+    try:
+        check(CHAT_REQUEST, data, invalid_request)
+        return _checked_request(model, data, extra)
+    except InvalidRequest as error:
+        error.message += other_api.hint(data, "/chat/completions")
+        raise
 
 
 def _checked_request(model: str, data: dict[str, Any], extra: Collection[str]) -> CheckedRequest:
     stream = bool(data.get("stream"))
     options = _stream_options(data, stream)
-    _check_conversation(data["messages"])
+    _check_results(data["messages"])
     parameters, ignored = _sorted_fields(data, extra)
+    parameters["messages"] = history.normal(data["messages"], ignored)
+    _leave_out_tools(parameters, ignored)
+    if "response_format" in parameters:
+        parameters["response_format"] = _response_format(parameters["response_format"])
     usage, models = bool(options.get("include_usage")), data.get("models")
     others = None if models is None else tuple(models)
     return CheckedRequest(model, stream, usage, parameters, ignored, others)
@@ -99,22 +110,44 @@ def _stream_options(data: dict[str, Any], stream: bool) -> dict[str, Any]:
     return options
 
 
-def _check_conversation(messages: list[dict[str, Any]]) -> None:
-    """Check the rules that involve several messages: a tool result needs a call before it."""
+def _leave_out_tools(parameters: dict[str, Any], ignored: list[str]) -> None:
+    """Leave out tools of unknown types, and a choice among no tools, which providers refuse.
+
+    Raises InvalidRequest if nothing is left of the tools and one must be called.
+    """
+    tools = parameters.get("tools") or []
+    unknown = [tool["type"] for tool in tools if tool["type"] not in TOOL_KINDS]
+    if unknown:
+        ignored += (f"tools.{kind}" for kind in unknown)
+        parameters["tools"] = [tool for tool in tools if tool["type"] in TOOL_KINDS]
+        if not parameters["tools"] and parameters.get("tool_choice") == "required":
+            reason = f"this service does not run tools of the type '{unknown[0][:64]}'"
+            raise invalid("wrong.value", "tool_choice", reason=reason)
+    for kind, choice, *others in TOOL_PARAMETERS:
+        if not parameters.get(kind) and parameters.get(choice, "auto") in ("auto", "none"):
+            for name in (kind, choice, *others):
+                parameters.pop(name, None)
+
+
+def _response_format(value: dict[str, Any]) -> dict[str, Any]:
+    """The format of the response in OpenAI's form."""
+    if value["type"] != "json_schema" or "json_schema" in value:
+        return value
+    if "schema" not in value:
+        raise invalid("missing", "response_format.json_schema")
+    name = value.get("name")
+    named = {"name": name if isinstance(name, str) and NAME.fullmatch(name) else "response"}
+    strict = {"strict": value["strict"]} if isinstance(value.get("strict"), bool) else {}
+    return {"type": "json_schema", "json_schema": {**named, "schema": value["schema"], **strict}}
+
+
+def _check_results(messages: list[dict[str, Any]]) -> None:
+    """Check that every tool result has a call before it."""
     call_ids: set[str] = set()
     for index, message in enumerate(messages):
         role = message["role"]
         if role == "assistant":
-            _check_has_content(message, f"messages[{index}].content")
             call_ids.update(call["id"] for call in message.get("tool_calls") or ())
         elif role == "tool" and message["tool_call_id"] not in call_ids:
             reason = "answers no tool call of an assistant message before it"
             raise invalid("wrong.value", f"messages[{index}].tool_call_id", reason=reason)
-
-
-def _check_has_content(message: dict[str, Any], path: str) -> None:
-    if message.get("content") is not None or any(message.get(key) for key in INSTEAD_OF_CONTENT):
-        return
-    if "content" not in message:
-        raise invalid("missing", path)
-    raise invalid("wrong.type", path, expected="one of a string or array of objects")

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 
 from api.chat.messages_schema import CacheControl, Message, NonEmpty, Text, TextContent
 from api.schemas.fields import (
+    OTHER,
     Choices,
     FunctionName,
     JsonSchema,
@@ -21,6 +22,7 @@ from api.schemas.fields import (
     LogitBias,
     Metadata,
     ModelName,
+    OtherType,
     Penalty,
     Probability,
     Seed,
@@ -29,6 +31,7 @@ from api.schemas.fields import (
     TopLogprobs,
     either,
     one_of,
+    typed,
 )
 
 MAX_MODEL = 256  # characters
@@ -64,8 +67,10 @@ class CustomTool(TypedDict):
 
 
 Tool = Annotated[
-    Annotated[FunctionTool, Tag("=function")] | Annotated[CustomTool, Tag("=custom")],
-    one_of("type", "function", "custom"),
+    Annotated[FunctionTool, Tag("=function")]
+    | Annotated[CustomTool, Tag("=custom")]
+    | Annotated[OtherType, Tag(OTHER)],
+    typed("function", "custom"),
 ]
 
 
@@ -122,8 +127,11 @@ class SchemaOfAnswer(TypedDict):
 
 
 class SchemaFormat(TypedDict):
+    """A JSON schema as OpenAI has it, or directly in `schema`, as llama.cpp and Together do."""
+
     type: Literal["json_schema"]
-    json_schema: SchemaOfAnswer
+    json_schema: NotRequired[SchemaOfAnswer]
+    schema: NotRequired[JsonSchema]
 
 
 ResponseFormat = Annotated[

@@ -12,9 +12,11 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 from api.chat.request import model_name
 from api.chat.schema import MAX_MODEL
 from api.handler import CheckedRequest
+from api.schemas import other_api
 from api.schemas.check import check
 from api.schemas.errors import TAG, invalid_request
 from api.schemas.fields import Choice, Label, Whole
+from gateway.errors import InvalidRequest
 
 MAX_INPUTS = 2048  # texts in one request, and tokens of a single text
 MAX_DIMENSIONS = 2**31 - 1  # the provider checks the limit of the model
@@ -77,7 +79,12 @@ def embeddings_request(data: Any, extra: Collection[str] = ()) -> CheckedRequest
     InvalidRequest for the first problem, with OpenAI's message.
     """
     model = model_name(data)
-    check(EMBEDDINGS_REQUEST, data, invalid_request)
+    try:
+        check(EMBEDDINGS_REQUEST, data, invalid_request)
+    except InvalidRequest as error:
+        if "messages" in data:
+            error.message += other_api.hint(data, "/embeddings")
+        raise
     accepted = EMBEDDINGS_PARAMETERS.union(extra)
     parameters = {k: v for k, v in data.items() if k in accepted and v is not None}
     ignored = [name for name in data if name not in accepted and name != "model"]

@@ -56,7 +56,7 @@ class ApiBlueprint(Blueprint):
 def register(app: Flask) -> None:
     """Render all errors of the app: ours, Flask's own, and unforeseen exceptions."""
     app.register_error_handler(GatewayError, render)
-    app.register_error_handler(HTTPException, _render_http)
+    app.register_error_handler(HTTPException, render_http)
     app.register_error_handler(RedisError, _render_redis)
     app.register_error_handler(Exception, _render_fault)
 
@@ -104,7 +104,8 @@ def _blueprint_above(path: str) -> str | None:
     return None
 
 
-def _render_http(error: HTTPException) -> Response:
+def render_http(error: HTTPException) -> Response:
+    """The HTTP response for an exception of Flask's, in the dialect of the API that was called."""
     status = error.code or 500
     if status < 400 and error.response is None:
         return Response(error.get_response().get_data(), status, error.get_headers())

@@ -26,7 +26,7 @@ PARAMETERS_BY_KIND = {
 }
 
 
-@models.get("/models")
+@models.get("/models", strict_slashes=False)
 @keyed
 def list_models(key: KeyRecord) -> Response:
     """List the models of the catalogue that have a name of their own."""

@@ -49,6 +49,7 @@ RESPONSES: dict[str, Any] = {
     "Readiness": http.Readiness,
     "Response": responses.Response,
     "ResponseEvent": responses.ResponseEvent,
+    "InputTokens": responses.InputTokens,
 }
 
 

@@ -188,10 +188,32 @@ OPERATIONS: dict[str, Operation] = {
         headers=("X-Ignored-Parameters", *ENDING),
         failures=CALL,
     ),
+    "POST /responses/input_tokens": Operation(
+        id="countResponseInputTokens",
+        tag="Chat",
+        summary="Count the input tokens of a response",
+        description=(
+            "Anthropic counts for its models. For others the count is an estimate, and the header "
+            "`X-Token-Count` is `estimate`."
+        ),
+        request="ResponsesRequest",
+        example=RESPONSES_EXAMPLE,
+        answer="InputTokens",
+        headers=("X-Token-Count", *ENDING),
+        failures=CALL,
+    ),
     "GET /responses/{response_id}": Operation(
         id="getResponse",
         tag="Chat",
         summary="Get a stored response",
+        description="Always 404: no response is stored.",
+        media="",
+        failures=STORED,
+    ),
+    "DELETE /responses/{response_id}": Operation(
+        id="deleteResponse",
+        tag="Chat",
+        summary="Delete a stored response",
         description="Always 404: no response is stored.",
         media="",
         failures=STORED,

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from api.responses.reasoning import ThinkingBlock, sealed
+from api.responses.tools import Tools
 
 Event = dict[str, Any]
 
@@ -172,11 +173,14 @@ class Message(Item):
 class ToolCall(Item):
     """A tool call of the model; a `custom` tool takes text in place of JSON.
 
+    It has the name, and the namespace, under which `tools` has the tool.
+
     No event is sent before the name has arrived, since clients read it from the first one.
     """
 
-    def __init__(self, number: str, index: int, custom: bool) -> None:
+    def __init__(self, number: str, index: int, custom: bool, tools: Tools) -> None:
         super().__init__(f"{'ctc' if custom else 'fc'}_{number}", index)
+        self._tools = tools
         self._kind, self._field, self._events = CUSTOM if custom else FUNCTION
         self._call_id = f"call_{number}"  # for providers that send none: results refer to it
         self._name = ""
@@ -185,7 +189,9 @@ class ToolCall(Item):
 
     def shown(self, status: str) -> dict[str, Any]:
         item = {"id": self.id, "type": self._kind, "status": status, "call_id": self._call_id}
-        return {**item, "name": self._name, self._field: "".join(self._pieces)}
+        namespace, name = self._tools.own_name(self._name)
+        item |= {"namespace": namespace} if namespace else {}
+        return {**item, "name": name, self._field: "".join(self._pieces)}
 
     def add(self, call: dict[str, Any]) -> list[Event]:
         """The events of one delta of chat."""
@@ -217,7 +223,8 @@ class ToolCall(Item):
         return self.event(f"{self._events}.delta", delta=piece)
 
     def _facts(self) -> dict[str, Any]:
-        return {"name": self._name, self._field: "".join(self._pieces)}
+        name = self._tools.own_name(self._name)[1]
+        return {"name": name, self._field: "".join(self._pieces)}
 
 
 # Type of the item, the field of its input, and the first part of its events' names.

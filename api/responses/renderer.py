@@ -49,3 +49,23 @@ class ResponseRenderer(Renderer):
             return b""
         self._begun = True
         return sse.typed_events(self._response.begun())
+
+
+class CountRenderer(Renderer):
+    """Renders a count of input tokens, which a worker sends as Anthropic's API does."""
+
+    def __init__(self, call_id: str, model: str) -> None:
+        """Create the renderer of one call; neither its id nor its model is part of a count."""
+
+    def whole(self, result: bytes) -> bytes:
+        """OpenAI's object with the count."""
+        return count_of(orjson.loads(result)["input_tokens"])
+
+    def whole_error(self, error: GatewayError) -> bytes:
+        """OpenAI's error envelope."""
+        return errors.body(error)
+
+
+def count_of(input_tokens: int) -> bytes:
+    """OpenAI's object with this count of input tokens."""
+    return orjson.dumps({"object": "response.input_tokens", "input_tokens": input_tokens})

@@ -6,9 +6,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from api.handler import CheckedRequest
-from api.responses.input import chat_messages, refuse_addresses
+from api.responses.input import Conversation, refuse_addresses
 from api.responses.response import OWN_NAMES
 from api.responses.schema import RESPONSES_FIELDS, RESPONSES_REQUEST
+from api.responses.tools import Tools
+from api.schemas import other_api
 from api.schemas.check import check
 from api.schemas.errors import invalid, invalid_request
 from gateway.catalogue.file import FILE_URL
@@ -28,6 +30,8 @@ CHAT_NAMES = {
     "prompt_cache_key": "prompt_cache_key",
     "prompt_cache_retention": "prompt_cache_retention",
 }
+# Summaries are always sent.
+REASONING_FIELDS = ("effort", "summary", "generate_summary")
 # Fields that need stored responses -> what to do instead.
 STORED = {
     "previous_response_id": "send the whole conversation in 'input'",
@@ -49,7 +53,11 @@ def chat_request(
     `store` changes nothing: no response is ever stored. Raises InvalidRequest in OpenAI's words,
     with a path into the caller's own request as `param`.
     """
-    check(RESPONSES_REQUEST, data, invalid_request)
+    try:
+        check(RESPONSES_REQUEST, data, invalid_request)
+    except InvalidRequest as error:
+        error.message += other_api.hint(data, "/responses")
+        raise
     _refuse_stored(data)
     if FILE_URL not in accepts:
         refuse_addresses(data)
@@ -58,10 +66,11 @@ def chat_request(
     if "stream_options" in request and not stream:
         reason = "only allowed when 'stream' is enabled"
         raise invalid("wrong.value", "stream_options", reason=reason)
+    tools, ignored = Tools(request), _ignored(data, extra)
     parameters = {
-        "messages": chat_messages(request),
+        "messages": _messages(request, tools, ignored),
         **{ours: request[name] for name, ours in CHAT_NAMES.items() if name in request},
-        **_tools(request),
+        **_tools(request, tools),
         **_text(request.get("text") or {}),
         **_logprobs(request),
         **{
@@ -72,7 +81,7 @@ def chat_request(
     }
     if effort := (request.get("reasoning") or {}).get("effort"):
         parameters["reasoning_effort"] = effort
-    ignored = _ignored(data, extra)
+    ignored += (f"tools.{kind}" for kind in tools.ignored)
     return CheckedRequest(
         request["model"], stream, stream, parameters, ignored, own_names=OWN_NAMES
     )
@@ -102,6 +111,8 @@ def _ignored(data: Data, extra: Collection[str]) -> list[str]:
     """The fields that are unknown, and those that are known and have no effect."""
     accepted = RESPONSES_FIELDS | STORED.keys() | set(extra)
     ignored = [name for name in data if name not in accepted]
+    reasoning = data.get("reasoning") or {}
+    ignored += (f"reasoning.{name}" for name in reasoning if name not in REASONING_FIELDS)
     if data.get("truncation") == "auto":
         ignored.append("truncation")
     if data.get("top_logprobs") and not _wants_logprobs(data):
@@ -133,44 +144,35 @@ def _text(text: Data) -> dict[str, Any]:
     return parameters
 
 
-def _tools(request: Data) -> dict[str, Any]:
+def _tools(request: Data, tools: Tools) -> dict[str, Any]:
     """The tools and how to choose among them, which chat refuses if there are no tools."""
-    if not request.get("tools"):
-        if request.get("tool_choice", "auto") not in ("auto", "none"):
+    parameters: dict[str, Any] = {}
+    choice = tools.choice(request["tool_choice"]) if "tool_choice" in request else None
+    if not tools.chat:
+        if choice not in (None, "auto", "none"):
             reason = "only allowed when 'tools' are specified"
             raise invalid("wrong.value", "tool_choice", reason=reason)
-        return {}
-    parameters: dict[str, Any] = {"tools": [_tool(tool) for tool in request["tools"]]}
-    if "tool_choice" in request:
-        parameters["tool_choice"] = _tool_choice(request["tool_choice"])
+        return parameters
+    parameters["tools"] = tools.chat
+    if choice is not None:
+        parameters["tool_choice"] = choice
     if "parallel_tool_calls" in request:
         parameters["parallel_tool_calls"] = request["parallel_tool_calls"]
     return parameters
 
 
-def _tool(tool: Data) -> dict[str, Any]:
-    if tool["type"] == "function":
-        return _nested(tool, "name", "description", "parameters", "strict")
-    custom = _nested(tool, "name", "description", "format")
-    grammar = tool.get("format")
-    if grammar and grammar["type"] == "grammar":
-        rules = _present(grammar, "syntax", "definition")
-        custom["custom"]["format"] = {"type": "grammar", "grammar": rules}
-    return custom
-
-
-def _tool_choice(choice: Any) -> Any:
-    if isinstance(choice, str):
-        return choice
-    if choice["type"] != "allowed_tools":
-        return _nested(choice, "name")
-    allowed = {"mode": choice["mode"], "tools": [_nested(t, "name") for t in choice["tools"]]}
-    return {"type": "allowed_tools", "allowed_tools": allowed}
-
-
-def _nested(flat: Data, *names: str) -> dict[str, Any]:
-    """The fields of a tool under the name of its type, as chat has them."""
-    return {"type": flat["type"], flat["type"]: _present(flat, *names)}
+def _messages(request: Data, tools: Tools, ignored: list[str]) -> list[dict[str, Any]]:
+    """The conversation, `instructions` first; adds the names of what is left out to `ignored`."""
+    conversation = Conversation(tools)
+    if request.get("instructions"):
+        instructions = {"role": "system", "content": request["instructions"]}
+        conversation.messages.append(instructions)
+    if isinstance(request["input"], str):
+        conversation.messages.append({"role": "user", "content": request["input"]})
+    else:
+        conversation.read(request["input"])
+    ignored += (f"input.{kind}" for kind in conversation.ignored)
+    return conversation.complete()
 
 
 def _present(value: Data, *names: str) -> dict[str, Any]:

@@ -37,7 +37,6 @@ REPEATED: dict[str, Any] = {
 }
 TOOL_FIELDS: dict[str, dict[str, Any]] = {
     "function": {"description": None, "parameters": None, "strict": None},
-    "custom": {},
 }
 
 Data = Mapping[str, Any]
@@ -65,7 +64,7 @@ def begun(request: Data, response_id: str, model: str, created: int) -> dict[str
         "reasoning": _reasoning(request.get("reasoning") or {}),
         "store": False,
         "text": _text(request.get("text") or {}),
-        "tools": [{**TOOL_FIELDS[tool["type"]], **tool} for tool in request.get("tools") or ()],
+        "tools": [TOOL_FIELDS.get(tool["type"], {}) | tool for tool in request.get("tools") or ()],
         "truncation": "disabled",
         "usage": None,
         **{name: REPEATED[name] if values[name] is None else values[name] for name in REPEATED},

@@ -48,6 +48,7 @@ class OutputFunctionCall(TypedDict):
     id: NotRequired[str | None]
     call_id: str
     name: str
+    namespace: NotRequired[Annotated[str, Field(description="That of the tool, if it has one.")]]
     arguments: Annotated[str, Field(description="JSON, as the model wrote it.")]
     status: NotRequired[ItemStatus | None]
 
@@ -59,6 +60,7 @@ class OutputCustomCall(TypedDict):
     id: NotRequired[str | None]
     call_id: str
     name: str
+    namespace: NotRequired[Annotated[str, Field(description="That of the tool, if it has one.")]]
     input: str
     status: NotRequired[ItemStatus | None]
 
@@ -144,6 +146,13 @@ class Response(TypedDict):
     top_logprobs: NotRequired[int | None]
     truncation: NotRequired[str | None]
     user: NotRequired[str | None]
+
+
+class InputTokens(TypedDict):
+    """The tokens that the input of a response has."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: Count
 
 
 class ResponseSnapshot(TypedDict):

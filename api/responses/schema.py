@@ -13,6 +13,7 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 from api.chat.messages_schema import NonEmpty, Text
 from api.chat.schema import MAX_MODEL, MAX_TOOLS, TextFormat
 from api.responses.items_schema import Item
+from api.responses.tools_schema import FlatTool, FlatToolChoice
 from api.schemas.fields import (
     FunctionName,
     JsonSchema,
@@ -27,78 +28,6 @@ from api.schemas.fields import (
 )
 
 MAX_ITEMS = 4096
-
-
-class FlatFunctionTool(TypedDict):
-    type: Literal["function"]
-    name: FunctionName
-    description: NotRequired[str | None]
-    parameters: NotRequired[JsonSchema | None]
-    strict: NotRequired[bool | None]
-
-
-class TextGrammar(TypedDict):
-    type: Literal["text"]
-
-
-class Grammar(TypedDict):
-    type: Literal["grammar"]
-    syntax: Literal["lark", "regex"]
-    definition: str
-
-
-CustomFormat = Annotated[
-    Annotated[TextGrammar, Tag("=text")] | Annotated[Grammar, Tag("=grammar")],
-    one_of("type", "text", "grammar"),
-]
-
-
-class FlatCustomTool(TypedDict):
-    type: Literal["custom"]
-    name: FunctionName
-    description: NotRequired[str | None]
-    format: NotRequired[CustomFormat | None]
-
-
-FlatTool = Annotated[
-    Annotated[FlatFunctionTool, Tag("=function")] | Annotated[FlatCustomTool, Tag("=custom")],
-    one_of("type", "function", "custom"),
-]
-
-
-class NamedFunction(TypedDict):
-    type: Literal["function"]
-    name: FunctionName
-
-
-class NamedCustom(TypedDict):
-    type: Literal["custom"]
-    name: FunctionName
-
-
-NamedTool = Annotated[
-    Annotated[NamedFunction, Tag("=function")] | Annotated[NamedCustom, Tag("=custom")],
-    one_of("type", "function", "custom"),
-]
-
-
-class AllowedFlatTools(TypedDict):
-    type: Literal["allowed_tools"]
-    mode: Literal["auto", "required"]
-    tools: Annotated[list[NamedTool], NonEmpty]
-
-
-FlatToolChoice = Annotated[
-    Annotated[Literal["none", "auto", "required"], Tag("=text")]
-    | Annotated[
-        Annotated[NamedFunction, Tag("=function")]
-        | Annotated[NamedCustom, Tag("=custom")]
-        | Annotated[AllowedFlatTools, Tag("=allowed_tools")],
-        one_of("type", "function", "custom", "allowed_tools"),
-        Tag("=object"),
-    ],
-    either("a string or object"),
-]
 
 
 class FlatSchemaFormat(TypedDict):

@@ -15,6 +15,7 @@ from api.responses import errors as responses_errors
 from api.responses import response as response_object
 from api.responses.items import Event, Item, Message, Reasoning, ToolCall
 from api.responses.request import keeps_reasoning
+from api.responses.tools import Tools
 from gateway.chat import Chunk
 from gateway.errors import GatewayError
 
@@ -34,6 +35,7 @@ class ResponseEvents:
     ) -> None:
         self._call_id, self._clock = call_id, clock
         self._keeps_reasoning = keeps_reasoning(request)
+        self._tools = Tools(request)
         self._response = response_object.begun(request, f"resp_{call_id}", model, int(clock()))
         self._reason: str | None = None
         self._events: list[Event] = []
@@ -145,7 +147,7 @@ class ResponseEvents:
         if index not in self._calls:
             self._close_open()
             custom = call.get("type") == "custom"
-            self._calls[index] = ToolCall(*self._next_place(), custom)
+            self._calls[index] = ToolCall(*self._next_place(), custom, self._tools)
             self._items.append(self._calls[index])
         return self._calls[index]
 

@@ -1,4 +1,4 @@
-"""POST /responses: OpenAI's Responses API for any chat model. Nothing is stored."""
+"""/responses: OpenAI's Responses API for any chat model. Nothing is stored."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from api.http.auth import keyed
 from api.http.errors import ApiBlueprint
 from api.responses import errors as responses_errors
 from api.responses import request as responses_request
-from api.responses.renderer import ResponseRenderer
+from api.responses.renderer import CountRenderer, ResponseRenderer, count_of
+from gateway import tokens
 from gateway.account.api_keys import KeyRecord
+from gateway.catalogue.file import MESSAGES_API
 from gateway.errors import NotFound
+
+JSON = "application/json"
 
 responses = ApiBlueprint("responses", __name__, dialect=responses_errors.render)
 
@@ -27,10 +31,29 @@ def create(key: KeyRecord) -> Response:
     target = handler.resolve(chat_request.model_name(data))
     row = target.row
     checked = responses_request.chat_request(data, row.extra_parameters, row.accepts)
-    return handler.respond(key, target, checked, partial(ResponseRenderer, request=data))
+    renderer = partial(ResponseRenderer, request=data)
+    return handler.respond(key, target, checked, renderer, full_names=True)
+
+
+@responses.post("/responses/input_tokens")
+@keyed
+def count_input_tokens(key: KeyRecord) -> Response:
+    """Count the tokens of an input: Anthropic does for its models, others are estimated."""
+    data = handler.read()
+    target = handler.resolve(chat_request.model_name(data))
+    row = target.row
+    counted = {**data, "stream": False, "stream_options": None}
+    checked = responses_request.chat_request(counted, row.extra_parameters, row.accepts)
+    if MESSAGES_API in row.accepts:
+        return handler.respond(key, target, checked, CountRenderer, kind="count_tokens")
+    target.require("chat")
+    response = Response(count_of(tokens.prompt_tokens(checked.parameters)), mimetype=JSON)
+    response.headers["X-Token-Count"] = "estimate"
+    return response
 
 
 @responses.get("/responses/<response_id>")
+@responses.delete("/responses/<response_id>")
 @keyed
 def get(key: KeyRecord, response_id: str) -> Response:
     """Always raises NotFound: no response is stored."""

@@ -7,13 +7,15 @@ from typing import Annotated, Any, LiteralString, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
 from api.schemas.errors import TAG
-from api.schemas.urls import is_file_data, is_image_url, is_web_url
+from api.schemas.urls import is_file_data, is_image_url, is_media_url, is_web_url
 
 MAX_TOKENS = 2**31 - 1
 INT64 = 2**63
 
+OTHER = f"{TAG}other"
 TAGS_BY_TYPE: dict[type, str] = {str: "=text", list: "=items", dict: "=object"}
 
 
@@ -42,6 +44,25 @@ def either(expected: str) -> Choice:
 
     facts = {"expected": f"one of {expected}"}
     return Choice(choose, "wrong.type", "expected {expected}", {**facts})
+
+
+class OtherType(TypedDict):
+    """Something of another type. It is left out, and `X-Ignored-Parameters` names its type."""
+
+    type: str
+
+
+def typed(*known: str) -> Choice:
+    """Selects the member of a union by `type`; the one with the tag OTHER is for unknown types."""
+
+    def choose(value: Any) -> str | None:
+        kind = value.get("type") if isinstance(value, dict) else None
+        if not isinstance(kind, str):
+            return None
+        return TAG + kind if kind in known else OTHER
+
+    facts = {"key": "type", "expected": ", ".join(f"'{kind}'" for kind in known)}
+    return Choice(choose, "wrong.member", "wrong {key}", {**facts})
 
 
 def _checked(kind: LiteralString, reason: str, holds: Callable[[Any], bool]) -> AfterValidator:
@@ -130,6 +151,14 @@ ImageAddress = Annotated[
         "wrong.image_url",
         "expected an http or https URL of a public host, or a base64 data URL of an image",
         is_image_url,
+    ),
+]
+MediaAddress = Annotated[
+    str,
+    _checked(
+        "wrong.value",
+        "expected an http or https URL of a public host, or a base64 data URL of audio or video",
+        is_media_url,
     ),
 ]
 PUBLIC = "expected an http or https URL of a public host"

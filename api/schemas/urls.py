@@ -13,6 +13,9 @@ MAX_WEB_URL = 8192  # characters
 DATA_IMAGE = re.compile(
     r"data:image/[a-z0-9.+-]{1,64}(;[a-z0-9=._-]{1,64}){0,4};base64,[a-z0-9+/_-]", re.I
 )
+DATA_MEDIA = re.compile(
+    r"data:(audio|video)/[a-z0-9.+-]{1,64}(;[a-z0-9=._-]{1,64}){0,4};base64,[a-z0-9+/_-]", re.I
+)
 WEB = re.compile(r"\s*https?:", re.I)
 # Resolvers accept an IPv4 address in any base and number of parts: `2130706433`, `0x7f.1`.
 NUMERIC_HOST = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$")
@@ -35,6 +38,13 @@ def is_image_url(url: str) -> bool:
     """
     if url[:5].lower() == "data:":
         return len(url) <= MAX_DATA_URL and url.isascii() and DATA_IMAGE.match(url) is not None
+    return is_web_url(url)
+
+
+def is_media_url(url: str) -> bool:
+    """Whether this is a `data:` URL of base64 audio or video, or one that `is_web_url` accepts."""
+    if url[:5].lower() == "data:":
+        return len(url) <= MAX_DATA_URL and url.isascii() and DATA_MEDIA.match(url) is not None
     return is_web_url(url)
 
 

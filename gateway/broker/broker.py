@@ -13,11 +13,12 @@ from redis.exceptions import RedisError
 from gateway.account.api_keys import KeyRecord
 from gateway.broker.backlog import Backlog
 from gateway.broker.inbox import InboxReader
-from gateway.broker.monitor import Monitor
+from gateway.broker.monitor import NO_WORKERS_RETRY_SECONDS, Monitor
 from gateway.broker.pending_call import Buffers, PendingCall
 from gateway.broker.submitter import Submission, Submitter
 from gateway.errors import (
     CallCancelled,
+    NoWorkers,
     Overloaded,
     ShuttingDown,
     WorkerStopped,
@@ -91,13 +92,15 @@ class Broker:
     def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
         """Queue a call that may live `budget` seconds; pass the result to `leave` in the end.
 
-        Raises ShuttingDown, Overloaded and PayloadTooLarge. Where Redis refuses the call, the
-        pending call ends with Overloaded, PayloadTooLarge, QueueUnavailable, or
-        AuthenticationFailed for a key that was just revoked.
+        Raises ShuttingDown, Overloaded, PayloadTooLarge, and NoWorkers if none has lived for a
+        while. Where Redis refuses the call, the pending call ends with Overloaded, PayloadTooLarge,
+        QueueUnavailable, or AuthenticationFailed for a key that was just revoked.
         """
         self.start()
         if self.draining:
             raise ShuttingDown(retry_after=SHUTDOWN_SECONDS)
+        if self.monitor.no_workers and not self.has_workers():
+            raise NoWorkers(retry_after=NO_WORKERS_RETRY_SECONDS)
         if len(self.pending_calls) >= self.settings.max_in_flight:
             raise Overloaded(retry_after=self.backlog.seconds())
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
@@ -105,6 +108,13 @@ class Broker:
         self.submitter.put(Submission(spec, body, pending, key))
         self.pending_calls[spec.call_id] = pending
         return pending
+
+    def has_workers(self) -> bool:
+        """Whether a worker lives; True if Redis does not answer."""
+        try:
+            return bool(commands.live_workers(self.redis))
+        except RedisError:
+            return True
 
     def leave(self, pending: PendingCall) -> None:
         """Forget a call whose request has ended, and stop it if it still runs."""

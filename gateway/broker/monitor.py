@@ -71,6 +71,7 @@ class Monitor:
         self._lost_workers = LostProcesses(redis, lease)
         self._lost: set[str] = set()  # workers, at the last look
         self._watched: set[str] = set()  # all workers, while calls are queued
+        self._workers_seen = self._clock()
         self._collector = Collector()
         self._ticks = 0
 
@@ -91,6 +92,7 @@ class Monitor:
             if self._ticks % TRIM_EVERY == 0:
                 self.tidy()
             if self._ticks % SWEEP_EVERY == 0:
+                self.look_for_workers()
                 self.sweep()
             if self._ticks % REVOKED_EVERY == 0:
                 self.end_calls_of_revoked_keys()
@@ -101,6 +103,20 @@ class Monitor:
         except Exception as error:
             # Without this greenlet a lost worker would hang its callers: it must go on.
             log.error("monitor: %s", type(error).__name__, exc_info=True)
+
+    @property
+    def no_workers(self) -> bool:
+        """Whether Redis has shown no live worker for NO_WORKERS_SECONDS."""
+        return self._clock() - self._workers_seen > self._settings.no_workers_after
+
+    def look_for_workers(self) -> None:
+        """Note whether a worker lives. Raises RedisError, which says nothing about workers."""
+        alive = True
+        try:
+            alive = bool(commands.live_workers(self._redis))
+        finally:
+            if alive:
+                self._workers_seen = self._clock()
 
     def check_deadlines(self) -> None:
         """Nudge the calls that asked for it, and end those that are overdue. Needs no Redis."""

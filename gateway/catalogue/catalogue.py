@@ -178,13 +178,14 @@ class Catalogue:
         """The row of `model` with all rules that hold for it and what its provider takes."""
         name = f"{row.provider}/{row.upstream_name(model)}"
         provider = self.providers[row.provider]
+        matching = [each for each in self._rules if _matches(each, name)]
         tables: list[Mapping[str, rules.Rule]] = [provider.parameters]
-        tables += (each.parameters for each in self._rules if _matches(each, name))
+        tables += (each.parameters for each in matching)
         return replace(
             row,
             parameters=rules.merge(*tables, row.parameters),
             extra_parameters=provider.extra_parameters,
-            accepts=provider.accepts,
+            accepts=sum((each.accepts for each in matching), provider.accepts),
         )
 
 

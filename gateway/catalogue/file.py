@@ -41,7 +41,8 @@ MODEL_KINDS = ("chat", "embeddings")
 PRICES = ("prompt", "completion", "input_cache_read", "input_cache_write")
 FILE_URL = "file_url"  # files by their address
 MESSAGES_API = "messages_api"  # what Anthropic's Messages API has and OpenAI's chat has not
-ACCEPTS = EXTENSIONS | {FILE_URL, MESSAGES_API}
+CUSTOM_TOOLS = "custom_tools"  # tools that take text; others get a function in their place
+ACCEPTS = EXTENSIONS | {FILE_URL, MESSAGES_API, CUSTOM_TOOLS}
 MAX_RETRIES = 10
 INHERITED = {"inherited": True}  # metadata of fields that a models file sets elsewhere
 # Table -> old name of a field -> its name. Old names are read for one release.
@@ -109,11 +110,13 @@ class ProviderRow:
 class RulesRow:
     """Parameter rules for all models that match a shell pattern in `models`.
 
-    A pattern is matched against "provider/upstream name".
+    A pattern is matched against "provider/upstream name". `accepts` adds to what the provider of
+    these models accepts.
     """
 
     name: str
     models: tuple[str, ...]
+    accepts: tuple[str, ...] = ()
     parameters: Mapping[str, Rule] = field(default_factory=dict)
 
 
@@ -123,7 +126,8 @@ class ModelRow:
 
     `prices` are in USD for a million tokens; a price that is absent is unknown. `timeouts` and
     `retries` override the settings where they are set. In a row of a `Catalogue`, `parameters`
-    holds all rules for the model, and `extra_parameters` and `accepts` are its provider's.
+    holds all rules for the model, and `extra_parameters` and `accepts` are its provider's, with
+    the `accepts` of the rules for it.
     """
 
     id: str
@@ -180,6 +184,8 @@ def read(models_file: str) -> Rows:
     )
     for provider in rows.providers.values():
         _check_provider(provider, wires)
+    for rule in rows.rules.values():
+        _check_accepts(rule)
     for model in rows.models.values():
         _check_model(model, rows)
     return rows
@@ -280,8 +286,12 @@ def _check_provider(provider: ProviderRow, wires: Collection[str]) -> None:
         raise _wrong(provider.name, "base_url is missing")
     if provider.base_url and not is_http_url(provider.base_url):
         raise _wrong(provider.name, "base_url must be a URL that starts with http:// or https://")
-    if not ACCEPTS.issuperset(provider.accepts):
-        raise _wrong(provider.name, f"accepts may name {', '.join(sorted(ACCEPTS))}")
+    _check_accepts(provider)
+
+
+def _check_accepts(row: ProviderRow | RulesRow) -> None:
+    if not ACCEPTS.issuperset(row.accepts):
+        raise _wrong(row.name, f"accepts may name {', '.join(sorted(ACCEPTS))}")
 
 
 def _check_model(model: ModelRow, rows: Rows) -> None:

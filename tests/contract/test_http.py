@@ -49,8 +49,8 @@ def ask(client, auth):
 def ask_scripted(make_client, settings, auth):
     """A function that posts a chat completion to which this script is played."""
 
-    def post(*script, stream=False, **configured):
-        fake = FakeBroker(*script)
+    def post(*script, stream=False, fake=None, **configured):
+        fake = fake or FakeBroker(*script)
         client = make_client(dataclasses.replace(settings, **configured), fake)
         return chat(client, {**BODY, "stream": stream}, auth), fake
 
@@ -521,3 +521,32 @@ def test_an_unforeseen_fault_is_500_and_the_log_says_nothing_of_the_request(
     assert re.search(
         r"POST /inference/v1/chat/completions: RuntimeError at \w+\.py:\d+", caplog.text
     )
+
+
+def test_the_list_of_models_may_end_in_a_slash(client, auth):
+    assert client.get(f"{BASE}/models/", headers=auth).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/inference", "/inference/v1"])
+def test_clients_may_ask_whether_the_service_is_there(client, path):
+    assert client.head(path).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nothing_is_begun_while_no_worker_lives(ask_scripted, stream):
+    no_workers = errors.NoWorkers(retry_after=5)
+    fake = FakeBroker(SILENCE, SILENCE, SILENCE, no_workers)
+    fake.workers = iter([False] * 3)
+    response, fake = ask_scripted(stream=stream, fake=fake)
+    assert response.status_code == 503
+    assert response.get_json()["error"]["code"] == "no_workers"
+    assert response.headers["Retry-After"] == "5"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_begins_once_a_worker_lives(ask_scripted, stream):
+    fake = FakeBroker(SILENCE, SILENCE, errors.WorkerLost())
+    fake.workers = iter([False, True])
+    response, fake = ask_scripted(stream=stream, fake=fake)
+    assert response.status_code == 200
+    assert "worker_lost" in response.get_data(as_text=True)

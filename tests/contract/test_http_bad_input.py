@@ -110,6 +110,7 @@ ADDRESSES = {
     "24 GET": ("GET", CHAT, 405, "method_not_allowed"),
     "24 DELETE": ("DELETE", CHAT, 405, "method_not_allowed"),
     "24 POST of models": ("POST", "/inference/v1/models", 405, "method_not_allowed"),
+    "24 POST of a model": ("POST", "/inference/v1/models/m", 404, "unknown_url"),
 }
 
 

@@ -64,7 +64,7 @@ def test_an_answer_is_a_response(ask):
     assert response.status_code == 200
     told = response.get_json()
     assert (told["object"], told["status"], told["model"]) == (
-        "response", "completed", "gpt-4o-mini",
+        "response", "completed", MODEL,
     )  # fmt: skip
     assert told["id"] == f"resp_{broker.calls[0].spec.call_id}"
     assert told["output"][0]["content"][0]["text"] == "Hello!"
@@ -191,8 +191,9 @@ def test_a_model_that_cannot_be_had_is_told_as_for_chat(ask, model, status):
     assert response.status_code == status
 
 
-def test_no_response_is_ever_found(client, auth):
-    response = client.get(f"{URL}/resp_1", headers=auth)
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_no_response_is_ever_found(client, auth, method):
+    response = client.open(f"{URL}/resp_1", method=method, headers=auth)
     assert response.status_code == 404
     error = response.get_json()["error"]
     assert error["code"] == "response_not_found"
@@ -202,3 +203,106 @@ def test_no_response_is_ever_found(client, auth):
 def test_a_key_is_wanted(client):
     assert client.post(URL, json={"model": MODEL, "input": "hi"}).status_code == 401
     assert client.get(f"{URL}/resp_1").status_code == 401
+
+
+@pytest.mark.parametrize("name", ["openai/gpt-4o-mini", "gpt-4o-mini"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_model_is_the_one_that_was_asked_for(ask, name, stream):
+    response, _ = ask(model=name, stream=stream)
+    told = events(response)[-1]["response"] if stream else response.get_json()
+    assert told["model"] == name
+
+
+UNSERVED = [
+    ("POST", "/compact"),
+    ("POST", "/resp_1"),
+    ("POST", "/resp_1/cancel"),
+    ("GET", "/resp_1/input_items"),
+    ("PUT", "/resp_1"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), UNSERVED)
+def test_an_address_below_that_is_not_served_is_unknown(client, auth, method, path):
+    response = client.open(URL + path, method=method, headers=auth)
+    assert response.status_code == 404
+    assert response.get_json()["error"]["message"] == f"Unknown request URL: {method} {URL}{path}."
+
+
+def test_the_tokens_of_an_input_are_estimated(client, auth):
+    def count(**fields):
+        data = {"model": MODEL, "input": "hi", **fields}
+        response = client.post(f"{URL}/input_tokens", json=data, headers=auth)
+        assert response.status_code == 200, response.get_json()
+        assert response.headers["X-Token-Count"] == "estimate"
+        told = response.get_json()
+        assert told["object"] == "response.input_tokens"
+        return told["input_tokens"]
+
+    assert count() == 1
+    assert count(instructions="x" * 4_000) == 1_001
+    assert count(tools=[TOOL]) > count()
+
+
+def test_tokens_are_counted_for_a_right_request_only(client, auth):
+    for data, status in [
+        ({"model": MODEL}, 400),
+        ({"model": "openai/gpt-9", "input": "hi"}, 404),
+        ({"model": "openai/text-embedding-3-small", "input": "hi"}, 404),
+    ]:
+        response = client.post(f"{URL}/input_tokens", json=data, headers=auth)
+        assert response.status_code == status
+    assert client.post(f"{URL}/input_tokens", json={}).status_code == 401
+
+
+CODEX = {
+    "instructions": "You are Codex.",
+    "tools": [
+        {"type": "namespace", "name": "clock", "tools": [{**TOOL, "name": "sleep"}]},
+        {"type": "web_search", "external_web_access": False},
+    ],
+    "tool_choice": "auto",
+    "parallel_tool_calls": False,
+    "reasoning": {"effort": "medium", "context": "all_turns"},
+    "store": False,
+    "include": ["reasoning.encrypted_content"],
+    "prompt_cache_key": "k",
+    "text": {"verbosity": "low"},
+    "client_metadata": {"session_id": "s"},
+    "input": [{"type": "additional_tools", "role": "developer", "tools": [
+        {"type": "namespace", "name": "functions", "tools": [{"type": "custom", "name": "exec"}]},
+    ]}, {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_session_of_codex_works(ask, stream):
+    called = {
+        "id": "c",
+        "type": "function",
+        "function": {"name": "clock__sleep", "arguments": "{}"},
+    }
+    delta = {"tool_calls": [{"index": 0, **called}]}
+    choice = {"index": 0, "delta": delta, "finish_reason": "tool_calls"}
+    script = [orjson.dumps({"choices": [choice]}), Outcome(last=1)]
+    if not stream:
+        script = [answer("tool_calls", tool_calls=[called])]
+    response, broker = ask(*script, stream=stream, **CODEX)
+    assert response.status_code == 200
+    told = events(response)[-1]["response"] if stream else response.get_json()
+    (call,) = told["output"]
+    assert (call["name"], call["namespace"]) == ("sleep", "clock")
+    names = [tool[tool["type"]]["name"] for tool in broker.calls[0].body["tools"]]
+    assert names == ["clock__sleep", "exec"]
+    ignored = response.headers["X-Ignored-Parameters"].split(", ")
+    assert {"tools.web_search", "client_metadata"} <= set(ignored)
+
+
+def test_anthropic_counts_for_its_models(make_client, settings, auth):
+    fake = FakeBroker(Outcome(answer=b'{"input_tokens":12}'))
+    client = make_client(settings, fake)
+    data = {"model": "anthropic/claude-sonnet-5-5", "input": "hi", "stream": True}
+    response = client.post(f"{URL}/input_tokens", json=data, headers=auth)
+    assert response.get_json() == {"object": "response.input_tokens", "input_tokens": 12}
+    assert "X-Token-Count" not in response.headers
+    assert (fake.calls[0].spec.kind, fake.calls[0].spec.stream) == ("count_tokens", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +111,7 @@ class FakeBroker:
         self.redis: Any = None
         self.script = script
         self.refusal: Exception | None = None
+        self.workers: Iterator[bool] = itertools.repeat(True)  # whether one lives, at each look
         self.calls: list[Submitted] = []
         self.left: list[str] = []
 
@@ -123,6 +125,9 @@ class FakeBroker:
 
     def working(self) -> bool:
         return True
+
+    def has_workers(self) -> bool:
+        return next(self.workers)
 
     def leave(self, pending: PendingCall) -> None:
         self.left.append(pending.call_id)

@@ -574,3 +574,31 @@ def test_a_fault_of_ours_is_not_to_be_repeated_by_the_caller() -> None:
     outcome = run(Provider(OverflowError()))
     assert outcome.error is not None
     assert outcome.error.should_retry is False
+
+
+CUSTOM = {"type": "custom", "custom": {"name": "sh"}}
+CUSTOM_BODY = orjson.dumps({"messages": [{"role": "user", "content": "Hi"}], "tools": [CUSTOM]})
+
+
+@pytest.mark.parametrize("accepts", [(), ("custom_tools",)], ids=["functions", "custom tools"])
+@both_ways
+def test_a_custom_tool_is_called_as_such_whatever_the_model_takes(
+    accepts: tuple[str, ...], stream: bool
+) -> None:
+    custom = {"type": "custom", "custom": {"name": "sh", "input": "ls"}}
+    function = {"type": "function", "function": {"name": "sh", "arguments": '{"input":"ls"}'}}
+    call = {"index": 0, "id": "c", **(custom if accepts else function)}
+    field = "delta" if stream else "message"
+    chunk = {"choices": [{"index": 0, field: {"tool_calls": [call]}}]}
+    provider, sender = Provider([chunk] if stream else chunk), Sender()
+    rows = Rows(
+        {"acme": ProviderRow("acme", "openai", URL, accepts=accepts)},
+        {},
+        {"acme/model": ModelRow("acme/model", "acme")},
+    )
+    runner = CallRunner({"acme": provider}, Limits(0), Catalogue(rows, Settings()))
+    outcome = runner.run(claimed(), spec(stream), CUSTOM_BODY, sender)  # type: ignore[arg-type]
+    assert provider.calls[0].parameters["tools"][0]["type"] == ("custom" if accepts else "function")
+    result = orjson.loads(sender.sent[0] if stream else outcome.answer)
+    (returned,) = result["choices"][0][field]["tool_calls"]
+    assert returned == {"index": 0, "id": "c", **custom}

@@ -102,14 +102,6 @@ BAD = {
         VALUE,
         f"{PART}.type",
     ),
-    "48 audio format": (
-        part(type="input_audio", input_audio={"data": "", "format": "ogg"}),
-        VALUE,
-        f"{PART}.input_audio.format",
-    ),
-    "48 assistant null": (body(USER, {"role": "assistant", "content": None}), TYPE, SECOND),
-    "48 assistant absent": (body(USER, {"role": "assistant"}), MISSING, SECOND),
-    "48 assistant no calls": (body({"role": "assistant", "tool_calls": []}), MISSING, CONTENT),
     "49 file": (image("file:///etc/passwd"), "invalid_image_url", URL),
     "49 gopher": (image("gopher://a.example/1"), "invalid_image_url", URL),
     "49 link-local": (image("http://169.254.169.254/"), "invalid_image_url", URL),
@@ -135,21 +127,50 @@ BAD = {
         VALUE,
         "messages[0].tool_call_id",
     ),
+    "48 audio format": (
+        part(type="input_audio", input_audio={"data": "", "format": "a/b"}),
+        VALUE,
+        f"{PART}.input_audio.format",
+    ),
+    "48 video of an inner network": (
+        part(type="video_url", video_url={"url": "http://10.0.0.1/v.mp4"}),
+        VALUE,
+        f"{PART}.video_url.url",
+    ),
+    "48 audio that is text": (
+        part(type="audio_url", audio_url={"url": "data:text/plain;base64,AA"}),
+        VALUE,
+        f"{PART}.audio_url.url",
+    ),
+    "50 arguments array": (
+        body(
+            {
+                "role": "assistant",
+                "tool_calls": [{**CALL, "function": {"name": "f", "arguments": []}}],
+            }
+        ),
+        TYPE,
+        "messages[0].tool_calls[0].function.arguments",
+    ),
+    "51 tool type": (body(tools=[{"type": 1}]), TYPE, "tools[0].type"),
+    "51 nothing to call": (
+        body(tools=[{"type": "magic"}], tool_choice="required"),
+        VALUE,
+        "tool_choice",
+    ),
+    "image of a tool": (
+        body(
+            CALLING,
+            {**RESULT, "content": [{"type": "image_url", "image_url": {"url": "file:///x"}}]},
+        ),
+        "invalid_image_url",
+        "messages[1].content[0].image_url.url",
+    ),
     "50 no id": (body(CALLING, {"role": "tool", "content": "1"}), MISSING, ANSWERED),
     "50 call without id": (
         body({"role": "assistant", "tool_calls": [{"type": "function", "function": {}}]}),
         MISSING,
         "messages[0].tool_calls[0].id",
-    ),
-    "50 arguments object": (
-        body(
-            {
-                "role": "assistant",
-                "tool_calls": [{**CALL, "function": {"name": "f", "arguments": {}}}],
-            }
-        ),
-        TYPE,
-        "messages[0].tool_calls[0].function.arguments",
     ),
     "51 name with blank": (tool("a b"), VALUE, "tools[0].function.name"),
     "51 name with newline": (tool("ab\n"), VALUE, "tools[0].function.name"),
@@ -162,7 +183,6 @@ BAD = {
         "tools[0].function.parameters",
     ),
     "51 129 tools": (body(tools=[TOOL] * 129), LONG, "tools"),
-    "51 tool type": (body(tools=[{"type": "magic"}]), VALUE, "tools[0].type"),
     "51 tool choice word": (body(tool_choice="maybe"), VALUE, "tool_choice"),
     "51 tool choice type": (body(tool_choice={"type": "x"}), VALUE, "tool_choice.type"),
     "51 tool choice integer": (body(tool_choice=1), TYPE, "tool_choice"),
@@ -271,11 +291,6 @@ BAD = {
         body({**CALLING, "thinking_blocks": [{"type": "redacted_thinking"}]}),
         MISSING,
         "messages[0].thinking_blocks[0].data",
-    ),
-    "image for a tool": (
-        body(CALLING, {**RESULT, "content": [{"type": "image_url", "image_url": {"url": PIXEL}}]}),
-        VALUE,
-        "messages[1].content[0].type",
     ),
     "effort": (body(reasoning_effort="huge"), VALUE, "reasoning_effort"),
     "verbosity": (body(verbosity=1), TYPE, "verbosity"),
@@ -486,7 +501,9 @@ def test_all_parameters_are_returned_as_the_very_objects_that_came():
     request = chat_request(FULL)
     assert (request.model, request.stream, request.include_usage) == ("openai/gpt-4o", True, True)
     assert list(request.parameters) == [name for name in FULL if name not in OWN_FIELDS]
-    assert all(value is FULL[name] for name, value in request.parameters.items())
+    assert all(
+        value is FULL[name] for name, value in request.parameters.items() if name != "messages"
+    )
     assert request.ignored == []
 
 
@@ -499,13 +516,11 @@ def test_a_request_is_not_changed_by_being_checked():
 GOOD = {
     "stop string": body(stop="a"),
     "stop empty": body(stop=[]),
-    "tools empty": body(tools=[]),
     "tool choice word": body(tool_choice="required"),
     "allowed tools": body(
         tool_choice={"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [TOOL]}}
     ),
     "custom tool choice": body(tool_choice={"type": "custom", "custom": {"name": "g"}}),
-    "function choice": body(function_call="none"),
     "text format": body(response_format={"type": "text"}),
     "object format": body(response_format={"type": "json_object"}),
     "voice by name": body(audio={"voice": "alloy", "format": "wav"}),
@@ -739,7 +754,10 @@ def test_a_mutated_request_is_taken_or_refused_and_never_breaks(mutations):
         assert len(error.message) < 500
         assert "=" not in (error.param or "").replace("==", "")
     else:
-        assert all(value is data[name] for name, value in request.parameters.items())
+        shaped = ("messages", "tools", "response_format")
+        assert all(
+            value is data[name] for name, value in request.parameters.items() if name not in shaped
+        )
 
 
 @settings(max_examples=200, deadline=None)

@@ -268,8 +268,10 @@ def test_what_a_stateless_service_cannot_do_is_refused_by_name(fields, param):
 
 
 def test_what_changes_nothing_is_named():
-    request = asked(truncation="auto", max_tool_calls=3, top_logprobs=2, foo=1)
-    assert request.ignored == ["max_tool_calls", "foo", "truncation", "top_logprobs"]
+    reasoning = {"effort": "low", "context": "all_turns"}
+    request = asked(truncation="auto", max_tool_calls=3, top_logprobs=2, reasoning=reasoning, foo=1)
+    names = ["max_tool_calls", "foo", "reasoning.context", "truncation", "top_logprobs"]
+    assert request.ignored == names
 
 
 def test_a_provider_s_own_parameters_go_through():
@@ -327,10 +329,11 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize("text", DAMAGED)
-def test_damaged_reasoning_is_refused_by_name(text):
-    with pytest.raises(InvalidRequest) as caught:
-        conversation({"type": "reasoning", "summary": [], "encrypted_content": text}, said("x"))
-    assert caught.value.param == "input[0].encrypted_content"
+def test_damaged_reasoning_is_left_out_and_named(text):
+    item = {"type": "reasoning", "summary": [], "encrypted_content": text}
+    request = asked(input=[item, said("x")])
+    assert request.parameters["messages"] == [{"role": "assistant", "content": "x"}]
+    assert request.ignored == ["input.encrypted_content"]
 
 
 # Whatever is taken, chat's own rules hold for what comes of it
@@ -374,3 +377,20 @@ def test_a_file_by_its_address_goes_to_a_provider_that_takes_it():
     assert message["content"] == [
         {"type": "file", "file": {"file_data": "https://a.example/b.pdf"}}
     ]
+
+
+CHAT_TOOL = {"type": "function", "function": {"name": "f"}}
+HI = [{"role": "user", "content": "hi"}]
+ELSEWHERE = [
+    ({"messages": HI}, "/chat/completions"),
+    ({"input": "hi", "tools": [CHAT_TOOL]}, "/chat/completions"),
+    ({"messages": HI, "system": "Be brief.", "max_tokens": 9}, "/messages"),
+    ({"messages": HI, "tools": [{"name": "f", "input_schema": {}}]}, "/messages"),
+]
+
+
+@pytest.mark.parametrize(("data", "path"), ELSEWHERE)
+def test_a_request_of_another_api_names_its_endpoint(data, path):
+    with pytest.raises(InvalidRequest) as caught:
+        chat_request({"model": "m", **data})
+    assert caught.value.message.endswith(f": send it to {path}.")

@@ -22,6 +22,7 @@ from gateway.catalogue.target import Target
 from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
+    NoWorkers,
     Overloaded,
     QueueUnavailable,
     ReplyLost,
@@ -442,7 +443,9 @@ def test_an_exchange_starts_once_and_gives_up_its_lease_at_the_end(
         run=lambda: done.append("submitter"), put=lambda submission: done.append("call")
     )
     broker.reader = SimpleNamespace(run=lambda: done.append("reader"))
-    broker.monitor = SimpleNamespace(run=lambda: done.append("monitor"), delivered=[])
+    broker.monitor = SimpleNamespace(
+        run=lambda: done.append("monitor"), delivered=[], no_workers=False
+    )
     broker.close()
     assert done == []
     broker.lease.redis_time = lambda seconds: 0
@@ -456,3 +459,21 @@ def test_an_exchange_starts_once_and_gives_up_its_lease_at_the_end(
 
 def test_every_web_process_has_a_name_of_its_own(make: Make) -> None:
     assert make().web != make().web
+
+
+def test_a_call_is_refused_at_once_where_no_worker_has_lived_for_a_while(
+    redis: Redis, make: Make, key: KeyRecord
+) -> None:
+    broker = make(no_workers_after=-1)  # any moment is too long
+    with pytest.raises(NoWorkers) as caught:
+        broker.submit(spec(broker), b"{}", key, 600)
+    assert caught.value.retry_after
+    assert not broker.pending_calls
+    redis.set(keys.lease(WORKER), 1)
+    redis.sadd(keys.RQ_WORKERS, f"rq:worker:{WORKER}")
+    assert submit(broker, key).outcome is None
+
+
+def test_whether_workers_live_is_not_known_without_redis(make: Make) -> None:
+    assert make(redis_url=AWAY).has_workers()
+    assert not make().has_workers()

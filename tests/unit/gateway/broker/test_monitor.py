@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 import pytest
 from redis import Redis
-from redis.exceptions import ConnectionError, ReadOnlyError
+from redis.exceptions import ConnectionError, ReadOnlyError, RedisError
 
 from gateway.account.api_keys import KeyRecord, KeyStore
 from gateway.broker import monitor
@@ -774,3 +774,36 @@ def test_deadlines_hold_while_redis_is_away(world: World, monkeypatch: pytest.Mo
     away = clients.commands(replace(world.settings, redis_url="unix:///nowhere/redis.sock"), 1)
     run_for(world.monitor(away, clock), 1, monkeypatch)
     assert error_of(pending) is DeadlineExceeded
+
+
+def test_workers_are_missed_when_none_was_seen_for_a_while(world: World) -> None:
+    watch = world.monitor(no_workers_after=30)
+    assert not watch.no_workers
+    patient = world.monitor(no_workers_after=-1)  # any moment is too long
+    assert patient.no_workers
+    patient.look_for_workers()
+    assert patient.no_workers
+
+
+def test_a_worker_that_is_seen_is_not_missed(world: World) -> None:
+    watch = world.monitor(no_workers_after=30)
+    world.lives(WORKER)
+    watch.look_for_workers()
+    assert not watch.no_workers
+
+
+def test_a_redis_that_is_away_says_nothing_about_workers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1_000.0)
+    watch = world.monitor(clock=lambda: clock.now, no_workers_after=30)
+
+    def away(redis: Redis) -> int:
+        raise RedisError
+
+    monkeypatch.setattr(commands, "live_workers", away)
+    clock.now += 31
+    assert watch.no_workers
+    with pytest.raises(RedisError):
+        watch.look_for_workers()
+    assert not watch.no_workers
