@@ -17,6 +17,7 @@ from gateway.queue.protocol import Event, ProtocolError
 log = logging.getLogger(__name__)
 
 READ_EVENTS = 512
+READ_BYTES = 4_000_000  # about as many are read at once; events that were held back are large
 # Read entries that are not trimmed yet; workers count them as unread, and the monitor trims too.
 TRIM_EVENTS = 2_000
 TRIM_BYTES = 1_000_000
@@ -41,6 +42,7 @@ class InboxReader:
         # All that was in the inbox at this moment has been delivered: monotonic seconds.
         self.caught_up = 0.0
         self._events = self._bytes = 0  # read since the last trim
+        self._mean = 1  # bytes of an entry, in the last reading
 
     def run(self) -> None:
         """Read for ever."""
@@ -69,7 +71,8 @@ class InboxReader:
     def _read(self) -> None:
         block = int(clients.BLOCK_SECONDS * 1000)
         began = time.monotonic()
-        read = ("XREAD", "COUNT", READ_EVENTS, "BLOCK", block, "STREAMS", self._key, self.last)
+        count = min(READ_EVENTS, READ_BYTES // self._mean + 1)
+        read = ("XREAD", "COUNT", count, "BLOCK", block, "STREAMS", self._key, self.last)
         trim: list[Command] = []
         if self._events >= TRIM_EVENTS or self._bytes >= TRIM_BYTES:
             trim.append(trim_command(self._key, self.last))
@@ -78,14 +81,16 @@ class InboxReader:
         if isinstance(reply, ResponseError):
             raise reply
         entries = reply[0][1] if reply else ()
-        for count, (entry_id, fields) in enumerate(entries, 1):
+        size = sum(len(fields[1]) for _, fields in entries)
+        self._bytes += size
+        self._mean = size // len(entries) + 1 if entries else 1
+        for number, (entry_id, fields) in enumerate(entries, 1):
             self.last = entry_id
-            self._bytes += len(fields[1])
             self._deliver(fields)
-            if count % TURN_EVENTS == 0:
+            if number % TURN_EVENTS == 0:
                 gevent.sleep(0)  # let requests take what they got, before they get more
         self._events += len(entries)
-        if len(entries) < READ_EVENTS:
+        if len(entries) < count:
             self.caught_up = began
         # They send it on before Redis is asked for the next; twice, because what they wake (the
         # submitter, for a client that asks again at once) is to have its turn too.

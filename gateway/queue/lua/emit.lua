@@ -14,7 +14,7 @@ end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 local length = redis.call('XLEN', KEYS[1])
 local percent = length * 100 / ARGV[1]
-if length > 100 or bytes > 64000 then  -- else it is small
+if length > 1000 or bytes > 64000 then  -- else it is small
   local used = redis.pcall('MEMORY', 'USAGE', KEYS[1])  -- by a sample; an ACL may refuse it
   if type(used) == 'number' then percent = math.max(percent, used * 100 / ARGV[2]) end
 end

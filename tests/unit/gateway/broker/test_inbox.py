@@ -281,6 +281,20 @@ def test_a_reader_knows_up_to_when_it_has_read_everything(
     assert seen[5] > started
 
 
+def test_few_large_events_are_read_at_once(
+    redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "READ_BYTES", 1)
+    for number in range(1, 8):
+        add(redis, number)
+    before = redis.info("commandstats").get("cmdstat_xread", {"calls": 0})["calls"]
+    monkeypatch.setattr(inbox, "READ_EVENTS", 3)
+    _, seen = read(settings, 7)
+    assert seen == [event(number) for number in range(1, 8)]
+    calls = redis.info("commandstats")["cmdstat_xread"]["calls"] - before
+    assert calls >= 5, "the first reading knows no size and takes two, the others one each"
+
+
 @pytest.mark.parametrize("limit", ["TRIM_EVENTS", "TRIM_BYTES"])
 def test_what_was_read_is_trimmed_before_workers_count_it_as_unread(
     redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch, limit: str
