@@ -178,7 +178,7 @@ class Catalogue:
         """The row of `model` with all rules that hold for it and what its provider takes."""
         name = f"{row.provider}/{row.upstream_name(model)}"
         provider = self.providers[row.provider]
-        tables: list[Mapping[str, rules.Rule]] = [provider.parameters]
+        tables: list[Mapping[str, rules.Rules]] = [provider.parameters]
         tables += (each.parameters for each in self._rules if _matches(each, name))
         return replace(
             row,

@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from gateway.catalogue.parameters import Rule, rules
+from gateway.catalogue.parameters import Rules, rules
 from gateway.chat import EXTENSIONS
 from gateway.settings import ConfigurationError, Settings, is_http_url
 from gateway.timeouts import NAMES as TIMEOUTS
@@ -33,7 +33,7 @@ FIELD_TYPES: dict[str, type] = {
     "date | None": date,
     "tuple[str, ...]": tuple,
     "Mapping[str, str]": dict,
-    "Mapping[str, Rule]": dict,
+    "Mapping[str, Rules]": dict,
     "Mapping[str, Decimal]": dict,
     "Timeouts": dict,
 }
@@ -72,7 +72,7 @@ class ProviderRow:
     headers: Mapping[str, str] = field(default_factory=dict)
     extra_parameters: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
-    parameters: Mapping[str, Rule] = field(default_factory=dict)
+    parameters: Mapping[str, Rules] = field(default_factory=dict)
     demo: bool = False  # calls nobody, and is served with DEMO_MODELS only
 
     def missing(self, settings: Settings) -> str | None:
@@ -114,7 +114,7 @@ class RulesRow:
 
     name: str
     models: tuple[str, ...]
-    parameters: Mapping[str, Rule] = field(default_factory=dict)
+    parameters: Mapping[str, Rules] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class ModelRow:
     retries: int | None = None
     thinking: str | None = None
     prices: Mapping[str, Decimal] = field(default_factory=dict)
-    parameters: Mapping[str, Rule] = field(default_factory=dict)
+    parameters: Mapping[str, Rules] = field(default_factory=dict)
     extra_parameters: tuple[str, ...] = field(default=(), metadata=INHERITED)
     accepts: tuple[str, ...] = field(default=(), metadata=INHERITED)
 

@@ -251,8 +251,8 @@ def test_a_model_s_rules_are_read(with_file):
         "temperature = { clamp = [0, 1] }\nseed = { drop = true }"
     )
     rules = known.find("house/small").parameters
-    assert rules["temperature"].clamp == (0, 1)
-    assert rules["seed"].drop
+    assert rules["temperature"] == (Rule(clamp=(0, 1)),)
+    assert rules["seed"] == (Rule(drop=True),)
 
 
 RULES = """
@@ -284,20 +284,21 @@ parameters = { n = { drop = true }, top_p = { clamp = [0, 1] } }
 provider = "house"
 upstream = "ancient"
 """
-DROP = Rule(drop=True)
+DROP, REFUSE, ONLY = (Rule(drop=True),), (Rule(refuse=True),), (Rule(only=1),)
 
 
 @pytest.mark.parametrize(
     ("model", "rules"),
     [
-        ("house/new", {"seed": DROP, "stop": DROP, "n": Rule(refuse=True)}),
-        ("house/old-2", {"seed": DROP, "n": Rule(only=1)}),
-        ("house/old-1", {"seed": DROP, "n": DROP, "top_p": Rule(clamp=(0, 1))}),
-        ("house/alias", {"seed": DROP, "n": Rule(only=1)}),
+        ("house/new", {"seed": DROP, "stop": DROP, "n": REFUSE}),
+        ("house/old-2", {"seed": DROP, "n": ONLY}),
+        ("house/old-1", {"seed": DROP, "n": DROP, "top_p": (Rule(clamp=(0, 1)),)}),
+        ("house/alias", {"seed": DROP, "n": ONLY}),
     ],
 )
 def test_rules_of_provider_family_and_model_stand_one_over_the_other(with_file, model, rules):
-    assert with_file(RULES).find(model).parameters == rules
+    roles = {"messages.role": (Rule(map={"developer": "system"}),)}  # of every model
+    assert with_file(RULES).find(model).parameters == roles | rules
 
 
 @pytest.mark.parametrize(
@@ -436,7 +437,7 @@ def test_the_successors_take_what_was_sent_to_the_seed_models(old):
     kept, dropped = fit(known, new, sent, old)
     assert {"temperature", "top_p", "logprobs", "logit_bias"} <= set(dropped)
     assert not set(dropped) & kept.keys()
-    assert kept["stop"] == "a"
+    assert ("stop" in kept) is new.startswith("anthropic/")
     limits = {"max_tokens", "max_completion_tokens"} & kept.keys()
     assert limits == {"max_completion_tokens" if new.startswith("openai/") else "max_tokens"}
 
@@ -629,7 +630,7 @@ def test_old_names_are_read_with_one_warning_for_a_file(with_file, caplog):
     row = with_file(OLD_NAMES).find("house/old")
     assert (row.context_length, row.max_output_tokens) == (8192, 100)
     assert row.shutdown_date == date(2027, 1, 14)
-    assert (row.accepts, row.parameters) == (("file_url",), {"seed": DROP})
+    assert (row.accepts, row.parameters["seed"]) == (("file_url",), DROP)
     (record,) = caplog.records
     assert "models.toml uses old names" in record.getMessage()
     names = "policies is now rules, keeps is now accepts, context is now context_length"
@@ -729,13 +730,18 @@ def test_every_row_is_told_families_among_them(with_file):
     assert {"house/first", "groq/*"} <= set(ids)
 
 
+@pytest.mark.parametrize("first", ["openai/gpt-4o", "anthropic/claude-sonnet-4-5"])
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-def test_a_substitute_is_not_asked_for_more_than_it_can_write(name: str) -> None:
+def test_no_model_is_asked_for_more_than_it_can_write(first: str, name: str) -> None:
     known = catalogue(variables=KEYS)
-    new, old = "openai/gpt-4o", "anthropic/claude-sonnet-4-5"
-    most = known.find(new).max_output_tokens
-    for asked, given in ((most + 1, most), (7, 7)):
-        kept, dropped = fit(known, new, {"messages": [], name: asked}, old)
-        assert given in kept.values()
-        assert dropped == []
-    assert fit(known, new, {"messages": [], name: most + 1}, new)[0][name] == most + 1
+    limit = known.find("openai/gpt-4o").max_output_tokens
+    for value, sent in ((limit + 1, limit), (7, 7)):
+        kept = fit(known, "openai/gpt-4o", {"messages": [], name: value}, first)
+        assert kept == ({"messages": [], name: sent}, [])
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_an_empty_list_of_tools_is_left_out_with_what_is_about_tools(choice: str) -> None:
+    known = catalogue(variables=KEYS)
+    sent = {"tools": [], "tool_choice": choice, "parallel_tool_calls": True, "stop": "a"}
+    assert fit(known, "openai/gpt-4o", sent, "openai/gpt-4o") == ({"stop": "a"}, [])
