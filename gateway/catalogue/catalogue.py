@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.catalogue import file as catalogue_file
 from gateway.catalogue import parameters as rules
-from gateway.catalogue.file import ModelRow, Rows, RulesRow
+from gateway.catalogue.file import Deployment, ModelRow, Rows, RulesRow
 from gateway.catalogue.target import UNKNOWN, Target
 from gateway.errors import InvalidRequest, ModelNotFound, ProviderNotConfigured
 from gateway.settings import Settings
@@ -30,6 +30,7 @@ class Catalogue:
             for name, row in rows.models.items()
             if settings.demo_models or not self.providers[row.provider].demo
         }
+        self._own_parameters = {name: row.parameters for name, row in rows.models.items()}
         # Name without its provider -> the ids of the listed models that have it.
         self._ids: dict[str, list[str]] = {}
         for row in self.listed():
@@ -83,6 +84,13 @@ class Catalogue:
             target.only_if_gone,
             self._row(target.model) or UNKNOWN,
         )
+
+    def deployed(self, row: ModelRow, deployment: Deployment) -> Target:
+        """The target of one deployment of a model, with the rules for it."""
+        name = deployment.upstream or row.upstream_name(row.id)
+        own = replace(row, provider=deployment.provider, upstream=name)
+        own = replace(own, parameters=self._own_parameters[row.id])
+        return Target(row.id, deployment.provider, name, row=self._complete(own, row.id))
 
     def require_configured(self, target: Target) -> None:
         """Raises ProviderNotConfigured, which names the environment variable to set."""

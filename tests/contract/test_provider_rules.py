@@ -19,7 +19,11 @@ SCHEMA = {
     "type": "json_schema",
     "json_schema": {"name": "a", "schema": {"type": "object", "properties": {}}},
 }
-KEYS = {"LOCAL_BASE_URL": "http://127.0.0.1:1/v1"}
+KEYS = {
+    "LOCAL_BASE_URL": "http://127.0.0.1:1/v1",
+    "AZURE_OPENAI_BASE_URL": "https://me.openai.azure.com/openai/v1",
+    "AWS_BEARER_TOKEN_BEDROCK": "key",
+}
 
 
 class Keys(dict[str, str]):
@@ -51,6 +55,7 @@ def ask(make_client, settings, auth):
             buffered=True,
         )
         assert response.status_code == 200, response.get_data(as_text=True)
+        post.request = exchange.transport.request
         return response, exchange.transport.sent
 
     return post
@@ -202,7 +207,10 @@ BOOKKEEPING = {
     "prompt_cache_retention": "24h",
     "verbosity": "low",
 }
-STRICT = ["groq", "mistral", "deepseek", "together", "xai", "fireworks", "gemini"]
+STRICT = [
+    "groq", "mistral", "deepseek", "together", "xai", "fireworks", "gemini", "bedrock", "cohere",
+    "cerebras", "nvidia", "moonshot", "zai", "alibaba",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("provider", STRICT)
@@ -212,8 +220,9 @@ def test_what_tunes_nothing_is_left_out_and_named_where_it_is_not_documented(ask
     assert ignored(response) == BOOKKEEPING.keys()
 
 
-def test_openai_is_sent_all_of_it(ask):
-    response, sent = ask("chat", GPT_6, **BOOKKEEPING)
+@pytest.mark.parametrize("model", [GPT_6, "azure/gpt-6-luna"])
+def test_openai_is_sent_all_of_it(ask, model):
+    response, sent = ask("chat", model, **BOOKKEEPING)
     assert {name: sent[name] for name in BOOKKEEPING} == BOOKKEEPING
     assert ignored(response) == set()
 
@@ -241,6 +250,15 @@ def test_a_fallback_is_sent_only_what_it_takes(make_client, settings, auth):
         ("xai/grok-4-fast-reasoning", {"reasoning_effort": "low"}),
         ("deepseek/x", {"reasoning_effort": "none"}),
         ("openai/gpt-4o", {"reasoning_effort": "low", "verbosity": "low"}),
+        ("azure/gpt-4o", {"reasoning_effort": "low", "verbosity": "low"}),
+        ("azure/gpt-6-luna", {"temperature": 0, "stop": "a", "presence_penalty": 1}),
+        ("cohere/command-a", {"logit_bias": {"1": 1}, "parallel_tool_calls": False, "user": "u"}),
+        ("cerebras/gpt-oss-120b", {"frequency_penalty": 1, "presence_penalty": 1}),
+        ("cerebras/gpt-oss-120b", {"parallel_tool_calls": False, "logit_bias": {"1": 1}}),
+        ("nvidia/meta/llama", {"user": "u", "service_tier": "auto"}),
+        ("moonshot/kimi-k2.6", {"temperature": 0.2, "top_p": 0.9, "reasoning_effort": "low"}),
+        ("zai/glm-5.2", {"frequency_penalty": 1, "seed": 1, "user": "u", "logprobs": True}),
+        ("alibaba/qwen-plus", {"user": "u", "frequency_penalty": 1, "logit_bias": {"1": 1}}),
     ],
 )  # fmt: skip
 def test_what_a_provider_refuses_is_left_out_and_named(ask, model, fields):
@@ -255,15 +273,16 @@ def test_claude_code_s_user_does_not_go_to_mistral(ask):
     assert ignored(response) == {"metadata.user_id"}
 
 
-def test_mistral_is_asked_for_no_usage_because_it_always_counts(ask):
-    _, sent = ask("chat", "mistral/x", stream=True)
+@pytest.mark.parametrize("provider", ["mistral", "cohere", "zai"])
+def test_no_usage_is_asked_of_a_provider_that_refuses_the_question(ask, provider):
+    _, sent = ask("chat", f"{provider}/x", stream=True)
     assert sent["stream"] is True
     assert "stream_options" not in sent
     _, sent = ask("chat", "groq/x", stream=True)
     assert sent["stream_options"] == {"include_usage": True}
 
 
-@pytest.mark.parametrize("provider", ["groq", "mistral", "gemini"])
+@pytest.mark.parametrize("provider", ["groq", "mistral", "gemini", "cohere", "zai"])
 def test_names_of_messages_are_left_out_where_they_are_refused(ask, provider):
     messages = [{"role": "user", "content": "hi", "name": "Ann"}]
     response, sent = ask("chat", f"{provider}/x", messages=messages)
@@ -274,9 +293,9 @@ def test_names_of_messages_are_left_out_where_they_are_refused(ask, provider):
 # Names and values
 
 
-@pytest.mark.parametrize("provider", STRICT + ["ollama", "llamacpp", "local"])
+@pytest.mark.parametrize("provider", [*STRICT, "ollama", "llamacpp", "local", "lmstudio"])
 def test_the_limit_has_the_name_that_the_provider_documents(ask, provider):
-    newer = provider in ("groq", "xai", "gemini")
+    newer = provider in ("groq", "xai", "gemini", "bedrock", "cerebras", "moonshot")
     _, sent = ask("chat", f"{provider}/x", max_completion_tokens=9)
     assert sent["max_completion_tokens" if newer else "max_tokens"] == 9
     assert len({"max_tokens", "max_completion_tokens"} & sent.keys()) == 1
@@ -333,6 +352,16 @@ def test_developers_are_the_system_for_all_but_openai(ask, model):
         ("fireworks/x", "max", "high"),
         ("openrouter/x", "max", "xhigh"),
         ("vllm/x", "minimal", "low"),
+        ("sglang/x", "max", "high"),
+        ("azure/o3", "none", "low"),
+        ("azure/gpt-5-mini", "none", "minimal"),
+        ("cohere/command-a", "low", "high"),
+        ("cohere/command-a", "minimal", "none"),
+        ("cerebras/gpt-oss-120b", "none", "low"),
+        ("cerebras/zai-glm-4.7", "none", "none"),
+        ("nvidia/x", "max", "high"),
+        ("moonshot/kimi-k3", "medium", "high"),
+        ("lmstudio/x", "xhigh", "high"),
         ("ollama/x", "xhigh", "high"),
     ],
 )
@@ -342,12 +371,15 @@ def test_an_effort_becomes_the_nearest_that_the_model_knows(ask, model, effort, 
     assert ignored(response) == set()
 
 
-@pytest.mark.parametrize(("model", "limit"), [("openai/gpt-4o", 4), ("gemini/x", 5), ("groq/x", 4)])
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [("openai/gpt-4o", 4), ("azure/gpt-4o", 4), ("gemini/x", 5), ("groq/x", 4), ("zai/x", 1)],
+)
 def test_a_list_of_stop_sequences_is_cut_to_what_the_provider_takes(ask, model, limit):
     words = list("abcdefgh")
     response, sent = ask("messages", model, stop_sequences=words)
     assert sent["stop"] == words[:limit]
-    assert ignored(response) == {"stop_sequences"} or ignored(response) == {"stop"}
+    assert ignored(response) == {"stop"}
 
 
 def test_a_seed_has_mistral_s_name(ask):
@@ -355,16 +387,86 @@ def test_a_seed_has_mistral_s_name(ask):
     assert (sent["random_seed"], "seed" in sent, ignored(response)) == (7, False, set())
 
 
-def test_deepseek_is_described_the_schema_that_it_does_not_take(ask):
-    response, sent = ask("chat", "deepseek/x", response_format=SCHEMA)
+@pytest.mark.parametrize("provider", ["deepseek", "zai"])
+def test_a_schema_is_described_to_a_provider_that_takes_none(ask, provider):
+    response, sent = ask("chat", f"{provider}/x", response_format=SCHEMA)
     assert sent["response_format"] == {"type": "json_object"}
     assert '{"properties":{},"type":"object"}' in sent["messages"][-1]["content"]
     assert ignored(response) == {"response_format"}
 
 
-@pytest.mark.parametrize("provider", ["vllm", "llamacpp", "local", "together", "fireworks"])
+@pytest.mark.parametrize(
+    "provider", ["vllm", "llamacpp", "local", "together", "fireworks", "nvidia", "sglang"]
+)
 def test_the_switches_of_a_chat_template_reach_the_servers_that_have_one(ask, provider):
     fields = {"chat_template_kwargs": {"enable_thinking": False}}
     response, sent = ask("chat", f"{provider}/qwen3", **fields)
     assert sent["chat_template_kwargs"] == fields["chat_template_kwargs"]
     assert ignored(response) == set()
+
+
+@pytest.mark.parametrize(
+    ("model", "choice"),
+    [
+        ("zai/glm-5.2", "required"),
+        ("zai/glm-5.2", FORCED),
+        ("moonshot/kimi-k2.6", FORCED),
+        ("alibaba/qwen-plus", "required"),
+        ("lmstudio/qwen3", FORCED),
+    ],
+)
+def test_providers_that_force_no_tool_are_asked_to_use_it(ask, model, choice):
+    response, sent = ask("chat", model, tools=[TOOL], tool_choice=choice)
+    assert sent["tool_choice"] == "auto"
+    assert sent["messages"][-1]["content"].startswith("Answer this turn by calling")
+    assert ignored(response) == {"tool_choice"}
+
+
+def test_a_provider_that_cannot_be_told_to_use_no_tool_gets_none(ask):
+    _, sent = ask("chat", "zai/glm-5.2", tools=[TOOL], tool_choice="none")
+    assert not {"tools", "tool_choice"} & sent.keys()
+
+
+@pytest.mark.parametrize("provider", ["moonshot", "zai"])
+def test_strictness_of_tools_is_left_out_where_it_is_unknown(ask, provider):
+    strict = {"type": "function", "function": {**TOOL["function"], "strict": True}}
+    response, sent = ask("chat", f"{provider}/x", tools=[strict])
+    assert "strict" not in sent["tools"][0]["function"]
+    assert ignored(response) == {"tools.function.strict"}
+
+
+def test_lm_studio_is_asked_for_no_object_without_a_schema(ask):
+    response, sent = ask("chat", "lmstudio/x", response_format={"type": "json_object"})
+    assert "response_format" not in sent
+    assert ignored(response) == {"response_format"}
+    response, sent = ask("chat", "lmstudio/x", response_format=SCHEMA)
+    assert sent["response_format"] == SCHEMA
+
+
+# Addresses and keys
+
+
+@pytest.mark.parametrize(
+    ("model", "url", "upstream"),
+    [
+        ("azure/my-gpt", "https://me.openai.azure.com/openai/v1", "my-gpt"),
+        ("bedrock/openai.gpt-6", "https://bedrock-mantle.us-east-1.api.aws/v1", "openai.gpt-6"),
+        ("cohere/command-a-03-2025", "https://api.cohere.ai/compatibility/v1", "command-a-03-2025"),
+        ("cerebras/gpt-oss-120b", "https://api.cerebras.ai/v1", "gpt-oss-120b"),
+        ("nvidia/meta/llama-3.3-70b", "https://integrate.api.nvidia.com/v1", "meta/llama-3.3-70b"),
+        ("moonshot/kimi-k3", "https://api.moonshot.ai/v1", "kimi-k3"),
+        ("zai/glm-5.2", "https://api.z.ai/api/paas/v4", "glm-5.2"),
+        ("alibaba/qwen3", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "qwen3"),
+        ("lmstudio/qwen3-4b", "http://127.0.0.1:1234/v1", "qwen3-4b"),
+        ("sglang/qwen3", "http://127.0.0.1:30000/v1", "qwen3"),
+    ],
+)  # fmt: skip
+def test_each_provider_is_called_at_its_address_with_its_key(ask, model, url, upstream):
+    _, sent = ask("chat", model)
+    assert (ask.request.url, sent["model"]) == (f"{url}/chat/completions", upstream)
+    headers = {name.lower(): value for name, value in ask.request.headers.items()}
+    if model.startswith("azure"):
+        assert headers["api-key"] == "key"
+        assert "authorization" not in headers
+    elif not url.startswith("http:"):
+        assert headers["authorization"] == "Bearer key"

@@ -188,9 +188,15 @@ def test_a_provider_that_is_not_configured_says_which_variable_to_set(model, var
     assert configured.available(configured.find(model))
 
 
-def test_a_blank_key_is_none():
-    known = catalogue(variables={"OPENAI_API_KEY": "  "})
+@pytest.mark.parametrize("key", ["  ", ",", " , "])
+def test_a_blank_key_is_none(key):
+    known = catalogue(variables={"OPENAI_API_KEY": key})
     assert not known.available(known.find("openai/gpt-4o"))
+
+
+def test_a_variable_may_hold_several_keys():
+    settings = Settings(variables={"OPENAI_API_KEY": "sk-1, sk-2,"})
+    assert Catalogue.load(settings).providers["openai"].keys(settings) == ("sk-1", "sk-2")
 
 
 @pytest.mark.parametrize(
@@ -489,6 +495,39 @@ WRONG = {
     "timeouts that are no table": ('[models."a/b"]\nprovider = "openai"\ntimeouts = 5', "a/b"),
     "retries below nothing": ('[models."a/b"]\nprovider = "openai"\nretries = -1', "a/b"),
     "retries without end": ('[models."a/b"]\nprovider = "openai"\nretries = 11', "a/b"),
+    "deployment at an unknown provider": (
+        '[models."a/b"]\nprovider = "openai"\ndeployments = [{ provider = "nobody" }]',
+        "a/b",
+    ),
+    "deployments of two wires": (
+        '[models."a/b"]\nprovider = "openai"\n'
+        'deployments = [{ provider = "openai" }, { provider = "anthropic" }]',
+        "a/b",
+    ),
+    "deployments without the provider": (
+        '[models."a/b"]\nprovider = "openai"\ndeployments = [{ provider = "azure" }]',
+        "a/b",
+    ),
+    "deployments of a family": (
+        '[models."a/*"]\nprovider = "openai"\ndeployments = [{ provider = "openai" }]',
+        "a/*",
+    ),
+    "deployment of no weight": (
+        '[models."a/b"]\nprovider = "openai"\ndeployments = [{ provider = "openai", weight = 0 }]',
+        "a/b",
+    ),
+    "deployment with an unknown field": (
+        '[models."a/b"]\nprovider = "openai"\ndeployments = [{ provider = "openai", share = 1 }]',
+        "a/b",
+    ),
+    "deployment that is no table": (
+        '[models."a/b"]\nprovider = "openai"\ndeployments = ["openai"]',
+        "a/b",
+    ),
+    "unknown kind of credentials": (
+        '[providers.a]\nwire = "openai"\nbase_url = "http://a"\nauth = "kerberos"',
+        "a",
+    ),
     "unknown rule": (
         '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = { burn = true }',
         "a/b",
