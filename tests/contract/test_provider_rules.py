@@ -197,6 +197,32 @@ def test_an_empty_list_of_tools_is_not_sent(ask, model):
     assert not fields.keys() & sent.keys()
 
 
+@pytest.mark.parametrize(
+    ("model", "thinking", "sent_as", "left_out"),
+    [
+        (SONNET, {"type": "disabled"}, {"type": "between_tools"}, set()),
+        ("anthropic/claude-opus-5-5", {"type": "disabled"}, None, {"thinking"}),
+        ("claude-opus-4-8", {"type": "disabled"}, {"type": "disabled"}, set()),
+        (
+            "claude-opus-4-8",
+            {"type": "enabled", "budget_tokens": 2048},
+            {"type": "adaptive"},
+            set(),
+        ),
+    ],
+)
+def test_thinking_is_asked_for_as_each_model_takes_it(ask, model, thinking, sent_as, left_out):
+    response, sent = ask("messages", model, thinking=thinking, max_tokens=4000)
+    assert sent.get("thinking") == sent_as
+    assert ignored(response) == left_out
+
+
+def test_a_model_that_always_thinks_thinks_little_where_it_is_not_to(ask):
+    response, sent = ask("chat", "anthropic/claude-opus-5-5", reasoning_effort="none")
+    assert sent["output_config"] == {"effort": "low"}
+    assert ignored(response) == set()
+
+
 # Parameters that only OpenAI has
 
 BOOKKEEPING = {

@@ -123,6 +123,46 @@ def test_a_bare_name_stands_for_the_one_listed_model_that_has_it(bare):
     assert target == known.resolve(target.model)
 
 
+@pytest.mark.parametrize(
+    "bare", ["claude-opus-4-8", "claude-haiku-4-5", "claude-sonnet-5-5", "gpt-4o-mini"]
+)
+def test_the_default_models_of_agents_and_libraries_resolve(bare):
+    assert catalogue(variables=KEYS).resolve(bare).upstream_model == bare
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("claude-sonnet-4-5-20250929", "anthropic/claude-sonnet-4-5"),
+        ("anthropic/claude-haiku-4-5-20251001", "anthropic/claude-haiku-4-5"),
+        ("gpt-4o-2024-11-20", "openai/gpt-4o"),
+        ("openai/gpt-4o-mini-2024-07-18", "openai/gpt-4o-mini"),
+    ],
+)
+def test_a_dated_version_is_its_model_under_the_dated_name(name, model):
+    known = catalogue(variables=KEYS)
+    target, row = known.resolve(name), known.find(model)
+    assert target.upstream_model == name.rpartition("/")[2]
+    assert target.model == f"{row.provider}/{target.upstream_model}"
+    assert target.row == dataclasses.replace(row, parameters=target.row.parameters)
+    assert target.row.parameters == row.parameters
+    assert known.with_row(target).row == target.row
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-9-20250929", "openai/gpt-4o-2024", "gpt-4o-1-2024-11-20", "fast-20250929"]
+)
+def test_a_date_makes_no_model_of_an_unknown_name_or_of_an_alias(with_file, name):
+    known = with_file('[models.fast]\nprovider = "openai"\nupstream = "gpt-4o"')
+    with pytest.raises(ModelNotFound):
+        known.resolve(name)
+
+
+def test_a_dated_model_with_a_row_of_its_own_is_that_row(with_file):
+    known = with_file('[models."openai/gpt-4o-2024-05-13"]\nprovider = "openai"')
+    assert known.resolve("gpt-4o-2024-05-13").row.max_output_tokens is None
+
+
 TWICE = """
 [models."groq/small"]
 provider = "groq"
