@@ -37,7 +37,8 @@ class ChatCall:
 
     `model` is the provider's name for the model. `parameters` are OpenAI's chat parameters,
     `messages` included, as the model's rules leave them; `model`, `stream` and `stream_options` are
-    not among them. `max_output_tokens` is the model's limit, if known. `thinking` is the way in
+    not among them, but a `stream_options` of None says that the provider takes none.
+    `max_output_tokens` is the model's limit, if known. `thinking` is the way in
     which an Anthropic model is asked to think, if known: see `providers.anthropic.thinking.STYLES`.
     `system_turns`: an Anthropic model takes system messages between the turns. To `ignored`, a wire
     adds the names of parameters that it leaves out.

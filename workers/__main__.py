@@ -34,6 +34,9 @@ def main() -> int:
     try:
         settings = Settings.from_env()
         catalogue = Catalogue.load(settings)
+        budget = Budget()
+        transport = make_transport(settings, budget)
+        providers = connect(catalogue, settings, transport)
     except ConfigurationError as error:
         sys.stderr.write(f"configuration: {error}\n")
         return 2
@@ -55,9 +58,6 @@ def main() -> int:
         settings.upstream_retries, settings.timeouts, settings.fallback_first_token_timeout
     )
     breakers = Breakers(settings.breaker_failures, settings.breaker_cooldown)
-    budget = Budget()
-    transport = make_transport(settings, budget)
-    providers = connect(catalogue, settings, transport)
     runner = CallRunner(providers, limits, catalogue, breakers, budget)
     try:
         worker = _start(settings, runner, breakers)

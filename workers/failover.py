@@ -3,7 +3,8 @@
 The rules, by the failure:
 
 * The model is gone: the next target, successors included.
-* The prompt is too long for the model: the next target that is known to take more, once.
+* The prompt is too long for the model: the next target that is known to take more, or else the
+  next whose context length is unknown, once.
 * The provider failed or could not be reached, or refused the operator's key: the next target.
 * The request itself is wrong, or violates the provider's content policy: none. Another model might
   answer, but the caller should know.
@@ -110,13 +111,19 @@ class Failover:
         return None
 
     def _next_larger(self) -> int | None:
+        """The next target that is known to take more, or else the next that may."""
         size = self.target.row.context_length or 0
-        for position in range(self.position + 1, len(self.targets)):
-            target = self.targets[position]
-            if not target.only_if_gone and (target.row.context_length or 0) > size:
-                self.last_chance = True
-                return position
-        return None
+        following = range(self.position + 1, len(self.targets))
+        lengths = {
+            position: self.targets[position].row.context_length
+            for position in following
+            if not self.targets[position].only_if_gone
+        }
+        larger = [position for position, length in lengths.items() if (length or 0) > size]
+        unknown = [position for position, length in lengths.items() if length is None]
+        position = next(iter(larger + unknown), None)
+        self.last_chance = position is not None
+        return position
 
     def _record(self, code: str) -> None:
         self.failures.append({"route": self.target.route, "code": code})

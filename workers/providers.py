@@ -6,13 +6,18 @@ import logging
 import resource
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import gevent
+import urllib3
 from redis import Redis
 from redis.exceptions import RedisError
 
 from gateway.catalogue.catalogue import Catalogue
-from gateway.catalogue.file import ProviderRow
+from gateway.catalogue.file import ModelRow, ProviderRow
+from gateway.catalogue.target import Target
+from gateway.chat import ChatCall
 from gateway.logs import where
 from gateway.settings import Settings
 from gateway.timeouts import Timeouts
@@ -20,6 +25,8 @@ from providers import create
 from providers.base import Provider
 from providers.http.budget import Budget
 from providers.http.transport import Transport
+from workers.google_tokens import TokenProvider, service_account
+from workers.pool import Load, Pool, Way, trouble_of_a_deployment, trouble_of_a_key
 
 log = logging.getLogger(__name__)
 
@@ -80,19 +87,83 @@ def connect(
 ) -> dict[str, Provider]:
     """Return all configured providers by name, on one pool of connections.
 
-    A model that sets timeouts has a provider object of its own, by its row's id. No provider has
-    such a name: names have no slash.
+    A model that sets timeouts or has deployments has a provider object of its own, by its row's id.
+    No provider has such a name: names have no slash.
+
+    Raises ConfigurationError for credentials that cannot be used.
     """
     transport = transport or make_transport(settings)
-    configured = {
-        row.name: row for row in catalogue.providers.values() if row.missing(settings) is None
-    }
-    providers = {name: _provider(row, settings, transport) for name, row in configured.items()}
+    connector = _Connector(catalogue, settings)
+    providers = {name: connector.provider(name, transport) for name in connector.configured}
     for model in catalogue.rows():
-        if model.timeouts != Timeouts() and model.provider in configured:
-            own = _with_timeouts(transport, model.timeouts)
-            providers[model.id] = _provider(configured[model.provider], settings, own)
+        if model.has_provider and model.provider in connector.configured:
+            providers[model.id] = connector.model(model, transport)
     return providers
+
+
+class _Connector:
+    """Makes providers. All objects for one key share its load."""
+
+    def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
+        self._catalogue, self._settings = catalogue, settings
+        rows = catalogue.providers.values()
+        self.configured = {row.name: row for row in rows if row.missing(settings) is None}
+        self._loads: dict[tuple[str, int], Load] = {}
+
+    def provider(self, name: str, transport: Transport) -> Provider:
+        """The provider of this name, with all its keys."""
+        row = self.configured[name]
+        make = partial(self._with_key, row, transport)
+        keys = row.keys(self._settings)
+        if row.auth == "google":
+            credentials, request = service_account(keys[0], _http(self._settings))
+            return TokenProvider(credentials, request, make)
+        if len(keys) < 2:
+            return make(keys[0] if keys else "")
+        ways = [
+            Way(
+                f"key {number} of {name}",
+                make(key),
+                load=self._loads.setdefault((name, number), Load()),
+            )
+            for number, key in enumerate(keys, 1)
+        ]
+        return Pool(ways, trouble_of_a_key)
+
+    def model(self, row: ModelRow, transport: Transport) -> Provider:
+        """The provider object of a model with timeouts or deployments of its own."""
+        if row.timeouts != Timeouts():
+            transport = _with_timeouts(transport, row.timeouts)
+        if not row.deployments:
+            return self.provider(row.provider, transport)
+        ways = [
+            Way(
+                f"{row.id} at {each.provider}/{each.upstream or row.upstream_name(row.id)}",
+                self.provider(each.provider, transport),
+                each.weight,
+                prepare=partial(_deployed, self._catalogue.deployed(row, each)),
+            )
+            for each in row.deployments
+            if each.provider in self.configured
+        ]
+        return Pool(ways, trouble_of_a_deployment)
+
+    def _with_key(self, row: ProviderRow, transport: Transport, key: str) -> Provider:
+        headers = {**row.headers, row.key_header: key} if row.key_header else row.headers
+        return create(
+            row.wire,
+            base_url=row.address(self._settings),
+            api_key="" if row.key_header else key,
+            headers=headers,
+            keeps=row.accepts,
+            transport=transport,
+        )
+
+
+def _deployed(target: Target, call: ChatCall) -> ChatCall:
+    """The call as this deployment takes it."""
+    params, _ = target.fit(call.parameters, target)
+    return replace(call, model=target.upstream_model, parameters=params)
 
 
 def _with_timeouts(transport: Transport, timeouts: Timeouts) -> Transport:
@@ -101,12 +172,9 @@ def _with_timeouts(transport: Transport, timeouts: Timeouts) -> Transport:
     )
 
 
-def _provider(row: ProviderRow, settings: Settings, transport: Transport) -> Provider:
-    return create(
-        row.wire,
-        base_url=row.address(settings),
-        api_key=settings.variable(row.key_variable) if row.key_variable else "",
-        headers=row.headers,
-        keeps=row.accepts,
-        transport=transport,
-    )
+def _http(settings: Settings) -> urllib3.PoolManager:
+    """Connections to Google's token endpoint, through the operator's proxy."""
+    certificates = settings.upstream_ca_bundle or None
+    if settings.upstream_proxy:
+        return urllib3.ProxyManager(settings.upstream_proxy, ca_certs=certificates)
+    return urllib3.PoolManager(ca_certs=certificates)

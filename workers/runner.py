@@ -27,7 +27,6 @@ from gateway.errors import (
 )
 from gateway.logs import where
 from gateway.queue.protocol import CallSpec, Outcome, ProtocolError, encode_head
-from gateway.timeouts import Timeouts
 from providers.base import Provider
 from providers.http.budget import Budget
 from workers.attempts import Attempts, Limits, lines
@@ -40,7 +39,6 @@ from workers.usage import StreamUsage, take_count
 
 log = logging.getLogger(__name__)
 
-NO_TIMEOUTS = Timeouts()
 NEEDS_CUSTOM_TOOLS = re.compile(rb'"(?:custom|allowed_tools)"').search
 
 
@@ -78,8 +76,8 @@ class Call:
 class CallRunner:
     """Runs claimed calls against the providers.
 
-    `providers` holds each provider by its name, and by the id of a catalogue row one with that
-    row's timeouts if it has any.
+    `providers` holds each provider by its name, and by the id of a catalogue row one with the
+    timeouts or the deployments of that row if it has any.
     """
 
     def __init__(
@@ -223,8 +221,8 @@ class CallRunner:
     def _provider(self, failover: Failover) -> Provider:
         """Return the provider of the current target; raises ProviderNotConfigured."""
         target = failover.target
-        has_timeouts = target.row.timeouts != NO_TIMEOUTS
-        provider = self._providers.get(target.row.id if has_timeouts else target.provider)
+        row = target.row
+        provider = self._providers.get(row.id if row.has_provider else target.provider)
         if provider is None or target.row is UNKNOWN:
             error = ProviderNotConfigured(
                 f"This worker has no provider '{target.provider}' for the model '{target.model}': "

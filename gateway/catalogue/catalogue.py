@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -10,12 +11,13 @@ from typing import Any
 
 from gateway.catalogue import file as catalogue_file
 from gateway.catalogue import parameters as rules
-from gateway.catalogue.file import ModelRow, Rows, RulesRow
+from gateway.catalogue.file import Deployment, ModelRow, Rows, RulesRow
 from gateway.catalogue.target import UNKNOWN, Target
 from gateway.errors import InvalidRequest, ModelNotFound, ProviderNotConfigured
 from gateway.settings import Settings
 
-CACHED_FAMILY_MEMBERS = 256  # rows of models that a `/*` row stands for
+CACHED_MEMBERS = 256  # rows of models that another row stands for
+DATE = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$", re.ASCII)  # of a version of a model
 
 
 class Catalogue:
@@ -30,13 +32,14 @@ class Catalogue:
             for name, row in rows.models.items()
             if settings.demo_models or not self.providers[row.provider].demo
         }
+        self._own_parameters = {name: row.parameters for name, row in rows.models.items()}
         # Name without its provider -> the ids of the listed models that have it.
         self._ids: dict[str, list[str]] = {}
         for row in self.listed():
             if name := row.id.partition("/")[2]:
                 self._ids.setdefault(name, []).append(row.id)
         # Callers make these names up, so their number is bounded.
-        self._member = lru_cache(CACHED_FAMILY_MEMBERS)(self._family_member)
+        self._member = lru_cache(CACHED_MEMBERS)(self._made_up_member)
 
     @classmethod
     def load(cls, settings: Settings) -> Catalogue:
@@ -69,9 +72,15 @@ class Catalogue:
         return Target(model, row.provider, row.upstream_name(model), only_if_gone, row)
 
     def full_name(self, model: str) -> str:
-        """The id of the one listed model with this bare name, such as `gpt-4o`, else `model`."""
-        ids = () if model in self._models else self._ids.get(model, ())
-        return ids[0] if len(ids) == 1 and "/" not in model else model
+        """The id of the one listed model with this bare name, such as `gpt-4o`, else `model`.
+
+        The name may be that of a dated version of the model, such as `gpt-4o-2024-11-20`.
+        """
+        if "/" in model or model in self._models:
+            return model
+        name = model if model in self._ids else DATE.sub("", model)
+        ids = self._ids.get(name, ())
+        return ids[0] + model[len(name) :] if len(ids) == 1 else model
 
     def with_row(self, target: Target) -> Target:
         """The target of a job with its row; UNKNOWN for a model that this catalogue lacks."""
@@ -83,6 +92,13 @@ class Catalogue:
             target.only_if_gone,
             self._row(target.model) or UNKNOWN,
         )
+
+    def deployed(self, row: ModelRow, deployment: Deployment) -> Target:
+        """The target of one deployment of a model, with the rules for it."""
+        name = deployment.upstream or row.upstream_name(row.id)
+        own = replace(row, provider=deployment.provider, upstream=name)
+        own = replace(own, parameters=self._own_parameters[row.id])
+        return Target(row.id, deployment.provider, name, row=self._complete(own, row.id))
 
     def require_configured(self, target: Target) -> None:
         """Raises ProviderNotConfigured, which names the environment variable to set."""
@@ -169,17 +185,22 @@ class Catalogue:
             return None
         return self._models.get(model) or self._member(model)
 
-    def _family_member(self, model: str) -> ModelRow | None:
+    def _made_up_member(self, model: str) -> ModelRow | None:
+        """The row of a dated version of a listed model, or of a member of a family."""
         family, slash, rest = model.partition("/")
-        row = self._models.get(f"{family}/*") if slash and rest else None
-        return row and self._complete(row, model)
+        row = self._models.get(DATE.sub("", model))
+        if row is None or row.upstream or row.family:
+            row = self._models.get(f"{family}/*") if slash and rest else None
+        if row is None:
+            return None
+        return self._complete(replace(row, parameters=self._own_parameters[row.id]), model)
 
     def _complete(self, row: ModelRow, model: str) -> ModelRow:
         """The row of `model` with all rules that hold for it and what its provider takes."""
         name = f"{row.provider}/{row.upstream_name(model)}"
         provider = self.providers[row.provider]
         matching = [each for each in self._rules if _matches(each, name)]
-        tables: list[Mapping[str, rules.Rule]] = [provider.parameters]
+        tables: list[Mapping[str, rules.Rules]] = [provider.parameters]
         tables += (each.parameters for each in matching)
         return replace(
             row,

@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from gateway.catalogue.parameters import Rule, rules
+from gateway.catalogue.parameters import Rules, rules
 from gateway.chat import EXTENSIONS
 from gateway.settings import ConfigurationError, Settings, is_http_url
 from gateway.timeouts import NAMES as TIMEOUTS
@@ -33,9 +33,10 @@ FIELD_TYPES: dict[str, type] = {
     "date | None": date,
     "tuple[str, ...]": tuple,
     "Mapping[str, str]": dict,
-    "Mapping[str, Rule]": dict,
+    "Mapping[str, Rules]": dict,
     "Mapping[str, Decimal]": dict,
     "Timeouts": dict,
+    "tuple[Deployment, ...]": tuple,
 }
 MODEL_KINDS = ("chat", "embeddings")
 PRICES = ("prompt", "completion", "input_cache_read", "input_cache_write")
@@ -44,6 +45,7 @@ MESSAGES_API = "messages_api"  # what Anthropic's Messages API has and OpenAI's 
 CUSTOM_TOOLS = "custom_tools"  # tools that take text; others get a function in their place
 ACCEPTS = EXTENSIONS | {FILE_URL, MESSAGES_API, CUSTOM_TOOLS}
 MAX_RETRIES = 10
+AUTHS = ("", "google")
 INHERITED = {"inherited": True}  # metadata of fields that a models file sets elsewhere
 # Table -> old name of a field -> its name. Old names are read for one release.
 RENAMED_FIELDS: dict[str, dict[str, str]] = {
@@ -60,9 +62,11 @@ PROVIDER_NAME = re.compile(r"[\w.-]+", re.ASCII)  # the first half of "provider/
 
 @dataclass(frozen=True, slots=True)
 class ProviderRow:
-    """One provider: its dialect, its address and the variable with its key.
+    """One provider: its dialect, its address and the variable with its keys.
 
-    `accepts` names what its messages and parameters may hold beyond OpenAI's (see ACCEPTS).
+    `key_header` is a header that holds the key without "Bearer". `auth` is "google" where the
+    variable holds the path of a service account's key. `accepts` names what its messages and
+    parameters may hold beyond OpenAI's (see ACCEPTS).
     """
 
     name: str
@@ -70,15 +74,17 @@ class ProviderRow:
     base_url: str = ""
     base_url_variable: str = ""
     key_variable: str = ""
+    key_header: str = ""
+    auth: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     extra_parameters: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
-    parameters: Mapping[str, Rule] = field(default_factory=dict)
+    parameters: Mapping[str, Rules] = field(default_factory=dict)
     demo: bool = False  # calls nobody, and is served with DEMO_MODELS only
 
     def missing(self, settings: Settings) -> str | None:
         """The variable that must be set before this provider can be called, or None."""
-        if self.key_variable and not settings.variable(self.key_variable):
+        if self.key_variable and not self.keys(settings):
             return self.key_variable
         if self.base_url_variable and not self.address(settings):
             return self.base_url_variable
@@ -95,6 +101,11 @@ class ProviderRow:
         """The base URL, without a slash at its end."""
         url = settings.variable(self.base_url_variable) if self.base_url_variable else ""
         return (url or self.base_url).rstrip("/")
+
+    def keys(self, settings: Settings) -> tuple[str, ...]:
+        """Its keys: the variable may hold several, separated by commas."""
+        text = settings.variable(self.key_variable) if self.key_variable else ""
+        return tuple(key.strip() for key in text.split(",") if key.strip())
 
     def check_address(self, settings: Settings) -> None:
         """Raise ConfigurationError where the variable of the base URL holds no URL."""
@@ -117,7 +128,16 @@ class RulesRow:
     name: str
     models: tuple[str, ...]
     accepts: tuple[str, ...] = ()
-    parameters: Mapping[str, Rule] = field(default_factory=dict)
+    parameters: Mapping[str, Rules] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One of several places of a model. `upstream` is its name there; default: the model's."""
+
+    provider: str
+    upstream: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +161,18 @@ class ModelRow:
     fallbacks: tuple[str, ...] = ()
     timeouts: Timeouts = Timeouts()
     retries: int | None = None
+    deployments: tuple[Deployment, ...] = ()
     thinking: str | None = None
     system_turns: bool = False
     prices: Mapping[str, Decimal] = field(default_factory=dict)
-    parameters: Mapping[str, Rule] = field(default_factory=dict)
+    parameters: Mapping[str, Rules] = field(default_factory=dict)
     extra_parameters: tuple[str, ...] = field(default=(), metadata=INHERITED)
     accepts: tuple[str, ...] = field(default=(), metadata=INHERITED)
+
+    @property
+    def has_provider(self) -> bool:
+        """Whether a worker needs a provider object for this row alone."""
+        return self.timeouts != Timeouts() or bool(self.deployments)
 
     @property
     def family(self) -> bool:
@@ -251,10 +277,24 @@ def _row(kind: type[Any], key: str, name: str, row: Any) -> Any:
         values["prices"] = {k: _price(name, k, v) for k, v in values["prices"].items()}
     if "timeouts" in values:
         values["timeouts"] = _timeouts(name, values["timeouts"])
+    if "deployments" in values:
+        values["deployments"] = tuple(_deployment(name, each) for each in values["deployments"])
     try:
         return kind(**{key: name}, **values)
     except TypeError as error:
         raise _wrong(name, str(error)) from None
+
+
+def _deployment(row: str, table: Any) -> Deployment:
+    try:
+        deployment = Deployment(**table)
+    except TypeError:
+        deployment = None
+    if deployment is None or not isinstance(deployment.weight, (int, float)):
+        raise _wrong(row, "deployments: expected a list of { provider, upstream, weight }")
+    if not 0 < deployment.weight < inf:
+        raise _wrong(row, "deployments: weight must be above 0")
+    return deployment
 
 
 def _timeouts(row: str, table: Mapping[str, Any]) -> Timeouts:
@@ -286,6 +326,8 @@ def _check_provider(provider: ProviderRow, wires: Collection[str]) -> None:
         raise _wrong(provider.name, "base_url is missing")
     if provider.base_url and not is_http_url(provider.base_url):
         raise _wrong(provider.name, "base_url must be a URL that starts with http:// or https://")
+    if provider.auth not in AUTHS:
+        raise _wrong(provider.name, 'auth must be "google"')
     _check_accepts(provider)
 
 
@@ -303,13 +345,21 @@ def _check_model(model: ModelRow, rows: Rows) -> None:
         raise _wrong(model.id, "the model's name contains a control character")
     if model.retries is not None and not 0 <= model.retries <= MAX_RETRIES:
         raise _wrong(model.id, f"retries must be from 0 to {MAX_RETRIES}")
-    for other in (*model.fallbacks, *([model.successor] if model.successor else [])):
-        if other not in rows.models and f"{other.partition('/')[0]}/*" not in rows.models:
-            raise _wrong(model.id, f'there is no model "{other}"')
-    for other in model.fallbacks:
-        row = rows.models.get(other)
+    if model.deployments and model.family:
+        raise _wrong(model.id, "only a model of its own can have deployments")
+    for deployment in model.deployments:
+        other = rows.providers.get(deployment.provider)
+        if other is None or other.wire != rows.providers[model.provider].wire:
+            raise _wrong(model.id, "deployments need providers of one wire")
+    if model.deployments and model.provider not in {each.provider for each in model.deployments}:
+        raise _wrong(model.id, "its provider must be among those of its deployments")
+    for name in (*model.fallbacks, *([model.successor] if model.successor else [])):
+        if name not in rows.models and f"{name.partition('/')[0]}/*" not in rows.models:
+            raise _wrong(model.id, f'there is no model "{name}"')
+    for name in model.fallbacks:
+        row = rows.models.get(name)
         if row is not None and not (row.family or model.family) and row.kind != model.kind:
-            raise _wrong(model.id, f'its fallback "{other}" is of another kind')
+            raise _wrong(model.id, f'its fallback "{name}" is of another kind')
 
 
 def _wrong(row: str, reason: str) -> ConfigurationError:

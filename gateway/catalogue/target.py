@@ -15,6 +15,7 @@ WRONG_KIND = {
     "embeddings": (404, "This is not a chat model and thus not supported in this endpoint."),
     "chat": (400, "You are not allowed to generate embeddings from this model."),
 }
+ABOUT_TOOLS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 UNKNOWN = ModelRow(id="", provider="")
 
@@ -51,18 +52,28 @@ class Target:
 
         `first` is the target that the caller chose, and for which the parameters were checked.
         Where this model stands in for it, parameters that only tune a response are left out if
-        they are refused, as are those in `optional` at any target.
+        they are refused, as are those in `optional` at any target. A limit on the output is
+        lowered to the model's. Where the provider takes no `stream_options`, they are None.
 
         Raises InvalidRequest for any other parameter that this model refuses.
         """
         row = self.row
-        if self.model == first.model:
-            return rules.apply(row.parameters, params, optional)
-        foreign = set(first.row.extra_parameters).difference(row.extra_parameters)
-        strict = {**row.parameters, **dict.fromkeys(foreign, rules.REFUSE)}
-        kept, dropped = rules.apply(strict, params, rules.KNOBS.union(optional))
-        # The limit was chosen for another model.
+        table = row.parameters
+        if self.model != first.model:
+            foreign = set(first.row.extra_parameters).difference(row.extra_parameters)
+            refused = dict.fromkeys(foreign, (rules.REFUSE,))
+            table, optional = {**table, **refused}, rules.KNOBS.union(optional)
+        kept, dropped = rules.apply(table, _without_empty_tools(params), optional)
         for name in OUTPUT_LIMITS & kept.keys():
             if row.max_output_tokens is not None and isinstance(kept[name], int):
                 kept[name] = min(kept[name], row.max_output_tokens)
+        if table.get("stream_options") == (rules.DROP,):
+            kept["stream_options"] = None
         return kept, dropped
+
+
+def _without_empty_tools(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters without an empty list of tools, which many providers refuse."""
+    if params.get("tools") != []:
+        return params
+    return {name: value for name, value in params.items() if name not in ABOUT_TOOLS}

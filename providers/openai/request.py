@@ -20,9 +20,12 @@ def request_body(call: ChatCall, without: frozenset[str] = EXTENSIONS) -> Chunk:
         body["messages"] = _messages(body["messages"], without)
     if body.get("tools"):
         body["tools"] = [_plain(tool, without) for tool in body["tools"]]
+    with_usage = "stream_options" not in body  # the catalogue sets None where they are refused
+    body.pop("stream_options", None)
     if call.stream:
         body["stream"] = True
-        body["stream_options"] = {"include_usage": True}
+        if with_usage:
+            body["stream_options"] = {"include_usage": True}
     return body
 
 

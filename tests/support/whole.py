@@ -9,7 +9,6 @@ from typing import Any
 
 import orjson
 
-import providers
 from gateway.account.api_keys import KeyRecord
 from gateway.broker.pending_call import PendingCall
 from gateway.catalogue.catalogue import Catalogue
@@ -19,6 +18,7 @@ from providers.base import Request
 from providers.http.transport import Transport
 from providers.openai.embeddings import texts
 from tests.support.fakes import FakeBroker, ScriptedCall, Submitted
+from workers.providers import connect
 from workers.runner import CallRunner, Claimed, Limits
 
 CHUNKS = (
@@ -59,14 +59,15 @@ class Canned:
 
 
 class CannedTransport(Transport):
-    """Takes every request; `sent` is the JSON of the last one."""
+    """Takes every request; `request` is the last one, and `sent` its JSON."""
 
     def __init__(self) -> None:
+        self.request = Request("", {}, b"")
         self.sent: dict[str, Any] = {}
 
     @contextmanager
     def post(self, request: Request) -> Iterator[Any]:
-        self.sent = orjson.loads(request.body)
+        self.request, self.sent = request, orjson.loads(request.body)
         if request.url.endswith("/embeddings"):
             data = [{"embedding": "AAAAQA=="} for _ in texts(self.sent["input"])]
             yield Canned("application/json", orjson.dumps({"data": data}))
@@ -101,19 +102,8 @@ class WholeExchange(FakeBroker):
 
     def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
         super().__init__()
-        upstreams = {
-            row.name: providers.create(
-                row.wire,
-                base_url=row.address(settings),
-                api_key="sk-test",
-                headers=row.headers,
-                keeps=row.accepts,
-                transport=CannedTransport(),
-            )
-            for row in catalogue.providers.values()
-            if row.missing(settings) is None
-        }
-        self._runner = CallRunner(upstreams, Limits(), catalogue)
+        self.transport = CannedTransport()
+        self._runner = CallRunner(connect(catalogue, settings, self.transport), Limits(), catalogue)
 
     def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
         arrived, parameters = CallSpec.decode(spec.encode(body))

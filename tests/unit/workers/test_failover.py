@@ -124,7 +124,15 @@ def test_that_model_is_asked_once_and_the_caller_told_of_the_length(failure) -> 
 
 def test_a_call_that_is_too_long_for_all_is_refused() -> None:
     with pytest.raises(UpstreamRejected):
-        after(failover("d b c"), too_long())
+        after(failover("d a c"), too_long())
+
+
+def test_a_model_of_unknown_length_is_asked_once_where_none_is_known_to_take_more() -> None:
+    made, first = failover("d c b a"), too_long()
+    assert after(made, first) == ["b"]
+    with pytest.raises(UpstreamRejected) as raised:
+        after(made, too_long())
+    assert raised.value is first
 
 
 def test_a_fallback_that_cannot_do_what_was_asked_is_passed_over() -> None:

@@ -66,9 +66,9 @@ CATALOGUE = Catalogue(
                 thinking="adaptive",
                 max_output_tokens=20,
                 parameters={
-                    "max_tokens": Rule(rename="max_completion_tokens"),
-                    "temperature": Rule(only=1),
-                    "tools": Rule(refuse=True),
+                    "max_tokens": (Rule(rename="max_completion_tokens"),),
+                    "temperature": (Rule(only=1),),
+                    "tools": (Rule(refuse=True),),
                 },
             ),
         },

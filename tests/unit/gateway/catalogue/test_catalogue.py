@@ -123,6 +123,46 @@ def test_a_bare_name_stands_for_the_one_listed_model_that_has_it(bare):
     assert target == known.resolve(target.model)
 
 
+@pytest.mark.parametrize(
+    "bare", ["claude-opus-4-8", "claude-haiku-4-5", "claude-sonnet-5-5", "gpt-4o-mini"]
+)
+def test_the_default_models_of_agents_and_libraries_resolve(bare):
+    assert catalogue(variables=KEYS).resolve(bare).upstream_model == bare
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("claude-sonnet-4-5-20250929", "anthropic/claude-sonnet-4-5"),
+        ("anthropic/claude-haiku-4-5-20251001", "anthropic/claude-haiku-4-5"),
+        ("gpt-4o-2024-11-20", "openai/gpt-4o"),
+        ("openai/gpt-4o-mini-2024-07-18", "openai/gpt-4o-mini"),
+    ],
+)
+def test_a_dated_version_is_its_model_under_the_dated_name(name, model):
+    known = catalogue(variables=KEYS)
+    target, row = known.resolve(name), known.find(model)
+    assert target.upstream_model == name.rpartition("/")[2]
+    assert target.model == f"{row.provider}/{target.upstream_model}"
+    assert target.row == dataclasses.replace(row, parameters=target.row.parameters)
+    assert target.row.parameters == row.parameters
+    assert known.with_row(target).row == target.row
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-9-20250929", "openai/gpt-4o-2024", "gpt-4o-1-2024-11-20", "fast-20250929"]
+)
+def test_a_date_makes_no_model_of_an_unknown_name_or_of_an_alias(with_file, name):
+    known = with_file('[models.fast]\nprovider = "openai"\nupstream = "gpt-4o"')
+    with pytest.raises(ModelNotFound):
+        known.resolve(name)
+
+
+def test_a_dated_model_with_a_row_of_its_own_is_that_row(with_file):
+    known = with_file('[models."openai/gpt-4o-2024-05-13"]\nprovider = "openai"')
+    assert known.resolve("gpt-4o-2024-05-13").row.max_output_tokens is None
+
+
 TWICE = """
 [models."groq/small"]
 provider = "groq"
@@ -188,9 +228,15 @@ def test_a_provider_that_is_not_configured_says_which_variable_to_set(model, var
     assert configured.available(configured.find(model))
 
 
-def test_a_blank_key_is_none():
-    known = catalogue(variables={"OPENAI_API_KEY": "  "})
+@pytest.mark.parametrize("key", ["  ", ",", " , "])
+def test_a_blank_key_is_none(key):
+    known = catalogue(variables={"OPENAI_API_KEY": key})
     assert not known.available(known.find("openai/gpt-4o"))
+
+
+def test_a_variable_may_hold_several_keys():
+    settings = Settings(variables={"OPENAI_API_KEY": "sk-1, sk-2,"})
+    assert Catalogue.load(settings).providers["openai"].keys(settings) == ("sk-1", "sk-2")
 
 
 @pytest.mark.parametrize(
@@ -251,8 +297,8 @@ def test_a_model_s_rules_are_read(with_file):
         "temperature = { clamp = [0, 1] }\nseed = { drop = true }"
     )
     rules = known.find("house/small").parameters
-    assert rules["temperature"].clamp == (0, 1)
-    assert rules["seed"].drop
+    assert rules["temperature"] == (Rule(clamp=(0, 1)),)
+    assert rules["seed"] == (Rule(drop=True),)
 
 
 RULES = """
@@ -284,20 +330,21 @@ parameters = { n = { drop = true }, top_p = { clamp = [0, 1] } }
 provider = "house"
 upstream = "ancient"
 """
-DROP = Rule(drop=True)
+DROP, REFUSE, ONLY = (Rule(drop=True),), (Rule(refuse=True),), (Rule(only=1),)
 
 
 @pytest.mark.parametrize(
     ("model", "rules"),
     [
-        ("house/new", {"seed": DROP, "stop": DROP, "n": Rule(refuse=True)}),
-        ("house/old-2", {"seed": DROP, "n": Rule(only=1)}),
-        ("house/old-1", {"seed": DROP, "n": DROP, "top_p": Rule(clamp=(0, 1))}),
-        ("house/alias", {"seed": DROP, "n": Rule(only=1)}),
+        ("house/new", {"seed": DROP, "stop": DROP, "n": REFUSE}),
+        ("house/old-2", {"seed": DROP, "n": ONLY}),
+        ("house/old-1", {"seed": DROP, "n": DROP, "top_p": (Rule(clamp=(0, 1)),)}),
+        ("house/alias", {"seed": DROP, "n": ONLY}),
     ],
 )
 def test_rules_of_provider_family_and_model_stand_one_over_the_other(with_file, model, rules):
-    assert with_file(RULES).find(model).parameters == rules
+    roles = {"messages.role": (Rule(map={"developer": "system"}),)}  # of every model
+    assert with_file(RULES).find(model).parameters == roles | rules
 
 
 @pytest.mark.parametrize(
@@ -437,7 +484,7 @@ def test_the_successors_take_what_was_sent_to_the_seed_models(old):
     kept, dropped = fit(known, new, sent, old)
     assert {"temperature", "top_p", "logprobs", "logit_bias"} <= set(dropped)
     assert not set(dropped) & kept.keys()
-    assert kept["stop"] == "a"
+    assert ("stop" in kept) is new.startswith("anthropic/")
     limits = {"max_tokens", "max_completion_tokens"} & kept.keys()
     assert limits == {"max_completion_tokens" if new.startswith("openai/") else "max_tokens"}
 
@@ -489,6 +536,39 @@ WRONG = {
     "timeouts that are no table": ('[models."a/b"]\nprovider = "openai"\ntimeouts = 5', "a/b"),
     "retries below nothing": ('[models."a/b"]\nprovider = "openai"\nretries = -1', "a/b"),
     "retries without end": ('[models."a/b"]\nprovider = "openai"\nretries = 11', "a/b"),
+    "deployment at an unknown provider": (
+        '[models."a/b"]\nprovider = "openai"\ndeployments = [{ provider = "nobody" }]',
+        "a/b",
+    ),
+    "deployments of two wires": (
+        '[models."a/b"]\nprovider = "openai"\n'
+        'deployments = [{ provider = "openai" }, { provider = "anthropic" }]',
+        "a/b",
+    ),
+    "deployments without the provider": (
+        '[models."a/b"]\nprovider = "openai"\ndeployments = [{ provider = "azure" }]',
+        "a/b",
+    ),
+    "deployments of a family": (
+        '[models."a/*"]\nprovider = "openai"\ndeployments = [{ provider = "openai" }]',
+        "a/*",
+    ),
+    "deployment of no weight": (
+        '[models."a/b"]\nprovider = "openai"\ndeployments = [{ provider = "openai", weight = 0 }]',
+        "a/b",
+    ),
+    "deployment with an unknown field": (
+        '[models."a/b"]\nprovider = "openai"\ndeployments = [{ provider = "openai", share = 1 }]',
+        "a/b",
+    ),
+    "deployment that is no table": (
+        '[models."a/b"]\nprovider = "openai"\ndeployments = ["openai"]',
+        "a/b",
+    ),
+    "unknown kind of credentials": (
+        '[providers.a]\nwire = "openai"\nbase_url = "http://a"\nauth = "kerberos"',
+        "a",
+    ),
     "unknown rule": (
         '[models."a/b"]\nprovider = "openai"\n[models."a/b".parameters]\nseed = { burn = true }',
         "a/b",
@@ -630,7 +710,7 @@ def test_old_names_are_read_with_one_warning_for_a_file(with_file, caplog):
     row = with_file(OLD_NAMES).find("house/old")
     assert (row.context_length, row.max_output_tokens) == (8192, 100)
     assert row.shutdown_date == date(2027, 1, 14)
-    assert (row.accepts, row.parameters) == (("file_url",), {"seed": DROP})
+    assert (row.accepts, row.parameters["seed"]) == (("file_url",), DROP)
     (record,) = caplog.records
     assert "models.toml uses old names" in record.getMessage()
     names = "policies is now rules, keeps is now accepts, context is now context_length"
@@ -730,16 +810,21 @@ def test_every_row_is_told_families_among_them(with_file):
     assert {"house/first", "groq/*"} <= set(ids)
 
 
+@pytest.mark.parametrize("first", ["openai/gpt-4o", "anthropic/claude-sonnet-4-5"])
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-def test_a_substitute_is_not_asked_for_more_than_it_can_write(name: str) -> None:
+def test_no_model_is_asked_for_more_than_it_can_write(first: str, name: str) -> None:
     known = catalogue(variables=KEYS)
-    new, old = "openai/gpt-4o", "anthropic/claude-sonnet-4-5"
-    most = known.find(new).max_output_tokens
-    for asked, given in ((most + 1, most), (7, 7)):
-        kept, dropped = fit(known, new, {"messages": [], name: asked}, old)
-        assert given in kept.values()
-        assert dropped == []
-    assert fit(known, new, {"messages": [], name: most + 1}, new)[0][name] == most + 1
+    limit = known.find("openai/gpt-4o").max_output_tokens
+    for value, sent in ((limit + 1, limit), (7, 7)):
+        kept = fit(known, "openai/gpt-4o", {"messages": [], name: value}, first)
+        assert kept == ({"messages": [], name: sent}, [])
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_an_empty_list_of_tools_is_left_out_with_what_is_about_tools(choice: str) -> None:
+    known = catalogue(variables=KEYS)
+    sent = {"tools": [], "tool_choice": choice, "parallel_tool_calls": True, "stop": "a"}
+    assert fit(known, "openai/gpt-4o", sent, "openai/gpt-4o") == ({"stop": "a"}, [])
 
 
 def test_rules_add_to_what_models_accept(with_file):
