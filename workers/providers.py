@@ -11,7 +11,7 @@ from gateway.catalogue.file import ProviderRow
 from gateway.settings import Settings
 from gateway.timeouts import Timeouts
 from providers import create
-from providers.base import Provider
+from providers.base import Provider, WireOptions
 from providers.http.transport import Transport
 
 TIDY_SECONDS = 30.0
@@ -69,6 +69,10 @@ def _provider(row: ProviderRow, settings: Settings, transport: Transport) -> Pro
         base_url=row.address(settings),
         api_key=settings.variable(row.key_variable) if row.key_variable else "",
         headers=row.headers,
-        keeps=row.accepts,
+        options=_options(row),
         transport=transport,
     )
+
+
+def _options(row: ProviderRow) -> WireOptions:
+    return WireOptions(row.accepts, row.system_first, row.tool_call_ids, row.stream_above)

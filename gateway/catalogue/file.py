@@ -62,6 +62,8 @@ class ProviderRow:
     """One provider: its dialect, its address and the variable with its key.
 
     `accepts` names what its messages and parameters may hold beyond OpenAI's (see ACCEPTS).
+    `system_first`: it takes system messages at the beginning only. `tool_call_ids` is the pattern
+    of the ids of tool calls that it takes. Calls for more than `stream_above` tokens are streamed.
     """
 
     name: str
@@ -72,6 +74,9 @@ class ProviderRow:
     headers: Mapping[str, str] = field(default_factory=dict)
     extra_parameters: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
+    system_first: bool = False
+    tool_call_ids: str = ""
+    stream_above: int | None = None
     parameters: Mapping[str, Rule] = field(default_factory=dict)
     demo: bool = False  # calls nobody, and is served with DEMO_MODELS only
 
@@ -281,6 +286,10 @@ def _check_provider(provider: ProviderRow, wires: Collection[str]) -> None:
         raise _wrong(provider.name, "base_url must be a URL that starts with http:// or https://")
     if not ACCEPTS.issuperset(provider.accepts):
         raise _wrong(provider.name, f"accepts may name {', '.join(sorted(ACCEPTS))}")
+    try:
+        re.compile(provider.tool_call_ids)
+    except re.error as error:
+        raise _wrong(provider.name, f"tool_call_ids is no regular expression: {error}") from None
 
 
 def _check_model(model: ModelRow, rows: Rows) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.chat import ChatCall, Chunk
 from gateway.errors import GatewayError, UpstreamBadResponse
 from providers.anthropic.request import request_body
 from providers.anthropic.stream import AnthropicDecoder
-from providers.base import Endpoint, Request
+from providers.base import ORDINARY, Endpoint, Request, WireOptions
 from providers.errors import rejection, rejection_inside
 
 BASE_URL = "https://api.anthropic.com"
@@ -19,17 +19,18 @@ VERSION = "2023-06-01"
 class AnthropicWire:
     """Anthropic's dialect. It always streams: Anthropic refuses long responses unstreamed.
 
-    `keeps` changes nothing, because Anthropic takes all fields of messages.
+    `options` change nothing, because Anthropic takes all fields of messages.
     """
 
     streams_only = True
+    stream_above: int | None = None
 
     def __init__(
         self,
         base_url: str = "",
         api_key: str = "",
         headers: Mapping[str, str] | None = None,
-        keeps: Collection[str] = (),
+        options: WireOptions = ORDINARY,
     ) -> None:
         base_url = base_url or BASE_URL
         path = "/messages" if base_url.rstrip("/").endswith("/v1") else "/v1/messages"

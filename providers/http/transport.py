@@ -143,7 +143,12 @@ class Response:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._raw = response.raw
-        self._limit = self._left = limit
+        self._left = limit
+
+    def check_length(self) -> None:
+        """Raise UpstreamBadResponse if the body is announced to be too large."""
+        if (self._raw.length_remaining or 0) > self._left:
+            raise _too_large()  # before it takes memory
 
     def read(self) -> bytes:
         """Return what has arrived, at least one byte; empty at the end of the body.
@@ -164,8 +169,6 @@ class Response:
 
     def read_all(self, at_most: int | None = None) -> bytes:
         """Return the whole body, or its first `at_most` bytes; raises UpstreamError."""
-        if at_most is None and (self._raw.length_remaining or 0) > self._limit:
-            raise _too_large()  # before it takes memory
         body = bytearray()
         while (at_most is None or len(body) < at_most) and (data := self.read()):
             body += data

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gateway.chat import EXTENSIONS, ChatCall, Chunk
+from providers.base import ORDINARY, WireOptions
 
 IMAGE_ONLY = "(an image, which follows)"
 
 
-def request_body(call: ChatCall, without: frozenset[str] = EXTENSIONS) -> Chunk:
-    """Return the body: the call without these extensions.
+def request_body(call: ChatCall, options: WireOptions = ORDINARY) -> Chunk:
+    """Return the body: the call without the extensions that the upstream does not take.
 
     A streamed call also asks for the usage.
     """
+    without = EXTENSIONS.difference(options.accepts)
     body = {**call.parameters, "model": call.model}
     if "messages" in body:
         body["messages"] = _messages(body["messages"], without)

@@ -7,6 +7,7 @@ import pytest
 from gateway.catalogue.catalogue import Catalogue
 from gateway.chat import ChatCall
 from gateway.settings import Settings
+from providers.base import WireOptions
 from providers.openai.chat import OpenAIWire
 
 CACHE = {"type": "ephemeral"}
@@ -26,7 +27,8 @@ MESSAGES = [
 
 def sent(provider="openai", messages=MESSAGES, **parameters):
     call = ChatCall("m", {"messages": messages, **parameters})
-    return json.loads(OpenAIWire("http://x", keeps=PROVIDERS[provider].accepts).request(call).body)
+    options = WireOptions(PROVIDERS[provider].accepts)
+    return json.loads(OpenAIWire("http://x", options=options).request(call).body)
 
 
 @pytest.mark.parametrize(
