@@ -116,6 +116,7 @@ class WireOptions:
     system_first: bool = False
     tool_call_ids: str = ""
     stream_above: int | None = None
+    plain_text: bool = False
 
 
 ORDINARY = WireOptions()

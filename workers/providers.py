@@ -75,4 +75,6 @@ def _provider(row: ProviderRow, settings: Settings, transport: Transport) -> Pro
 
 
 def _options(row: ProviderRow) -> WireOptions:
-    return WireOptions(row.accepts, row.system_first, row.tool_call_ids, row.stream_above)
+    return WireOptions(
+        row.accepts, row.system_first, row.tool_call_ids, row.stream_above, row.plain_text
+    )

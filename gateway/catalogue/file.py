@@ -64,6 +64,7 @@ class ProviderRow:
     `accepts` names what its messages and parameters may hold beyond OpenAI's (see ACCEPTS).
     `system_first`: it takes system messages at the beginning only. `tool_call_ids` is the pattern
     of the ids of tool calls that it takes. Calls for more than `stream_above` tokens are streamed.
+    `plain_text`: it takes messages of nothing but text as one text.
     """
 
     name: str
@@ -77,6 +78,7 @@ class ProviderRow:
     system_first: bool = False
     tool_call_ids: str = ""
     stream_above: int | None = None
+    plain_text: bool = False
     parameters: Mapping[str, Rule] = field(default_factory=dict)
     demo: bool = False  # calls nobody, and is served with DEMO_MODELS only
 

@@ -106,6 +106,8 @@ class OpenAIDecoder:
             pass
         if event == "error":
             raise rejection_inside({"message": data}, self._secrets)
+        if data.startswith("data:"):  # said twice, by a proxy
+            return self.feed(event, data.removeprefix("data:").lstrip())
         if "\n" in data:  # events without the blank line between them
             return [chunk for line in data.split("\n") for chunk in self.feed(event, line)]
         if _BROKEN.search(data):
@@ -333,6 +335,7 @@ def _reason(choice: Chunk, secrets: Iterable[str]) -> str | None:
 def _checked(choice: Chunk, reason: str, calls: int, function_call: bool) -> str:
     """Return the finish reason that fits the tool calls: clients run tools by it."""
     if calls and reason in ("stop", "function_call"):
+        choice.pop("native_finish_reason", None)  # it would say the opposite
         return "tool_calls"
     if reason in ("tool_calls", "function_call") and not calls:
         if function_call:

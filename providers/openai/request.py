@@ -34,6 +34,8 @@ def request_body(call: ChatCall, options: WireOptions = ORDINARY) -> Chunk:
         if options.system_first:
             messages = _with_system_first(messages)
         body["messages"] = _messages(messages, without)
+        if options.plain_text:
+            body["messages"] = list(map(_with_plain_text, body["messages"]))
     if body.get("tools"):
         body["tools"] = [_tool(tool, without) for tool in body["tools"]]
     for tools, names in _WITH_TOOLS.items():
@@ -138,8 +140,8 @@ def _messages(messages: Iterable[Mapping[str, Any]], without: frozenset[str]) ->
             result.append({"role": "user", "content": images})
             images = []
         plain = _message(message, without)
-        if message["role"] == "tool" and not isinstance(message.get("content"), str):
-            plain["content"], others = _tool_content(plain.get("content") or ())
+        if message["role"] == "tool" and isinstance(plain["content"], list):
+            plain["content"], others = _tool_content(plain["content"])
             if others:
                 name = f"Images of the result of {message['tool_call_id']}:"
                 images += [{"type": "text", "text": name}, *others]
@@ -171,6 +173,14 @@ def _message(message: Mapping[str, Any], without: frozenset[str]) -> Chunk:
     return plain
 
 
+def _with_plain_text(message: Chunk) -> Chunk:
+    """Return a message with parts of nothing but text as one text."""
+    parts = message.get("content")
+    if not isinstance(parts, list) or any(part.keys() != {"type", "text"} for part in parts):
+        return message
+    return {**message, "content": "\n".join(part["text"] for part in parts)}
+
+
 def _tool_content(parts: Iterable[Chunk]) -> tuple[list[Chunk] | str, list[Chunk]]:
     """Return the text of a tool's result, and its other content parts."""
     texts: list[Chunk] = []
@@ -188,11 +198,10 @@ def _tool(tool: Mapping[str, Any], without: frozenset[str]) -> Any:
         schema = function.get("parameters") or {}
         if schema.get("type", "object") == "object" and not (schema.keys() & _COMPOSED):
             schema = {"type": "object", "properties": {}, **schema}
-            plain["function"] = {**function, "parameters": schema}
+            function = {**function, "parameters": schema}
+        plain["function"] = {key: value for key, value in function.items() if value is not None}
     return plain
 
 
 def _plain(item: Mapping[str, Any], without: frozenset[str]) -> Any:
-    if without.isdisjoint(item):
-        return dict(item)
-    return {key: value for key, value in item.items() if key not in without}
+    return {key: value for key, value in item.items() if key not in without and value is not None}

@@ -8,8 +8,10 @@ a type, its whole name, and arguments as text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -19,6 +21,7 @@ from gateway.errors import UpstreamBadResponse
 from providers import lenient_json
 from providers.openai.signatures import signed_id
 
+_DECODER = json.JSONDecoder()
 _OWN = frozenset({"index", "id", "type", "name", "arguments", "parameters", *CALLED})
 
 
@@ -104,9 +107,7 @@ class ToolCalls:
         has no name.
         """
         touched: list[_Call] = []
-        for piece in map(_piece, elements):
-            if piece is None:
-                continue
+        for piece in _pieces(elements):
             call = self._find(piece, touched)
             if call is None:
                 call = self._begin(piece)
@@ -198,9 +199,7 @@ def whole_calls(elements: Iterable[Any], seed: str = "") -> list[Chunk]:
     """
     calls: list[Chunk] = []
     used_ids: set[str] = set()
-    for piece in map(_piece, elements):
-        if piece is None:
-            continue
+    for piece in _pieces(elements):
         call = _Call(len(calls), piece.kind)
         call.add(piece)
         if not call.name:
@@ -237,6 +236,33 @@ def _repeats(call: _Call, piece: _Piece) -> bool:
     if not piece.id and not (piece.name == call.name and call.ids):
         return False
     return call.complete() and _object(piece.text) == call.arguments()
+
+
+def _pieces(elements: Iterable[Any]) -> Iterator[_Piece]:
+    """Yield the pieces of calls in `tool_calls`; raises UpstreamBadResponse.
+
+    Arguments that are several objects are those of several calls of one tool.
+    """
+    for piece in filter(None, map(_piece, elements)):
+        first, *others = _objects(piece.text) if piece.begins_object else [piece.text]
+        yield replace(piece, text=first)
+        for text in others:
+            yield replace(piece, id="", text=text, extra={})
+
+
+def _objects(text: str) -> list[str]:
+    """Return the objects in a text that is nothing but several of them; else the text itself."""
+    ends = [0]
+    while rest := text[ends[-1] :].lstrip():
+        begin = len(text) - len(rest)
+        try:
+            value, end = _DECODER.raw_decode(text, begin)
+        except (ValueError, RecursionError):
+            return [text]
+        if not isinstance(value, dict):
+            return [text]
+        ends.append(end)
+    return [text[a:b].strip() for a, b in pairwise(ends)] if len(ends) > 2 else [text]
 
 
 def _piece(element: Any) -> _Piece | None:

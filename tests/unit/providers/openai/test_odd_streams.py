@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.chat import fold
@@ -160,6 +160,10 @@ ODD_CALLS = {
         [[{"id": "a", "function": {"name": "f", "parameters": {"city": "Rome"}}}]],
         [("a", "f", '{"city":"Rome"}')],
     ),
+    "two objects in one text": (
+        [[element(0, "a", "f", ROME + " " + OSLO)]],
+        [("a", "f", ROME), (None, "f", OSLO)],
+    ),
     "one call in place of a list": ([element(0, "a", "f", ROME)], [("a", "f", ROME)]),
 }
 
@@ -273,6 +277,7 @@ def split_calls(draw):
     return expected, groups
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(split_calls())
 def test_calls_in_any_odd_form_are_the_same_calls(case):
     expected, groups = case
@@ -374,6 +379,7 @@ def test_a_stream_without_a_choice_is_no_answer(events):
 def test_events_without_a_blank_line_between_them_are_events():
     both = "\n".join(json.dumps(chunk({"content": text})) for text in "ab")
     assert message_of(both, chunk({}, "stop"))["content"] == "ab"
+    assert message_of(f"data: {json.dumps(chunk({'content': 'a'}, 'stop'))}")["content"] == "a"
     assert message_of(f"{json.dumps(chunk({'content': 'a'}, 'stop'))}\n[DONE]")["content"] == "a"
 
 
