@@ -8,12 +8,15 @@ from typing import Any
 
 import orjson
 
+from gateway.errors import UpstreamBadResponse
+
 # An escaped backslash or a whole pair, which stay as they are; or half a pair.
 _SURROGATE = re.compile(
     r"(\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|\\ud[89a-f][0-9a-f]{2}", re.IGNORECASE
 )
 _SURROGATE_BYTES = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # half a pair as UTF-8 may not be
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+_PIECE_OF_OBJECT = re.compile(r'[{}"]')
 _LONGEST_INTEGER = 18  # digits that always fit 64 bits
 
 
@@ -45,6 +48,19 @@ def loads(document: bytes | str) -> Any:
         return json.loads(source, strict=False, parse_constant=_null, parse_int=_integer)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def event(data: str) -> Any:
+    """Return the value in an event of a stream; None for a keep-alive that is no JSON.
+
+    Raises UpstreamBadResponse for a broken object: the response would lack what it held.
+    """
+    try:
+        return loads(data)
+    except ValueError:
+        if _PIECE_OF_OBJECT.search(data):
+            raise UpstreamBadResponse("The provider's stream holds a broken event.") from None
+    return None
 
 
 def _null(name: str) -> None:

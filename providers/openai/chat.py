@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,8 +21,6 @@ from providers.openai.tool_calls import ToolCalls, whole_calls
 
 # Fields that are not copied: identity, padding, and those that are checked first.
 _OWN = IDENTITY | {"choices", "usage", "obfuscation", "error"}
-# An event that is no JSON is a keep-alive, unless it looks like a piece of an object.
-_BROKEN = re.compile(r'[{}"]')
 
 
 class OpenAIWire:
@@ -110,8 +107,7 @@ class OpenAIDecoder:
             return self.feed(event, data.removeprefix("data:").lstrip())
         if "\n" in data:  # events without the blank line between them
             return [chunk for line in data.split("\n") for chunk in self.feed(event, line)]
-        if _BROKEN.search(data):
-            raise UpstreamBadResponse("The provider's stream holds a broken event.")
+        lenient_json.event(data)  # raises for a broken object
         return self._done() if data.strip().upper().startswith("[DONE]") else ()
 
     def _chunks(self, event: str, body: Any) -> Iterable[Chunk]:
