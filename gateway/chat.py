@@ -28,7 +28,10 @@ Chunk: TypeAlias = dict[str, Any]
 
 IDENTITY = frozenset({"id", "object", "created", "model"})
 # Fields of messages, parts and tools beyond OpenAI's: most OpenAI-compatible providers refuse them.
-EXTENSIONS = frozenset({"cache_control", "is_error", "reasoning_content", "thinking_blocks"})
+EXTENSIONS = frozenset(
+    {"cache_control", "is_error", "reasoning_content", "thinking_blocks"}
+    | {"extra_content", "reasoning_details"}
+)
 
 
 @dataclass(frozen=True, slots=True)

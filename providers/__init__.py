@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from providers.anthropic.wire import AnthropicTokenCounter, AnthropicWire
-from providers.base import EmbeddingsWireFactory, Provider, TokenCounterFactory, WireFactory
+from providers.base import (
+    ORDINARY,
+    EmbeddingsWireFactory,
+    Provider,
+    TokenCounterFactory,
+    WireFactory,
+    WireOptions,
+)
 from providers.demo.provider import DemoProvider
 from providers.http.provider import HttpProvider
 from providers.http.transport import Transport
@@ -21,7 +28,7 @@ class Upstream:
     base_url: str
     api_key: str
     headers: Mapping[str, str]
-    keeps: Collection[str]
+    options: WireOptions
     transport: Transport
 
 
@@ -34,7 +41,7 @@ def over_http(
 
     def provider(to: Upstream) -> HttpProvider:
         return HttpProvider(
-            wire(to.base_url, to.api_key, to.headers, to.keeps),
+            wire(to.base_url, to.api_key, to.headers, to.options),
             to.transport,
             embeddings(to.base_url, to.api_key, to.headers) if embeddings else None,
             counter(to.base_url, to.api_key, to.headers) if counter else None,
@@ -58,13 +65,12 @@ def create(
     api_key: str,
     headers: Mapping[str, str],
     transport: Transport,
-    keeps: Collection[str] = (),
+    options: WireOptions = ORDINARY,
 ) -> Provider:
     """Return the provider that speaks the dialect `wire` at `base_url`.
 
-    `keeps` names the fields of messages that it takes beyond OpenAI's: see models.toml.
     Raises ValueError for an unknown wire.
     """
     if wire not in WIRES:
         raise ValueError(f"Unknown wire {wire!r}: expected one of {', '.join(WIRES)}")
-    return WIRES[wire](Upstream(base_url, api_key, headers, keeps, transport))
+    return WIRES[wire](Upstream(base_url, api_key, headers, options, transport))

@@ -121,10 +121,28 @@ def _merge(*groups: Mapping[str, str]) -> dict[str, str]:
     return dict({name.lower(): (name, group[name]) for group in groups for name in group}.values())
 
 
+@dataclass(frozen=True, slots=True)
+class WireOptions:
+    """What an upstream takes beside, or differently from, the others of its dialect.
+
+    The fields are those of a provider's row: see gateway/catalogue/models.toml.
+    """
+
+    accepts: Collection[str] = ()
+    system_first: bool = False
+    tool_call_ids: str = ""
+    stream_above: int | None = None
+    plain_text: bool = False
+
+
+ORDINARY = WireOptions()
+
+
 class Wire(Protocol):
     """The chat dialect of an upstream as pure functions: no I/O, no clock, no randomness."""
 
     streams_only: bool  # the upstream is always asked for a stream
+    stream_above: int | None  # or if more tokens than this may come
 
     def request(self, call: ChatCall) -> Request:
         """Return what to send; raises InvalidRequest for what this upstream cannot do."""
@@ -189,7 +207,7 @@ class WireFactory(Protocol):
     """Makes a wire: usually the class of the wire."""
 
     def __call__(
-        self, base_url: str, api_key: str, headers: Mapping[str, str], keeps: Collection[str]
+        self, base_url: str, api_key: str, headers: Mapping[str, str], options: WireOptions
     ) -> Wire: ...
 
 

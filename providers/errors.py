@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import orjson
-
 from gateway.errors import (
     GatewayError,
     ModelNotFound,
@@ -23,9 +21,11 @@ from gateway.errors import (
     UpstreamThrottled,
     UpstreamTimeout,
 )
+from providers.error_reports import GONE, Report, read_report, report_in, within_limits
 
 MAX_MESSAGE = 2000  # characters of a provider's message
-MAX_RETRY_AFTER = 3600.0  # seconds
+PLAIN_TEXT = frozenset({400, 413, 422})  # statuses whose body may be the message itself
+TOO_LONG = "context_length_exceeded"
 
 # A request that timed out at the provider is not sent again: it may have been acted on and billed.
 STATUSES: dict[int, type[GatewayError]] = {
@@ -51,58 +51,36 @@ STATUSES: dict[int, type[GatewayError]] = {
 
 CLASSES: dict[int, type[GatewayError]] = {4: UpstreamRejected, 5: UpstreamFailed}
 
-# Errors inside a stream or a 200 have no status: their `code` or `type` stands for one.
-KINDS: dict[str, int] = {
-    "invalid_request_error": 400,
-    "invalid_prompt": 400,
-    "context_length_exceeded": 400,
-    "content_policy_violation": 400,
-    "invalid_api_key": 401,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_exceeded": 429,
-    "rate_limit_error": 429,
-    "insufficient_quota": 429,
-    "requests": 429,
-    "tokens": 429,
-    "server_error": 500,
-    "api_error": 500,
-    "overloaded_error": 529,
-    "service_unavailable_error": 503,
-    "server_is_overloaded": 503,
-    "slow_down": 503,
-    "provider_overloaded": 503,
-    "timeout_error": 504,
-    "timeout": 504,
-}
-
-# Codes for a model that does not exist any more. Groq, Together and Mistral send some with 400.
-GONE = frozenset(
-    "model_not_found model_decommissioned model_not_available model_deprecated"
-    " invalid_model".split()
-)
-KINDS.update(dict.fromkeys(GONE, 404))
-
 QUOTA = frozenset({"insufficient_quota", "billing_not_active", "billing_hard_limit_reached"})
 
 # Patterns of messages -> the code for them, for providers that send none, or one of their own.
+# In their words: Anthropic, Bedrock, SGLang, Fireworks and omlx; OpenAI, vLLM, xAI, Mistral and
+# OpenRouter; llama.cpp, LM Studio, Ollama and Moonshot; Gemini and Vertex; TensorRT; Z.ai; Together
+# and TGI; Alibaba; LM Studio; Cohere; Groq and Cerebras.
+_TOO_LONG = (
+    r"\b(prompt|input|context|messages?|conversation)\b[^.:]{0,40}\b(too long|longer than)\b"
+    r"|\b(maximum|max|model'?s?|total|available|loaded with) (context|prompt|model|sequence)"
+    r" ?(length|size|window)"
+    r"|(exceed\w*|greater than|overflow\w*|reached) [^.]{0,40}"
+    r"\b(context( (length|size|window|limit))?|max_(model|seq)_len|token limit)\b"
+    r"|context (length|size|window|limit)[^.]{0,40} (exceed|overflow|reached)"
+    r"|token count\b[^.]{0,80}\b(exceeds?|supports? up to)"
+    r"|(prompt|input)( tokens?)? (length|tokens?)\b[^.]{0,60}\bexceeds?\b"
+    r"|exceeds? (the )?max(imum)? (number of tokens|(input |prompt )?length)"
+    r"|`inputs`( tokens|.{0,20} must have less than)"
+    r"|range of input length should be"
+    r"|\bn_(keep|ctx)\b"
+    r"|too many (input |prompt )?tokens(?!.{0,60}\b(wait|per|minute|second))"
+    r"|reduce the length of (the|your) (messages|prompt|input)"
+)
 CODES_BY_MESSAGE = {
-    # In this order: Anthropic; OpenAI, vLLM, DeepSeek, OpenRouter, Mistral; xAI; llama.cpp and
-    # OpenAI's Responses; Gemini; Bedrock and Cohere
-    "context_length_exceeded": re.compile(
-        r"prompt is too long|input length and `max_tokens` exceed"
-        r"|maximum context length"
-        r"|maximum prompt length"
-        r"|exceeds? the (available )?context (size|window)"
-        r"|exceeds the maximum number of tokens"
-        r"|input is too long|too many tokens",
-        re.IGNORECASE,
-    ),
+    "context_length_exceeded": re.compile(_TOO_LONG, re.IGNORECASE),
     "insufficient_quota": re.compile("^your credit balance is too low", re.IGNORECASE),
 }
+TOO_LONG_CODES = frozenset(
+    "context_length_exceeded context_window_exceeded model_max_prompt_tokens_exceeded"
+    " exceed_context_size_error string_above_max_context".split()
+)
 
 _SECRETS = re.compile(
     r"\b(?:sk|pk|rk|gsk|xai)-[\w*.-]{4,}"
@@ -122,46 +100,28 @@ def rejection(
 
     Nothing in its message looks like a credential, or is among `secrets`.
     """
-    details = error_in(body)
+    report = read_report(body, plain_text=status in PLAIN_TEXT)
     kind = STATUSES.get(status) or CLASSES.get(status // 100, UpstreamBadResponse)
-    if kind is UpstreamRejected and _has_code(details, GONE):
+    if kind is UpstreamRejected and _has_code(report, GONE):
         kind = ModelNotFound
-    if kind is ModelNotFound and not details:
+    if kind is ModelNotFound and not report.message:
         # A 404 without an error object is a wrong base URL, not a model that does not exist.
         return UpstreamBadResponse()
-    return _error(kind, status, details, retry_after(headers), secrets)
+    wait = retry_after(headers)
+    return _error(kind, status, report, report.wait if wait is None else wait, secrets)
 
 
 def rejection_inside(details: Any, secrets: Iterable[str] = ()) -> GatewayError:
-    """Return the error for an error object inside a stream, or inside a 200.
+    """Return the error for a body or an error object inside a stream, or inside a 200.
 
     It is not retryable, because the provider had accepted the call.
     """
-    if not isinstance(details, Mapping):
-        details = {"message": details} if isinstance(details, str) else {}
-    status = _status_of(details)
+    report = report_in(details)
+    status = report.status or 500
     kind = STATUSES.get(status) or CLASSES.get(status // 100, UpstreamFailed)
-    error = _error(kind, status, details, None, secrets)
+    error = _error(kind, status, report, None, secrets)
     error.retryable = error.should_retry = False
     return error
-
-
-def error_in(body: bytes) -> Mapping[str, Any]:
-    """Return the error object in a provider's body, or an empty one."""
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    if isinstance(data, list) and len(data) == 1:
-        data = data[0]  # as Google sends it
-    if not isinstance(data, Mapping):
-        return {}
-    details = data.get("error") or data.get("detail") or data
-    if isinstance(details, str):
-        return {"message": details}
-    if not isinstance(details, Mapping) or not isinstance(details.get("message"), str):
-        return {}
-    return details
 
 
 def mask(text: str, secrets: Iterable[str] = ()) -> str:
@@ -180,7 +140,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             continue
         if math.isfinite(seconds) and seconds >= 0:
-            return min(max(seconds, 1.0), MAX_RETRY_AFTER)
+            return within_limits(seconds)
     return None
 
 
@@ -195,53 +155,48 @@ def seconds_until(date: str, now: float) -> float | None:
     return max((when - datetime.fromtimestamp(now, UTC)).total_seconds(), 0.0)
 
 
-def _status_of(details: Mapping[str, Any]) -> int:
-    for value in (details.get("status"), details.get("code"), details.get("type")):
-        if isinstance(value, int) and 400 <= value <= 599:
-            return value
-        if isinstance(value, str) and value in KINDS:
-            return KINDS[value]
-    return 500
-
-
 def _error(
     kind: type[GatewayError],
     status: int,
-    details: Mapping[str, Any],
+    report: Report,
     wait: float | None,
     secrets: Iterable[str],
 ) -> GatewayError:
-    code = details.get("code")
+    code = _code(report)
+    if kind is UpstreamFailed and code == TOO_LONG:
+        kind, status = UpstreamRejected, 400  # some servers fail over it
     if kind is UpstreamThrottled:
-        if _has_code(details, QUOTA):
+        if _has_code(report, QUOTA):
             return UpstreamQuotaExceeded()
         return UpstreamThrottled(retry_after=wait)
     if kind is UpstreamOverloaded:
-        return UpstreamOverloaded(retry_after=wait)
+        # A provider that names a time has not acted on the call.
+        return UpstreamOverloaded(retry_after=wait, should_retry=None if wait is None else True)
     if kind not in (UpstreamRejected, ModelNotFound):
         # The message is for the operator, who owns the key and the address that it is about.
         return kind()
-    message = mask(str(details.get("message") or ""), secrets).strip()[:MAX_MESSAGE]
-    if _code(code, message) in QUOTA:  # Anthropic sends it with 400
+    message = mask(report.message, secrets).strip()[:MAX_MESSAGE]
+    if code in QUOTA:  # Anthropic sends it with 400
         return UpstreamQuotaExceeded()
-    param = details.get("param")
+    param = report.param
     if kind is ModelNotFound:  # always with the same status and code
         return ModelNotFound(message or None, param="model" if param == "model" else None)
     return kind(
         message or None,
-        param=mask(param, secrets)[:200] if isinstance(param, str) else None,
-        code=_code(code, message),
+        param=None if param is None else mask(param, secrets)[:200],
+        code=code,
         status=status if status in STATUSES else None,
     )
 
 
-def _has_code(details: Mapping[str, Any], codes: frozenset[str]) -> bool:
-    values = (details.get("code"), details.get("type"))
-    return any(isinstance(value, str) and value in codes for value in values)
+def _has_code(report: Report, codes: frozenset[str]) -> bool:
+    return not codes.isdisjoint(report.codes)
 
 
-def _code(code: Any, message: str) -> str | None:
+def _code(report: Report) -> str | None:
+    if _has_code(report, TOO_LONG_CODES):
+        return TOO_LONG
     for usual, pattern in CODES_BY_MESSAGE.items():
-        if pattern.search(message):
+        if pattern.search(report.message):
             return usual
-    return code if isinstance(code, str) and _CODE.fullmatch(code) else None
+    return report.code if report.code and _CODE.fullmatch(report.code) else None

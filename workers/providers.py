@@ -22,7 +22,7 @@ from gateway.logs import where
 from gateway.settings import Settings
 from gateway.timeouts import Timeouts
 from providers import create
-from providers.base import Provider
+from providers.base import Provider, WireOptions
 from providers.http.budget import Budget
 from providers.http.transport import Transport
 from workers.google_tokens import TokenProvider, service_account
@@ -155,7 +155,7 @@ class _Connector:
             base_url=row.address(self._settings),
             api_key="" if row.key_header else key,
             headers=headers,
-            keeps=row.accepts,
+            options=_options(row),
             transport=transport,
         )
 
@@ -178,3 +178,9 @@ def _http(settings: Settings) -> urllib3.PoolManager:
     if settings.upstream_proxy:
         return urllib3.ProxyManager(settings.upstream_proxy, ca_certs=certificates)
     return urllib3.PoolManager(ca_certs=certificates)
+
+
+def _options(row: ProviderRow) -> WireOptions:
+    return WireOptions(
+        row.accepts, row.system_first, row.tool_call_ids, row.stream_above, row.plain_text
+    )

@@ -74,9 +74,12 @@ def render(error: GatewayError) -> Response:
 
 
 def headers(error: GatewayError) -> dict[str, str]:
-    """The headers that say whether and when a client should retry."""
+    """The headers that say whether and when a client should retry.
+
+    A client that should not retry is not told when it may.
+    """
     values = {}
-    if error.retry_after is not None:
+    if error.retry_after is not None and error.should_retry is not False:
         # Never 0: some clients then send their retries within milliseconds.
         seconds = min(max(math.ceil(error.retry_after), 1), LONGEST_RETRY_AFTER)
         values["Retry-After"] = str(seconds)

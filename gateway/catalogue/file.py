@@ -67,6 +67,9 @@ class ProviderRow:
     `key_header` is a header that holds the key without "Bearer". `auth` is "google" where the
     variable holds the path of a service account's key. `accepts` names what its messages and
     parameters may hold beyond OpenAI's (see ACCEPTS).
+    `system_first`: it takes system messages at the beginning only. `tool_call_ids` is the pattern
+    of the ids of tool calls that it takes. Calls for more than `stream_above` tokens are streamed.
+    `plain_text`: it takes messages of nothing but text as one text.
     """
 
     name: str
@@ -79,6 +82,10 @@ class ProviderRow:
     headers: Mapping[str, str] = field(default_factory=dict)
     extra_parameters: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
+    system_first: bool = False
+    tool_call_ids: str = ""
+    stream_above: int | None = None
+    plain_text: bool = False
     parameters: Mapping[str, Rules] = field(default_factory=dict)
     demo: bool = False  # calls nobody, and is served with DEMO_MODELS only
 
@@ -329,6 +336,10 @@ def _check_provider(provider: ProviderRow, wires: Collection[str]) -> None:
     if provider.auth not in AUTHS:
         raise _wrong(provider.name, 'auth must be "google"')
     _check_accepts(provider)
+    try:
+        re.compile(provider.tool_call_ids)
+    except re.error as error:
+        raise _wrong(provider.name, f"tool_call_ids is no regular expression: {error}") from None
 
 
 def _check_accepts(row: ProviderRow | RulesRow) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from gateway.chat import Chunk
+from providers import lenient_json
 from providers.anthropic.json_text import InputText, ObjectText
 from providers.errors import rejection_inside
 
@@ -56,13 +57,13 @@ class AnthropicDecoder:
         self._end: Chunk = {}  # the deltas of the message itself: how it ended
 
     def feed(self, event: str, data: str) -> Iterable[Chunk]:
-        """Return the chunks of one event; raises the UpstreamError of an error event."""
+        """Return the chunks of one event; raises UpstreamError for a broken one, or an error."""
         if self.ended:
             return ()
         try:
             body = orjson.loads(data)
         except orjson.JSONDecodeError:
-            body = {"type": "error"} if event == "error" else None
+            body = {"type": "error"} if event == "error" else lenient_json.event(data)
         match body:
             case {
                 "type": "content_block_delta",

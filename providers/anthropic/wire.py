@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.chat import ChatCall, Chunk
@@ -10,7 +10,7 @@ from gateway.errors import GatewayError, UpstreamBadResponse
 from providers.anthropic.request import betas, request_body, wants_json
 from providers.anthropic.stream import AnthropicDecoder
 from providers.anthropic.tools import custom_tools
-from providers.base import Endpoint, Request
+from providers.base import ORDINARY, Endpoint, Request, WireOptions
 from providers.errors import rejection, rejection_inside
 
 BASE_URL = "https://api.anthropic.com"
@@ -25,17 +25,18 @@ COUNTED = frozenset(
 class AnthropicWire:
     """Anthropic's dialect. It always streams: Anthropic refuses long responses unstreamed.
 
-    `keeps` changes nothing, because Anthropic takes all fields of messages.
+    `options` change nothing, because Anthropic takes all fields of messages.
     """
 
     streams_only = True
+    stream_above: int | None = None
 
     def __init__(
         self,
         base_url: str = "",
         api_key: str = "",
         headers: Mapping[str, str] | None = None,
-        keeps: Collection[str] = (),
+        options: WireOptions = ORDINARY,
     ) -> None:
         self._endpoint = _endpoint(base_url, "/messages", api_key, headers)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any
-
-import orjson
 
 from gateway.chat import ChatCall, Chunk, fold, says_something
 from gateway.errors import (
@@ -18,6 +18,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
+from providers import lenient_json
 from providers.base import (
     IGNORE,
     EmbeddingsWire,
@@ -34,8 +35,12 @@ from providers.http.transport import Response, Transport
 
 MAX_ERROR_BODY = 1 << 16  # bytes
 
+OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
 EVENTS = "text/event-stream"
-JSON = "application/json"
+TELLING = 8  # bytes that tell what a body is
+# The fields and comments of server-sent events, an object without a field's name among them.
+_EVENTS = re.compile(rb"(\xef\xbb\xbf)?\s*(data|event|id|retry)?(:|\{)")
+_OBJECT = re.compile(rb"(\xef\xbb\xbf)?\s*[\[{]")
 
 
 class HttpProvider:
@@ -56,15 +61,14 @@ class HttpProvider:
 
     def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
         """Return the whole response; raises a GatewayError."""
-        if self.streams_only:
+        if self.streams_only or self._is_long(call):
             return fold(chain.from_iterable(self.stream(call)))
         request = self.wire.request(replace(call, stream=False))
         with self._transport.post(request) as response:
-            media_type = self._media_type(response)
-            on_head()
-            if media_type == EVENTS:
-                return fold(chain.from_iterable(self._chunks(call, response)))
-            return self.wire.response(_json(response))
+            body = self._body(response, on_head)
+            if isinstance(body, bytes):
+                return fold(chain.from_iterable(self._chunks(call, response, body)))
+            return self.wire.response(body)
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
         """Yield the response as it arrives: lists of the chunks that came together.
@@ -73,10 +77,11 @@ class HttpProvider:
         """
         request = self.wire.request(replace(call, stream=True))
         with self._transport.post(request) as response:
-            if self._media_type(response) == EVENTS:
-                yield from self._chunks(call, response)
+            body = self._body(response)
+            if isinstance(body, bytes):
+                yield from self._chunks(call, response, body)
             else:
-                yield [unfold(self.wire.response(_json(response)))]
+                yield [unfold(self.wire.response(body))]
 
     def embed(self, model: str, parameters: Mapping[str, Any], on_head: OnHead = IGNORE) -> Chunk:
         """Return the embeddings of an input, as Provider.embed says; raises a GatewayError."""
@@ -96,9 +101,10 @@ class HttpProvider:
         if self.counter is None:
             raise without_count(call.model)
         with self._transport.post(self.counter.request(call)) as response:
-            if self._media_type(response) != JSON:
+            body = self._body(response)
+            if isinstance(body, bytes):
                 raise UpstreamBadResponse()
-            return self.counter.response(_json(response))
+            return self.counter.response(body)
 
     def _embed(
         self,
@@ -108,13 +114,23 @@ class HttpProvider:
         on_head: OnHead,
     ) -> Chunk:
         with self._transport.post(request) as response:
-            if self._media_type(response) != JSON:
+            body = self._body(response, on_head)
+            if isinstance(body, bytes):
                 raise UpstreamBadResponse()
-            on_head()
-            return wire.response(_json(response), parameters)
+            return wire.response(body, parameters)
 
-    def _media_type(self, response: Response) -> str:
-        """Return EVENTS or JSON; raises a GatewayError for every other response."""
+    def _is_long(self, call: ChatCall) -> bool:
+        """Return whether the upstream refuses so long a response unstreamed."""
+        above = self.wire.stream_above
+        limits = [call.parameters.get(name) for name in OUTPUT_LIMITS]
+        return above is not None and any(type(n) is int and n > above for n in limits)
+
+    def _body(self, response: Response, on_head: OnHead = IGNORE) -> Mapping[str, Any] | bytes:
+        """Return the object that a response is, or the first bytes of its events.
+
+        Calls `on_head` before it reads the body of a response that is no error. What the bytes are
+        counts, not the content type. Raises a GatewayError for any other response.
+        """
         # Never decompressed: a few compressed bytes can hold gigabytes.
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
         if response.status != 200:
@@ -122,18 +138,25 @@ class HttpProvider:
             raise self.wire.error(response.status, body, _error_headers(response.headers))
         if encoding != "identity":
             raise UpstreamBadResponse("The provider's response is compressed.")
+        response.check_length()
+        on_head()
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type not in (EVENTS, JSON):
+        start = _start(response, at_least=1 if media_type == EVENTS else TELLING)
+        if _OBJECT.match(start):
+            start += response.read_all()
+            with suppress(ValueError):
+                return _object(start)
+        if media_type != EVENTS and not _EVENTS.match(start):
             raise UpstreamBadResponse()
-        return media_type
+        return start
 
-    def _chunks(self, call: ChatCall, response: Response) -> Iterator[list[Chunk]]:
+    def _chunks(self, call: ChatCall, response: Response, start: bytes) -> Iterator[list[Chunk]]:
         splitter, decoder = EventSplitter(), self.wire.decoder(call)
         started, quiet_since = False, 0.0  # on the monotonic clock; 0 while content comes
-        data = b"\n"
+        data = start
         while data and not decoder.ended:
             try:
-                data = response.read()
+                data, start = start or response.read(), b""
             except UpstreamError:
                 if decoder.finished:  # only the end of the connection was lost
                     return
@@ -172,14 +195,22 @@ def unfold(response: Chunk) -> Chunk:
     return {**response, "choices": choices}
 
 
-def _json(response: Response) -> Mapping[str, Any]:
-    try:
-        body = orjson.loads(response.read_all())
-    except orjson.JSONDecodeError as error:
-        raise UpstreamBadResponse() from error
-    if not isinstance(body, dict):
-        raise UpstreamBadResponse()
-    return body
+def _start(response: Response, at_least: int) -> bytes:
+    """Return the beginning of a body, so many bytes or more; white space does not count."""
+    start = b""
+    while len(start) < at_least and (data := response.read()):
+        start = (start + data).lstrip() if not start else start + data
+    return start
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    """Return the object that a body is; raises ValueError."""
+    value = lenient_json.loads(body)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]  # as Google sends errors
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
 
 
 def _error_body(response: Response) -> bytes:

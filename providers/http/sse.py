@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.errors import UpstreamBadResponse
+from providers import lenient_json
 
 MAX_LINE = 1 << 20  # bytes; a longer line cannot be a token of text
 
@@ -11,6 +12,9 @@ _BOM = b"\xef\xbb\xbf"
 
 class EventSplitter:
     """Splits one stream into `(event, data)` pairs. It has state: use it once.
+
+    A line that begins an object without being a field, which the format forbids, is an event: some
+    servers and proxies report errors so.
 
     Works on bytes: text methods also break lines at U+2028 and U+0085, which JSON may contain.
     """
@@ -58,13 +62,15 @@ class EventSplitter:
             if not line:
                 if self._data:
                     text = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-                    events.append((self._event or "message", text.decode("utf-8", "replace")))
+                    events.append((self._event or "message", lenient_json.text(text)))
                     self._data = []
                 self._event = ""
             elif line.startswith(b"data:"):
                 self._data.append(line[6:] if line[5:6] == b" " else line[5:])
             elif line.startswith(b"event:"):
                 self._event = line[6:].removeprefix(b" ").decode("utf-8", "replace")
+            elif line.startswith(b"{"):
+                events.append((self._event or "message", lenient_json.text(line)))
             elif line == b"data":
                 self._data.append(b"")
         return events

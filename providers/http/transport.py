@@ -161,8 +161,13 @@ class Response:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self._raw = response.raw
-        self._limit = self._left = limit
+        self._left = limit
         self._reading = reading or Reading(Budget())
+
+    def check_length(self) -> None:
+        """Raise UpstreamBadResponse if the body is announced to be too large."""
+        if (self._raw.length_remaining or 0) > self._left:
+            raise _too_large()  # before it takes memory
 
     def read(self) -> bytes:
         """Return what has arrived, at least one byte; empty at the end of the body.
@@ -188,10 +193,7 @@ class Response:
         Raises UpstreamError.
         """
         if at_most is None:
-            length = self._raw.length_remaining or 0
-            if length > self._limit:
-                raise _too_large()  # before it takes memory
-            self._reading.expect(length)
+            self._reading.expect(self._raw.length_remaining or 0)
         body = bytearray()
         while (at_most is None or len(body) < at_most) and (data := self.read()):
             body += data

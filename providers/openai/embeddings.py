@@ -11,6 +11,7 @@ from typing import Any
 from gateway.chat import Chunk
 from gateway.errors import UpstreamBadResponse, UpstreamRejected
 from providers.base import Endpoint, Request
+from providers.error_reports import reports_error
 from providers.errors import rejection_inside
 
 # Fields that are not copied: identity, and those that are checked first.
@@ -50,9 +51,9 @@ class OpenAIEmbeddings:
 
         Raises UpstreamError.
         """
-        if body.get("error"):
-            raise rejection_inside(body["error"], self._endpoint.secrets)
         data = body.get("data")
+        if body.get("error") or (not data and reports_error(body)):
+            raise rejection_inside(body, self._endpoint.secrets)
         if not isinstance(data, list) or len(data) != len(texts(parameters["input"])):
             raise UpstreamBadResponse()
         convert = _to_base64 if _wants_base64(parameters) else _checked

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.chat import CALLED, Chunk
+from gateway.chat import Chunk
 from gateway.errors import UpstreamBadResponse
+from providers.openai.tool_calls import text_of
 
 # Field of a message or delta -> its type. A field of another type is left out, or is an error if it
 # is in NEEDED.
@@ -14,6 +15,7 @@ MESSAGE: dict[str, type] = {
     "refusal": str,
     "reasoning_content": str,
     "thinking_blocks": list,
+    "reasoning_details": list,
     "tool_calls": list,
     "function_call": dict,
     "annotations": list,
@@ -33,19 +35,22 @@ THOUGHTS = {"thinking": "thinking", "redacted_thinking": "data"}  # type of bloc
 def shape_message(message: Chunk) -> None:
     """Remove the fields of a message or delta that have an undocumented form, in place.
 
-    Raises UpstreamBadResponse if text or tool calls have one: the response would lack them.
+    Tool calls are only brought into a list: see tool_calls.py. Raises UpstreamBadResponse if text
+    or tool calls have such a form: the response would lack them.
     """
     for key in _wrong(message, MESSAGE):
         if key == "content" and isinstance(message[key], list):
             _join(message)
+        elif key == "tool_calls" and isinstance(message[key], dict):
+            message[key] = [message[key]]
         elif key in NEEDED:
             raise UpstreamBadResponse()
         else:
             del message[key]
-    if calls := message.get("tool_calls"):
-        message["tool_calls"] = [call for call in calls if isinstance(call, dict)]
-        for call in message["tool_calls"]:
-            _check_call(call)
+    if function := message.get("function_call"):
+        if not isinstance(function.get("name"), (str, type(None))):
+            raise UpstreamBadResponse()
+        function["arguments"] = text_of(function.get("arguments"))
     for key, fits in (("thinking_blocks", _is_thought), ("annotations", _is_annotation)):
         if key in message and not all(map(fits, message[key] or ())):
             del message[key]
@@ -94,18 +99,6 @@ def _thinking(content: str | list[Any]) -> list[str]:
     if isinstance(content, str):
         return [content]
     return [each["text"] for each in content if isinstance(each, dict) and "text" in each]
-
-
-def _check_call(call: Chunk) -> None:
-    for kind, words in CALLED.items():
-        called = call.get(kind)
-        if called is None:
-            continue
-        if not isinstance(called, dict):
-            raise UpstreamBadResponse()
-        for name in ("name", words):
-            if not isinstance(called.get(name), (str, type(None))):
-                raise UpstreamBadResponse()
 
 
 def _is_thought(block: Any) -> bool:

@@ -425,8 +425,14 @@ def test_a_refusal_tells_whether_and_when_to_retry(
 
 
 def test_an_error_of_the_worker_tells_it_too(ask_scripted):
-    response, _ = ask_scripted(errors.UpstreamOverloaded(retry_after=7))
+    response, _ = ask_scripted(errors.UpstreamOverloaded(retry_after=7, should_retry=True))
     assert response.headers["Retry-After"] == "7"
+    assert response.headers["x-should-retry"] == "true"
+
+
+def test_a_client_that_should_not_retry_is_not_told_when_to(ask_scripted):
+    response, _ = ask_scripted(errors.UpstreamThrottled(retry_after=7, should_retry=False))
+    assert "Retry-After" not in response.headers
     assert response.headers["x-should-retry"] == "false"
 
 

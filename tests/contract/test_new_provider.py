@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[2]
 WIRE = '''\
 """Toy's chat completions."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import orjson
 
 from gateway.chat import ChatCall
-from providers.base import Endpoint, Request
+from providers.base import Endpoint, Request, WireOptions
 from providers.openai.chat import OpenAIWire
 
 
@@ -30,9 +30,9 @@ class ToyWire(OpenAIWire):
     """OpenAI's dialect at another address, with the name of the toy in every request."""
 
     def __init__(
-        self, base_url: str, api_key: str, headers: Mapping[str, str], keeps: Collection[str]
+        self, base_url: str, api_key: str, headers: Mapping[str, str], options: WireOptions
     ) -> None:
-        super().__init__(base_url, api_key, headers, keeps)
+        super().__init__(base_url, api_key, headers, options)
         self._toys = Endpoint.build(base_url, "/play", api_key, headers, key_header="x-toy")
 
     def request(self, call: ChatCall) -> Request:

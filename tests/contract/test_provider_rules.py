@@ -446,7 +446,7 @@ def test_the_switches_of_a_chat_template_reach_the_servers_that_have_one(ask, pr
 def test_providers_that_force_no_tool_are_asked_to_use_it(ask, model, choice):
     response, sent = ask("chat", model, tools=[TOOL], tool_choice=choice)
     assert sent["tool_choice"] == "auto"
-    assert sent["messages"][-1]["content"].startswith("Answer this turn by calling")
+    assert "Answer this turn by calling" in sent["messages"][-1]["content"]
     assert ignored(response) == {"tool_choice"}
 
 

@@ -54,6 +54,9 @@ class Canned:
     def read_all(self, at_most: int | None = None) -> bytes:
         return self.read()
 
+    def check_length(self) -> None:
+        pass
+
     def drain(self) -> None:
         pass
 

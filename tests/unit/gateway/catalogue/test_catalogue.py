@@ -470,6 +470,13 @@ def test_what_a_provider_keeps_of_messages_is_one_of_what_there_is(with_file):
         with_file(row + '["everything"]')
 
 
+def test_a_pattern_of_ids_is_a_regular_expression(with_file):
+    row = '[providers.own]\nwire = "openai"\nbase_url = "http://a"\ntool_call_ids = '
+    assert with_file(row + '".{1,40}"').providers["own"].tool_call_ids == ".{1,40}"
+    with pytest.raises(ConfigurationError, match="tool_call_ids is no regular expression"):
+        with_file(row + '"["')
+
+
 @pytest.mark.parametrize(
     "old", ["openai/gpt-4o-mini", "openai/gpt-4o", "anthropic/claude-sonnet-4-5"]
 )

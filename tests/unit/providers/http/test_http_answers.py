@@ -1,11 +1,15 @@
 """Answers that no well-behaved provider gives, byte for byte."""
 
 import gc
+from dataclasses import replace
 
 import pytest
 
 from gateway.errors import UpstreamError, UpstreamFailed, UpstreamThrottled, UpstreamTLS
+from providers.base import WireOptions
+from providers.http.provider import HttpProvider
 from providers.http.transport import Transport
+from providers.openai.chat import OpenAIWire
 from tests.support.raw_upstream import BOTH_WAYS, call, content, openai, serving
 
 
@@ -24,8 +28,7 @@ def ask(request):
 
 
 def test_a_reset_after_bytes_of_the_answer_is_not_to_be_retried(transport, ask):
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n"
-    with serving(head + b'{"choices":[]}', b"HTTP/1.1 200 OK\r\n", reset=True) as url:
+    with serving(SAID, b"HTTP/1.1 200 OK\r\n", reset=True) as url:
         provider = openai(url, transport)
         ask(provider, "echo")
         with pytest.raises(UpstreamError) as caught:
@@ -111,3 +114,85 @@ def test_an_answer_out_of_form_is_an_error(transport, ask, answer):
     with serving(answer) as url, pytest.raises(UpstreamError) as caught:
         ask(openai(url, transport), "echo")
     assert caught.value.status == 502
+
+
+CHUNK = b'{"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}'
+WHOLE = b'{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}'
+BODIES = {
+    "whole": WHOLE,
+    "whole after white space": b" \r\n\n" + WHOLE,
+    "whole on several lines": WHOLE.replace(b",", b",\n"),
+    "whole with a byte order mark": b"\xef\xbb\xbf" + WHOLE,
+    "events": b"data: " + CHUNK + b"\n\ndata: [DONE]\n\n",
+    "events after a comment": b": hello\n\ndata:" + CHUNK + b"\n\n",
+    "named events": b"event: message\ndata: " + CHUNK + b"\n\n",
+    "objects by lines": CHUNK.replace(b'"stop"', b"null").replace(b"a", b"")
+    + b"\n"
+    + CHUNK
+    + b"\n",
+    "an object and an end marker": CHUNK + b"\n\ndata: [DONE]\n\n",
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize(
+    "content_type",
+    [b"application/json", b"text/event-stream", b"text/plain", b"application/octet-stream", b""],
+)
+def test_an_answer_is_what_its_bytes_are(transport, ask, body, content_type):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n" % content_type
+    with serving(head + BODIES[body]) as url:
+        assert content(ask(openai(url, transport), "echo")) == "a"
+
+
+@pytest.mark.parametrize("content_type", [b"application/json", b"text/event-stream", b"text/html"])
+@pytest.mark.parametrize("body", [b"<html>Sign in</html>", b"", b"hello", b'{"a":', b"[1]", b"7"])
+def test_bytes_that_are_no_answer_are_an_error(transport, ask, body, content_type):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n" % content_type
+    with serving(head + body) as url, pytest.raises(UpstreamError) as caught:
+        ask(openai(url, transport), "echo")
+    assert caught.value.status == 502
+
+
+@pytest.mark.parametrize("content_type", [b"application/json", b"text/event-stream", b"text/plain"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":{"message":"slow","code":429}}',
+        b'[{"error":{"message":"slow","code":429}}]',
+        b'{"error":{"message":"slow","code":429}}\n\ndata: [DONE]\n\n',
+        b'data: {"object":"error","message":"slow","code":429}\n\ndata: [DONE]\n\n',
+        b': hi\n\n{"error":{"message":"slow","code":429}}\n\n',
+        b'event: error\ndata: {"message":"slow","type":"rate_limit_error"}\n\n',
+    ],
+)
+def test_an_error_in_a_200_has_its_status(transport, ask, body, content_type):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\n\r\n" % content_type
+    with serving(head + body) as url, pytest.raises(UpstreamThrottled):
+        ask(openai(url, transport), "echo")
+
+
+def test_a_long_answer_is_asked_for_as_a_stream_where_the_provider_wants_it(transport):
+    event = b"data: " + CHUNK + b"\n\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n"
+    with serving(*[head % len(event) + event] * 3) as url:
+        wire = OpenAIWire(f"{url}/v1", options=WireOptions(stream_above=4096))
+        provider = Recording(wire, transport)
+        for limit in ({}, {"max_tokens": 4096}, {"max_completion_tokens": 4097}):
+            request = call()
+            parameters = {**request.parameters, **limit}
+            assert content(provider.complete(replace(request, parameters=parameters))) == "a"
+    assert provider.streamed == [False, False, True]
+
+
+class Recording(HttpProvider):
+    """A provider that records whether it asks for streams."""
+
+    def __init__(self, wire, transport):
+        super().__init__(wire, transport)
+        self.streamed = []
+        self._request, wire.request = wire.request, self.request
+
+    def request(self, call):
+        self.streamed.append(call.stream)
+        return self._request(call)

@@ -26,6 +26,10 @@ from providers.openai.chat import OpenAIWire
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
 
+def whole(**more):
+    return {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}], **more}
+
+
 def decode(*chunks, finish=True):
     decoder = OpenAIWire("http://x").decoder()
     results = [p for c in chunks for p in decoder.feed("message", json.dumps(c))]
@@ -64,8 +68,9 @@ def test_without_a_key_nothing_is_authorized():
 
 
 def test_nobody_learns_who_answered():
-    body = {"id": "1", "created": 2, "model": "m", "object": "o", "choices": [], "x": 1, "y": None}
-    assert OpenAIWire("http://x").response(body) == {"choices": [], "x": 1}
+    body = {"id": "1", "created": 2, "model": "m", "object": "o", "x": 1, "y": None}
+    response = OpenAIWire("http://x").response(whole(**body))
+    assert response.keys() == {"choices", "x"}
 
 
 @pytest.mark.parametrize(
@@ -83,12 +88,21 @@ def test_nobody_learns_who_answered():
     ],
 )
 def test_usage_is_whole_or_not_there(usage, passed):
-    answer = OpenAIWire("http://x").response({"choices": [], "usage": usage})
+    answer = OpenAIWire("http://x").response(whole(usage=usage))
     assert answer.get("usage") == passed
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"choices": None}, {"choices": [1]}, {"choices": [{"message": None}]}]
+    "body",
+    [
+        {},
+        {"choices": None},
+        {"choices": []},
+        {"choices": [1]},
+        {"choices": [{"message": None}]},
+        {"choices": [{"message": "Hi"}]},
+        {"choices": [{"finish_reason": "stop"}]},
+    ],
 )
 def test_an_answer_without_choices_is_none(body):
     with pytest.raises(UpstreamBadResponse):
@@ -138,6 +152,7 @@ def test_tool_calls_without_an_index_are_counted():
         chunk({"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{"}}]}),
         chunk({"tool_calls": [{"function": {"arguments": "}"}}]}),
         chunk({"tool_calls": [{"id": "b", "function": {"name": "g", "arguments": "{}"}}]}),
+        chunk({}, finish_reason="tool_calls"),
     )
     calls = fold(results)["choices"][0]["message"]["tool_calls"]
     assert [(c["id"], c["type"], c["function"]["arguments"]) for c in calls] == [
@@ -173,7 +188,9 @@ def test_half_an_emoji_loses_nothing_else():
     assert result["choices"][0]["delta"]["content"] == "\ufffd\U0001f600"
 
 
-@pytest.mark.parametrize("data", ["", "nonsense", "[]", "1", "null", '{"choices": 7}', '{"id": 1}'])
+@pytest.mark.parametrize(
+    "data", ["", "nonsense", "[]", "1", "null", "{}", '{"id": 1}', ": OPENROUTER PROCESSING"]
+)
 def test_an_event_that_says_nothing_is_skipped(data):
     assert list(OpenAIWire("http://x").decoder().feed("message", data)) == []
 
@@ -298,7 +315,7 @@ SHAPES = [
     ({"content": "a", "thinking_blocks": [{"type": "thinking"}]}, {"content": "a"}),
     ({"content": "a", "annotations": [None]}, {"content": "a"}),
     ({"content": "a", "reasoning_content": 5}, {"content": "a"}),
-    ({"content": "a", "tool_calls": [None]}, {"content": "a", "tool_calls": []}),
+    ({"content": "a", "tool_calls": [None]}, {"content": "a"}),
     (
         {
             "content": [
@@ -328,7 +345,9 @@ def test_what_is_not_of_its_form_is_left_out_whole_and_streamed(fields, expected
         {"content": 5},
         {"tool_calls": "x"},
         {"tool_calls": [{"function": "f"}]},
-        {"tool_calls": [{"function": {"name": "f", "arguments": {}}}]},
+        {"tool_calls": ["f"]},
+        {"tool_calls": [{"function": {"name": 5}}]},
+        {"tool_calls": [{"id": "a", "function": {"arguments": "{}"}}]},
         {"function_call": "f"},
     ],
 )
@@ -336,7 +355,7 @@ def test_an_answer_that_would_lack_its_text_or_its_tools_is_an_error(fields):
     with pytest.raises(UpstreamBadResponse):
         OpenAIWire("http://x").response({"choices": [{"message": dict(fields)}]})
     with pytest.raises(UpstreamBadResponse):
-        data = json.dumps({"choices": [{"index": 0, "delta": fields}]})
+        data = json.dumps({"choices": [{"index": 0, "delta": fields, "finish_reason": "stop"}]})
         OpenAIWire("http://x").decoder().feed("message", data)
 
 
@@ -347,7 +366,7 @@ def test_details_of_usage_that_count_nothing_are_left_out():
         "prompt_tokens_details": {"cached_tokens": "x", "audio_tokens": 0},
         "completion_tokens_details": "none",
     }
-    expected = OpenAIWire("http://x").response({"choices": [], "usage": usage})["usage"]
+    expected = OpenAIWire("http://x").response(whole(usage=usage))["usage"]
     assert expected["prompt_tokens_details"] == {"audio_tokens": 0}
     assert expected["completion_tokens_details"] == {}
 
