@@ -355,6 +355,27 @@ class Adapter(HTTPAdapter):
         super().close()
 
 
+def read_arrived(raw: Any, size: int) -> bytes:
+    """Return what has arrived of a response's body, at most `size` bytes; empty at its end.
+
+    Waits for the first byte. `raw` is the urllib3 response; raises what its `read1` would. That
+    method passes four layers, which decode, count and buffer what needs none of it.
+    """
+    body = raw._fp
+    try:
+        data: bytes = body.read1(size)
+        if not data and body.length:
+            raise http.client.IncompleteRead(b"", body.length)
+    except (OSError, http.client.HTTPException):
+        with raw._error_catcher():  # translates the exception and closes the connection
+            raise
+    if body.length == 0:
+        body.close()
+    if body.isclosed():
+        raw.release_conn()
+    return data
+
+
 def set_timeout(raw: Any, seconds: float) -> None:
     """Let the rest of a response pause this long; the next request sets its own timeout.
 
