@@ -181,7 +181,11 @@ class Decoder(Protocol):
     ended: bool  # the upstream said that nothing follows (usage may follow a finished response)
 
     def feed(self, event: str, data: str) -> Iterable[Chunk]:
-        """Return the chunks of one event, usually one or none; raises an UpstreamError."""
+        """Return the chunks of one event, usually one or none; raises an UpstreamError.
+
+        The result may depend on the events before, but not on the text of their content: see
+        providers/http/events.py, which does not pass on all of those.
+        """
         ...
 
 
