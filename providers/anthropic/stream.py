@@ -46,6 +46,7 @@ class AnthropicDecoder:
     ) -> None:
         self._custom = custom
         self._json = ObjectText() if json else None
+        self.reads_text = json
         self.finished = False
         self.ended = False
         self._secrets = tuple(secrets)

@@ -63,7 +63,8 @@ class EventReader:
             self._before, self._after = around[0] + b'"', b'"' + around[1]
             self._chunk = chunks[-1]
             same = (self._before, self._after) == (before, after)
-            self._confirmed = alike and same and _content(chunk) != content
+            different = _content(chunk) != content
+            self._confirmed = alike and same and different and not self._decoder.reads_text
 
     def _texts(self, data: bytes) -> list[str] | None:
         """The texts of events that are like those before; None if there is any other."""
@@ -81,7 +82,7 @@ class EventReader:
 
 def _content(chunk: Chunk) -> str:
     """The content of a chunk that has one choice, or ""."""
-    choices = chunk["choices"]
+    choices = chunk.get("choices") or ()
     content = (choices[0].get("delta") or {}).get("content") if len(choices) == 1 else None
     return content if isinstance(content, str) else ""
 

@@ -25,8 +25,7 @@ class Streaming:
         reply = Reply(
             broker,
             self.pending,
-            lambda model: ChatRenderer("call", model, created=0),
-            SimpleNamespace(upstream_model="model"),
+            lambda model: ChatRenderer("call", "model", created=0),
             environ,
         )
         self.yielded: list[bytes] = []

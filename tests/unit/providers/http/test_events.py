@@ -142,7 +142,9 @@ def test_bytes_that_are_no_utf_8_are_replaced():
     assert chunks[-1]["choices"][0]["delta"]["content"] == "\ufffd"
 
 
-def test_anthropics_events_are_read_alike():
+@pytest.mark.parametrize("as_json", [False, True])
+def test_anthropics_events_are_read_alike(as_json):
+    texts = ["Hello", " there", ",", " {", "} not", " any", " more"]
     stream = [
         b"event: content_block_delta\ndata: "
         + json.dumps(
@@ -153,6 +155,7 @@ def test_anthropics_events_are_read_alike():
             }
         ).encode()
         + b"\n\n"
-        for text in ("Hello", " there", ",", ' "you"', "!")
+        for text in texts
     ]
-    assert read(AnthropicDecoder(), *stream) == parsed(AnthropicDecoder(), b"".join(stream))
+    expected = parsed(AnthropicDecoder(json=as_json), b"".join(stream))
+    assert read(AnthropicDecoder(json=as_json), *stream) == expected
