@@ -82,7 +82,7 @@ class EventReader:
 
 def _content(chunk: Chunk) -> str:
     """The content of a chunk that has one choice, or ""."""
-    choices = chunk.get("choices") or ()
+    choices = chunk.get("choices") or []
     content = (choices[0].get("delta") or {}).get("content") if len(choices) == 1 else None
     return content if isinstance(content, str) else ""
 
