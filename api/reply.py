@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flask import Response
+from gevent.socket import socket as Socket
 
 from api.http import sse
 from api.http.disconnect import DisconnectWatcher
@@ -72,8 +74,13 @@ class Reply:
         self.route, self.dropped = "", list[str]()
         self._broker, self._call, self._make = broker, pending, make
         self._rendering: Renderer | None = None
-        self._connection = environ.get("gunicorn.socket")
+        self._connection: Any = environ.get("gunicorn.socket")
+        # What gunicorn sends of a stream over a connection without TLS.
+        self._chunked = (
+            type(self._connection) is Socket and environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+        )
         self._watcher: DisconnectWatcher | None = None
+        self._unsent = b""  # the rest of the first payload that waits
 
     def whole(self, heartbeat: float) -> Response:
         """The unstreamed response; after `heartbeat` seconds (0: never) it begins with blanks.
@@ -186,10 +193,37 @@ class Reply:
                 yield events
             elif self._call.outcome is not None:
                 break
-            elif not self._call.wait_nudged(COMMENT_SECONDS):
+            elif not self._call.wait_nudged(COMMENT_SECONDS, self._send_at_once):
                 yield sse.COMMENT
             payloads = self._parts()
+            if self._unsent:
+                self._connection.sendall(self._unsent)
+                self._unsent = b""
+                payloads = payloads[1:] or self._parts()
         yield self._last_events(self._call.outcome.error)
+
+    def _send_at_once(self, payload: bytes) -> bool:
+        """Send a payload's events from the greenlet that has read it; return whether all are sent.
+
+        To wake the request, and to pass its events through werkzeug and gunicorn, took 45 % of the
+        web process' CPU for a token: 17 % of that of all processes. The head of the response has
+        been sent: what follows is a chunk. What is left of one goes out before the request's own.
+        """
+        if not self._chunked or self._rendering is None:
+            return False
+        try:
+            events = self._rendering.events(payload)
+        except Exception:
+            return False  # `_events` reports it
+        if not events:
+            return True
+        chunk = b"%X\r\n%b\r\n" % (len(events), events)
+        try:
+            sent = os.write(self._connection.fileno(), chunk)  # gevent's sockets never block
+        except OSError:
+            sent = 0
+        self._unsent = chunk[sent:]
+        return not self._unsent
 
     def _last_events(self, error: GatewayError | None) -> bytes:
         renderer = self._renderer()

@@ -4,7 +4,9 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import json  # noqa: E402
 import os  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 
 import requests  # noqa: E402
 from flask import Flask, Response, request  # noqa: E402
@@ -18,10 +20,19 @@ HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer sk-upstr
 
 @app.post("/v1/chat/completions")
 def chat() -> Response:
-    """Ask the upstream and pass its answer on, in the pieces in which it arrives."""
-    answer = session.post(URL, data=request.get_data(), headers=HEADERS, stream=True, timeout=600)
-    kind = answer.headers["Content-Type"]
+    """Call the upstream and pass on its response: whole, or event by event."""
+    response = session.post(URL, data=request.get_data(), headers=HEADERS, stream=True, timeout=600)
+    kind = response.headers["Content-Type"]
     if not kind.startswith("text/event-stream"):
-        return Response(answer.content, answer.status_code, mimetype=kind)
-    pieces = iter(lambda: answer.raw.read1(65536), b"")
-    return Response(pieces, answer.status_code, mimetype="text/event-stream")
+        return Response(response.content, response.status_code, mimetype=kind)
+    return Response(events(response), response.status_code, mimetype="text/event-stream")
+
+
+def events(response: requests.Response) -> Iterator[str]:
+    """Parse each event of a stream and write it again, as a proxy does that looks at them."""
+    for line in response.iter_lines():
+        data = line.removeprefix(b"data: ")
+        if data == b"[DONE]":
+            yield "data: [DONE]\n\n"
+        elif data:
+            yield f"data: {json.dumps(json.loads(data))}\n\n"

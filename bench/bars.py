@@ -35,6 +35,10 @@ def _ratio(name: str) -> Callable[[Record], float]:
     return lambda record: record["targets"][name]["ratio"]["median"] + 0
 
 
+def _cpu(kind: str) -> Callable[[Record], float]:
+    return lambda record: record["targets"]["bare"]["cpu_ratio"][kind]["median"] + 0
+
+
 def _latency(kind: str) -> Callable[[Record], float]:
     return lambda record: record["targets"]["ours"]["latency"][kind] + 0
 
@@ -85,7 +89,10 @@ BARS = (
     Bar("calls/s, 500 ms, 256 connections / the upstream's", _ratio("direct"), "≥", 0.95),
     Bar("added latency, p50 (ms)", _latency("added_p50"), "≤", 2),
     Bar("added latency, p99 (ms)", _latency("added_p99"), "≤", 4),
+    Bar("CPU of a call at 64 connections / the bare proxy's", _cpu("call"), "≤", 1.0),
+    Bar("CPU of a streamed token, 200 streams / the same", _cpu("token"), "≤", 0.7),
     Bar("512 streams: broken", _stream(512, "broken"), "≤", 0),
+    Bar("512 streams: per token, p99 (ms)", _stream(512, "token_p99"), "≤", 60),
     Bar("512 streams: largest gap (ms)", _stream(512, "gap"), "≤", 100),
     Bar("10 streams: added first token, p50 (ms)", _stream(10, "added_first_p50"), "≤", 4),
     Bar("256 streams: added first token, p99 (ms)", _stream(256, "added_first_p99"), "≤", 30),

@@ -1,4 +1,4 @@
-"""The guard that CI runs: exact counts of Redis work a call, and a ratio; no absolute time."""
+"""The guard that CI runs: exact counts of Redis work a call, and ratios; no absolute time."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import frames, inside, load, numbers, run, targets
+from bench import frames, inside, load, measure, numbers, run, targets
 from bench.client import Load
 from bench.inside import RedisCounter
 from bench.peers import say
+from bench.plan import Plan
 from bench.targets import Ours, Running, Stage, serving
 
 Record = dict[str, Any]
 COMMITTED = Path(__file__).parent / "guard.json"
 CALLS, STREAMS, WORDS = 200, 20, 16
 IDLE_SECONDS = 4.0
-RATIO_CONNECTIONS, RATIO_SECONDS, RATIO_PAIRS = 64, 3.0, 5
+RATIO_CONNECTIONS, RATIO_SECONDS, RATIO_PAIRS = 64, 3.0, 3
+CPU_PLAN = Plan(seconds=2.0, repeats=3)
 HELD_CALLS, HELD_MS = 300, 4_000
 # The smallest pools there may be: a burst fills them, so that the count is the same every time,
 # and any connection that is opened beside them is one more.
 CONNECTIONS = "4"
 LEAST_SHARE = 0.5  # of the committed ratio
+MOST_CPU = 1.5  # times the committed CPU: two runs on a busy machine differ by a fifth
 
 
 def check() -> int:
@@ -32,7 +35,7 @@ def check() -> int:
         say(f"{COMMITTED.name} is missing: python -m bench guard --write")
         return 1
     committed = json.loads(COMMITTED.read_text())
-    found = measure()
+    found = measured()
     say(_told(found, committed))
     problems = compare(found, committed)
     for problem in problems:
@@ -44,7 +47,7 @@ def check() -> int:
 
 def renew() -> int:
     """Write what is measured now as what is committed: the highest counts of three services."""
-    found = [measure() for _ in range(3)]
+    found = [measured() for _ in range(3)]
     record = highest(found)
     COMMITTED.write_text(json.dumps(record, indent=1) + "\n")
     say(f"written: {COMMITTED.name}\n{json.dumps(record, indent=1)}")
@@ -70,31 +73,48 @@ def compare(found: Record, committed: Record) -> list[str]:
             f"{found['ratio_to_bare']:.2f} of the bare proxy's calls/s, and {least:.2f} "
             f"(half of the committed {committed['ratio_to_bare']:.2f}) is the least"
         )
+    for kind, ratio in found["cpu_to_bare"].items():
+        most = committed["cpu_to_bare"][kind] * MOST_CPU
+        if ratio > most:
+            problems.append(
+                f"a {kind} takes {ratio:.2f} of the bare proxy's CPU, and {most:.2f} "
+                f"({MOST_CPU} times the committed {committed['cpu_to_bare'][kind]:.2f}) is the most"
+            )
     return problems
 
 
 def highest(found: list[Record]) -> Record:
-    """The bound that several measurements give: their highest counts and their median ratio."""
+    """The bound that several measurements give: their highest counts and median ratios."""
     record: Record = {}
     for kind in ("call", "stream"):
         names = sorted({name for one in found for name in one[kind]})
         record[kind] = {name: max(one[kind].get(name, 0) for one in found) for name in names}
     record["connections"] = max(one["connections"] for one in found)
-    ratio = numbers.percentile([one["ratio_to_bare"] for one in found], 0.5)
-    return {**record, "ratio_to_bare": numbers.rounded(ratio)}
+    record["ratio_to_bare"] = _median([one["ratio_to_bare"] for one in found])
+    kinds = found[0]["cpu_to_bare"]
+    record["cpu_to_bare"] = {
+        kind: _median([one["cpu_to_bare"][kind] for one in found]) for kind in kinds
+    }
+    return record
 
 
-def measure() -> Record:
-    """The counts and the ratio of a fresh service."""
+def measured() -> Record:
+    """The counts and the ratios of a fresh service."""
     with run.stage() as stage, serving(Ours(), stage) as ours:
         found = _counts(stage, ours)
         with serving(targets.bare, stage) as bare:
             pairs = numbers.pairs(lambda: _rps(ours), lambda: _rps(bare), RATIO_PAIRS)
+            cpu = measure.cpu_ratios(ours, bare, CPU_PLAN)
         found["ratio_to_bare"] = numbers.rounded(numbers.ratio(pairs)) or 0.0
+        found["cpu_to_bare"] = {kind: ratio["median"] for kind, ratio in cpu.items()}
     # On a stage of its own: every client of its Redis is then one of the service's.
     with run.stage() as stage, serving(Ours(redis_connections=CONNECTIONS), stage) as ours:
         found["connections"] = _held(stage, ours)
     return found
+
+
+def _median(values: list[float]) -> float | None:
+    return numbers.rounded(numbers.percentile(values, 0.5))
 
 
 def whole(counts: Record, idle: Record, seconds: float, calls: int) -> dict[str, int]:
@@ -164,4 +184,6 @@ def _told(found: Record, committed: Record) -> str:
         lines.append(f"a {kind}: {', '.join(counts)}")
     lines.append(f"Redis connections: {found['connections']} ({committed['connections']})")
     lines.append(f"ratio to bare: {found['ratio_to_bare']} ({committed['ratio_to_bare']})")
+    for kind, ratio in found["cpu_to_bare"].items():
+        lines.append(f"CPU of a {kind} to bare: {ratio} ({committed['cpu_to_bare'][kind]})")
     return "\n".join(lines)

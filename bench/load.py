@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import frames
 from bench.client import Endpoint, Exchange, Load
 from bench.numbers import percentile, rounded
+from bench.processes import DidNotServe
 
 WRK = shutil.which("wrk")
 SCRIPT = Path(__file__).parent / "wrk.lua"
 TIMEOUT_SECONDS = 2.0  # wrk's own, above the upstream's delay
 WORDS, EVERY_MS = 64, 20
 STREAM_SECONDS = WORDS * EVERY_MS / 1000
+OPENING_SECONDS = 1.0  # over which streams start that are measured while all are open
 
 
 @dataclass
@@ -78,6 +84,31 @@ def calls(endpoint: Endpoint, connections: int, delay: int, seconds: float) -> C
         endpoint, request, connections, seconds=seconds, patience=patience, keep=False
     ).run()
     return _cell(load, connections, delay)
+
+
+def tokens(endpoint: Endpoint, count: int, seconds: float, look: Callable[[], None]) -> int:
+    """Open `count` streams; return the tokens that came in `seconds` while all were open.
+
+    `look` is called at the beginning and at the end of these seconds. Raises DidNotServe unless
+    each stream arrives whole.
+    """
+    words = math.ceil((seconds + 2 * OPENING_SECONDS + 1.0) * 1000 / EVERY_MS)
+    request = endpoint.request(f"words={words} every={EVERY_MS}", stream=True)
+    load = Load(endpoint, request, count, most=1, spread=OPENING_SECONDS)
+    thread = threading.Thread(target=load.run)
+    thread.start()
+    time.sleep(2 * OPENING_SECONDS)
+    begin = time.monotonic()
+    look()
+    time.sleep(seconds)
+    look()
+    end = time.monotonic()
+    thread.join()
+    found = [frames.stream(exchange.pieces, words) for exchange in load.exchanges]
+    problems = [exchange.error for exchange in load.exchanges] + [one.problem for one in found]
+    if any(problems):
+        raise DidNotServe(f"{count} streams: {next(filter(None, problems))}")
+    return sum(begin <= arrival < end for one in found for arrival in one.arrivals)
 
 
 def streams(endpoint: Endpoint, count: int, seconds: float) -> StreamCell:

@@ -6,12 +6,13 @@ from typing import Any
 
 from bench import load, numbers
 from bench.plan import Plan
-from bench.processes import DidNotServe, cpu_seconds
+from bench.processes import MEASURABLE, DidNotServe, cpu_seconds
 from bench.registry import Target
 from bench.targets import Running
 
 Record = dict[str, Any]
 RATIO_CONNECTIONS = 64
+RATIO_STREAMS = 200
 SLOW_MS, SLOW_CONNECTIONS, SLOW_FACTOR = 500, 256, 2
 
 
@@ -21,6 +22,11 @@ class Spent:
     def __init__(self, groups: dict[str, list[int]]) -> None:
         self._groups = groups
         self._before = self._look()
+
+    def total(self) -> float | None:
+        """Seconds of all groups since the beginning."""
+        spent = [numbers.minus(now, self._before[role]) for role, now in self._look().items()]
+        return None if None in spent else sum(filter(None, spent))
 
     def per_call(self, calls: int) -> Record:
         """Milliseconds a call, by group."""
@@ -119,3 +125,38 @@ def ratios(ours: Running, other: Running, direct: bool, plan: Plan) -> Record:
     pairs = numbers.pairs(lambda: rps(ours), lambda: rps(other), plan.repeats)
     median = numbers.rounded(numbers.ratio(pairs))
     return {"connections": connections, "delay": delay, "pairs": pairs, "median": median}
+
+
+def cpu_ratios(ours: Running, other: Running, plan: Plan) -> Record:
+    """Our CPU over the other's, in pairs: for a call at 64 connections and for a streamed token.
+
+    Ours is that of web process, worker and Redis. Empty where CPU cannot be measured.
+    """
+    if not MEASURABLE:
+        return {}
+    found = {}
+    for kind, spent in (("call", cpu_of_call), ("token", cpu_of_token)):
+        pairs = numbers.pairs(
+            lambda spent=spent: spent(ours, plan.seconds),  # type: ignore[misc]
+            lambda spent=spent: spent(other, plan.seconds),  # type: ignore[misc]
+            plan.repeats,
+        )
+        found[kind] = {"pairs": pairs, "median": numbers.rounded(numbers.ratio(pairs))}
+    return found
+
+
+def cpu_of_call(running: Running, seconds: float) -> float:
+    """Milliseconds of CPU of all processes for a call, at 64 connections."""
+    spent = Spent({"all": running.serving_pids()})
+    calls = load.calls(running.endpoint, RATIO_CONNECTIONS, 0, seconds).calls
+    return 1000 * (spent.total() or 0.0) / max(calls, 1)
+
+
+def cpu_of_token(running: Running, seconds: float) -> float:
+    """Microseconds of CPU of all processes for a token, at 200 streams of 50 tokens/s."""
+    looks: list[float] = []
+    spent = Spent({"all": running.serving_pids()})
+    count = load.tokens(
+        running.endpoint, RATIO_STREAMS, seconds, lambda: looks.append(spent.total() or 0.0)
+    )
+    return 1e6 * (looks[1] - looks[0]) / max(count, 1)

@@ -20,6 +20,7 @@ class Target:
     peer: bool = False
     most_connections: int = 1_000_000  # it is not asked for more
     streams: bool = True
+    compare_cpu: bool = False
 
     def installed(self, name: str) -> bool:
         return not self.peer or peers.installed(name)
@@ -34,7 +35,7 @@ def _peer(name: str) -> Target:
 TARGETS: dict[str, Target] = {
     "direct": Target("the upstream itself", "", 0, targets.direct),
     "ours": Target("this service, 1 web + 1 worker", "", 2, targets.Ours()),
-    "bare": Target("bare Flask + requests", "", 2, targets.bare),
+    "bare": Target("bare Flask + requests", "", 2, targets.bare, compare_cpu=True),
     "stock": Target(
         "stock RQ, 1 web + 2 workers", "", 3, targets.stock, most_connections=64, streams=False
     ),

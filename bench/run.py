@@ -103,6 +103,8 @@ def _measured(
             found |= measure.target(running, chosen, direct, plan)
             if ours is not None and name != "ours" and "ratios" in plan.cells:
                 found["ratio"] = measure.ratios(ours, running, name == "direct", plan)
+                if chosen.compare_cpu:
+                    found["cpu_ratio"] = measure.cpu_ratios(ours, running, plan)
     except (DidNotServe, OSError) as error:
         return {**head, "status": "did not serve", "reason": str(error), **found}
     return {**head, "status": "served", **found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -199,7 +200,25 @@ def _memory(record: Record) -> str:
     if not rows:
         return ""
     head = ["[processes]", "idle (MB)", "after the calls", "after the streams"]
-    return "Memory and processor\n\n" + table([*head, "CPU a call at 64 conn (ms)"], rows)
+    text = "Memory and processor\n\n" + table([*head, "CPU a call at 64 conn (ms)"], rows)
+    return f"{text}\n\n{_cpu(record)}".strip()
+
+
+def _cpu(record: Record) -> str:
+    rows = [
+        [f"{_name(found)}: a {kind}", *(number(_middle(ratio, side)) for side in (0, 1))]
+        + [number(ratio["median"])]
+        for found in record["targets"].values()
+        for kind, ratio in found.get("cpu_ratio", {}).items()
+    ]
+    if not rows:
+        return ""
+    head = ["CPU, Redis included (a call: ms, a token: µs)", "ours", "this", "ours / this"]
+    return table(head, rows)
+
+
+def _middle(ratio: Record, side: int) -> float:
+    return statistics.median(pair[side] for pair in ratio["pairs"])
 
 
 def _inside(found: Record) -> str:

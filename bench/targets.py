@@ -46,6 +46,7 @@ class Running:
     endpoint: Endpoint
     children: dict[str, list[Child]] = field(default_factory=dict)
     idle_mb: float | None = None  # after its first call
+    redis_pid: int | None = None  # of the Redis that it uses
 
     def pids(self, *roles: str) -> list[int]:
         return [
@@ -54,6 +55,10 @@ class Running:
             if not roles or role in roles
             for child in children
         ]
+
+    def serving_pids(self) -> list[int]:
+        """All its processes, Redis among them."""
+        return [*self.pids(), *([self.redis_pid] if self.redis_pid else [])]
 
     def memory(self) -> float | None:
         """Resident megabytes of all its processes."""
@@ -161,6 +166,7 @@ def bare(stage: Stage) -> Running:
 def stock(stage: Stage) -> Running:
     """RQ as it comes: one web process, two forking workers."""
     running = _gunicorn(stage, "bench.stock_rq:app", "stock", workers=1)
+    running.redis_pid = stage.redis_pid
     command = [sys.executable, "-m", "rq.cli", "worker", "--url", stage.server.url, "bench"]
     env = stage.env(REDIS_URL=stage.server.url, PYTHONPATH=".")
     running.children["worker"] = [
@@ -211,7 +217,7 @@ class Ours:
             "openai/gpt-4o-mini",
             {"Authorization": f"Bearer {key}"},
         )
-        running = Running(endpoint, {"web": [web], "worker": workers})
+        running = Running(endpoint, {"web": [web], "worker": workers}, redis_pid=stage.redis_pid)
         return begin(running, lambda: self._until_ready(port, running))
 
     def _until_ready(self, port: int, running: Running) -> None:

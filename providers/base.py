@@ -197,9 +197,14 @@ class Decoder(Protocol):
 
     finished: bool  # the upstream said that the response is complete
     ended: bool  # the upstream said that nothing follows (usage may follow a finished response)
+    reads_text: bool  # what it returns depends on the text that came before
 
     def feed(self, event: str, data: str) -> Iterable[Chunk]:
-        """Return the chunks of one event, usually one or none; raises an UpstreamError."""
+        """Return the chunks of one event, usually one or none; raises an UpstreamError.
+
+        Unless `reads_text`, the result may depend on the events before, but not on the text of
+        their content: see providers/http/events.py, which does not pass on all of those.
+        """
         ...
 
 

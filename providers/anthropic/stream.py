@@ -47,6 +47,7 @@ class AnthropicDecoder:
     ) -> None:
         self._custom = custom
         self._json = ObjectText() if json else None
+        self.reads_text = json
         self.finished = False
         self.ended = False
         self._secrets = tuple(secrets)

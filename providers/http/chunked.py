@@ -6,10 +6,15 @@ that has fallen behind catches up only if it reads several tokens at once.
 
 from __future__ import annotations
 
-import string
+import re
 
-MAX_LINE = 1 << 14  # bytes; longer ones are neither a size nor a trailer
-_DIGITS = frozenset(string.hexdigits.encode())
+MAX_LINE = 1 << 14  # bytes; longer ones are neither a size nor trailers
+
+_SIZE = rb"[ \t]*([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n"
+# What is read between the bytes of chunks, and what may have come of it so far.
+_FIRST = re.compile(_SIZE), re.compile(rb"[^\n]*")
+_NEXT = re.compile(rb"\r?\n" + _SIZE), re.compile(rb"\r?(?:\n[^\n]*)?")
+_TRAILERS = re.compile(rb"(?:\r?[^\r\n][^\n]*\n)*\r?\n"), re.compile(rb".*", re.DOTALL)
 
 
 class ChunkedBody:
@@ -17,49 +22,33 @@ class ChunkedBody:
 
     def __init__(self) -> None:
         self.ended = False
-        self._rest = b""  # of a line whose end has not come
+        self._rest = b""  # of what is between two chunks
         self._left = 0  # bytes of the current chunk that have not come
-        self._closing = False  # the bytes of a chunk have come, the end of its line has not
-        self._trailers = False  # the last chunk has come
+        self._between, self._partial = _FIRST
 
     def feed(self, data: bytes) -> bytes:
         """Return the content in these bytes; raises ValueError if they are not chunked."""
-        if self._rest:
-            data = self._rest + data
-        payload: list[bytes] = []
-        at = 0
-        while not self.ended:
-            if self._left:
-                piece = data[at : at + self._left]
-                payload.append(piece)
-                at += len(piece)
-                self._left -= len(piece)
-                self._closing = not self._left
-            end = -1 if self._left else data.find(b"\n", at)
-            if end < 0:
+        data = self._rest + data
+        payload = [data[: self._left]]
+        at = len(payload[0])
+        self._left -= at
+        while not self._left and (match := self._between.match(data, at)):
+            at = match.end()
+            if match.re is _TRAILERS[0]:
+                self.ended = True
                 break
-            self._line(data[at:end].removesuffix(b"\r"))
-            at = end + 1
+            size = int(match[1], 16)
+            self._between, self._partial = _NEXT if size else _TRAILERS
+            payload.append(data[at : at + size])
+            self._left = size - len(payload[-1])
+            at += size
         self._rest = data[at:]
-        if len(self._rest) > MAX_LINE:
-            raise ValueError("a line is too long")
+        if self._rest and not self.ended:
+            self._check_rest()
         return b"".join(payload)
 
-    def _line(self, line: bytes) -> None:
-        if self._closing:
-            if line:
-                raise ValueError("a chunk without an end")
-            self._closing = False
-        elif self._trailers:
-            self.ended = not line
-        else:
-            self._left = _size(line)
-            self._trailers = not self._left
-
-
-def _size(line: bytes) -> int:
-    digits = line.partition(b";")[0].strip()
-    # int() also takes signs and underscores.
-    if not digits or len(digits) > 16 or not _DIGITS.issuperset(digits):
-        raise ValueError("a chunk without a size")
-    return int(digits, 16)
+    def _check_rest(self) -> None:
+        if len(self._rest) > MAX_LINE:
+            raise ValueError("a line is too long")
+        if not self._partial.fullmatch(self._rest):
+            raise ValueError("a chunk without a size or an end")

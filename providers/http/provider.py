@@ -30,7 +30,7 @@ from providers.base import (
     without_embeddings,
 )
 from providers.errors import seconds_until
-from providers.http.sse import EventSplitter
+from providers.http.events import EventReader
 from providers.http.transport import Response, Transport
 
 MAX_ERROR_BODY = 1 << 16  # bytes
@@ -151,7 +151,8 @@ class HttpProvider:
         return start
 
     def _chunks(self, call: ChatCall, response: Response, start: bytes) -> Iterator[list[Chunk]]:
-        splitter, decoder = EventSplitter(), self.wire.decoder(call)
+        decoder = self.wire.decoder(call)
+        events = EventReader(decoder)
         started, quiet_since = False, 0.0  # on the monotonic clock; 0 while content comes
         data = start
         while data and not decoder.ended:
@@ -164,8 +165,7 @@ class HttpProvider:
             chunks: list[Chunk] = []
             failure = None
             try:
-                for event, text in splitter.feed(data) if data else splitter.close():
-                    chunks.extend(decoder.feed(event, text))
+                events.feed(data, chunks)
             except UpstreamError as error:
                 failure = error
             if chunks:  # those before the failure belong to the response

@@ -26,6 +26,11 @@ class EventSplitter:
         self._event = ""
         self._data: list[bytes] = []
 
+    @property
+    def between_events(self) -> bool:
+        """Whether the last byte ended an event, or there was none."""
+        return not (self._rest or self._data or self._event or self._after_cr)
+
     def feed(self, data: bytes) -> list[tuple[str, str]]:
         """Return the events that end in these bytes; raises UpstreamBadResponse."""
         if self._after_cr and data:

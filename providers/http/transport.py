@@ -25,7 +25,7 @@ from gateway.errors import (
 )
 from providers.base import Request
 from providers.http.budget import Budget, Reading
-from providers.http.connection import Adapter, progress, set_timeout
+from providers.http.connection import Adapter, progress, read_arrived, set_timeout
 from providers.http.resolver import Resolver
 
 READ = 1 << 16  # bytes: at most this much is read at once
@@ -175,7 +175,7 @@ class Response:
         Waits for the first byte. Raises UpstreamError.
         """
         try:
-            data: bytes = self._raw.read1(READ)
+            data = read_arrived(self._raw, READ)
         except LIBRARY_ERRORS as error:
             raise _translate(error) from error
         self._left -= len(data)

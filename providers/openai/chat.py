@@ -72,6 +72,8 @@ class OpenAIWire:
 class OpenAIDecoder:
     """Decodes a stream: every choice gets one role and at most one finish reason."""
 
+    reads_text = False
+
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self.finished = False
         self.ended = False

@@ -83,7 +83,7 @@ class ScriptedCall(PendingCall):
             self.offer(Event(self.call_id, "claim", self.received + 1, CHUNKS, step))
         return True
 
-    def wait_nudged(self, seconds: float) -> bool:
+    def wait_nudged(self, seconds: float, send: Any = None) -> bool:
         return self.wait(seconds)
 
 

@@ -56,6 +56,16 @@ def test_every_frame_of_a_stream_is_seen(upstream):
     assert all(0 <= delay < 5 for one in found for delay in one.delays)
 
 
+def test_tokens_are_counted_while_all_streams_are_open(upstream, monkeypatch):
+    monkeypatch.setattr(load, "OPENING_SECONDS", 0.1)
+    looks = []
+
+    count = load.tokens(upstream, 3, 0.4, lambda: looks.append(None))
+
+    assert len(looks) == 2
+    assert 0 < count < 3 * 64
+
+
 def test_a_call_is_given_up_after_its_patience(upstream):
     request = upstream.request("wait=5000")
 

@@ -72,11 +72,13 @@ COMMITTED = {
     "stream": {"evalsha": 19, "round trip": 37},
     "connections": 8,
     "ratio_to_bare": 0.7,
+    "cpu_to_bare": {"call": 1.0, "token": 0.8},
 }
 
 
 def test_the_guard_is_silent_about_what_is_no_worse():
     found = {**COMMITTED, "call": {"evalsha": 2}, "ratio_to_bare": 0.36, "connections": 7}
+    found["cpu_to_bare"] = {}  # where it cannot be measured
 
     assert guard.compare(COMMITTED, COMMITTED) == []
     assert guard.compare(found, COMMITTED) == []
@@ -90,6 +92,8 @@ def test_the_guard_is_silent_about_what_is_no_worse():
         ({"stream": {"round trip": 38}}, "a stream takes 38 × round trip, and 37 are"),
         ({"connections": 9}, "9 Redis connections"),
         ({"ratio_to_bare": 0.34}, "0.34 of the bare proxy's calls/s, and 0.35 (half"),
+        ({"cpu_to_bare": {"call": 1.6}}, "a call takes 1.60 of the bare proxy's CPU, and 1.50 "),
+        ({"cpu_to_bare": {"token": 1.3}}, "a token takes 1.30 of the bare proxy's CPU, and 1.20 "),
     ],
 )
 def test_the_guard_tells_each_thing_that_is_worse(worse, told):
@@ -101,12 +105,15 @@ def test_the_guard_tells_each_thing_that_is_worse(worse, told):
 def test_the_guard_commits_the_highest_counts_and_the_median_ratio():
     other = {**COMMITTED, "call": {"evalsha": 2, "get": 1}, "ratio_to_bare": 0.9}
     third = {**COMMITTED, "connections": 7, "ratio_to_bare": 0.8}
+    other["cpu_to_bare"] = {"call": 1.2, "token": 0.9}
+    third["cpu_to_bare"] = {"call": 1.1, "token": 0.7}
 
     assert guard.highest([COMMITTED, other, third]) == {
         "call": {"evalsha": 3, "get": 1, "round trip": 6},
         "stream": COMMITTED["stream"],
         "connections": 8,
         "ratio_to_bare": 0.8,
+        "cpu_to_bare": {"call": 1.1, "token": 0.8},
     }
 
 
@@ -166,6 +173,7 @@ def record() -> dict:
     head = {"title": "one", "version": "1.0", "processes": 2}
     one = {**head, "status": "served", "idle_mb": 100.0, "frontier": [CELL], "streams": [STREAM]}
     one["ratio"] = {"connections": 64, "delay": 0, "pairs": [[2, 1]], "median": 2.0}
+    one["cpu_ratio"] = {"token": {"pairs": [[40, 50], [42, 60]], "median": 0.75}}
     two = {**head, "title": "two", "status": "not installed"}
     three = {**head, "title": "three", "status": "did not serve", "reason": "first call: timeout"}
     return {
@@ -185,6 +193,7 @@ def test_the_table_names_what_is_missing_and_what_did_not_serve():
     text = table.text(json.loads(json.dumps(record())))
 
     assert "50 (2) 3 timeouts" in text
+    assert "| one 1.0 [2]: a token" in text and "| 41   | 55   | 0.75" in text
     assert "not installed" in text
     assert "did not serve first call: timeout" in text
     assert "1 (order)" in text

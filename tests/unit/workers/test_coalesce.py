@@ -31,8 +31,7 @@ def test_a_few_streams_are_not_kept_waiting():
 
 
 def test_many_streams_wait_for_the_same_tick(monkeypatch):
-    monkeypatch.setattr(coalesce, "MAX_TICK_SECONDS", 60)
-    monkeypatch.setattr(coalesce, "TICK_SECONDS_PER_STREAM", 1)
+    monkeypatch.setattr(coalesce, "TICK_SECONDS", 60)
     coalescer, over = paused(coalesce.MAX_UNCOALESCED + 1)
     assert over == []
     coalescer.tick()
@@ -43,7 +42,7 @@ def test_many_streams_wait_for_the_same_tick(monkeypatch):
 
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_a_tick_ends_by_itself_and_another_can_follow(monkeypatch, rounds):
-    monkeypatch.setattr(coalesce, "MAX_TICK_SECONDS", 0.001)
+    monkeypatch.setattr(coalesce, "TICK_SECONDS", 0.001)
     coalescer, _ = paused(coalesce.MAX_UNCOALESCED + 1)
     for _ in range(rounds):
         pausing = gevent.spawn(coalescer.pause)

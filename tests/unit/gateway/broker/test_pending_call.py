@@ -234,6 +234,32 @@ def test_what_has_come_before_is_not_waited_for(pending):
     assert pending.wait_nudged(60) is True
 
 
+def test_what_is_sent_at_once_does_not_end_the_wait_and_moves_its_nudge(pending):
+    sent = []
+    waiting = gevent.spawn(pending.wait_nudged, 60, lambda payload: not sent.append(payload))
+    gevent.sleep(0)
+    pending.nudge_at = 0.0
+    pending.offer(parts(1, b"a"))
+    pending.offer(parts(2, b"b"))
+    assert pending.nudge_at > time.monotonic() + 59
+    pending.offer(ending(3, Outcome(last=2)))
+    assert waiting.get(timeout=10) is True
+    assert sent == [b"a", b"b"]
+    assert pending.parts() == []
+
+
+def test_what_cannot_be_sent_at_once_is_kept_with_all_after_it(pending):
+    offered = []
+    waiting = gevent.spawn(pending.wait_nudged, 60, lambda payload: bool(offered.append(payload)))
+    gevent.sleep(0)
+    pending.offer(parts(1, b"a"))
+    pending.offer(parts(2, b"b"))
+    assert waiting.get(timeout=10) is True
+    pending.offer(parts(3, b"c"))
+    assert offered == [b"a"], "the order is lost if a later one is sent first"
+    assert pending.parts() == [b"a", b"b", b"c"]
+
+
 # what many hold together
 
 

@@ -93,6 +93,13 @@ def test_a_responses_connection_is_given_back_by_close_conn():
     assert "._close_conn" in source_of(Response, "read1")
 
 
+@pytest.mark.parametrize(
+    ("seam", "user"), [("_error_catcher", "_raw_read"), ("release_conn", "_error_catcher")]
+)
+def test_urllib3_still_reads_a_body_as_read_arrived_does(seam, user):
+    assert f".{seam}(" in source_of(urllib3.HTTPResponse, user)
+
+
 def test_the_idle_connections_of_a_pool_are_in_a_queue_that_can_be_looked_at():
     pool = connection.POOLS["http"]("127.0.0.1", maxsize=2)
     assert list(pool.pool.queue) == [None, None]

@@ -49,7 +49,10 @@ def test_a_provider_that_is_faster_than_we_lets_others_have_their_turn(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr("providers.http.transport.time.sleep", slept.append)
-    raw = SimpleNamespace(read1=lambda most: b"x" * min(size, most))
+    body = SimpleNamespace(
+        read1=lambda most: b"x" * min(size, most), length=None, isclosed=lambda: False
+    )
+    raw = SimpleNamespace(_fp=body)
     answer = Response(SimpleNamespace(status_code=200, headers={}, raw=raw), 1 << 20, 5.0)  # type: ignore[arg-type]
     for _ in range(3):
         answer.read()

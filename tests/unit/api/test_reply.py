@@ -1,0 +1,118 @@
+"""api/reply.py: what a stream writes past gunicorn, and when."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import gevent
+import pytest
+from gevent import socket
+
+from api.chat.renderer import ChatRenderer
+from api.reply import Reply
+from gateway.broker.pending_call import PendingCall
+from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome
+
+
+class Streaming:
+    """A stream to a client: gunicorn's greenlet sends what the reply yields, in `yielded`."""
+
+    def __init__(self, protocol: str = "HTTP/1.1") -> None:
+        self.server, self.client = socket.socketpair()
+        self.pending = PendingCall("call", 60, lambda pending: None)
+        environ = {"gunicorn.socket": self.server, "SERVER_PROTOCOL": protocol}
+        broker = SimpleNamespace(abandon=lambda pending: None, leave=lambda pending: None)
+        reply = Reply(
+            broker,
+            self.pending,
+            lambda model: ChatRenderer("call", "model", created=0),
+            environ,
+        )
+        self.yielded: list[bytes] = []
+        self.payload(b'{"choices":[0]}')
+        self.response = reply.streamed()
+        self.greenlet = gevent.spawn(self._serve)
+        gevent.sleep(0)
+
+    def _serve(self) -> None:
+        for data in self.response.response:
+            self.yielded.append(data)
+            self.server.sendall(data)
+        self.response.close()
+
+    def payload(self, payload: bytes) -> None:
+        number = self.pending.received + 1
+        self.pending.offer(Event("call", "claim", number, CHUNKS, payload))
+
+    def end(self) -> None:
+        outcome = Outcome(last=self.pending.received).encode()
+        number = self.pending.received + 1
+        self.pending.offer(Event("call", "claim", number, OUTCOME, outcome))
+
+
+@pytest.fixture
+def stream(request):
+    streaming = Streaming(getattr(request, "param", "HTTP/1.1"))
+    yield streaming
+    streaming.server.close()
+    streaming.client.close()
+    streaming.greenlet.kill()
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%X\r\n%b\r\n" % (len(data), data)
+
+
+def rendered(number: int) -> bytes:
+    return ChatRenderer("call", "model", created=0).events(b'{"choices":[%d]}' % number)
+
+
+def test_a_payload_that_is_waited_for_is_sent_as_a_chunk_without_a_wake(stream):
+    assert stream.client.recv(10_000) == rendered(0)
+    stream.payload(b'{"choices":[1]}')
+    assert stream.client.recv(10_000) == chunk(rendered(1))
+    stream.end()
+    stream.greenlet.get(timeout=10)
+    assert stream.yielded == [rendered(0), b"data: [DONE]\n\n"]
+
+
+def test_what_a_client_does_not_take_at_once_is_sent_in_order(stream):
+    received = bytearray()
+    big = b'{"choices":["%b"]}' % (b"x" * 1_000_000)
+    stream.payload(big)
+    stream.payload(b'{"choices":[2]}')
+    stream.end()
+    whole = b"".join(
+        [
+            rendered(0),
+            chunk(ChatRenderer("call", "model", created=0).events(big)),
+            rendered(2),
+            b"data: [DONE]\n\n",
+        ]
+    )
+    with gevent.Timeout(10):
+        while len(received) < len(whole):
+            received += stream.client.recv(100_000)
+    stream.greenlet.get(timeout=10)
+    assert bytes(received) == whole
+
+
+def test_a_client_that_has_left_is_met_by_the_greenlet_of_its_request(stream):
+    stream.client.close()
+    stream.payload(b'{"choices":[1]}')
+    with pytest.raises(OSError):
+        stream.greenlet.get(timeout=10)
+
+
+def test_a_renderers_failure_ends_the_stream_with_an_error(stream):
+    stream.payload(b'{"usage":')
+    stream.greenlet.get(timeout=10)
+    assert b'"error"' in stream.yielded[-1]
+
+
+@pytest.mark.parametrize("stream", ["HTTP/1.0"], indirect=True)
+def test_an_older_client_gets_no_chunks(stream):
+    stream.payload(b'{"choices":[1]}')
+    stream.end()
+    stream.greenlet.get(timeout=10)
+    assert stream.yielded == [rendered(0), rendered(1), b"data: [DONE]\n\n"]
