@@ -172,11 +172,14 @@ def test_a_bad_key_is_an_authentication_error(stack: Stack) -> None:
     [
         ({"max_tokens": 0}, "BadRequestError", 400, "invalid_request_error", "max_tokens: "),
         (
-            {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+            {
+                "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+                "tool_choice": {"type": "tool", "name": "web_search"},
+            },
             "BadRequestError",
             400,
             "invalid_request_error",
-            "tools.0.type: 'web_search_20250305' tools are not run by this service",
+            "tool_choice.name: 'web_search_20250305' tools are not run by this service",
         ),
         ({"model": "openai/gpt-9"}, "NotFoundError", 404, "not_found_error", "The model"),
         (

@@ -141,8 +141,13 @@ def test_a_wrong_parameter_is_a_bad_request_error_that_names_it(client: OpenAI) 
         client.responses.create(model="demo/echo", input="hi", previous_response_id="resp_1")
     assert failure.value.param == "previous_response_id"
     with pytest.raises(openai.BadRequestError) as failure:
-        client.responses.create(model="demo/echo", input="hi", tools=[{"type": "web_search"}])
-    assert failure.value.param == "tools[0].type"
+        client.responses.create(
+            model="demo/echo",
+            input="hi",
+            tools=[{"type": "web_search"}],
+            tool_choice={"type": "web_search"},
+        )
+    assert failure.value.param == "tool_choice"
 
 
 def test_a_response_is_not_found_afterwards(client: OpenAI) -> None:
