@@ -17,6 +17,8 @@ from gateway.catalogue.catalogue import Catalogue
 from tests.support.fuzz import ENDPOINTS, mutated
 from tests.support.whole import WholeExchange
 
+pytestmark = pytest.mark.slow
+
 CASES = 400  # for each endpoint, where the profile says nothing of more
 LONGEST_SECONDS = 10.0  # of CPU time: what is worse than linear takes minutes
 

@@ -25,6 +25,8 @@ from gateway.chat import ChatCall
 from providers.base import Endpoint, Request, WireOptions
 from providers.openai.chat import OpenAIWire
 
+pytestmark = pytest.mark.slow
+
 
 class ToyWire(OpenAIWire):
     """OpenAI's dialect at another address, with the name of the toy in every request."""

@@ -10,6 +10,8 @@ from bench import frames, load
 from bench.client import Endpoint, Load
 from bench.processes import Child, clean_env, cpu_seconds, free_port, status, tree, wait_until_open
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory):

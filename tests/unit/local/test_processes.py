@@ -12,6 +12,8 @@ import pytest
 
 from local.processes import Processes
 
+pytestmark = pytest.mark.slow
+
 SLEEPER = "sleep 600"
 
 
