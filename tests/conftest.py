@@ -25,7 +25,7 @@ from gateway.settings import Settings
 from local.redis_server import RedisServer
 from tests.support.fakes import FakeBroker
 
-# Four doors make 20,000 requests of it: `--hypothesis-profile=nightly`, see CONTRIBUTING.md.
+# Four endpoints make 20,000 requests of it: `--hypothesis-profile=nightly`, see CONTRIBUTING.md.
 hypothesis.settings.register_profile("nightly", max_examples=5_000, deadline=None)
 
 

@@ -21,6 +21,6 @@ def create(key: KeyRecord) -> Response:
     """Create a chat completion, whole or as server-sent events."""
     data = handler.read()
     target = handler.resolve(chat_request.model_name(data))
-    asked = chat_request.chat_request(data, target.row.extra_parameters)
-    renderer = partial(ChatRenderer, include_usage=asked.include_usage)
-    return handler.respond(key, target, asked, renderer)
+    checked = chat_request.chat_request(data, target.row.extra_parameters)
+    renderer = partial(ChatRenderer, include_usage=checked.include_usage)
+    return handler.respond(key, target, checked, renderer)

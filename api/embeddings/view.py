@@ -22,7 +22,7 @@ def create(key: KeyRecord) -> Response:
     """Create the embeddings of one or more texts."""
     data = handler.read(MAX_ELEMENTS)
     target = handler.resolve(chat_request.model_name(data))
-    asked = embeddings_request(data, target.row.extra_parameters)
-    as_numbers = asked.parameters.get("encoding_format") != "base64"
+    checked = embeddings_request(data, target.row.extra_parameters)
+    as_numbers = checked.parameters.get("encoding_format") != "base64"
     make = partial(EmbeddingsRenderer, as_numbers=as_numbers)
-    return handler.respond(key, target, asked, make, kind="embeddings")
+    return handler.respond(key, target, checked, make, kind="embeddings")

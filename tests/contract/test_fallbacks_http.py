@@ -78,7 +78,7 @@ def targets(fake):
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/messages", "/responses"])
-def test_the_row_s_fallbacks_are_in_the_plan_whatever_the_door(ask, path):
+def test_the_row_s_fallbacks_are_in_the_plan_whatever_the_endpoint(ask, path):
     more = {"max_tokens": 9} if path == "/messages" else {}
     more |= {"input": "hi"} if path == "/responses" else {}
     _, fake = ask(path=path, **more)

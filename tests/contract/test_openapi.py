@@ -30,13 +30,13 @@ CHAT = "/chat/completions"
 USER = [{"role": "user", "content": "hi"}]
 BODY = {"model": "openai/gpt-4o-mini", "messages": USER}
 # Each way to call a model, with a body for it.
-DOORS = {
+ENDPOINTS = {
     CHAT: BODY,
     "/messages": {**BODY, "max_tokens": 5},
     "/responses": {"model": "openai/gpt-4o-mini", "input": "hi"},
     "/embeddings": {"model": "openai/text-embedding-3-small", "input": "hi"},
 }
-STREAMING = [door for door in DOORS if door != "/embeddings"]
+STREAMING = [endpoint for endpoint in ENDPOINTS if endpoint != "/embeddings"]
 THINKING = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
 TOOL_CALL = {
     "id": "call_1",
@@ -270,67 +270,69 @@ def test_nothing_of_it_is_loaded_before_somebody_asks():
 # What it says of answers
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_whole_answer_is_as_told(make_client, settings, auth, described, door):
-    answer = VECTORS if door == "/embeddings" else WHOLE
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_whole_answer_is_as_told(make_client, settings, auth, described, endpoint):
+    answer = VECTORS if endpoint == "/embeddings" else WHOLE
     client = make_client(settings, FakeBroker(Outcome(answer=orjson.dumps(answer))))
-    response = post(client, auth, {**DOORS[door], "magic": 1}, door)
+    response = post(client, auth, {**ENDPOINTS[endpoint], "magic": 1}, endpoint)
     assert response.status_code == 200
     assert response.headers["X-Ignored-Parameters"] == "magic"
-    check(described, "post", door, response)
+    check(described, "post", endpoint, response)
 
 
 @pytest.mark.parametrize("failing", [False, True])
-@pytest.mark.parametrize("door", STREAMING)
-def test_each_event_of_a_stream_is_as_told(make_client, settings, auth, described, door, failing):
+@pytest.mark.parametrize("endpoint", STREAMING)
+def test_each_event_of_a_stream_is_as_told(
+    make_client, settings, auth, described, endpoint, failing
+):
     last = errors.UpstreamTruncated() if failing else Outcome(last=len(PARTS))
     client = make_client(settings, FakeBroker(*PARTS, last))
-    asked = {**DOORS[door], "stream": True}
-    if door == CHAT:
+    asked = {**ENDPOINTS[endpoint], "stream": True}
+    if endpoint == CHAT:
         asked["stream_options"] = {"include_usage": True}
-    response = post(client, auth, asked, door)
-    check(described, "post", door, response)
-    content = described["paths"][door]["post"]["responses"]["200"]["content"][EVENTS]
+    response = post(client, auth, asked, endpoint)
+    check(described, "post", endpoint, response)
+    content = described["paths"][endpoint]["post"]["responses"]["200"]["content"][EVENTS]
     told = content["schema"]["properties"]["data"]
     found = events(response)
     assert len(found) > len(PARTS)
-    if door == CHAT:
+    if endpoint == CHAT:
         told, end = told["anyOf"]
         assert found.pop() == ("", end["const"])
     for name, text in found:
         data = json.loads(text)
-        assert name == ("" if door == CHAT else data["type"])
+        assert name == ("" if endpoint == CHAT else data["type"])
         assert mistakes(described, told["contentSchema"], data) == []
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("kind", SENT, ids=lambda kind: kind.__name__)
-def test_every_error_is_as_told(make_client, settings, auth, described, kind, door):
+def test_every_error_is_as_told(make_client, settings, auth, described, kind, endpoint):
     waits = kind.status in (429, 503)  # those of no other status say how long
     client = make_client(settings, FakeBroker(kind(retry_after=3 if waits else None)))
-    response = post(client, auth, DOORS[door], door)
+    response = post(client, auth, ENDPOINTS[endpoint], endpoint)
     assert response.status_code >= 400
-    check(described, "post", door, response)
+    check(described, "post", endpoint, response)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("status", KEPT)
 def test_a_status_that_a_refusing_provider_keeps_is_told(
-    make_client, settings, auth, described, door, status
+    make_client, settings, auth, described, endpoint, status
 ):
     client = make_client(settings, FakeBroker(errors.UpstreamRejected(status=status)))
-    response = post(client, auth, DOORS[door], door)
+    response = post(client, auth, ENDPOINTS[endpoint], endpoint)
     assert response.status_code == status
-    check(described, "post", door, response)
+    check(described, "post", endpoint, response)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("body", [{}, [], {"model": "none/at-all"}, {"model": "demo/echo"}])
 @pytest.mark.parametrize("known", [True, False])
-def test_a_refused_request_is_answered_as_told(client, auth, described, door, body, known):
-    response = post(client, auth if known else {}, body, door)
+def test_a_refused_request_is_answered_as_told(client, auth, described, endpoint, body, known):
+    response = post(client, auth if known else {}, body, endpoint)
     assert response.status_code in ((400, 404) if known else (401,))
-    check(described, "post", door, response)
+    check(described, "post", endpoint, response)
 
 
 def test_no_response_is_ever_found(client, auth, described):

@@ -11,7 +11,7 @@ from gateway.queue.protocol import Outcome
 from tests.support.fakes import SILENCE, FakeBroker, part
 
 BASE = "/inference/v1"
-DOORS = {
+ENDPOINTS = {
     "/messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]},
     "/responses": {"input": "hi"},
 }
@@ -23,20 +23,20 @@ ODD_ANSWER = json.dumps({"choices": [{"index": 0, "message": {"tool_calls": SECR
 
 @pytest.fixture
 def ask(make_client, settings, auth):
-    """A function that asks at a door, plays a script to the call, and gives the reply's text."""
+    """A function that asks at a endpoint, plays a script to the call, and gives the reply's text."""
 
-    def post(door, *script, **fields):
+    def post(endpoint, *script, **fields):
         client = make_client(dataclasses.replace(settings, sync_heartbeat=1), FakeBroker(*script))
-        body = {"model": "openai/gpt-4o", **DOORS[door], **fields}
-        answer = client.post(f"{BASE}{door}", json=body, headers=auth, buffered=True)
+        body = {"model": "openai/gpt-4o", **ENDPOINTS[endpoint], **fields}
+        answer = client.post(f"{BASE}{endpoint}", json=body, headers=auth, buffered=True)
         return answer.get_data(as_text=True)
 
     return post
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_stream_ends_with_an_error(ask, caplog, door):
-    text = ask(door, part("Hel"), ODD.encode(), Outcome(last=2), stream=True)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_stream_ends_with_an_error(ask, caplog, endpoint):
+    text = ask(endpoint, part("Hel"), ODD.encode(), Outcome(last=2), stream=True)
     assert "event: error\n" in text
     assert not {"event: message_stop", "event: response.completed"} & set(text.splitlines())
     assert "had an error while processing your request" in text
@@ -44,9 +44,9 @@ def test_a_stream_ends_with_an_error(ask, caplog, door):
     assert SECRET not in caplog.text
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_reply_that_began_with_blanks_ends_with_an_error(ask, caplog, door):
-    text = ask(door, SILENCE, Outcome(answer=ODD_ANSWER.encode()))
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_reply_that_began_with_blanks_ends_with_an_error(ask, caplog, endpoint):
+    text = ask(endpoint, SILENCE, Outcome(answer=ODD_ANSWER.encode()))
     assert text.startswith(" ")
     assert "had an error" in json.loads(text)["error"]["message"]
     assert SECRET not in caplog.text
