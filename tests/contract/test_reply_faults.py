@@ -23,7 +23,7 @@ ODD_ANSWER = json.dumps({"choices": [{"index": 0, "message": {"tool_calls": SECR
 
 @pytest.fixture
 def ask(make_client, settings, auth):
-    """A function that asks at a endpoint, plays a script to the call, and gives the reply's text."""
+    """A function that calls an endpoint, plays a script to the call, and returns the reply."""
 
     def post(endpoint, *script, **fields):
         client = make_client(dataclasses.replace(settings, sync_heartbeat=1), FakeBroker(*script))
