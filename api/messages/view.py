@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -48,8 +49,8 @@ def count_tokens(key: KeyRecord) -> Response:
     """Count the tokens of a prompt: Anthropic does for its models, others are estimated."""
     data = handler.read()
     target = handler.resolve(messages_schema.model_name(data))
-    body = messages_schema.checked({**data, "max_tokens": MAX_TOKENS, "stream": False})
-    checked = _chat_request(body, target)
+    body = messages_schema.checked({"max_tokens": MAX_TOKENS, **data})
+    checked = replace(_chat_request(body, target), stream=False)
     if MESSAGES_API in target.row.accepts:
         renderer = partial(CountRenderer, request_id=g.request_id)
         response = handler.respond(key, target, checked, renderer, kind="count_tokens")

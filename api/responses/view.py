@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from flask import Response
@@ -42,8 +43,8 @@ def count_input_tokens(key: KeyRecord) -> Response:
     data = handler.read()
     target = handler.resolve(chat_request.model_name(data))
     row = target.row
-    counted = {**data, "stream": False, "stream_options": None}
-    checked = responses_request.chat_request(counted, row.extra_parameters, row.accepts)
+    checked = responses_request.chat_request(data, row.extra_parameters, row.accepts)
+    checked = replace(checked, stream=False)
     if MESSAGES_API in row.accepts:
         return handler.respond(key, target, checked, CountRenderer, kind="count_tokens")
     target.require("chat")

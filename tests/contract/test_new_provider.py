@@ -11,6 +11,8 @@ import pytest
 
 from tests.contract.test_cases import REQUIRED
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 # Step 1. A dialect that differs from OpenAI's: its path, the header of its key, a field of its own.
@@ -24,8 +26,6 @@ import orjson
 from gateway.chat import ChatCall
 from providers.base import Endpoint, Request, WireOptions
 from providers.openai.chat import OpenAIWire
-
-pytestmark = pytest.mark.slow
 
 
 class ToyWire(OpenAIWire):
