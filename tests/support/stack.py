@@ -71,7 +71,8 @@ def busy(loops: int) -> Iterator[None]:
     command = [sys.executable, "-c", "while True: pass"]
     with contextlib.ExitStack() as ending:
         for _ in range(loops * (os.cpu_count() or 1)):
-            ending.callback(subprocess.Popen(command).kill)
+            loop = ending.enter_context(subprocess.Popen(command))  # leaving waits for its end
+            ending.callback(loop.kill)
         yield
 
 
