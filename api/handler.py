@@ -23,7 +23,7 @@ from gateway.account.api_keys import KeyRecord
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.target import Target
-from gateway.queue.protocol import CallSpec
+from gateway.queue.protocol import AdmissionRequest, CallSpec
 
 IGNORED_NAMES = 20
 # gunicorn answers 500 to a header with bytes that it refuses: only names like this go into one.
@@ -107,7 +107,8 @@ def respond(
     )
     total = target.row.timeouts.total or settings.total_timeout
     budget = _budget(request.headers, total, checked.stream)
-    pending = broker.submit(spec, orjson.dumps(checked.parameters), key, budget)
+    admission = AdmissionRequest(key.public_id, key.hmac, key.version, key.owner)
+    pending = broker.submit(spec, orjson.dumps(checked.parameters), admission, budget)
 
     def renderer(route: str) -> Renderer:
         substitute = _substitute(targets, route)
