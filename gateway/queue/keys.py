@@ -28,7 +28,8 @@ QUEUED_BYTES: str  # of the bodies waiting in the queue
 BREAKERS: str  # routes that have failed: see lua/breaker.lua
 OWNER: str  # whose names these are: see owner.py. It does not expire
 WAITING: str  # queued calls, by the virtual time at which they should start
-FAIR: str  # virtual time of the queue, and of each key that has calls in it
+FAIR: str  # virtual time of the queue, and of each key whose calls are in it
+PARKED: str  # a hash: keys that have parked calls, and their owners
 RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
 
 
@@ -36,7 +37,7 @@ def use_prefix(prefix: str) -> None:
     """Put `prefix` before the names of this process. Call it once, before any name is used."""
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
-    global RQ_DEFERRED, WAITING, FAIR, RECORDS
+    global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -53,6 +54,7 @@ def use_prefix(prefix: str) -> None:
     OWNER = f"{prefix}gw:owner"
     WAITING = f"{prefix}gw:queue"
     FAIR = f"{prefix}gw:fair"
+    PARKED = f"{prefix}gw:parked"
     RECORDS = f"{prefix}gw:records"
 
 
@@ -72,7 +74,8 @@ BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
-GRACE_SECONDS = 60  # a job and its body, past the call's deadline
+GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
+UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
 
 
 def job(call_id: str) -> str:
@@ -120,8 +123,13 @@ def parked(scope: str) -> str:
     return f"{PREFIX}gw:parked:{scope}"
 
 
+def turns(owner_id: str) -> str:
+    """The keys of an owner that have parked calls, by whose turn it is."""
+    return f"{PREFIX}gw:turns:{owner_id}"
+
+
 def rate(scope: str) -> str:
-    """The state of a scope's limits per minute."""
+    """The state of a scope's limits per minute: see lua/submit.lua."""
     return f"{PREFIX}gw:rate:{scope}"
 
 
@@ -157,3 +165,29 @@ def lease(process: str) -> str:
     id of the connection that renews the lease.
     """
     return f"{PREFIX}gw:lease:{process}"
+
+
+def script_names() -> dict[str, str]:
+    """Return the names (and a TTL) that lua/account.lua uses; to some of them it adds an id."""
+    return {
+        "BELL": BELL,
+        "CALL": call(""),
+        "DEFERRED": RQ_DEFERRED,
+        "FAIR": FAIR,
+        "FLIGHT": flight(""),
+        "HELD": held(""),
+        "JOB": job(""),
+        "KEY": key(""),
+        "OWNER": owner_record(""),
+        "PARKED": PARKED,
+        "PARKED_CALLS": parked(""),
+        "QUEUED_BYTES": QUEUED_BYTES,
+        "RATE": rate(""),
+        "RECORDS": RECORDS,
+        "RQ_CANCELED": RQ_CANCELED,
+        "RQ_QUEUE": RQ_QUEUE,
+        "SHARED_SECONDS": str(SHARED_SECONDS),
+        "SPEND": spend(""),
+        "TURNS": turns(""),
+        "WAITING": WAITING,
+    }
