@@ -24,8 +24,8 @@ NAME = "services"
 class Services:
     """The parts of one web process that requests use.
 
-    `readers` are places for requests whose body is being read. `today` returns the current date. `pages` holds what is generated at the first request for it,
-    by the name of its blueprint.
+    `readers` are places for requests whose body is being read. `today` returns the current date.
+    `pages` holds what is generated at the first request for it, by the name of its blueprint.
     """
 
     settings: Settings
