@@ -8,6 +8,8 @@ from typing import Any
 from flask import Flask, current_app
 
 from gateway.account.api_keys import KeyStore
+from gateway.account.owners import OwnerRecord, owner_store
+from gateway.account.record_store import RecordStore
 from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
 from gateway.catalogue import deprecation
@@ -30,6 +32,7 @@ class Services:
     settings: Settings
     catalogue: Catalogue
     keys: KeyStore
+    owners: RecordStore[OwnerRecord]
     broker: Broker
     bodies: BodyRoom
     today: deprecation.Today = deprecation.today
@@ -47,7 +50,8 @@ class Services:
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
-            keys=KeyStore(redis, settings.key_pepper),
+            keys=KeyStore(redis, settings.key_pepper, old_pepper=settings.key_pepper_old),
+            owners=owner_store(redis),
             broker=Broker(settings, redis, stalls),
             bodies=BodyRoom(settings.web_body_bytes),
         )

@@ -26,12 +26,13 @@ BELL: str  # a list; workers wait for its elements
 QUEUED_BYTES: str  # of the bodies waiting in the queue
 BREAKERS: str  # routes that have failed: see lua/breaker.lua
 OWNER: str  # whose names these are: see owner.py. It does not expire
+AUDIT: str  # a stream of the changes of keys and owners; it does not expire
 
 
 def use_prefix(prefix: str) -> None:
     """Put `prefix` before the names of this process. Call it once, before any name is used."""
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
-    global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
+    global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER, AUDIT
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -45,6 +46,7 @@ def use_prefix(prefix: str) -> None:
     QUEUED_BYTES = f"{prefix}gw:queued:bytes"
     BREAKERS = f"{prefix}gw:breakers"
     OWNER = f"{prefix}gw:owner"
+    AUDIT = f"{prefix}gw:audit"
 
 
 use_prefix("")
@@ -59,6 +61,7 @@ INBOX_BYTES = 32_000_000
 OUTCOME_SECONDS = 120
 CANCEL_SECONDS = 60
 CLAIM_SECONDS = 120
+AUDIT_ENTRIES = 10_000  # about as many of the last changes are kept
 BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
@@ -79,6 +82,41 @@ def rq_worker(name: str) -> str:
 def key(public_id: str) -> str:
     """The record of an API key. It does not expire."""
     return f"{PREFIX}gw:key:{public_id}"
+
+
+def owner_record(owner_id: str) -> str:
+    """The record of an owner of API keys. It does not expire."""
+    return f"{PREFIX}gw:owners:{owner_id}"
+
+
+def owner_scope(owner_id: str) -> str:
+    """The scope that counts for all keys of an owner; that of one key is its public id."""
+    return f"owner:{owner_id}"
+
+
+def spend(scope: str) -> str:
+    """What a scope has used: in all, and in the current day, week and month. It does not expire."""
+    return f"{PREFIX}gw:spend:{scope}"
+
+
+def held(scope: str) -> str:
+    """What calls of a scope have reserved, by call and in total."""
+    return f"{PREFIX}gw:held:{scope}"
+
+
+def flight(scope: str) -> str:
+    """The calls of a scope that are queued or running, by their expiry in milliseconds."""
+    return f"{PREFIX}gw:flight:{scope}"
+
+
+def parked(scope: str) -> str:
+    """The calls of a scope that wait because too many of it are in flight."""
+    return f"{PREFIX}gw:parked:{scope}"
+
+
+def rate(scope: str) -> str:
+    """The state of a scope's limits per minute."""
+    return f"{PREFIX}gw:rate:{scope}"
 
 
 def call(call_id: str) -> str:
