@@ -12,6 +12,7 @@ from gateway.account.owners import OwnerRecord, owner_store
 from gateway.account.record_store import RecordStore
 from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
+from gateway.broker.places import Places
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.queue import clients
@@ -25,8 +26,8 @@ NAME = "services"
 class Services:
     """The parts of one web process that requests use.
 
-    `today` returns the current date. `pages` holds what is generated at the first request for it,
-    by the name of its blueprint.
+    `readers` are places for requests whose body is being read. `today` returns the current date.
+    `pages` holds what is generated at the first request for it, by the name of its blueprint.
     """
 
     settings: Settings
@@ -35,6 +36,7 @@ class Services:
     owners: RecordStore[OwnerRecord]
     broker: Broker
     bodies: BodyRoom
+    readers: Places
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class Services:
             owners=owner_store(redis),
             broker=Broker(settings, redis, stalls),
             bodies=BodyRoom(settings.web_body_bytes),
+            readers=Places(settings.max_in_flight),
         )
 
     def install(self, app: Flask) -> None:

@@ -103,8 +103,8 @@ class Settings:
     max_in_flight: int = setting(
         "WEB_MAX_IN_FLIGHT",
         1_500,
-        "Maximum number of calls that one web process holds. Keep it below gunicorn's "
-        "4,000 connections.",
+        "Maximum number of calls that one web process holds. One API key gets seven eighths of "
+        "them, and less while others have calls. Keep it below gunicorn's 4,000 connections.",
     )
     max_body_bytes: int = setting("MAX_BODY_BYTES", 20_000_000, "Maximum size of a request body.")
     web_body_bytes: int = setting(

@@ -177,10 +177,25 @@ def test_a_full_process_refuses_until_a_call_leaves(
     submit(broker, key)
 
 
+def test_a_key_that_floods_a_process_leaves_places_for_others(
+    redis: Redis, make: Make, key: KeyRecord
+) -> None:
+    broker = make(max_in_flight=8)
+    flood = [submit(broker, key) for _ in range(7)]
+    with pytest.raises(Overloaded):
+        submit(broker, key)
+    other = submit_unqueued(broker, replace(key, public_id="other"))
+    broker.abandon(other)
+    broker.leave(other)
+    for pending in flood:
+        broker.leave(pending)
+    assert broker.places.free == 8
+
+
 def test_a_refused_caller_is_told_when_the_queue_will_have_been_worked_off(
     redis: Redis, make: Make, key: KeyRecord
 ) -> None:
-    broker = make(queue_limit=6, max_in_flight=8)
+    broker = make(queue_limit=6, max_in_flight=9)
     broker.backlog.slots = 2
     ended = submit(broker, key)
     ended.end(Outcome(timings={"work": 4_000}))
