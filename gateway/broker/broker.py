@@ -14,6 +14,7 @@ from gateway.broker.backlog import Backlog
 from gateway.broker.inbox import InboxReader
 from gateway.broker.monitor import NO_WORKERS_RETRY_SECONDS, Monitor
 from gateway.broker.pending_call import Buffers, PendingCall
+from gateway.broker.places import Places
 from gateway.broker.submitter import Submission, Submitter
 from gateway.errors import (
     CallCancelled,
@@ -51,6 +52,7 @@ class Broker:
         self.draining = False
         self.backlog = Backlog()
         self.buffers = Buffers(stalls.awake)
+        self.places = Places(settings.max_in_flight)
         self.started = False
         self._greenlets: list[gevent.Greenlet] = []
         self.lease = Lease(lambda: clients.commands(settings, 1), self.web, stalls=stalls)
@@ -103,12 +105,17 @@ class Broker:
             raise ShuttingDown(retry_after=SHUTDOWN_SECONDS)
         if self.monitor.no_workers and not self.has_workers():
             raise NoWorkers(retry_after=NO_WORKERS_RETRY_SECONDS)
-        if len(self.pending_calls) >= self.settings.max_in_flight:
-            raise Overloaded(retry_after=self.backlog.seconds())
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
         pending.key = admission.public_id
-        self.submitter.put(Submission(spec, body, pending, admission))
+        pending.estimate = admission.estimate()
+        if not self.places.take(pending.key):
+            raise Overloaded(retry_after=self.backlog.seconds())
         self.pending_calls[spec.call_id] = pending
+        try:
+            self.submitter.put(Submission(spec, body, pending, admission))
+        except BaseException:
+            self._forget(pending)
+            raise
         return pending
 
     def has_workers(self) -> bool:
@@ -120,7 +127,7 @@ class Broker:
 
     def leave(self, pending: PendingCall) -> None:
         """Forget a call whose request has ended, and stop it if it still runs."""
-        if self.pending_calls.pop(pending.call_id, None) is None:
+        if not self._forget(pending):
             return
         pending.drop()
         if pending.outcome is None:
@@ -136,7 +143,7 @@ class Broker:
         Its outcome stays in Redis: only there stands what the call has used.
         """
         if pending.outcome is None:
-            self.pending_calls.pop(pending.call_id, None)
+            self._forget(pending)
             pending.fail(CallCancelled())
             self._cancel(pending)
 
@@ -162,6 +169,13 @@ class Broker:
         pending = self.pending_calls.get(event.call_id)
         if pending is not None:
             pending.offer(event)
+
+    def _forget(self, pending: PendingCall) -> bool:
+        """Free the place of a call; return whether it had one."""
+        if self.pending_calls.pop(pending.call_id, None) is None:
+            return False
+        self.places.give_back(pending.key)
+        return True
 
     def _cancel(self, pending: PendingCall) -> None:
         gevent.spawn(self._cancel_until_done, pending.call_id)

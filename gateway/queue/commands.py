@@ -16,7 +16,7 @@ import orjson
 from redis import Redis
 from rq.utils import utcformat
 
-from gateway.errors import ReplyLost
+from gateway.errors import GatewayError, ReplyLost
 from gateway.queue import keys, scripts
 from gateway.queue.protocol import (
     OUTCOME,
@@ -119,9 +119,7 @@ def _stub(spec: CallSpec, admission: AdmissionRequest) -> bytes:
             "streamed": spec.stream,
             "model": spec.targets[0].model,
             "model_requested": model,
-            "prompt_tokens": admission.prompt_tokens,
-            "prompt_nano": admission.prompt_nano,
-            "output_nano_per_token": admission.output_nano_per_token,
+            **admission.estimate(),
         }
     )
 
@@ -327,6 +325,41 @@ def finish_command(
             tokens,
             _ending(ending) if ending else "",
         ],
+    )
+
+
+def lost_command(
+    call_id: str,
+    claim: str,
+    web: str,
+    worker: str,
+    error: GatewayError,
+    estimate: Mapping[str, Any],
+    written: int = 0,
+    last: int = 0,
+) -> tuple[object, ...]:
+    """Return the command that ends a call whose worker is lost; the first outcome stands.
+
+    It is settled by an estimate, which its record says: the prompt, and `written` tokens of output.
+    `estimate` has `prompt_tokens`, `prompt_nano` and `output_nano_per_token`, as the call's stub
+    does. `last` is the number of the last event that arrived.
+    """
+    prompt = estimate.get("prompt_tokens", 0)
+    nano = estimate.get("prompt_nano", 0) + round(
+        estimate.get("output_nano_per_token", 0) * written
+    )
+    ending = {
+        "status": "lost",
+        "error_code": error.code,
+        "worker": worker,
+        "usage": {"input": prompt, "output": written},
+        "usage_source": "estimated",
+        "cost_nano": nano,
+    }
+    outcome = Outcome(last=last, error=error)
+    tokens = prompt + written
+    return finish_command(
+        call_id, claim, web, worker, outcome, nano=nano, tokens=tokens, ending=ending
     )
 
 

@@ -71,7 +71,9 @@ FINISH = Script("finish")
 CANCEL = Script("cancel")
 BREAKER = Script("breaker")
 PROMOTE = Script("promote")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE)
+LEDGER = Script("ledger")
+RECORD = Script("record")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD)
 
 
 def load_commands() -> list[Command]:

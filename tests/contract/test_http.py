@@ -456,7 +456,7 @@ def test_an_allowed_origin_may_read_answers_and_errors(browser, path):
     assert headers["Access-Control-Allow-Origin"] == ORIGIN
     assert headers["Vary"] == "Origin"
     exposed = headers["Access-Control-Expose-Headers"].split(", ")
-    assert {"X-Request-Id", "Retry-After", "x-should-retry"} <= set(exposed)
+    assert {"X-Request-Id", "Retry-After", "x-should-retry", "x-limit-name"} <= set(exposed)
     assert "Access-Control-Allow-Credentials" not in headers
 
 

@@ -1,5 +1,5 @@
 -- What submit, claim, finish, cancel and promote share: the order of the queue, what is in flight, and settlement.
--- scripts.py puts it before them and writes the names of keys.py in place of $NAMES.
+-- scripts.py puts it before them and replaces the names that begin with a dollar by those of keys.py.
 --
 -- A scope is a key (its public id) or an owner ('owner:' and its id). Money is in integers of 1e-9 USD; sums are
 -- exact up to 2^53. Each function is safe for a call that has ended or that is not known.

@@ -178,10 +178,25 @@ def test_a_full_process_refuses_until_a_call_leaves(
     submit(broker, key)
 
 
+def test_a_key_that_floods_a_process_leaves_places_for_others(
+    redis: Redis, make: Make, key: KeyRecord
+) -> None:
+    broker = make(max_in_flight=8)
+    flood = [submit(broker, key) for _ in range(7)]
+    with pytest.raises(Overloaded):
+        submit(broker, key)
+    other = submit_unqueued(broker, replace(key, public_id="other"))
+    broker.abandon(other)
+    broker.leave(other)
+    for pending in flood:
+        broker.leave(pending)
+    assert broker.places.free == 8
+
+
 def test_a_refused_caller_is_told_when_the_queue_will_have_been_worked_off(
     redis: Redis, make: Make, key: KeyRecord
 ) -> None:
-    broker = make(queue_limit=6, max_in_flight=8)
+    broker = make(queue_limit=6, max_in_flight=9)
     broker.backlog.slots = 2
     ended = submit(broker, key)
     ended.end(Outcome(timings={"work": 4_000}))
@@ -255,7 +270,7 @@ def test_a_call_that_a_silent_redis_took_is_cancelled_once_it_speaks_again(
     broker = make(redis_url=server.url)
     assert server.process is not None
     with Redis.from_url(server.url, protocol=2) as redis:
-        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac})
+        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac, "version": key.version})
         submit(broker, key)  # so that the scripts are known
         server.process.send_signal(signal.SIGSTOP)
         try:
@@ -277,7 +292,7 @@ def test_a_call_that_redis_may_have_taken_before_it_went_is_marked_once_it_is_ba
     broker = make(redis_url=server.url)
     assert server.process is not None
     with Redis.from_url(server.url, protocol=2) as redis:
-        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac})
+        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac, "version": key.version})
         submit(broker, key)
         server.process.send_signal(signal.SIGSTOP)
         the_spec = spec(broker)
@@ -291,7 +306,7 @@ def test_a_call_that_redis_may_have_taken_before_it_went_is_marked_once_it_is_ba
         eventually(lambda: bool(redis.exists(mark)))
         assert 0 < redis.ttl(mark) <= keys.CANCEL_SECONDS
         command = commands.submit_command(broker.settings, the_spec, b"{}", admission(key), 600)
-        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac})
+        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac, "version": key.version})
         assert scripts.run(redis, command) == [b"cancelled"], "should it arrive after all"
 
 
