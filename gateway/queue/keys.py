@@ -25,6 +25,7 @@ RQ_ENDED: tuple[str, ...]  # registries of jobs that have ended
 RQ_WORKERS: str
 BELL: str  # a list; workers wait for its elements
 QUEUED_BYTES: str  # of the bodies waiting in the queue
+MEMORY: str  # exists while Redis is known to have much memory free: see lua/submit.lua
 BREAKERS: str  # routes that have failed: see lua/breaker.lua
 OWNER: str  # whose names these are: see owner.py. It does not expire
 WAITING: str  # queued calls, by the virtual time at which they should start
@@ -40,7 +41,7 @@ def use_prefix(prefix: str) -> None:
     """Put `prefix` before the names of this process. Call it once, before any name is used."""
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
-    global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS
+    global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -53,6 +54,7 @@ def use_prefix(prefix: str) -> None:
     RQ_WORKERS = f"rq:workers:{QUEUE}"
     BELL = f"{prefix}gw:bell"
     QUEUED_BYTES = f"{prefix}gw:queued:bytes"
+    MEMORY = f"{prefix}gw:memory"
     BREAKERS = f"{prefix}gw:breakers"
     OWNER = f"{prefix}gw:owner"
     WAITING = f"{prefix}gw:queue"
@@ -199,6 +201,7 @@ def script_names() -> dict[str, str]:
         "HELD": held(""),
         "JOB": job(""),
         "KEY": key(""),
+        "MEMORY": MEMORY,
         "OWNER": owner_record(""),
         "PARKED": PARKED,
         "PARKED_CALLS": parked(""),

@@ -20,13 +20,13 @@ if status == 'queued' or status == 'deferred' then
     redis.call('ZREM', WAITING, ARGV[1])
     redis.call('LREM', KEYS[2], 1, ARGV[1])
   else
-    unpark(ARGV[1], fields[1], fields[2])
+    limits().unpark(ARGV[1], fields[1], fields[2])
   end
   redis.call('UNLINK', KEYS[3])
   if redis.call('EXISTS', KEYS[6]) == 1 then redis.call('DECRBY', KEYS[6], bytes) end
   redis.call('HSET', KEYS[1], 'status', 'canceled', 'ended_at', ARGV[3])
   fields[4] = queued_ms and math.max(now_ms - queued_ms, 0)
-  settle(ARGV[1], fields, ARGV[6], ARGV[7], 0, 0, now_ms)
+  settle(ARGV[1], fields, ARGV[6], ARGV[7], '0', '0', now_ms)
   redis.call('EXPIRE', KEYS[1], ARGV[4])
   redis.call('ZADD', KEYS[5], time[1] + ARGV[4], ARGV[1])
   return 'removed'

@@ -20,7 +20,7 @@ redis.call('XADD', KEYS[3], '*', 'e', ARGV[4] .. ARGV[3])
 redis.call('EXPIRE', KEYS[3], ARGV[10])
 redis.call('UNLINK', KEYS[7])
 local time = redis.call('TIME')
-settle(ARGV[1], fields, ARGV[11], ARGV[14], tonumber(ARGV[12]), tonumber(ARGV[13]),
+settle(ARGV[1], fields, ARGV[11], ARGV[14], ARGV[12], ARGV[13],
   time[1] * 1000 + math.floor(time[2] / 1000))
 if not status then return 1 end
 

@@ -6,6 +6,7 @@
 -- Returns how many calls are still parked.
 
 if redis.call('EXISTS', DEFERRED) == 0 then return 0 end
+local L = limits()
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEFERRED, '-inf', time[1], 'LIMIT', 0, 1000)) do
@@ -14,10 +15,10 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEFERRED, '-inf', time[1], 'LIMI
     'queued_ms')
   redis.call('ZREM', DEFERRED, id)
   if fields[7] == 'deferred' then
-    unpark(id, fields[1], fields[2])
+    L.unpark(id, fields[1], fields[2])
     redis.call('HSET', job, 'status', 'canceled', 'ended_at', ARGV[1])
     fields[4] = math.max(now_ms - fields[9], 0)
-    settle(id, fields, '', '{"status":"failed","error_code":"deadline_exceeded"', 0, 0, now_ms)
+    settle(id, fields, '', '{"status":"failed","error_code":"deadline_exceeded"', '0', '0', now_ms)
     redis.call('EXPIRE', job, ARGV[2])
     redis.call('ZADD', RQ_CANCELED, time[1] + ARGV[2], id)
     redis.call('UNLINK', CALL .. id)
@@ -27,8 +28,8 @@ end
 local parked = redis.call('HGETALL', PARKED)
 for i = 1, #parked, 2 do
   local public_id, owner = parked[i], parked[i + 1]
-  expire(public_id, now_ms)
-  if owner ~= '' then expire('owner:' .. owner, now_ms) end
-  promote(public_id, owner)
+  L.expire(public_id, now_ms)
+  if owner ~= '' then L.expire('owner:' .. owner, now_ms) end
+  L.promote(public_id, owner)
 end
 return redis.call('ZCARD', DEFERRED)

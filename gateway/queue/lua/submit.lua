@@ -21,6 +21,9 @@ local OFFSETS = {interactive = 0, standard = 8, batch = 64}
 -- Output that a call of unknown length is taken for, where a budget has less left.
 local LONGEST_OUTPUT = 131072
 
+-- Bodies of this size cannot fill that much memory in that many milliseconds.
+local SMALL_BYTES, MUCH_BYTES, MEMORY_MS = 64000, 128000000, 250
+
 local status, admitted = unpack(redis.call('HMGET', KEYS[1], 'status', 'admission'))
 admitted = admitted
   or '{"requests":null,"tokens":null,"cap":0,"parked":false,"reserved_usd":0,"reserved_tokens":0}'
@@ -45,14 +48,21 @@ local waiting = redis.call('LLEN', KEYS[5]) + redis.call('ZCARD', DEFERRED)
 if waiting >= tonumber(ARGV[7]) then return {'calls', waiting} end
 local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[6]) or 0) or 0, 0) or 0
 if queued + #ARGV[2] > tonumber(ARGV[8]) and waiting > 0 then return {'bytes', waiting} end
-local memory = redis.call('INFO', 'memory')
-local maximum = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or 0)
-if maximum > 0 then
-  -- The buffers of the connection and of this script hold the body twice now, which passes.
-  local share, passing = maximum * 0.8, #ARGV[2] * 2
-  if passing > share then return {'large', math.floor(share / 2)} end
-  local used = tonumber(string.match(memory, '\nused_memory:(%d+)')) - passing
-  if used + #ARGV[2] > share then return {'memory', waiting} end
+-- To ask for the memory takes Redis as long as half of this script. If there was much room a moment ago, small bodies
+-- have not filled it since.
+local size = #ARGV[2]
+if size > SMALL_BYTES or redis.call('EXISTS', MEMORY) == 0 then
+  local memory = redis.call('INFO', 'memory')
+  local maximum = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or 0)
+  local room = math.huge
+  if maximum > 0 then
+    -- The buffers of the connection and of this script hold the body twice now, which passes.
+    local share, passing = maximum * 0.8, size * 2
+    if passing > share then return {'large', math.floor(share / 2)} end
+    room = share - (tonumber(string.match(memory, '\nused_memory:(%d+)')) - passing) - size
+    if room < 0 then return {'memory', waiting} end
+  end
+  if room > MUCH_BYTES then redis.call('SET', MEMORY, 1, 'PX', MEMORY_MS) end
 end
 if redis.call('XLEN', RECORDS) >= tonumber(ARGV[16]) then return {'records'} end
 
@@ -74,6 +84,8 @@ if owner ~= '' then
       max_waiting = tonumber(max_waiting), limit = tonumber(limit)}
   end
 end
+
+local L = #scopes > 0 and limits()
 
 -- Checks all limits; returns nil if the call is admitted, and the refusal otherwise. It changes nothing.
 local wait_in_line, reserved_usd, reserved_tokens, cap = false, 0, 0, 0
@@ -114,15 +126,15 @@ local function check()
         redis.call('HMGET', scope.record, 'limit_unit', 'limit_reset', 'limit_extra', 'limit_extra_until'))
       unit = unit or 'usd'
       local day, week, month = windows(time[1])
-      local prefix, window = window_of(reset, day, week, month)
+      local prefix, window = L.window_of(reset, day, week, month)
       local number, spent = unpack(redis.call('HMGET', SPEND .. scope.id, string.sub(prefix, 1, 1), prefix .. unit))
       if prefix ~= '' and number ~= tostring(window) then spent = 0 end
       local held = redis.call('HGET', HELD .. scope.id, unit)
-      local left = limit_now(scope.limit, extra, until_, time[1] + 0) - (spent or 0) - (held or 0)
+      local left = L.limit_now(scope.limit, extra, until_, time[1] + 0) - (spent or 0) - (held or 0)
       local prompt, one = prompt_nano, per_token
       if unit == 'tokens' then prompt, one = prompt_tokens, 1 end
       if left < prompt + (output > 0 and one or 0) then
-        return refuse('limit', scope, scope.limit, window_end(reset, day, week, month, now_ms), unit, reset)
+        return refuse('limit', scope, scope.limit, L.window_end(reset, day, week, month, now_ms), unit, reset)
       end
       if one > 0 then buys = math.min(buys, math.max(math.floor((left - prompt) / one), 1)) end
     end
@@ -167,7 +179,7 @@ local letters = ''
 if #scopes > 0 then
   for _, scope in ipairs(scopes) do
     letters = letters .. scope.letter
-    if scope.limit or scope.max_in_flight then expire(scope.id, now_ms) end
+    if scope.limit or scope.max_in_flight then L.expire(scope.id, now_ms) end
   end
   local refusal = check()
   if refusal then return refusal end
@@ -205,13 +217,13 @@ for _, scope in ipairs(scopes) do
     redis.call('HINCRBY', HELD .. scope.id, 'tokens', string.format('%.0f', reserved_tokens))
     redis.call('EXPIRE', HELD .. scope.id, SHARED_SECONDS)
   end
-  if not wait_in_line and (scope.limit or scope.max_in_flight) then fly(scope.id, ARGV[1], expiry_ms) end
+  if not wait_in_line and (scope.limit or scope.max_in_flight) then L.fly(scope.id, ARGV[1], expiry_ms) end
 end
 redis.call('HSET', KEYS[1], 'scopes', letters, 'expiry_ms', expiry_ms, 'offset', offset, 'cap', cap,
   'usd', string.format('%.0f', reserved_usd), 'tokens', string.format('%.0f', reserved_tokens))
 if wait_in_line then
-  park(ARGV[1], public_id, owner, now_ms + life, time)
-  promote(public_id, owner)  -- expired calls may have made room, or a limit was raised
+  L.park(ARGV[1], public_id, owner, now_ms + life, time)
+  L.promote(public_id, owner)  -- expired calls may have made room, or a limit was raised
   wait_in_line = redis.call('HGET', KEYS[1], 'status') == 'deferred'
 end
 
