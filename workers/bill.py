@@ -72,37 +72,33 @@ class Bill:
                 self.end = choice
 
     def record(
-        self, claimed: Claimed, spec: CallSpec | None, error: GatewayError | None, worker: str
+        self, claimed: Claimed, spec: CallSpec, error: GatewayError | None, worker: str
     ) -> Record:
-        """Return the record of the call, which has just ended with this error or with none.
-
-        `spec` is None where Redis lost the job.
-        """
+        """Return the record of the call, which has just ended with this error or with none."""
         now, ended = int(time.time() * 1000), time.monotonic()
-        account = spec.account if spec else {}
-        admission = claimed.admission
+        account, admission = spec.account, claimed.admission
         queued = admission.get("queued_ms", 0)
         latency = queued + int((ended - claimed.claimed_at) * 1000)
         left = claimed.budget + claimed.claimed_at - ended
-        target = self.target or (spec.targets[0] if spec else None)
+        target = self.target or spec.targets[0]
         cancelled = isinstance(error, CallCancelled)
         status = "cancelled" if cancelled else "failed" if error else "completed"
-        stream = spec.stream if spec else False
+        stream = spec.stream
         begun = self.first_token if stream else self.began
         first = self.first_token - claimed.claimed_at if stream and self.first_token else None
         return Record(
             id=claimed.call_id,
-            key_id=spec.key if spec else "",
+            key_id=spec.key,
             created_ms=account.get("created_ms") or now - latency,
             settled_ms=now,
             status=status,
-            kind=spec.kind if spec else "chat",
+            kind=spec.kind,
             request_id=account.get("request_id", ""),
             owner=account.get("owner", ""),
-            model=target.model if target else "",
+            model=target.model,
             model_requested=account.get("model", ""),
-            provider_name=target.provider if target else "",
-            upstream_model=target.upstream_model if target else "",
+            provider_name=target.provider,
+            upstream_model=target.upstream_model,
             upstream_id=_text(self.upstream.get("id")),
             streamed=stream,
             cancelled=cancelled,
@@ -134,4 +130,9 @@ def code_of(error: GatewayError | None) -> str:
 
 
 def _text(value: object) -> str:
-    return value[:MAX_TEXT] if type(value) is str else ""
+    """Return a provider's word, if it is one, as it can be written."""
+    if type(value) is not str:
+        return ""
+    text = value[:MAX_TEXT]
+    # What a lenient reader took may hold surrogates.
+    return text if text.isascii() else text.encode(errors="replace").decode()

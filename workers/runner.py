@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import orjson
 
@@ -188,7 +189,7 @@ class CallRunner:
             return None
         attempts = call.attempts = self._attempts(call)
         call.bill.upstream.clear()
-        call.usage = CallUsage()
+        call.usage.clear()
         if spec.stream:
             answer = self._stream(call, attempts, provider, request, custom)
         else:
@@ -304,7 +305,7 @@ class CallRunner:
             # Nobody got anything of this attempt: only what its provider has counted is charged.
             if usage := call.usage.counted or attempts.counted:
                 call.bill.add(failover.target, usage)
-            call.usage = CallUsage()
+            call.usage.clear()
             attempts.running = False
         if attempts.failure_counts():
             self._breakers.failed(route, error, attempts.age(), key)

@@ -62,6 +62,10 @@ class CallUsage:
     __slots__ = ("characters", "counted", "deltas", "early", "end")
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
         self.counted: dict[str, Any] | None = None
         self.early = False  # was the latest count made before the first text?
         self.characters = 0

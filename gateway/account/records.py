@@ -161,6 +161,6 @@ _ORDERED = tuple(item.name for item in _FIELDS)
 _NAMES = frozenset(_ORDERED)
 _VALUES = attrgetter(*_ORDERED)
 # The value of each field that `encode` leaves out; nothing equals that of a field without default.
-_LEFT_OUT = tuple(
+_LEFT_OUT: tuple[object, ...] = tuple(
     {} if item.default_factory is not dataclasses.MISSING else item.default for item in _FIELDS
 )
