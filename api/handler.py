@@ -118,7 +118,7 @@ def respond(
     )
     total = target.row.timeouts.total or settings.total_timeout
     budget = _budget(request.headers, total, checked.stream)
-    pending = broker.submit(spec, orjson.dumps(checked.parameters), key, budget)
+    pending = g.call = broker.submit(spec, orjson.dumps(checked.parameters), key, budget)
 
     def renderer(route: str) -> Renderer:
         substitute = _substitute(targets, route)
@@ -128,6 +128,7 @@ def respond(
 
     reply = Reply(broker, pending, renderer, request.environ)
     response = reply.streamed() if checked.stream else reply.whole(settings.sync_heartbeat)
+    pending.until_admitted()
     substitute = _substitute(targets, reply.route)
     dropped = reply.dropped if substitute else [*dropped, *reply.dropped]
     if substitute is not None:
