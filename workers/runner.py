@@ -70,6 +70,7 @@ class Call:
     sender: Sender
     deadline: float  # on the monotonic clock
     failover: Failover
+    cap: int = 0  # tokens of output, of all choices together; 0: none
     attempts: Attempts | None = None  # at the target that was called last
     attempt_count: int = 0  # at all targets
     dropped: list[str] = field(default_factory=list)  # parameters that the target is not sent
@@ -106,7 +107,9 @@ class CallRunner:
         """
         deadline = claimed.claimed_at + claimed.budget
         failover = Failover(tuple(map(self._catalogue.with_row, spec.targets)))
-        call = Call(spec, body, sender, deadline, failover)
+        # Embeddings and counts have no output.
+        cap = claimed.admission.get("cap", 0) if spec.kind == "chat" else 0
+        call = Call(spec, body, sender, deadline, failover, cap)
         answer, error = b"", None
         try:
             answer = self._answer(call)
@@ -156,7 +159,7 @@ class CallRunner:
         target = failover.target
         provider = self._provider(failover)
         params, call.dropped = target.fit(
-            orjson.loads(call.body), failover.targets[0], spec.optional
+            orjson.loads(call.body), failover.targets[0], spec.optional, call.cap
         )
         custom = None
         if NEEDS_CUSTOM_TOOLS(call.body) and CUSTOM_TOOLS not in target.row.accepts:

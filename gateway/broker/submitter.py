@@ -138,9 +138,8 @@ class Submitter:
             ]
         )
         for submission, reply in zip(batch, replies, strict=True):
-            if reply == [
-                b"late"
-            ]:  # this process stood still while it sent, or Redis' clock was set
+            # This process stood still while it sent, or Redis' clock was set.
+            if reply == [b"late"]:
                 gevent.spawn_later(LATE_SECONDS, self.put, submission)
                 continue
             refused = refusal(reply, submission.admission.public_id, self._seconds)
