@@ -90,15 +90,16 @@ def _capped(params: Mapping[str, Any], cap: int) -> dict[str, Any]:
     limits = OUTPUT_LIMITS & params.keys() or {"max_tokens"}  # rules rename it where needed
     capped = {**params, **{name: min(params.get(name, each), each) for name in limits}}
     room = each * THINKING_SHARE // 100
-    for name, field_name in THINKING_BUDGETS.items():
+    for name, inner in THINKING_BUDGETS.items():
         value = capped.get(name)
-        budget = value.get(field_name) if isinstance(value, Mapping) and field_name else value
+        fields = value if isinstance(value, Mapping) else {}
+        budget = fields.get(inner) if inner else value
         if type(budget) is not int or budget <= room:
             continue
         if name == "thinking" and room < LEAST_THINKING:
             del capped[name]
         else:
-            capped[name] = {**value, field_name: room} if field_name else room
+            capped[name] = {**fields, inner: room} if inner else room
     return capped
 
 

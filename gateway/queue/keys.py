@@ -30,13 +30,14 @@ OWNER: str  # whose names these are: see owner.py. It does not expire
 WAITING: str  # queued calls, by the virtual time at which they should start
 FAIR: str  # virtual time of the queue, and of each key that has calls in it
 RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
+AUDIT: str  # a stream of the changes of keys and owners; it does not expire
 
 
 def use_prefix(prefix: str) -> None:
     """Put `prefix` before the names of this process. Call it once, before any name is used."""
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
-    global RQ_DEFERRED, WAITING, FAIR, RECORDS
+    global RQ_DEFERRED, AUDIT, WAITING, FAIR, RECORDS
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -54,6 +55,7 @@ def use_prefix(prefix: str) -> None:
     WAITING = f"{prefix}gw:queue"
     FAIR = f"{prefix}gw:fair"
     RECORDS = f"{prefix}gw:records"
+    AUDIT = f"{prefix}gw:audit"
 
 
 use_prefix("")
@@ -68,6 +70,7 @@ INBOX_BYTES = 32_000_000
 OUTCOME_SECONDS = 120
 CANCEL_SECONDS = 60
 CLAIM_SECONDS = 120
+AUDIT_ENTRIES = 10_000  # about as many of the last changes are kept
 BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call

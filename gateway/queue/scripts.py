@@ -46,7 +46,8 @@ EMIT = _load("emit")
 FINISH = _load("finish")
 CANCEL = _load("cancel")
 BREAKER = _load("breaker")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER)
+RECORD = _load("record")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, RECORD)
 
 
 def load_commands() -> list[Command]:
