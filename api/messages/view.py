@@ -58,6 +58,7 @@ def count_tokens(key: KeyRecord) -> Response:
     """Count the tokens of a prompt: Anthropic does for its models, others are estimated."""
     data = handler.read()
     target = handler.resolve(messages_schema.model_name(data))
+    handler.require_allowed(key, target, messages_schema.model_name(data))
     body = messages_schema.checked({"max_tokens": MAX_TOKENS, **data})
     checked = replace(_chat_request(body, target), stream=False)
     if MESSAGES_API in target.row.accepts:

@@ -121,6 +121,11 @@ REQUEST_HEADERS: dict[str, dict[str, Any]] = {
         "Any other value is replaced.",
         "schema": {"type": "string"},
     },
+    "X-Queue": {
+        "description": "Whether a call over the key's calls in flight waits for its turn (the "
+        "default) or is refused at once.",
+        "schema": {"type": "string", "enum": ["wait", "refuse"]},
+    },
     "X-Request-Timeout": {
         "description": "Seconds after which the call is cancelled, if the service's own "
         "deadline is not earlier. Values other than positive numbers are ignored.",
