@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask, current_app
 
 from gateway.account.api_keys import KeyStore
+from gateway.account.ledger import Ledger, open_ledger
 from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
 from gateway.broker.places import Places
@@ -32,6 +33,7 @@ class Services:
     catalogue: Catalogue
     keys: KeyStore
     broker: Broker
+    ledger: Ledger
     bodies: BodyRoom
     readers: Places
     today: deprecation.Today = deprecation.today
@@ -51,6 +53,7 @@ class Services:
             catalogue=Catalogue.load(settings),
             keys=KeyStore(redis, settings.key_pepper),
             broker=Broker(settings, redis, stalls),
+            ledger=open_ledger(settings, redis),
             bodies=BodyRoom(settings.web_body_bytes),
             readers=Places(settings.max_in_flight),
         )
