@@ -25,6 +25,7 @@ class Row:
     clocks: tuple[str, ...] = ()  # processes whose wall clock it moves
     slow_names: bool = False  # for workers, names that end in .slow take 5 s to be unknown
     memory: int = 64  # megabytes that a process may hold more of after it
+    database: bool = False  # the account is kept in Postgres, not in Redis
 
     @property
     def group(self) -> str:
@@ -49,6 +50,7 @@ SHORT = (
     *("F-cuts-late", "F-resets-late", "F-stalls-late", "F-errs-late"),
     *("F-locked", "F-long", "F-long-twice", "F-policy", "F-garbled", "F-R8"),
     *("K1", "K5", "K8"),
+    *("A1", "A2", "A3", "A4", "A5"),
     *("S1-256-2", "S2-web-5", "S2-worker-5", "S2-both-5", "S2-all-5", "S4"),
 )
 
@@ -65,6 +67,7 @@ def row(
     clocks: tuple[str, ...] = (),
     slow_names: bool = False,
     memory: int = 64,
+    database: bool = False,
 ) -> Callable[[Callable[[Arena], None]], Callable[[Arena], None]]:
     """Enter a scenario into ROWS."""
 
@@ -82,6 +85,7 @@ def row(
             clocks,
             slow_names,
             memory,
+            database,
         )
         return run
 

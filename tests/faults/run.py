@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults import (  # noqa: F401  (they enter their rows)
+    scenarios_account,
     scenarios_breaker,
     scenarios_processes,
     scenarios_redis,
@@ -136,6 +137,7 @@ def _run_on_one_service(
             env=first.env,
             clocks=first.clocks,
             slow_names=first.slow_names,
+            database=first.database,
             patience=patience,
         ) as arena:
             arena.answers()  # a first call, for what is made when it is needed
