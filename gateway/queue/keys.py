@@ -20,14 +20,17 @@ RQ_STARTED: str
 RQ_FINISHED: str
 RQ_FAILED: str
 RQ_CANCELED: str
+RQ_DEFERRED: str
 RQ_REGISTRIES: tuple[str, ...]
 RQ_WORKERS: str
 BELL: str  # a list; workers wait for its elements
 QUEUED_BYTES: str  # of the bodies waiting in the queue
 BREAKERS: str  # routes that have failed: see lua/breaker.lua
 OWNER: str  # whose names these are: see owner.py. It does not expire
+WAITING: str  # queued calls, by the virtual time at which they should start
+FAIR: str  # virtual time of the queue, and of each key that has calls in it
+RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
 AUDIT: str  # a stream of the changes of keys and owners; it does not expire
-RECORDS: str  # a stream: records of settled calls that are not in the ledger yet
 LEDGER_WRITER: str  # the name of the process that writes the ledger
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
 
@@ -35,8 +38,8 @@ LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by t
 def use_prefix(prefix: str) -> None:
     """Put `prefix` before the names of this process. Call it once, before any name is used."""
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
-    global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER, AUDIT
-    global RECORDS, LEDGER_WRITER, LEDGER_CALLS
+    global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
+    global RQ_DEFERRED, WAITING, FAIR, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -44,14 +47,17 @@ def use_prefix(prefix: str) -> None:
     RQ_FINISHED = f"rq:finished:{QUEUE}"
     RQ_FAILED = f"rq:failed:{QUEUE}"
     RQ_CANCELED = f"rq:canceled:{QUEUE}"
+    RQ_DEFERRED = f"rq:deferred:{QUEUE}"
     RQ_REGISTRIES = (RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED)
     RQ_WORKERS = f"rq:workers:{QUEUE}"
     BELL = f"{prefix}gw:bell"
     QUEUED_BYTES = f"{prefix}gw:queued:bytes"
     BREAKERS = f"{prefix}gw:breakers"
     OWNER = f"{prefix}gw:owner"
-    AUDIT = f"{prefix}gw:audit"
+    WAITING = f"{prefix}gw:queue"
+    FAIR = f"{prefix}gw:fair"
     RECORDS = f"{prefix}gw:records"
+    AUDIT = f"{prefix}gw:audit"
     LEDGER_WRITER = f"{prefix}gw:ledger:writer"
     LEDGER_CALLS = f"{prefix}gw:ledger:calls"
 
@@ -92,6 +98,41 @@ def rq_worker(name: str) -> str:
 def key(public_id: str) -> str:
     """The record of an API key. It does not expire."""
     return f"{PREFIX}gw:key:{public_id}"
+
+
+def owner_record(owner_id: str) -> str:
+    """The record of an owner of API keys. It does not expire."""
+    return f"{PREFIX}gw:owners:{owner_id}"
+
+
+def owner_scope(owner_id: str) -> str:
+    """The scope that counts for all keys of an owner; that of one key is its public id."""
+    return f"owner:{owner_id}"
+
+
+def spend(scope: str) -> str:
+    """What a scope has used: in all, and in the current day, week and month. It does not expire."""
+    return f"{PREFIX}gw:spend:{scope}"
+
+
+def held(scope: str) -> str:
+    """What calls of a scope have reserved, by call and in total."""
+    return f"{PREFIX}gw:held:{scope}"
+
+
+def flight(scope: str) -> str:
+    """The calls of a scope that are queued or running, by their expiry in milliseconds."""
+    return f"{PREFIX}gw:flight:{scope}"
+
+
+def parked(scope: str) -> str:
+    """The calls of a scope that wait because too many of it are in flight."""
+    return f"{PREFIX}gw:parked:{scope}"
+
+
+def rate(scope: str) -> str:
+    """The state of a scope's limits per minute."""
+    return f"{PREFIX}gw:rate:{scope}"
 
 
 def call(call_id: str) -> str:
