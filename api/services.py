@@ -9,6 +9,8 @@ from flask import Flask, current_app
 
 from gateway.account.api_keys import KeyStore
 from gateway.account.ledger import Ledger, open_ledger
+from gateway.account.owners import OwnerRecord, owner_store
+from gateway.account.record_store import RecordStore
 from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
 from gateway.broker.places import Places
@@ -32,6 +34,7 @@ class Services:
     settings: Settings
     catalogue: Catalogue
     keys: KeyStore
+    owners: RecordStore[OwnerRecord]
     broker: Broker
     ledger: Ledger
     bodies: BodyRoom
@@ -51,7 +54,8 @@ class Services:
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
-            keys=KeyStore(redis, settings.key_pepper),
+            keys=KeyStore(redis, settings.key_pepper, old_pepper=settings.key_pepper_old),
+            owners=owner_store(redis),
             broker=Broker(settings, redis, stalls),
             ledger=open_ledger(settings, redis),
             bodies=BodyRoom(settings.web_body_bytes),

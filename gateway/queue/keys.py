@@ -78,6 +78,7 @@ LEDGER_WRITER_MS = 10_000  # as a lease
 LEDGER_RECORDS = 10_000  # without a database: most records that the ledger keeps
 # Without a database: how long the sums of buckets of that width are kept; 0 is for ever.
 USAGE_SECONDS = {60: 86_400, 3_600: 31 * 86_400, 86_400: 400 * 86_400, 0: 0}
+AUDIT_ENTRIES = 10_000  # about as many of the last changes are kept
 BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call

@@ -47,7 +47,8 @@ FINISH = _load("finish")
 CANCEL = _load("cancel")
 BREAKER = _load("breaker")
 LEDGER = _load("ledger")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER)
+RECORD = _load("record")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD)
 
 
 def load_commands() -> list[Command]:
