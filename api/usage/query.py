@@ -15,8 +15,9 @@ from werkzeug.datastructures import MultiDict
 from api.schemas.errors import invalid
 from gateway.errors import InvalidRequest
 
-MAX_ITEMS = 100  # of one list
-LONGEST = 256  # characters of a value
+MAX_ITEMS = 20  # of one list: with longer ones, the request line could be too long
+MODEL = re.compile(r"[!-~]{1,256}")
+ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 LAST_SECOND = 10**10  # in the year 2286: no time is later
 WHOLE = re.compile(r"[0-9]{1,10}", re.ASCII)
 
@@ -35,29 +36,29 @@ def refuse_unknown(args: Args, known: Collection[str]) -> None:
             )
 
 
-def items(args: Args, name: str) -> tuple[str, ...]:
-    """The values of a list, without duplicates; empty if it is not there."""
-    values = tuple(dict.fromkeys((*args.getlist(name), *args.getlist(f"{name}[]"))))
+def items(args: Args, name: str, form: re.Pattern[str]) -> tuple[str, ...]:
+    """The values of a list, which have this form, without duplicates; empty if it is not there."""
+    values = (*args.getlist(name), *args.getlist(f"{name}[]"))
     if len(values) > MAX_ITEMS:
         raise invalid("too_long", name, list(values), max_length=MAX_ITEMS)
     for value in values:
-        _check_text(name, value)
-    return values
+        _check(name, value, form)
+    return tuple(dict.fromkeys(values))
 
 
-def text(args: Args, name: str) -> str | None:
-    """A value as it is; None if it is not there."""
+def text(args: Args, name: str, form: re.Pattern[str]) -> str | None:
+    """A value, which has this form; None if it is not there."""
     values = args.getlist(name)
     if len(values) > 1:
         raise invalid("wrong.value", name, reason="it must not be repeated")
     if values:
-        _check_text(name, values[0])
+        _check(name, values[0], form)
     return values[0] if values else None
 
 
 def choice(args: Args, name: str, supported: Collection[str]) -> str | None:
     """One of the supported values; None if it is not there."""
-    value = text(args, name)
+    value = text(args, name, MODEL)
     if value is not None and value not in supported:
         raise _wrong_choice(value, name, supported)
     return value
@@ -65,7 +66,7 @@ def choice(args: Args, name: str, supported: Collection[str]) -> str | None:
 
 def choices(args: Args, name: str, supported: Collection[str]) -> tuple[str, ...]:
     """A list of some of the supported values."""
-    values = items(args, name)
+    values = items(args, name, ID)
     for value in values:
         if value not in supported:
             raise _wrong_choice(value, name, supported)
@@ -74,7 +75,7 @@ def choices(args: Args, name: str, supported: Collection[str]) -> tuple[str, ...
 
 def number(args: Args, name: str, default: int, most: int) -> int:
     """An integer from 1 to `most`."""
-    value = text(args, name)
+    value = text(args, name, MODEL)
     if value is None:
         return default
     if not WHOLE.fullmatch(value):
@@ -88,7 +89,7 @@ def number(args: Args, name: str, default: int, most: int) -> int:
 
 def time(args: Args, name: str) -> int | None:
     """A time in Unix seconds, sent as such or as an ISO 8601 date or time (UTC by default)."""
-    value = text(args, name)
+    value = text(args, name, MODEL)
     if value is None:
         return None
     seconds = int(value) if WHOLE.fullmatch(value) else _iso_seconds(value)
@@ -110,11 +111,9 @@ def _iso_seconds(value: str) -> int | None:
         return None
 
 
-def _check_text(name: str, value: str) -> None:
-    if len(value) > LONGEST:
-        raise invalid("string_too_long", name, value, max_length=LONGEST)
-    if not value or not value.isprintable():
-        raise invalid("wrong.value", name, value, reason="expected printable characters")
+def _check(name: str, value: str, form: re.Pattern[str]) -> None:
+    if not form.fullmatch(value):
+        raise invalid("string_pattern_mismatch", name, value, pattern=form.pattern)
 
 
 def _wrong_choice(value: str, name: str, supported: Collection[str]) -> InvalidRequest:

@@ -94,9 +94,9 @@ def selection(report: Report, args: Args, now: int) -> Selection:
         end=min(end, first + limit * seconds),
         bucket_width=width,
         group_by=tuple(dict.fromkeys(report.groups[name] for name in groups)),
-        api_key_ids=read.items(args, "api_key_ids"),
-        owners=read.items(args, "project_ids"),
-        models=read.items(args, report.models),
+        api_key_ids=read.items(args, "api_key_ids", read.ID),
+        owners=read.items(args, "project_ids", read.ID),
+        models=read.items(args, report.models, read.MODEL),
         kinds=report.kinds,
     )
     return Selection(report, query, end, groups, form)

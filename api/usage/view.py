@@ -53,7 +53,7 @@ def get_generation(key: KeyRecord, generation_id: str) -> Response:
 def get_generation_by_id(key: KeyRecord) -> Response:
     """Return one call, at OpenRouter's address."""
     read.refuse_unknown(request.args, ("id",))
-    generation_id = read.text(request.args, "id")
+    generation_id = read.text(request.args, "id", read.ID)
     if generation_id is None:
         raise invalid("missing", "id")
     return _generation(key, generation_id)
@@ -66,17 +66,17 @@ def list_generations(key: KeyRecord) -> Response:
     args = request.args
     read.refuse_unknown(args, (*LIST_PARAMETERS, "after"))
     start, end = (read.time(args, name) for name in ("start_time", "end_time"))
-    named = read.text(args, "api_key_id")
+    named = read.text(args, "api_key_id", read.ID)
     seen = _seen_by(key, (named,) if named else (), "api_key_id")
     try:
         page = services().ledger.generations(
             key_id=seen[0] if seen else None,
-            owner=read.text(args, "owner"),
-            model=read.text(args, "model"),
+            owner=read.text(args, "owner", read.ID),
+            model=read.text(args, "model", read.MODEL),
             status=read.choice(args, "status", STATUSES),
             start_ms=None if start is None else start * 1000,
             end_ms=None if end is None else end * 1000,
-            after=read.text(args, "after"),
+            after=read.text(args, "after", read.ID),
             limit=read.number(args, "limit", GENERATIONS, MAX_GENERATIONS),
         )
     except UnknownCursor:
