@@ -102,8 +102,8 @@ local function limits()
     end
   end
 
-  function L.park(id, public_id, owner, expiry_ms, time)
-    local order = time[1] * 1e6 + time[2]
+  function L.park(id, public_id, owner, expiry_ms)
+    local order = (redis.call('ZRANGE', PARKED_CALLS .. public_id, -1, -1, 'WITHSCORES')[2] or 0) + 1
     redis.call('ZADD', PARKED_CALLS .. public_id, order, id)
     redis.call('ZADD', DEFERRED, math.ceil(expiry_ms / 1000), id)
     redis.call('HSET', PARKED, public_id, owner)

@@ -13,8 +13,9 @@
 --       most tokens of output (0: unknown), 1 to wait in flight or 0, with blanks between
 -- Returns a list: 'ok' and what was admitted, as JSON; or the reason of the refusal, which is one of 'key',
 -- 'expired', 'disabled', 'changed' (the key's record), 'late', 'cancelled', 'records', 'limit', 'calls', 'bytes',
--- 'memory', 'large'. 'limit' is followed by JSON, 'calls', 'bytes' and 'memory' by how many calls wait, 'large' by
--- the bytes that never fit.
+-- 'memory', 'large'. 'limit' is followed by JSON: name and scope of the limit, milliseconds until it resets (0 if that
+-- is unknown), unit and window of a budget, and whether the call alone exceeds it. 'calls', 'bytes' and 'memory' are
+-- followed by how many calls wait, 'large' by the bytes that never fit.
 
 -- How many calls of another key, at the weight 1, a call lets go before it.
 local OFFSETS = {interactive = 0, standard = 8, batch = 64}
@@ -96,10 +97,11 @@ local function check()
   prompt_tokens, prompt_nano, output = tonumber(prompt_tokens), tonumber(prompt_nano), tonumber(output)
   per_token, most = tonumber(per_token), tonumber(most)
 
-  local function refuse(name, scope, allowed, reset_ms, unit, window)
-    return {'limit', cjson.encode({name = name, scope = scope.name, limit = allowed,
-      reset_ms = reset_ms and math.ceil(reset_ms) or cjson.null, unit = unit or cjson.null,
-      window = window or cjson.null})}
+  local function refuse(name, scope, allowed, reset_ms, unit, window, never)
+    return {'limit', string.format(
+      '{"name":"%s","scope":"%s","limit":%.0f,"reset_ms":%.0f,"unit":%s,"window":%s,"never":%s}', name, scope.name,
+      allowed, math.ceil(reset_ms or 0), unit and '"' .. unit .. '"' or 'null', window and '"' .. window .. '"' or 'null',
+      tostring(never or false))}
   end
   -- GCRA: `tat` is when the whole minute's allowance will be there again, if nothing more is used.
   local function after(tat, allowed, number)
@@ -152,8 +154,8 @@ local function check()
     if scope.tpm then
       local tat = after(scope.tpm_tat, scope.tpm, reserved_tokens)
       if reserved_tokens > scope.tpm or too_soon(tat) then
-        local reset = reserved_tokens > scope.tpm and MINUTE or tat - now_ms - MINUTE
-        return refuse('tokens_per_minute', scope, scope.tpm, reset)
+        local never = reserved_tokens > scope.tpm  -- this call alone exceeds it
+        return refuse('tokens_per_minute', scope, scope.tpm, not never and tat - now_ms - MINUTE, nil, nil, never)
       end
       scope.tpm_tat = tat
     end
@@ -161,8 +163,9 @@ local function check()
 
   for _, scope in ipairs(scopes) do
     if scope.max_in_flight then
+      -- A call waits behind those of its own key. Those of its owner's other keys may wait for room of theirs.
       local full = redis.call('ZCARD', FLIGHT .. scope.id) >= scope.max_in_flight
-        or redis.call('EXISTS', PARKED_CALLS .. scope.id) == 1
+        or scope.letter == 'k' and redis.call('EXISTS', PARKED_CALLS .. scope.id) == 1
       if full and wait ~= '1' then return refuse('max_in_flight', scope, scope.max_in_flight) end
       wait_in_line = wait_in_line or full
     end
@@ -222,7 +225,7 @@ end
 redis.call('HSET', KEYS[1], 'scopes', letters, 'expiry_ms', expiry_ms, 'offset', offset, 'cap', cap,
   'usd', string.format('%.0f', reserved_usd), 'tokens', string.format('%.0f', reserved_tokens))
 if wait_in_line then
-  L.park(ARGV[1], public_id, owner, now_ms + life, time)
+  L.park(ARGV[1], public_id, owner, now_ms + life)
   L.promote(public_id, owner)  -- expired calls may have made room, or a limit was raised
   wait_in_line = redis.call('HGET', KEYS[1], 'status') == 'deferred'
 end
