@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask, current_app
 
 from gateway.account.api_keys import KeyStore
-from gateway.account.owners import OwnerRecord, owner_store
+from gateway.account.owners import OwnerRecord, SharedCaches, owner_store
 from gateway.account.record_store import RecordStore
 from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
@@ -37,6 +37,7 @@ class Services:
     broker: Broker
     bodies: BodyRoom
     readers: Places
+    shared_caches: SharedCaches
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -57,6 +58,7 @@ class Services:
             broker=Broker(settings, redis, stalls),
             bodies=BodyRoom(settings.web_body_bytes),
             readers=Places(settings.max_in_flight),
+            shared_caches=SharedCaches(redis),
         )
 
     def install(self, app: Flask) -> None:

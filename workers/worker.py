@@ -48,6 +48,7 @@ from gateway.settings import Settings
 from gateway.stalls import Stalls
 from workers.breaker import Breakers
 from workers.claims import Claims
+from workers.keeping import KeepingSender
 from workers.leftovers import Leftovers
 from workers.outbox import Outbox, Sender
 from workers.runner import CallRunner, Claimed, opened
@@ -215,6 +216,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             if claimed.budget <= 0:
                 raise DeadlineExceeded("The call's deadline passed while it waited in the queue.")
             plan, body = opened(claimed.payload, claimed.call_id)
+            if plan.cache:
+                sender = KeepingSender(self.outbox, claimed, plan, self.settings.cache_bytes)
             outcome = self.runner.run(claimed, plan, body, sender)
         except GatewayError as error:
             outcome = Outcome(last=sender.number, error=error)
@@ -224,6 +227,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             timeout.close()
             self.running.pop(claimed.call_id, None)
         worked = int((time.monotonic() - claimed.claimed_at) * 1000)
+        if isinstance(sender, KeepingSender):
+            sender.keep(outcome)  # before its end, which other calls may be waiting for
         sender.finish(self.name, outcome, worked)
 
     def _tick_for_ever(self) -> None:
