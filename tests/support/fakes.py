@@ -24,7 +24,7 @@ CHOICE = {
     "finish_reason": "stop",
 }
 USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
-ANSWER = Outcome(answer=orjson.dumps({"choices": [CHOICE], "usage": USAGE}), usage=USAGE)
+ANSWER = Outcome(answer=orjson.dumps({"choices": [CHOICE], "usage": USAGE}))
 
 
 def part(content: str, **more: Any) -> bytes:
