@@ -52,6 +52,7 @@ class CheckedRequest:
     models: tuple[str, ...] | None = None
     optional: tuple[str, ...] = ()
     own_names: Mapping[str, str] = field(default_factory=dict)
+    include_cost: bool = False
 
 
 def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:

@@ -39,6 +39,7 @@ class CallSpec:
     them. `key` is the public id of the caller's API key: breakers count failures by it. `account`
     is what the record of the call needs and the worker cannot know: `owner`, `request_id`,
     `user_agent`, `priority`, `model` as requested, `created_ms`, and `prompt_tokens`, an estimate.
+    `cost`: the usage in the response says what the call cost.
     """
 
     call_id: str
@@ -49,6 +50,7 @@ class CallSpec:
     optional: tuple[str, ...] = ()
     key: str = ""
     account: dict[str, Any] = field(default_factory=dict)
+    cost: bool = False
 
     def encode(self, body: bytes) -> bytes:
         """The value of `gw:call:{id}`."""
@@ -76,6 +78,8 @@ class CallSpec:
             head["key"] = self.key
         if self.account:
             head["account"] = self.account
+        if self.cost:
+            head["cost"] = True
         return b"%b\n%b" % (orjson.dumps(head), body)
 
     @staticmethod
