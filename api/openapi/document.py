@@ -14,6 +14,7 @@ from flask import Blueprint, Flask, Response, current_app
 
 from api.http.auth import public
 from api.openapi.operations import JSON, OPERATIONS, TAGS, Failures, Operation
+from api.openapi.query import QUERY_PARAMETERS
 from api.services import services
 from gateway import VERSION
 from gateway.errors import GatewayError
@@ -202,6 +203,11 @@ def _components(operations: list[Operation]) -> dict[str, Any]:
         "parameters": {
             name: {"name": name, "in": "header", **parameter}
             for name, parameter in REQUEST_HEADERS.items()
+        }
+        | {
+            name: {"name": name.rpartition(".")[2], "in": "query", **QUERY_PARAMETERS[name]}
+            for each in operations
+            for name in each.query
         },
         "securitySchemes": SECURITY,
     }
@@ -248,7 +254,7 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
         "summary": row.summary,
         **({"description": row.description} if row.description else {}),
         "security": [{scheme: []} for scheme in SECURITY] if access == "key" else [],
-        "parameters": _parameters(name, bool(row.request)),
+        "parameters": _parameters(name, row),
         "x-codeSamples": [{"lang": "Shell", "source": sample}],
     }
     if row.request:
@@ -264,14 +270,14 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
     return operation
 
 
-def _parameters(name: str, is_call: bool) -> list[dict[str, Any]]:
-    headers = REQUEST_HEADERS if is_call else ("X-Request-Id",)
+def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
+    headers = REQUEST_HEADERS if row.request else ("X-Request-Id",)
     return [
         *(
             {"name": each, "in": "path", "required": True, "schema": {"type": "string"}}
             for each in re.findall(r"{(\w+)}", name)
         ),
-        *({"$ref": f"#/components/parameters/{each}"} for each in headers),
+        *({"$ref": f"#/components/parameters/{each}"} for each in (*row.query, *headers)),
     ]
 
 
@@ -285,7 +291,10 @@ def _request_body(row: Operation) -> dict[str, Any]:
 def _success(row: Operation) -> dict[str, Any]:
     """The response 200. That of a call is an error if it fails after the status was sent."""
     if not row.request:
-        return _body(row.summary, row.media, row.answer)
+        success = _body(row.summary, row.media, row.answer)
+        if row.text:
+            success["content"][row.text] = {"schema": {"type": "string"}}
+        return success
     response = _body(
         "The result, or an error if the call fails after its status was sent.",
         JSON,

@@ -19,6 +19,7 @@ TAGS = {
     "Chat": "Call a model.",
     "Embeddings": "Turn text into vectors.",
     "Models": "The available models.",
+    "Account": "What calls used and cost. A key sees its own calls, an operator key all.",
     "Service": "Health and documentation.",
 }
 
@@ -85,6 +86,9 @@ READ = Failures("Read", (errors.AuthenticationFailed(), errors.QueueUnavailable(
 LOOKUP = Failures("Lookup", (*READ.errors, errors.ModelNotFound()))
 UNSTORED = errors.NotFound("No response is stored.", code="response_not_found")
 STORED = Failures("Stored", (*READ.errors, UNSTORED))
+AWAY = errors.Unavailable("The account is behind or away.", code="account_unavailable")
+QUERY = Failures("Query", (*READ.errors, errors.InvalidRequest(), AWAY))
+GENERATION = Failures("Generation", (*QUERY.errors, errors.NotFound(code="generation_not_found")))
 CALL = Failures(
     "Call",
     (
@@ -106,20 +110,24 @@ MESSAGES_CALL = Failures(
 class Operation:
     """What one route does, its request and its responses.
 
-    `example` is a body as a person writes it in JSON. `answer` is the shape of the response 200,
-    and `media` its media type; a route without one returns errors only. `events` is the shape of
-    the data of a stream's events, and `last_event` data of another shape. `more` maps statuses
-    other than 200 whose body is no error to their shapes.
+    `query` names its query parameters (see api/openapi/document.py). `example` is a body as a
+    person writes it in JSON. `answer` is the shape of the response 200, and `media` its media type;
+    a route without one returns errors only. `text` is a media type in which the response comes as
+    text where the query says so. `events` is the shape of the data of a stream's events, and
+    `last_event` data of another shape. `more` maps statuses other than 200 whose body is no error
+    to their shapes.
     """
 
     id: str
     tag: str
     summary: str
     description: str = ""
+    query: tuple[str, ...] = ()
     request: str = ""
     example: str = ""
     answer: str = ""
     media: str = JSON
+    text: str = ""
     events: str = ""
     last_event: str = ""
     more: Mapping[int, str] = field(default_factory=dict)
@@ -145,6 +153,10 @@ COUNT_EXAMPLE = """{
     "messages": [{"role": "user", "content": "What is the capital of France?"}]
   }"""
 RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"}"""
+
+PERIOD = ("start_time", "end_time", "page")
+KEYS = ("api_key_ids", "project_ids")
+USAGE_QUERY = (*PERIOD, "bucket_width", "limit", "group_by", "models", *KEYS)
 
 # In the order of the document.
 OPERATIONS: dict[str, Operation] = {
@@ -263,6 +275,74 @@ OPERATIONS: dict[str, Operation] = {
         description="The id may contain slashes, plain or percent-encoded.",
         answer="Model",
         failures=LOOKUP,
+    ),
+    "GET /generations/{generation_id}": Operation(
+        id="getGeneration",
+        tag="Account",
+        summary="Get a call",
+        description=(
+            "What a call was, used and cost, with OpenRouter's names. The id is that of the header "
+            "`X-Generation-Id`, or of the response's body. A call that runs is `queued` or "
+            "`running`, and one whose record is on its way `settling`."
+        ),
+        answer="GenerationData",
+        failures=GENERATION,
+    ),
+    "GET /generation": Operation(
+        id="getGenerationById",
+        tag="Account",
+        summary="Get a call (OpenRouter's address)",
+        query=("id",),
+        answer="GenerationData",
+        failures=GENERATION,
+    ),
+    "GET /generations": Operation(
+        id="listGenerations",
+        tag="Account",
+        summary="List calls that have ended, newest first",
+        query=(
+            *("start_time", "end_time", "model", "status", "api_key_id", "owner"),
+            *("generations.limit", "after"),
+        ),
+        answer="GenerationList",
+        failures=QUERY,
+    ),
+    "GET /usage": Operation(
+        id="getUsage",
+        tag="Account",
+        summary="Get the usage over time",
+        description=(
+            "OpenAI's pages of buckets, with `cost` in USD. `format=csv` returns a row for each "
+            "result."
+        ),
+        query=(*USAGE_QUERY, "format"),
+        answer="UsagePage",
+        text="text/csv",
+        failures=QUERY,
+    ),
+    "GET /organization/usage/completions": Operation(
+        id="getCompletionsUsage",
+        tag="Account",
+        summary="Get the usage of chat models (OpenAI's API)",
+        query=USAGE_QUERY,
+        answer="UsagePage",
+        failures=QUERY,
+    ),
+    "GET /organization/usage/embeddings": Operation(
+        id="getEmbeddingsUsage",
+        tag="Account",
+        summary="Get the usage of embedding models (OpenAI's API)",
+        query=USAGE_QUERY,
+        answer="EmbeddingsUsagePage",
+        failures=QUERY,
+    ),
+    "GET /organization/costs": Operation(
+        id="getCosts",
+        tag="Account",
+        summary="Get the costs of each day (OpenAI's API)",
+        query=(*PERIOD, "costs.bucket_width", "costs.limit", "costs.group_by", "line_items", *KEYS),
+        answer="CostsPage",
+        failures=QUERY,
     ),
     "GET /health": Operation(
         id="getHealth",
