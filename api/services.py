@@ -8,6 +8,8 @@ from typing import Any
 from flask import Flask, current_app
 
 from gateway.account.api_keys import KeyStore
+from gateway.account.owners import OwnerRecord, owner_store
+from gateway.account.record_store import RecordStore
 from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
 from gateway.broker.places import Places
@@ -31,6 +33,7 @@ class Services:
     settings: Settings
     catalogue: Catalogue
     keys: KeyStore
+    owners: RecordStore[OwnerRecord]
     broker: Broker
     bodies: BodyRoom
     readers: Places
@@ -49,7 +52,8 @@ class Services:
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
-            keys=KeyStore(redis, settings.key_pepper),
+            keys=KeyStore(redis, settings.key_pepper, old_pepper=settings.key_pepper_old),
+            owners=owner_store(redis),
             broker=Broker(settings, redis, stalls),
             bodies=BodyRoom(settings.web_body_bytes),
             readers=Places(settings.max_in_flight),

@@ -44,6 +44,20 @@ class Settings:
         "Required. Secret of at least 32 characters; API keys are hashed with it.",
         secret=True,
     )
+    key_pepper_old: str = setting(
+        "KEY_PEPPER_OLD",
+        "",
+        "The value that `KEY_PEPPER` had before. API keys that are hashed with it stay valid, and "
+        "are hashed anew when they are used.",
+        secret=True,
+    )
+    admin_key: str = setting(
+        "ADMIN_KEY",
+        "",
+        "Secret of at least 32 characters that is an operator key, to create the first one. Unset "
+        "it when there is another. It calls no model.",
+        secret=True,
+    )
     redis_url: str = setting(
         "REDIS_URL",
         "redis://127.0.0.1:6379/0",
@@ -225,6 +239,8 @@ class Settings:
                 f"KEY_PEPPER must be set to {PEPPER_LENGTH} characters or more, for instance by "
                 "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
             )
+        if self.admin_key and len(self.admin_key) < PEPPER_LENGTH:
+            raise ConfigurationError(f"ADMIN_KEY must have {PEPPER_LENGTH} characters or more")
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
         if self.retired_models not in ("refuse", "successor"):

@@ -28,7 +28,9 @@ BREAKERS: str  # routes that have failed: see lua/breaker.lua
 OWNER: str  # whose names these are: see owner.py. It does not expire
 AUDIT: str  # a stream of the changes of keys and owners; it does not expire
 RECORDS: str  # a stream: records of settled calls that are not in the ledger yet
+RECORDS_REFUSED: str  # a stream: what the ledger could not take. It does not expire
 LEDGER_WRITER: str  # the name of the process that writes the ledger
+LEDGER_RESTORED: str  # set once Redis has the keys and counters that the database has
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
 
 
@@ -36,7 +38,7 @@ def use_prefix(prefix: str) -> None:
     """Put `prefix` before the names of this process. Call it once, before any name is used."""
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER, AUDIT
-    global RECORDS, LEDGER_WRITER, LEDGER_CALLS
+    global RECORDS, RECORDS_REFUSED, LEDGER_WRITER, LEDGER_RESTORED, LEDGER_CALLS
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -52,7 +54,9 @@ def use_prefix(prefix: str) -> None:
     OWNER = f"{prefix}gw:owner"
     AUDIT = f"{prefix}gw:audit"
     RECORDS = f"{prefix}gw:records"
+    RECORDS_REFUSED = f"{prefix}gw:records:refused"
     LEDGER_WRITER = f"{prefix}gw:ledger:writer"
+    LEDGER_RESTORED = f"{prefix}gw:ledger:restored"
     LEDGER_CALLS = f"{prefix}gw:ledger:calls"
 
 
@@ -72,6 +76,7 @@ LEDGER_WRITER_MS = 10_000  # as a lease
 LEDGER_RECORDS = 10_000  # without a database: most records that the ledger keeps
 # Without a database: how long the sums of buckets of that width are kept; 0 is for ever.
 USAGE_SECONDS = {60: 86_400, 3_600: 31 * 86_400, 86_400: 400 * 86_400, 0: 0}
+AUDIT_ENTRIES = 10_000  # about as many of the last changes are kept
 BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
@@ -92,6 +97,41 @@ def rq_worker(name: str) -> str:
 def key(public_id: str) -> str:
     """The record of an API key. It does not expire."""
     return f"{PREFIX}gw:key:{public_id}"
+
+
+def owner_record(owner_id: str) -> str:
+    """The record of an owner of API keys. It does not expire."""
+    return f"{PREFIX}gw:owners:{owner_id}"
+
+
+def owner_scope(owner_id: str) -> str:
+    """The scope that counts for all keys of an owner; that of one key is its public id."""
+    return f"owner:{owner_id}"
+
+
+def spend(scope: str) -> str:
+    """What a scope has used: in all, and in the current day, week and month. It does not expire."""
+    return f"{PREFIX}gw:spend:{scope}"
+
+
+def held(scope: str) -> str:
+    """What calls of a scope have reserved, by call and in total."""
+    return f"{PREFIX}gw:held:{scope}"
+
+
+def flight(scope: str) -> str:
+    """The calls of a scope that are queued or running, by their expiry in milliseconds."""
+    return f"{PREFIX}gw:flight:{scope}"
+
+
+def parked(scope: str) -> str:
+    """The calls of a scope that wait because too many of it are in flight."""
+    return f"{PREFIX}gw:parked:{scope}"
+
+
+def rate(scope: str) -> str:
+    """The state of a scope's limits per minute."""
+    return f"{PREFIX}gw:rate:{scope}"
 
 
 def call(call_id: str) -> str:

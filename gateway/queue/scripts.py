@@ -46,8 +46,10 @@ EMIT = _load("emit")
 FINISH = _load("finish")
 CANCEL = _load("cancel")
 BREAKER = _load("breaker")
+RECORD = _load("record")
 LEDGER = _load("ledger")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER)
+RESTORE = _load("restore")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, RECORD, LEDGER, RESTORE)
 
 
 def load_commands() -> list[Command]:

@@ -128,6 +128,7 @@ def test_every_key_of_a_submitted_call_has_an_end(
         b"rq:queue:infer",
         b"rq:queues",
         keys.key(key.public_id).encode(),
+        keys.AUDIT.encode(),
     }
 
 
