@@ -95,7 +95,7 @@ class LedgerWriter:
         return float(seconds)
 
     def _elected(self) -> bool:
-        """Whether this worker is the one that writes. The lease lives as long as that of a process."""
+        """Whether this worker is the one that writes."""
         now = time.monotonic()
         if now - self._renewed < RENEW_SECONDS:
             return True
@@ -176,4 +176,7 @@ def received(stream_id: bytes, fields: dict[bytes, bytes]) -> Record:
     names = {"reserved_usd": "reserved_nano"}
     values |= {names.get(name, name): value for name, value in script.items()}
     record = Record.decode(orjson.dumps(values))
+    numbers = (record.cost_nano, record.saved_nano, record.settled_ms, *record.usage.values())
+    if not all(type(number) is int for number in numbers):
+        raise ValueError("a number of a record must be an integer")
     return record if record.created_ms else replace(record, created_ms=record.settled_ms)

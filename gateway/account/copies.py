@@ -93,7 +93,7 @@ class Copies:
         A record that is there stays, and what was used since is added to. Several processes may do
         it together. Raises RedisError and LedgerUnavailable.
         """
-        now, _ = cast("tuple[int, int]", self._redis.time())
+        now, _ = self._redis.time()
         restored = 0
         for kind in self._kinds:
             for name, fields in self._copied(kind):
@@ -101,7 +101,10 @@ class Copies:
                 restored += scripts.RESTORE(
                     self._redis,
                     [kind.prefix + name, keys.spend(scope)],
-                    [orjson.dumps(fields), orjson.dumps(spent(self._ledger.totals(scope, now), now))],
+                    [
+                        orjson.dumps(fields),
+                        orjson.dumps(spent(self._ledger.totals(scope, now), now)),
+                    ],
                 )
         self._redis.set(keys.LEDGER_RESTORED, now)
         self._compared = -COMPARE_SECONDS
@@ -131,9 +134,9 @@ class Copies:
 
 
 def spent(spend: Spend, now: int) -> dict[str, list[str]]:
-    """Return counters as restore.lua takes them: prefix -> number of the window, USD, tokens, calls.
+    """Return counters as restore.lua takes them.
 
-    Numbers are texts: Lua's are not exact above 2^53.
+    Its numbers are texts, because Lua's are not exact above 2^53.
     """
     windows = {"daily": spend.day, "weekly": spend.week, "monthly": spend.month}
     return {"": _counts(0, spend.all_time)} | {

@@ -181,8 +181,13 @@ class Ledger(Protocol):
     """The account's store. Reads block only the greenlet that makes them.
 
     Every method raises LedgerUnavailable, or RedisError without a database, where the store does
-    not answer.
+    not answer. `copies`: it keeps copies of keys, owners and audit log, which live in Redis.
     """
+
+    copies: bool
+
+    def check(self) -> None:
+        """Raise ConfigurationError if the tables are not those of this release."""
 
     def write(self, records: Sequence[Record]) -> None:
         """Keep these records and add them to the sums, all or none.
@@ -217,10 +222,16 @@ class Ledger(Protocol):
         """Return what a scope (`public_id` or `owner:id`) used, by the windows of `now`."""
 
     def save_key(self, public_id: str, fields: Fields) -> None:
-        """Keep a copy of a key's record in Redis, unless a later version is kept."""
+        """Keep a copy of a key's record in Redis, unless a later version is kept.
+
+        No fields: the key was deleted.
+        """
 
     def save_owner(self, owner: str, fields: Fields) -> None:
-        """Keep a copy of an owner's record in Redis, unless a later version is kept."""
+        """Keep a copy of an owner's record in Redis, unless a later version is kept.
+
+        No fields: the owner was deleted.
+        """
 
     def keys(self) -> Iterable[tuple[str, dict[str, str]]]:
         """Return public id and copied fields of every key; without a database none."""
