@@ -113,6 +113,12 @@ class Settings:
     queue_bytes: int = setting(
         "QUEUE_BYTES", 256_000_000, "Maximum size of all waiting request bodies together."
     )
+    records_backlog: int = setting(
+        "RECORDS_BACKLOG",
+        100_000,
+        "Maximum number of records of ended calls that wait to be written to the ledger. Further "
+        "calls are refused with 503, so that no record is lost.",
+    )
     max_in_flight: int = setting(
         "WEB_MAX_IN_FLIGHT",
         1_500,

@@ -20,14 +20,17 @@ RQ_STARTED: str
 RQ_FINISHED: str
 RQ_FAILED: str
 RQ_CANCELED: str
+RQ_DEFERRED: str
 RQ_REGISTRIES: tuple[str, ...]
 RQ_WORKERS: str
 BELL: str  # a list; workers wait for its elements
 QUEUED_BYTES: str  # of the bodies waiting in the queue
 BREAKERS: str  # routes that have failed: see lua/breaker.lua
 OWNER: str  # whose names these are: see owner.py. It does not expire
+WAITING: str  # queued calls, by the virtual time at which they should start
+FAIR: str  # virtual time of the queue, and of each key that has calls in it
+RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
 AUDIT: str  # a stream of the changes of keys and owners; it does not expire
-RECORDS: str  # a stream: records of settled calls that are not in the ledger yet
 RECORDS_REFUSED: str  # a stream: what the ledger could not take. It does not expire
 LEDGER_WRITER: str  # the name of the process that writes the ledger
 LEDGER_RESTORED: str  # set once Redis has the keys and counters that the database has
@@ -37,8 +40,9 @@ LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by t
 def use_prefix(prefix: str) -> None:
     """Put `prefix` before the names of this process. Call it once, before any name is used."""
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
-    global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER, AUDIT
-    global RECORDS, RECORDS_REFUSED, LEDGER_WRITER, LEDGER_RESTORED, LEDGER_CALLS
+    global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
+    global RQ_DEFERRED, WAITING, FAIR, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS
+    global RECORDS_REFUSED, LEDGER_RESTORED
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -46,14 +50,17 @@ def use_prefix(prefix: str) -> None:
     RQ_FINISHED = f"rq:finished:{QUEUE}"
     RQ_FAILED = f"rq:failed:{QUEUE}"
     RQ_CANCELED = f"rq:canceled:{QUEUE}"
+    RQ_DEFERRED = f"rq:deferred:{QUEUE}"
     RQ_REGISTRIES = (RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED)
     RQ_WORKERS = f"rq:workers:{QUEUE}"
     BELL = f"{prefix}gw:bell"
     QUEUED_BYTES = f"{prefix}gw:queued:bytes"
     BREAKERS = f"{prefix}gw:breakers"
     OWNER = f"{prefix}gw:owner"
-    AUDIT = f"{prefix}gw:audit"
+    WAITING = f"{prefix}gw:queue"
+    FAIR = f"{prefix}gw:fair"
     RECORDS = f"{prefix}gw:records"
+    AUDIT = f"{prefix}gw:audit"
     RECORDS_REFUSED = f"{prefix}gw:records:refused"
     LEDGER_WRITER = f"{prefix}gw:ledger:writer"
     LEDGER_RESTORED = f"{prefix}gw:ledger:restored"

@@ -46,10 +46,10 @@ EMIT = _load("emit")
 FINISH = _load("finish")
 CANCEL = _load("cancel")
 BREAKER = _load("breaker")
-RECORD = _load("record")
 LEDGER = _load("ledger")
+RECORD = _load("record")
 RESTORE = _load("restore")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, RECORD, LEDGER, RESTORE)
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD, RESTORE)
 
 
 def load_commands() -> list[Command]:
