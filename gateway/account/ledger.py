@@ -6,6 +6,7 @@ ledger writer of one worker writes; calls never wait for it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from redis import Redis
 from gateway.account.records import Record
 from gateway.queue import keys
 from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
 
 BUCKET_SECONDS = {"1m": 60, "1h": 3_600, "1d": 86_400}
 ALL_TIME = 0  # the width of the one bucket that sums up everything
@@ -282,6 +285,17 @@ def open_ledger(settings: Settings, redis: Redis) -> Ledger:
     from gateway.account.redis_ledger import RedisLedger
 
     return RedisLedger(settings, redis)
+
+
+def check_tables(ledger: Ledger) -> None:
+    """Raise ConfigurationError if the tables of the ledger are not those of this release.
+
+    A database that does not answer is a warning: calls do not need it.
+    """
+    try:
+        ledger.check()
+    except LedgerUnavailable as error:
+        log.warning("ledger: the database does not answer (%s)", error)
 
 
 def health(redis: Redis) -> Health:
