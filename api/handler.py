@@ -24,7 +24,7 @@ from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.target import Target
 from gateway.errors import Overloaded
-from gateway.queue.protocol import CallSpec
+from gateway.queue.protocol import AdmissionRequest, CallSpec
 
 RETRY_SECONDS = 5  # where too many bodies of a key are on their way
 IGNORED_NAMES = 20
@@ -118,7 +118,8 @@ def respond(
     )
     total = target.row.timeouts.total or settings.total_timeout
     budget = _budget(request.headers, total, checked.stream)
-    pending = broker.submit(spec, orjson.dumps(checked.parameters), key, budget)
+    admission = AdmissionRequest(key.public_id, key.hmac, key.version, key.owner)
+    pending = broker.submit(spec, orjson.dumps(checked.parameters), admission, budget)
 
     def renderer(route: str) -> Renderer:
         substitute = _substitute(targets, route)

@@ -17,6 +17,7 @@
   x Unavailable                503  the call never left this service
     + Overloaded               503
     + QueueUnavailable         503  Redis does not answer
+    + KeyChanged               503  the key's record is not the one that was checked
     + NoWorkers                503
     + ShuttingDown             503
     + ProviderNotConfigured    503
@@ -260,6 +261,13 @@ class QueueUnavailable(Unavailable):
 
     code = "queue_unavailable"
     message = "The queue is not available. Try again in a moment."
+
+
+class KeyChanged(Unavailable):
+    """Raised when the record of the key has changed since it was checked: check it again."""
+
+    code = "queue_unavailable"
+    message = "The settings of this API key have just changed. Try again."
 
 
 class NoWorkers(Unavailable):

@@ -10,7 +10,6 @@ import gevent
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway.account.api_keys import KeyRecord
 from gateway.broker.backlog import Backlog
 from gateway.broker.inbox import InboxReader
 from gateway.broker.monitor import NO_WORKERS_RETRY_SECONDS, Monitor
@@ -27,7 +26,7 @@ from gateway.errors import (
 from gateway.queue import clients, commands, keys
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease
-from gateway.queue.protocol import CallSpec, Event
+from gateway.queue.protocol import AdmissionRequest, CallSpec, Event
 from gateway.settings import Settings
 from gateway.stalls import Stalls
 
@@ -91,12 +90,15 @@ class Broker:
         """Whether none of the loops that `start` started has ended."""
         return not any(greenlet.ready() for greenlet in self._greenlets)
 
-    def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
+    def submit(
+        self, spec: CallSpec, body: bytes, admission: AdmissionRequest, budget: float
+    ) -> PendingCall:
         """Queue a call that may live `budget` seconds; pass the result to `leave` in the end.
 
         Raises ShuttingDown, Overloaded, PayloadTooLarge, and NoWorkers if none has lived for a
         while. Where Redis refuses the call, the pending call ends with Overloaded, PayloadTooLarge,
-        QueueUnavailable, or AuthenticationFailed for a key that was just revoked.
+        QueueUnavailable, AuthenticationFailed for a key that was just revoked, or KeyChanged for
+        one that has other limits or models than this process knows.
         """
         self.start()
         if self.draining:
@@ -104,12 +106,12 @@ class Broker:
         if self.monitor.no_workers and not self.has_workers():
             raise NoWorkers(retry_after=NO_WORKERS_RETRY_SECONDS)
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
-        pending.key = key.public_id
+        pending.key = admission.public_id
         if not self.places.take(pending.key):
             raise Overloaded(retry_after=self.backlog.seconds())
         self.pending_calls[spec.call_id] = pending
         try:
-            self.submitter.put(Submission(spec, body, pending, key))
+            self.submitter.put(Submission(spec, body, pending, admission))
         except BaseException:
             self._forget(pending)
             raise
