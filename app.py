@@ -17,6 +17,7 @@ from api.openapi.docs import docs
 from api.openapi.document import openapi
 from api.responses.view import responses
 from api.services import Services
+from api.usage.view import usage
 from gateway.settings import Settings
 
 PREFIX = "/inference/v1"
@@ -43,6 +44,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
         models,
         responses,
         keys,
+        usage,
         health,
         openapi,
         docs,

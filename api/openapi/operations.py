@@ -20,6 +20,7 @@ TAGS = {
     "Embeddings": "Turn text into vectors.",
     "Models": "The available models.",
     "Keys": "API keys, their limits and their owners. All but the first need an operator key.",
+    "Account": "What calls used and cost. A key sees its own calls, an operator key all.",
     "Service": "Health and documentation.",
 }
 
@@ -33,6 +34,26 @@ NEVER_SENT = (
 KEPT = (400, 409, 413, 415, 422)
 # What a response has where its model is about to end.
 ENDING = ("Warning", "Deprecation", "Sunset")
+# What the response to a call has, be it an error or not.
+CALLED = (
+    *ENDING,
+    "X-Generation-Id",
+    *(
+        f"x-ratelimit-{fact}-{name}"
+        for name in ("requests", "tokens")
+        for fact in ("limit", "remaining", "reset")
+    ),
+    "X-Max-Tokens-Capped",
+)
+MESSAGES_CALLED = (
+    *CALLED,
+    "request-id",
+    *(
+        f"anthropic-ratelimit-{name}-{fact}"
+        for name in ("requests", "tokens")
+        for fact in ("limit", "remaining", "reset")
+    ),
+)
 
 
 def _status(error: GatewayError) -> int:
@@ -86,20 +107,24 @@ WRITE = Failures(
 )
 UNSTORED = errors.NotFound("No response is stored.", code="response_not_found")
 STORED = Failures("Stored", (*READ.errors, UNSTORED))
+AWAY = errors.Unavailable("The account is behind or away.", code="account_unavailable")
+QUERY = Failures("Query", (*READ.errors, errors.InvalidRequest(), AWAY))
+AUDIT = Failures("Audit", (*LIST.errors, AWAY))
+GENERATION = Failures("Generation", (*QUERY.errors, errors.NotFound(code="generation_not_found")))
 CALL = Failures(
     "Call",
     (
         *(kind() for kind in errors.kinds() if kind not in (*NEVER_SENT, errors.UpstreamRejected)),
         *(errors.UpstreamRejected(status=status) for status in KEPT),
     ),
-    headers=ENDING,
+    headers=CALLED,
 )
 MESSAGES_CALL = Failures(
     "Messages",
     CALL.errors,
     "MessagesError",
     messages_errors.status,
-    headers=(*ENDING, "request-id"),
+    headers=MESSAGES_CALLED,
 )
 
 
@@ -107,11 +132,12 @@ MESSAGES_CALL = Failures(
 class Operation:
     """What one route does, its request and its responses.
 
-    `example` is a body as a person writes it in JSON. `answer` is the shape of the response that
-    has the status `success`, and `media` its media type; a route without one returns errors only.
-    `query` has the schemas of parameters, and `request_headers` the names of headers that belong
-    to this operation. A request with `optional_body` may have none. `events` is the shape of
-    the data of a stream's events, and `last_event` data of another shape. `more` maps statuses
+    `query` names its query parameters (see api/openapi/query.py), and `request_headers` headers of
+    its own (see api/openapi/document.py). `example` is a body as a person writes it in JSON; a
+    request with `optional_body` may have none. `answer` is the shape of the response that has the
+    status `success`, and `media` its media type; a route without one returns errors only. `text` is
+    a media type in which the response comes as text where the query says so. `events` is the shape
+    of the data of a stream's events, and `last_event` data of another shape. `more` maps statuses
     other than `success` whose body is no error to their shapes.
     """
 
@@ -119,14 +145,15 @@ class Operation:
     tag: str
     summary: str
     description: str = ""
+    query: tuple[str, ...] = ()
     request: str = ""
     optional_body: bool = False
-    query: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     request_headers: tuple[str, ...] = ()
     example: str = ""
     success: int = 200
     answer: str = ""
     media: str = JSON
+    text: str = ""
     events: str = ""
     last_event: str = ""
     more: Mapping[int, str] = field(default_factory=dict)
@@ -165,12 +192,10 @@ KEY_EXAMPLE = """{
   }"""
 RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"}"""
 
-LIMIT: Mapping[str, object] = {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}
-CURSOR: Mapping[str, object] = {
-    "type": "string",
-    "description": "Id of the last item of the page before.",
-}
-PAGE = {"after": CURSOR, "limit": LIMIT}
+PAGE = ("after", "page.limit")
+PERIOD = ("start_time", "end_time", "page")
+KEYS = ("api_key_ids", "project_ids")
+USAGE_QUERY = (*PERIOD, "bucket_width", "limit", "group_by", "models", *KEYS)
 
 # In the order of the document.
 OPERATIONS: dict[str, Operation] = {
@@ -187,7 +212,7 @@ OPERATIONS: dict[str, Operation] = {
         answer="ChatCompletion",
         events="ChatCompletionChunk",
         last_event="[DONE]",
-        headers=("X-Ignored-Parameters", *ENDING),
+        headers=("X-Ignored-Parameters", *CALLED),
         failures=CALL,
     ),
     "POST /messages": Operation(
@@ -202,7 +227,7 @@ OPERATIONS: dict[str, Operation] = {
         example=MESSAGES_EXAMPLE,
         answer="Message",
         events="MessageEvent",
-        headers=("X-Ignored-Parameters", *ENDING, "request-id"),
+        headers=("X-Ignored-Parameters", *MESSAGES_CALLED),
         failures=MESSAGES_CALL,
     ),
     "POST /messages/count_tokens": Operation(
@@ -216,7 +241,7 @@ OPERATIONS: dict[str, Operation] = {
         request="CountTokensRequest",
         example=COUNT_EXAMPLE,
         answer="TokenCount",
-        headers=("X-Ignored-Parameters", "X-Token-Count", *ENDING, "request-id"),
+        headers=("X-Ignored-Parameters", "X-Token-Count", *MESSAGES_CALLED),
         failures=MESSAGES_CALL,
     ),
     "POST /responses": Operation(
@@ -231,7 +256,7 @@ OPERATIONS: dict[str, Operation] = {
         example=RESPONSES_EXAMPLE,
         answer="Response",
         events="ResponseEvent",
-        headers=("X-Ignored-Parameters", *ENDING),
+        headers=("X-Ignored-Parameters", *CALLED),
         failures=CALL,
     ),
     "POST /responses/input_tokens": Operation(
@@ -245,7 +270,7 @@ OPERATIONS: dict[str, Operation] = {
         request="ResponsesRequest",
         example=RESPONSES_EXAMPLE,
         answer="InputTokens",
-        headers=("X-Token-Count", *ENDING),
+        headers=("X-Token-Count", *CALLED),
         failures=CALL,
     ),
     "GET /responses/{response_id}": Operation(
@@ -272,7 +297,7 @@ OPERATIONS: dict[str, Operation] = {
         request="EmbeddingsRequest",
         example=EMBEDDINGS_EXAMPLE,
         answer="EmbeddingList",
-        headers=("X-Ignored-Parameters", *ENDING),
+        headers=("X-Ignored-Parameters", *CALLED),
         failures=CALL,
     ),
     "GET /models": Operation(
@@ -303,11 +328,7 @@ OPERATIONS: dict[str, Operation] = {
         tag="Keys",
         summary="List the keys",
         description="The oldest first. Deleted ones are left out.",
-        query={
-            **PAGE,
-            "owner": {"type": "string"},
-            "include_disabled": {"type": "boolean", "default": False},
-        },
+        query=(*PAGE, "keys.owner", "include_disabled"),
         answer="KeyList",
         failures=LIST,
     ),
@@ -415,7 +436,75 @@ OPERATIONS: dict[str, Operation] = {
         description="The latest first: who changed what, when, and from where.",
         query=PAGE,
         answer="AuditLog",
-        failures=LIST,
+        failures=AUDIT,
+    ),
+    "GET /generations/{generation_id}": Operation(
+        id="getGeneration",
+        tag="Account",
+        summary="Get a call",
+        description=(
+            "What a call was, used and cost, with OpenRouter's names. The id is that of the header "
+            "`X-Generation-Id`, or of the response's body. A call that runs is `queued` or "
+            "`running`, and one whose record is on its way `settling`."
+        ),
+        answer="GenerationData",
+        failures=GENERATION,
+    ),
+    "GET /generation": Operation(
+        id="getGenerationById",
+        tag="Account",
+        summary="Get a call (OpenRouter's address)",
+        query=("id",),
+        answer="GenerationData",
+        failures=GENERATION,
+    ),
+    "GET /generations": Operation(
+        id="listGenerations",
+        tag="Account",
+        summary="List calls that have ended, newest first",
+        query=(
+            *("start_time", "end_time", "model", "status", "api_key_id", "owner"),
+            *("generations.limit", "after"),
+        ),
+        answer="GenerationList",
+        failures=QUERY,
+    ),
+    "GET /usage": Operation(
+        id="getUsage",
+        tag="Account",
+        summary="Get the usage over time",
+        description=(
+            "OpenAI's pages of buckets, with `cost` in USD. `format=csv` returns a row for each "
+            "result."
+        ),
+        query=(*USAGE_QUERY, "format"),
+        answer="UsagePage",
+        text="text/csv",
+        failures=QUERY,
+    ),
+    "GET /organization/usage/completions": Operation(
+        id="getCompletionsUsage",
+        tag="Account",
+        summary="Get the usage of chat models (OpenAI's API)",
+        query=USAGE_QUERY,
+        answer="UsagePage",
+        failures=QUERY,
+    ),
+    "GET /organization/usage/embeddings": Operation(
+        id="getEmbeddingsUsage",
+        tag="Account",
+        summary="Get the usage of embedding models (OpenAI's API)",
+        query=USAGE_QUERY,
+        answer="EmbeddingsUsagePage",
+        failures=QUERY,
+    ),
+    "GET /organization/costs": Operation(
+        id="getCosts",
+        tag="Account",
+        summary="Get the costs of each day (OpenAI's API)",
+        query=(*PERIOD, "costs.bucket_width", "costs.limit", "costs.group_by", "line_items", *KEYS),
+        answer="CostsPage",
+        failures=QUERY,
     ),
     "GET /health": Operation(
         id="getHealth",
