@@ -57,6 +57,7 @@ class CheckedRequest:
     models: tuple[str, ...] | None = None
     optional: tuple[str, ...] = ()
     own_names: Mapping[str, str] = field(default_factory=dict)
+    include_cost: bool = False
 
 
 def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
@@ -144,6 +145,7 @@ def _respond(
         checked.optional,
         key.public_id,
         _account(key, checked.model, admission),
+        checked.include_cost,
     )
     body = orjson.dumps(checked.parameters)
     if not counts and (seconds := _cache_seconds(key)):

@@ -39,6 +39,7 @@ class CallSpec:
     them. `key` is the public id of the caller's API key: breakers count failures by it. `account`
     is what the record of the call needs and the worker cannot know: `owner`, `request_id`,
     `user_agent`, `priority`, `model` as requested, `created_ms`, and `prompt_tokens`, an estimate.
+    `cost`: the usage in the response says what the call cost.
     `cache` says under which `name` the response is kept, and for how many `seconds`.
     """
 
@@ -50,6 +51,7 @@ class CallSpec:
     optional: tuple[str, ...] = ()
     key: str = ""
     account: dict[str, Any] = field(default_factory=dict)
+    cost: bool = False
     cache: dict[str, Any] = field(default_factory=dict)
 
     def encode(self, body: bytes) -> bytes:
@@ -78,6 +80,8 @@ class CallSpec:
             head["key"] = self.key
         if self.account:
             head["account"] = self.account
+        if self.cost:
+            head["cost"] = True
         if self.cache:
             head["cache"] = self.cache
         return b"%b\n%b" % (orjson.dumps(head), body)

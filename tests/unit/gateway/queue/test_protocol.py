@@ -43,6 +43,7 @@ specs = st.builds(
     kind=st.sampled_from(["chat", "embeddings"]),
     optional=st.lists(word).map(tuple),
     key=st.just("") | word,
+    cost=st.booleans(),
 )
 outcomes = st.builds(
     Outcome,
