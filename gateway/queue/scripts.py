@@ -73,7 +73,12 @@ BREAKER = Script("breaker")
 PROMOTE = Script("promote")
 LEDGER = Script("ledger")
 RECORD = Script("record")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD)
+RESTORE = Script("restore")
+LOOK = Script("look")
+STORE = Script("store")
+ALL = (
+    SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, LOOK, STORE
+)  # fmt: skip
 
 
 def load_commands() -> list[Command]:

@@ -11,6 +11,7 @@
 --       19 API key's public id  20 priority of the call ('': its key's)
 --       21 what it asks of limits: tokens of the prompt, their cost, tokens of output to reserve, the cost of one,
 --       most tokens of output (0: unknown), 1 to wait in flight or 0, with blanks between
+--       22 record of a call that a kept response answers ('': none does)
 -- Returns a list: 'ok' and what was admitted, as JSON; or the reason of the refusal, which is one of 'key',
 -- 'expired', 'disabled', 'changed' (the key's record), 'late', 'cancelled', 'records', 'limit', 'calls', 'bytes',
 -- 'memory', 'large'. 'limit' is followed by JSON: name and scope of the limit, milliseconds until it resets (0 if that
@@ -45,10 +46,11 @@ if disabled then return {'disabled'} end
 if (version or '0') ~= ARGV[4] then return {'changed'} end
 if redis.call('EXISTS', KEYS[4]) == 1 then return {'cancelled'} end
 
+local hit = ARGV[22] ~= ''
 local waiting = redis.call('LLEN', KEYS[5]) + redis.call('ZCARD', DEFERRED)
-if waiting >= tonumber(ARGV[7]) then return {'calls', waiting} end
+if not hit and waiting >= tonumber(ARGV[7]) then return {'calls', waiting} end
 local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[6]) or 0) or 0, 0) or 0
-if queued + #ARGV[2] > tonumber(ARGV[8]) and waiting > 0 then return {'bytes', waiting} end
+if not hit and queued + #ARGV[2] > tonumber(ARGV[8]) and waiting > 0 then return {'bytes', waiting} end
 -- To ask for the memory takes Redis as long as half of this script. If there was much room a moment ago, small bodies
 -- have not filled it since.
 local size = #ARGV[2]
@@ -161,6 +163,7 @@ local function check()
     end
   end
 
+  if hit then return end
   for _, scope in ipairs(scopes) do
     if scope.max_in_flight then
       -- A call waits behind those of its own key. Those of its owner's other keys may wait for room of theirs.
@@ -179,6 +182,7 @@ local function check()
 end
 
 local letters = ''
+local use_rates, described
 if #scopes > 0 then
   for _, scope in ipairs(scopes) do
     letters = letters .. scope.letter
@@ -186,6 +190,46 @@ if #scopes > 0 then
   end
   local refusal = check()
   if refusal then return refusal end
+
+  use_rates = function(scope)
+    if scope.rpm then redis.call('HSET', RATE .. scope.id, 'rpm', scope.rpm_tat) end
+    if scope.tpm then redis.call('HSET', RATE .. scope.id, 'tpm', scope.tpm_tat) end
+    if scope.rpm or scope.tpm then
+      local full = math.max(scope.rpm_tat or 0, scope.tpm_tat or 0)
+      redis.call('PEXPIRE', RATE .. scope.id, math.max(math.ceil(full - now_ms), 0) + 1)
+    end
+  end
+
+  -- Of key and owner the one that has less left.
+  local function tightest(limit_name, tat_name)
+    local best
+    for _, scope in ipairs(scopes) do
+      local allowed, tat = scope[limit_name], scope[tat_name]
+      if allowed then
+        local reset = math.max(tat - now_ms, 0)
+        local left = math.max(math.floor((MINUTE - reset) * allowed / MINUTE + 0.001), 0)
+        if not best or left < best[2] then best = {allowed, left, math.ceil(reset)} end
+      end
+    end
+    return best and string.format('[%.0f,%.0f,%.0f]', unpack(best)) or 'null'
+  end
+  described = function()
+    return string.format(
+      '{"requests":%s,"tokens":%s,"cap":%.0f,"parked":%s,"reserved_usd":%.0f,"reserved_tokens":%.0f}',
+      tightest('rpm', 'rpm_tat'), tightest('tpm', 'tpm_tat'), cap, tostring(wait_in_line), reserved_usd,
+      reserved_tokens)
+  end
+end
+
+if hit then
+  -- It is one more request, and settled at once. The job makes a second run of this script answer the same.
+  for _, scope in ipairs(scopes) do use_rates(scope) end
+  if #scopes > 0 then admitted = described() end
+  redis.call('HSET', KEYS[1], 'status', 'finished', 'created_at', ARGV[9], 'data', ARGV[10], 'admission', admitted)
+  redis.call('EXPIRE', KEYS[1], ARGV[15])
+  if last_used ~= time[1] then redis.call('HSET', KEYS[3], 'last_used', time[1]) end
+  settle(ARGV[1], {public_id, owner}, ARGV[22], '', 0, 0, now_ms)
+  return {'ok', admitted}
 end
 
 local life = budget_ms + ARGV[11] * 1000
@@ -208,12 +252,7 @@ if #scopes == 0 then return {'ok', admitted} end
 
 local expiry_ms = string.format('%.0f', now_ms + life)
 for _, scope in ipairs(scopes) do
-  if scope.rpm then redis.call('HSET', RATE .. scope.id, 'rpm', scope.rpm_tat) end
-  if scope.tpm then redis.call('HSET', RATE .. scope.id, 'tpm', scope.tpm_tat) end
-  if scope.rpm or scope.tpm then
-    local full = math.max(scope.rpm_tat or 0, scope.tpm_tat or 0)
-    redis.call('PEXPIRE', RATE .. scope.id, math.max(math.ceil(full - now_ms), 0) + 1)
-  end
+  use_rates(scope)
   if scope.limit then
     redis.call('HSET', HELD .. scope.id, ARGV[1], string.format('%.0f %.0f', reserved_usd, reserved_tokens))
     redis.call('HINCRBY', HELD .. scope.id, 'usd', string.format('%.0f', reserved_usd))
@@ -230,21 +269,6 @@ if wait_in_line then
   wait_in_line = redis.call('HGET', KEYS[1], 'status') == 'deferred'
 end
 
--- Of key and owner the one that has less left.
-local function tightest(limit_name, tat_name)
-  local best
-  for _, scope in ipairs(scopes) do
-    local allowed, tat = scope[limit_name], scope[tat_name]
-    if allowed then
-      local reset = math.max(tat - now_ms, 0)
-      local left = math.max(math.floor((MINUTE - reset) * allowed / MINUTE + 0.001), 0)
-      if not best or left < best[2] then best = {allowed, left, math.ceil(reset)} end
-    end
-  end
-  return best and string.format('[%.0f,%.0f,%.0f]', unpack(best)) or 'null'
-end
-admitted = string.format(
-  '{"requests":%s,"tokens":%s,"cap":%.0f,"parked":%s,"reserved_usd":%.0f,"reserved_tokens":%.0f}',
-  tightest('rpm', 'rpm_tat'), tightest('tpm', 'tpm_tat'), cap, tostring(wait_in_line), reserved_usd, reserved_tokens)
+admitted = described()
 redis.call('HSET', KEYS[1], 'admission', admitted)
 return {'ok', admitted}
