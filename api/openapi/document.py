@@ -58,6 +58,10 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         for name in ("requests", "tokens")
         for fact in ("limit", "remaining", "reset")
     },
+    "X-Cache": {
+        "description": "Whether a kept response answers the call.",
+        "schema": {"type": "string", "enum": ["hit", "miss"]},
+    },
     "X-Max-Tokens-Capped": {
         "description": "The tokens of output that the rest of a budget allowed the call.",
         "schema": {"type": "integer", "minimum": 1},
@@ -128,6 +132,11 @@ REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {
         "description": "An id for this request: at most 64 letters, digits, `_` and `-`. "
         "Any other value is replaced.",
+        "schema": {"type": "string"},
+    },
+    "X-Cache": {
+        "description": "Whether the response is kept for identical requests, and for how many "
+        "seconds: `on`, `on; ttl=60` or `off`. The default is the key's.",
         "schema": {"type": "string"},
     },
     "X-Queue": {

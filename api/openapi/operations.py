@@ -43,6 +43,7 @@ CALLED = (
         for name in ("requests", "tokens")
         for fact in ("limit", "remaining", "reset")
     ),
+    "X-Cache",
     "X-Max-Tokens-Capped",
 )
 MESSAGES_CALLED = (
