@@ -49,7 +49,8 @@ BREAKER = _load("breaker")
 LEDGER = _load("ledger")
 RECORD = _load("record")
 RESTORE = _load("restore")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD, RESTORE)
+CORRECT = _load("correct")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD, RESTORE, CORRECT)
 
 
 def load_commands() -> list[Command]:
