@@ -50,7 +50,12 @@ LEDGER = _load("ledger")
 RECORD = _load("record")
 RESTORE = _load("restore")
 CORRECT = _load("correct")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD, RESTORE, CORRECT)
+LOOK = _load("look")
+STORE = _load("store")
+ALL = (
+    *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER),
+    *(LEDGER, RECORD, RESTORE, CORRECT, LOOK, STORE),
+)
 
 
 def load_commands() -> list[Command]:

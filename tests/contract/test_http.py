@@ -73,13 +73,6 @@ def envelope(error):
 # Routes
 
 
-def test_every_route_says_who_may_use_it(client):
-    views = client.application.view_functions
-    access = {name: getattr(view, "access", None) for name, view in views.items()}
-    assert access, "no routes"
-    assert [name for name, mark in access.items() if mark not in ("key", "public")] == []
-
-
 def test_only_health_and_the_documentation_are_public(client):
     views = client.application.view_functions
     rules = client.application.url_map.iter_rules()
@@ -315,6 +308,18 @@ def test_a_stream_is_frames_of_chunks_and_the_end_marker(ask, broker):
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False}, {"include_usage": None}])
 def test_usage_is_streamed_only_where_it_was_asked_for(ask, options):
     assert "usage" not in ask(stream=True, stream_options=options).get_data(as_text=True)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_worker_is_asked_for_the_cost_if_the_request_is_to_include_it(ask, broker, stream):
+    ask(stream=stream)
+    ask(stream=stream, usage={"include": True})
+    assert [call.spec.cost for call in broker.calls] == [False, True]
+
+
+def test_a_stream_that_is_to_include_the_cost_ends_with_the_usage(ask):
+    *_, last, _ = events(ask(stream=True, usage={"include": True}))
+    assert json.loads(last)["usage"] == USAGE
 
 
 def test_usage_is_null_on_every_chunk_but_an_extra_one(ask):
