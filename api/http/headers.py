@@ -50,7 +50,7 @@ def _preflight() -> dict[str, str]:
     requested = request.headers.get("Access-Control-Request-Headers", "")
     names = [name for name in re.split(r"[,\s]+", requested) if HEADER_NAME.fullmatch(name)]
     return {
-        "Access-Control-Allow-Methods": "GET, POST",
+        "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
         "Access-Control-Allow-Headers": ", ".join(names[:64]) or "Authorization, Content-Type",
         "Access-Control-Max-Age": PREFLIGHT_SECONDS,
     }

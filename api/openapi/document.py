@@ -14,7 +14,6 @@ from flask import Blueprint, Flask, Response, current_app
 
 from api.http.auth import public
 from api.openapi.operations import JSON, OPERATIONS, TAGS, Failures, Operation
-from api.openapi.query import QUERY_PARAMETERS
 from api.services import services
 from gateway import VERSION
 from gateway.errors import GatewayError
@@ -81,11 +80,19 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "enum": ["true", "false"]},
     },
     "WWW-Authenticate": {"schema": {"type": "string"}},
+    "Idempotent-Replayed": {
+        "description": "`true`: this was done before, under the same `Idempotency-Key`.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
 }
 
 LIMIT_HEADERS = ("retry-after-ms", "x-limit-name", "x-limit-scope", "x-limit-reset")
 
 REQUEST_HEADERS: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {
+        "description": "Any name for this request, to send it again if its response was lost.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    },
     "X-Request-Id": {
         "description": "An id for this request: at most 64 letters, digits, `_` and `-`. "
         "Any other value is replaced.",
@@ -135,7 +142,7 @@ def document(app: Flask) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for name, access in routes.items():
         method, path = name.split()
-        sample = curl(method, prefix + path, access == "key", OPERATIONS[name].example)
+        sample = curl(method, prefix + path, access != "public", OPERATIONS[name].example)
         paths.setdefault(path, {})[method.lower()] = _operation(name, access, sample)
     used = [OPERATIONS[name] for name in routes]
     return {
@@ -167,11 +174,6 @@ def _components(operations: list[Operation]) -> dict[str, Any]:
         "parameters": {
             name: {"name": name, "in": "header", **parameter}
             for name, parameter in REQUEST_HEADERS.items()
-        }
-        | {
-            name: {"name": name.rpartition(".")[2], "in": "query", **QUERY_PARAMETERS[name]}
-            for each in operations
-            for name in each.query
         },
         "securitySchemes": SECURITY,
     }
@@ -202,7 +204,7 @@ def _shapes(operations: list[Operation]) -> list[str]:
 
 def curl(method: str, path: str, key: bool, body: str) -> str:
     """The curl command that calls an address of `$HOST`, with a key and a body where needed."""
-    lines = [f"curl {'-X POST ' if method == 'POST' else ''}$HOST{path}"]
+    lines = [f"curl {f'-X {method} ' if method != 'GET' else ''}$HOST{path}"]
     if key:
         lines.append('-H "Authorization: Bearer mk_inference_YOUR_API_KEY"')
     if body:
@@ -217,14 +219,14 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
         "tags": [row.tag],
         "summary": row.summary,
         **({"description": row.description} if row.description else {}),
-        "security": [{scheme: []} for scheme in SECURITY] if access == "key" else [],
+        "security": [{scheme: []} for scheme in SECURITY] if access != "public" else [],
         "parameters": _parameters(name, row),
         "x-codeSamples": [{"lang": "Shell", "source": sample}],
     }
     if row.request:
         operation["requestBody"] = _request_body(row)
     operation["responses"] = {
-        **({"200": _success(row)} if row.media else {}),
+        **({str(row.success): _success(row)} if row.media else {}),
         **{str(status): _body(row.tag, JSON, shape) for status, shape in row.more.items()},
         **{
             str(status): {"$ref": f"#/components/responses/{row.failures.name}{status}"}
@@ -235,13 +237,15 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
 
 
 def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
-    headers = REQUEST_HEADERS if row.request else ("X-Request-Id",)
+    timeout = ("X-Request-Timeout",) if row.is_call else ()
+    headers = ("X-Request-Id", *timeout, *row.request_headers)
     return [
         *(
             {"name": each, "in": "path", "required": True, "schema": {"type": "string"}}
             for each in re.findall(r"{(\w+)}", name)
         ),
-        *({"$ref": f"#/components/parameters/{each}"} for each in (*row.query, *headers)),
+        *({"name": each, "in": "query", "schema": schema} for each, schema in row.query.items()),
+        *({"$ref": f"#/components/parameters/{each}"} for each in headers),
     ]
 
 
@@ -249,16 +253,17 @@ def _request_body(row: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": _ref(row.request)}
     if row.example:
         content["examples"] = {"example": {"value": orjson.loads(row.example)}}
-    return {"required": True, "content": {JSON: content}}
+    return {"required": not row.optional_body, "content": {JSON: content}}
 
 
 def _success(row: Operation) -> dict[str, Any]:
-    """The response 200. That of a call is an error if it fails after the status was sent."""
-    if not row.request:
-        success = _body(row.summary, row.media, row.answer)
+    """The successful response. That of a call is an error if it fails after its status was sent."""
+    if not row.is_call:
+        response = _body(row.summary, row.media, row.answer)
+        response["headers"] |= _headers(*row.headers)
         if row.text:
-            success["content"][row.text] = {"schema": {"type": "string"}}
-        return success
+            response["content"][row.text] = {"schema": {"type": "string"}}
+        return response
     response = _body(
         "The result, or an error if the call fails after its status was sent.",
         JSON,

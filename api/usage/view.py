@@ -11,7 +11,7 @@ import orjson
 from flask import Blueprint, Response, request
 
 from api.http import errors
-from api.http.auth import keyed
+from api.http.auth import reader
 from api.schemas.errors import invalid
 from api.services import services
 from api.usage import query as read
@@ -22,7 +22,7 @@ from gateway.account import running
 from gateway.account.api_keys import KeyRecord
 from gateway.account.ledger import LedgerUnavailable, UnknownCursor
 from gateway.account.records import Record
-from gateway.errors import InvalidRequest, NotFound, Unavailable
+from gateway.errors import InvalidRequest, NotFound, PermissionDenied, Unavailable
 from gateway.queue import keys
 
 usage = Blueprint("usage", __name__)
@@ -42,14 +42,14 @@ def _render_unavailable(_: LedgerUnavailable) -> Response:
 
 
 @usage.get("/generations/<generation_id>")
-@keyed
+@reader
 def get_generation(key: KeyRecord, generation_id: str) -> Response:
     """Return one call, also while it waits or runs; raises NotFound for a call of another key."""
     return _generation(key, generation_id)
 
 
 @usage.get("/generation")
-@keyed
+@reader
 def get_generation_by_id(key: KeyRecord) -> Response:
     """Return one call, at OpenRouter's address."""
     read.refuse_unknown(request.args, ("id",))
@@ -60,7 +60,7 @@ def get_generation_by_id(key: KeyRecord) -> Response:
 
 
 @usage.get("/generations")
-@keyed
+@reader
 def list_generations(key: KeyRecord) -> Response:
     """Return a page of calls that have ended, the latest first."""
     args = request.args
@@ -96,28 +96,28 @@ def list_generations(key: KeyRecord) -> Response:
 
 
 @usage.get("/usage")
-@keyed
+@reader
 def get_usage(key: KeyRecord) -> Response:
     """Return the usage of all calls in OpenAI's pages of buckets, or as CSV."""
     return _report(key, reports.USAGE)
 
 
 @usage.get("/organization/usage/completions")
-@keyed
+@reader
 def get_completions_usage(key: KeyRecord) -> Response:
     """Return the usage of chat models as OpenAI's clients read it."""
     return _report(key, reports.COMPLETIONS)
 
 
 @usage.get("/organization/usage/embeddings")
-@keyed
+@reader
 def get_embeddings_usage(key: KeyRecord) -> Response:
     """Return the usage of embedding models as OpenAI's clients read it."""
     return _report(key, reports.EMBEDDINGS)
 
 
 @usage.get("/organization/costs")
-@keyed
+@reader
 def get_costs(key: KeyRecord) -> Response:
     """Return the costs of each day as OpenAI's clients read them."""
     return _report(key, reports.COSTS)
@@ -139,13 +139,12 @@ def _report(key: KeyRecord, report: Report) -> Response:
 def _seen_by(key: KeyRecord, api_key_ids: tuple[str, ...], name: str) -> tuple[str, ...]:
     """The keys whose calls count: those of the query, or for an ordinary key its own.
 
-    Raises InvalidRequest if an ordinary key names another.
+    Raises PermissionDenied if an ordinary key names another.
     """
     if key.operator:
         return api_key_ids
     if set(api_key_ids) - {key.public_id}:
-        message = "Only an operator key sees the calls of other keys."
-        raise InvalidRequest(message, param=name, code="invalid_value")
+        raise PermissionDenied("Only an operator key sees the calls of other keys.", param=name)
     return (key.public_id,)
 
 
