@@ -23,12 +23,43 @@ openapi = Blueprint("openapi", __name__)
 PATH = "/openapi.json"
 EVENTS = "text/event-stream"
 
+# A fact about a limit per minute, what it says, and its form. The tighter of key and owner.
+RATE_LIMITS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("limit", "The limit of", {"type": "integer"}),
+    ("remaining", "What is left of", {"type": "integer"}),
+    ("reset", "After which time (`6m0s`, `12ms`) nothing is used up of", {"type": "string"}),
+)
+
 RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {
         "description": "Identifies this request in the service's logs: the caller's own id if it "
         "sent one of at most 64 plain characters.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+    },
+    "X-Generation-Id": {
+        "description": "The id of the call, sent before its first byte.",
+        "schema": {"type": "string"},
+    },
+    **{
+        f"x-ratelimit-{fact}-{name}": {
+            "description": f"{text} {name} per minute.",
+            "schema": schema,
+        }
+        for name in ("requests", "tokens")
+        for fact, text, schema in RATE_LIMITS
+    },
+    **{
+        f"anthropic-ratelimit-{name}-{fact}": {
+            "description": f"The {fact} of {name} per minute, under Anthropic's name.",
+            "schema": {"type": "string"},
+        }
+        for name in ("requests", "tokens")
+        for fact in ("limit", "remaining", "reset")
+    },
+    "X-Max-Tokens-Capped": {
+        "description": "The tokens of output that the rest of a budget allowed the call.",
+        "schema": {"type": "integer", "minimum": 1},
     },
     "X-Ignored-Parameters": {
         "description": "Fields of the request that are unknown or that the model does not support.",
@@ -97,6 +128,11 @@ REQUEST_HEADERS: dict[str, dict[str, Any]] = {
         "description": "An id for this request: at most 64 letters, digits, `_` and `-`. "
         "Any other value is replaced.",
         "schema": {"type": "string"},
+    },
+    "X-Queue": {
+        "description": "Whether a call over the key's calls in flight waits for its turn (the "
+        "default) or is refused at once.",
+        "schema": {"type": "string", "enum": ["wait", "refuse"]},
     },
     "X-Request-Timeout": {
         "description": "Seconds after which the call is cancelled, if the service's own "

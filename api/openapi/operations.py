@@ -35,6 +35,26 @@ NEVER_SENT = (
 KEPT = (400, 409, 413, 415, 422)
 # What a response has where its model is about to end.
 ENDING = ("Warning", "Deprecation", "Sunset")
+# What the response to a call has, be it an error or not.
+CALLED = (
+    *ENDING,
+    "X-Generation-Id",
+    *(
+        f"x-ratelimit-{fact}-{name}"
+        for name in ("requests", "tokens")
+        for fact in ("limit", "remaining", "reset")
+    ),
+    "X-Max-Tokens-Capped",
+)
+MESSAGES_CALLED = (
+    *CALLED,
+    "request-id",
+    *(
+        f"anthropic-ratelimit-{name}-{fact}"
+        for name in ("requests", "tokens")
+        for fact in ("limit", "remaining", "reset")
+    ),
+)
 
 
 def _status(error: GatewayError) -> int:
@@ -100,14 +120,14 @@ CALL = Failures(
         *(kind() for kind in errors.kinds() if kind not in (*NEVER_SENT, errors.UpstreamRejected)),
         *(errors.UpstreamRejected(status=status) for status in KEPT),
     ),
-    headers=ENDING,
+    headers=CALLED,
 )
 MESSAGES_CALL = Failures(
     "Messages",
     CALL.errors,
     "MessagesError",
     messages_errors.status,
-    headers=(*ENDING, "request-id"),
+    headers=MESSAGES_CALLED,
 )
 
 
@@ -197,7 +217,7 @@ OPERATIONS: dict[str, Operation] = {
         answer="ChatCompletion",
         events="ChatCompletionChunk",
         last_event="[DONE]",
-        headers=("X-Ignored-Parameters", *ENDING),
+        headers=("X-Ignored-Parameters", *CALLED),
         failures=CALL,
     ),
     "POST /messages": Operation(
@@ -212,7 +232,7 @@ OPERATIONS: dict[str, Operation] = {
         example=MESSAGES_EXAMPLE,
         answer="Message",
         events="MessageEvent",
-        headers=("X-Ignored-Parameters", *ENDING, "request-id"),
+        headers=("X-Ignored-Parameters", *MESSAGES_CALLED),
         failures=MESSAGES_CALL,
     ),
     "POST /messages/count_tokens": Operation(
@@ -226,7 +246,7 @@ OPERATIONS: dict[str, Operation] = {
         request="CountTokensRequest",
         example=COUNT_EXAMPLE,
         answer="TokenCount",
-        headers=("X-Ignored-Parameters", "X-Token-Count", *ENDING, "request-id"),
+        headers=("X-Ignored-Parameters", "X-Token-Count", *MESSAGES_CALLED),
         failures=MESSAGES_CALL,
     ),
     "POST /responses": Operation(
@@ -241,7 +261,7 @@ OPERATIONS: dict[str, Operation] = {
         example=RESPONSES_EXAMPLE,
         answer="Response",
         events="ResponseEvent",
-        headers=("X-Ignored-Parameters", *ENDING),
+        headers=("X-Ignored-Parameters", *CALLED),
         failures=CALL,
     ),
     "POST /responses/input_tokens": Operation(
@@ -255,7 +275,7 @@ OPERATIONS: dict[str, Operation] = {
         request="ResponsesRequest",
         example=RESPONSES_EXAMPLE,
         answer="InputTokens",
-        headers=("X-Token-Count", *ENDING),
+        headers=("X-Token-Count", *CALLED),
         failures=CALL,
     ),
     "GET /responses/{response_id}": Operation(
@@ -282,7 +302,7 @@ OPERATIONS: dict[str, Operation] = {
         request="EmbeddingsRequest",
         example=EMBEDDINGS_EXAMPLE,
         answer="EmbeddingList",
-        headers=("X-Ignored-Parameters", *ENDING),
+        headers=("X-Ignored-Parameters", *CALLED),
         failures=CALL,
     ),
     "GET /models": Operation(

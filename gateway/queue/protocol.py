@@ -134,11 +134,7 @@ class Outcome:
     error: GatewayError | None = None
     answer: bytes = b""
     route: str = ""
-    attempts: int = 0
-    usage: dict[str, Any] | None = None
     timings: dict[str, int] = field(default_factory=dict)  # milliseconds
-    # Failed attempts, each with "route" and "code". Their usage is not charged.
-    failures: list[dict[str, str]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
     def encode(self) -> bytes:
@@ -148,12 +144,8 @@ class Outcome:
             "last": self.last,
             "error": self.error.to_dict() if self.error else None,
             "route": self.route,
-            "attempts": self.attempts,
-            "usage": self.usage,
             "timings": self.timings,
         }
-        if self.failures:
-            head["failures"] = self.failures
         if self.dropped:
             head["dropped"] = self.dropped
         return b"%b\n%b" % (orjson.dumps(head), self.answer)

@@ -49,8 +49,6 @@ outcomes = st.builds(
     last=whole,
     answer=st.binary(),
     route=text,
-    attempts=whole,
-    usage=st.none() | st.dictionaries(text, whole),
     timings=st.dictionaries(text, whole),
     dropped=st.lists(word),
 )
@@ -70,8 +68,6 @@ OUTCOME_WITH_ALL = Outcome(
     error=UpstreamThrottled("slow down", retry_after=2.5),
     answer=b'{"choices":[]}\n\n',
     route="openai/gpt-4o",
-    attempts=2,
-    usage={"prompt_tokens": 1},
     timings={"queued": 3},
 )
 
@@ -126,7 +122,7 @@ def test_an_outcome_carries_any_error(kind):
 def test_an_outcome_with_everything_comes_out_whole():
     received = Outcome.decode(OUTCOME_WITH_ALL.encode())
     assert received.error.to_dict() == OUTCOME_WITH_ALL.error.to_dict()
-    for name in ("last", "answer", "route", "attempts", "usage", "timings"):
+    for name in ("last", "answer", "route", "timings"):
         assert getattr(received, name) == getattr(OUTCOME_WITH_ALL, name)
 
 
