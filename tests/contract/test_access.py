@@ -77,7 +77,7 @@ def test_every_route_says_who_may_call_it(client, method, rule, endpoint):
 def test_no_route_but_public_ones_answers_without_a_key(
     client, broker, send, store, method, rule, endpoint
 ):
-    wrong = store.create("one")[:-1] + "x"
+    wrong = store.create("one")[:-49] + "0" * 49
     revoked = store.create("two")
     store.revoke(revoked[13:25])
     for key in ("", wrong, revoked, ADMIN_KEY[:-1], "mk_inference_"):
