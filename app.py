@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, request
 
-from api import commands
+from api import account_commands, commands
 from api.chat.view import chat
 from api.embeddings.view import embeddings
 from api.http import errors, headers, not_found
@@ -53,4 +53,5 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     home.register(app, PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.check_config)
+    app.cli.add_command(account_commands.db)
     return app

@@ -31,7 +31,9 @@ WAITING: str  # queued calls, by the virtual time at which they should start
 FAIR: str  # virtual time of the queue, and of each key that has calls in it
 RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
 AUDIT: str  # a stream of the changes of keys and owners; it does not expire
+RECORDS_REFUSED: str  # a stream: what the ledger could not take. It does not expire
 LEDGER_WRITER: str  # the name of the process that writes the ledger
+LEDGER_RESTORED: str  # set once Redis has the keys and counters that the database has
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
 
 
@@ -40,6 +42,7 @@ def use_prefix(prefix: str) -> None:
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
     global RQ_DEFERRED, WAITING, FAIR, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS
+    global RECORDS_REFUSED, LEDGER_RESTORED
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -58,7 +61,9 @@ def use_prefix(prefix: str) -> None:
     FAIR = f"{prefix}gw:fair"
     RECORDS = f"{prefix}gw:records"
     AUDIT = f"{prefix}gw:audit"
+    RECORDS_REFUSED = f"{prefix}gw:records:refused"
     LEDGER_WRITER = f"{prefix}gw:ledger:writer"
+    LEDGER_RESTORED = f"{prefix}gw:ledger:restored"
     LEDGER_CALLS = f"{prefix}gw:ledger:calls"
 
 

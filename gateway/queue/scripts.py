@@ -48,7 +48,8 @@ CANCEL = _load("cancel")
 BREAKER = _load("breaker")
 LEDGER = _load("ledger")
 RECORD = _load("record")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD)
+RESTORE = _load("restore")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD, RESTORE)
 
 
 def load_commands() -> list[Command]:

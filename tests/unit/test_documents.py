@@ -195,6 +195,6 @@ def test_the_procfile_starts_what_the_documents_say() -> None:
     assert commands == {
         "web": "gunicorn wsgi:app",
         "worker": "python -m workers",
-        "release": "flask check-config",
+        "release": "flask check-config && flask db upgrade",
     }
     assert all(f"`{command}`" in PAGES["docs/deploy.md"] for command in commands.values())
