@@ -85,8 +85,9 @@ def mixed(arena: Arena, count: int, seconds: float) -> None:
 @row("A1", "400 mixed calls: answers, errors, retries, cut streams, clients that leave",
      env=ENV, allowed=MIXED, database=True)  # fmt: skip
 def calls_end_in_every_way(arena: Arena) -> None:
-    mixed(arena, 400, 8.0)
-    arena.meet()
+    arena.load(LONG)
+    mixed(arena, 340, 8.0)
+    arena.soon()
     arena.finish()
     books_are_right(arena)
 
