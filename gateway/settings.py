@@ -120,6 +120,12 @@ class Settings:
         "Maximum number of records of ended calls that wait to be written to the ledger. Further "
         "calls are refused with 503, so that no record is lost.",
     )
+    cache_bytes: int = setting(
+        "CACHE_BYTES",
+        64_000_000,
+        "Maximum size of all responses that Redis keeps for callers who want that (`X-Cache: on`). "
+        "`0` keeps none.",
+    )
     max_in_flight: int = setting(
         "WEB_MAX_IN_FLIGHT",
         1_500,

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from typing import Any
 
 import gevent
-import orjson
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -143,7 +141,7 @@ class LedgerWriter:
         records, refused = {}, []
         for stream_id, fields in entries:
             try:
-                records[stream_id] = received(stream_id, fields)
+                records[stream_id] = received(fields)
             except ValueError:
                 refused.append(stream_id)
         try:
@@ -167,16 +165,15 @@ class LedgerWriter:
                 log.warning("key %s: limit used up to %s", key_id, fields[b"a"].decode())
 
 
-def received(stream_id: bytes, fields: dict[bytes, bytes]) -> Record:
-    """Return the record of an entry of the stream: what its settler wrote, and what only the script
-    knew. Raises ValueError for what is none."""
-    values = {"settled_ms": int(stream_id.partition(b"-")[0]), "created_ms": 0}
-    values |= orjson.loads(fields.get(b"r", b"{}"))
-    script = orjson.loads(fields.get(b"q", b"{}"))
-    names = {"reserved_usd": "reserved_nano"}
-    values |= {names.get(name, name): value for name, value in script.items()}
-    record = Record.decode(orjson.dumps(values))
-    numbers = (record.cost_nano, record.saved_nano, record.settled_ms, *record.usage.values())
-    if not all(type(number) is int for number in numbers):
+def received(fields: dict[bytes, bytes]) -> Record:
+    """Return the record of an entry of the stream. Raises ValueError for what is none."""
+    record = Record.from_entry(fields)
+    if not isinstance(record.usage, dict):
+        raise ValueError("the usage of a record must be an object")
+    numbers = (record.cost_nano, record.saved_nano, record.created_ms, record.settled_ms)
+    names = (record.id, record.key_id, record.owner, record.model, record.kind, record.status)
+    if not all(type(number) is int for number in (*numbers, *record.usage.values())):
         raise ValueError("a number of a record must be an integer")
-    return record if record.created_ms else replace(record, created_ms=record.settled_ms)
+    if not all(type(name) is str for name in names):
+        raise ValueError("a name in a record must be a text")
+    return record

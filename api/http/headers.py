@@ -15,8 +15,8 @@ EXPOSED = (
     "X-Request-Id, X-Generation-Id, Retry-After, retry-after-ms, x-should-retry, x-limit-name, "
     "x-limit-scope, x-limit-reset, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, "
-    "x-ratelimit-reset-tokens, X-Max-Tokens-Capped, X-Ignored-Parameters, X-Token-Count, Warning, "
-    "Deprecation, Sunset, request-id"
+    "x-ratelimit-reset-tokens, X-Cache, X-Max-Tokens-Capped, X-Ignored-Parameters, X-Token-Count, "
+    "Warning, Deprecation, Sunset, request-id"
 )
 PREFLIGHT_SECONDS = "600"
 

@@ -11,16 +11,19 @@ import orjson
 from flask import Blueprint, Response, request
 
 from api import handler
+from api.http import errors
 from api.http.auth import actor, operator, reader
 from api.keys import schema
 from api.keys.shown import shown_key, shown_owner
 from api.schemas.errors import invalid
 from api.services import services
-from gateway.account import counters, owners, record_store
+from api.usage import query
+from gateway.account import counters, owners
 from gateway.account.api_keys import KeyRecord, public_id
 from gateway.account.key_fields import iso_time
+from gateway.account.ledger import LedgerUnavailable
 from gateway.account.owners import OwnerRecord
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import InvalidRequest, NotFound, Unavailable
 from gateway.queue.keys import owner_scope
 
 keys = Blueprint("keys", __name__)
@@ -30,6 +33,13 @@ IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 ENTRY_ID = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
 
 T = TypeVar("T")
+
+
+@keys.errorhandler(LedgerUnavailable)
+def _render_unavailable(_: LedgerUnavailable) -> Response:
+    return errors.render(
+        Unavailable("The database of the account does not answer.", code="account_unavailable")
+    )
 
 
 @keys.get("/key")
@@ -43,24 +53,24 @@ def own_key(key: KeyRecord) -> Response:
 @operator
 def list_keys(key: KeyRecord) -> Response:
     """List the keys that are not deleted, the oldest first."""
-    params = _query("after", "limit", "owner", "include_disabled")
-    disabled = _choice(params, "include_disabled", {"false": False, "true": True})
+    args = request.args
+    query.refuse_unknown(args, ("after", "limit", "owner", "include_disabled"))
+    after, owner = (query.text(args, name, query.ID) for name in ("after", "owner"))
+    disabled = query.choice(args, "include_disabled", ("false", "true")) == "true"
     records = sorted(services().keys.all(), key=_age)
-    ids = [record.public_id for record in records]
-    if "after" in params:
-        if params["after"] not in ids:
+    if after is not None:
+        ids = [record.public_id for record in records]
+        if after not in ids:
             raise invalid("wrong.value", "after", reason="there is no such key")
-        records = records[ids.index(params["after"]) + 1 :]
-    page, more = _page(
-        [
-            record
-            for record in records
-            if not record.revoked
-            and (disabled or not record.disabled)
-            and params.get("owner", record.owner) == record.owner
-        ],
-        params,
-    )
+        records = records[ids.index(after) + 1 :]
+    listed = [
+        record
+        for record in records
+        if not record.revoked
+        and (disabled or not record.disabled)
+        and (owner is None or owner == record.owner)
+    ]
+    page, more = _page(listed)
     return _json({"data": _shown_keys(page), "has_more": more})
 
 
@@ -134,9 +144,10 @@ def rotate_key(key: KeyRecord, key_id: str) -> Response:
 @operator
 def list_owners(key: KeyRecord) -> Response:
     """List the owners, by id."""
-    params = _query("after", "limit")
+    query.refuse_unknown(request.args, ("after", "limit"))
+    after = query.text(request.args, "after", query.ID) or ""
     records = sorted(services().owners.all(), key=lambda owner: owner.id)
-    page, more = _page([each for each in records if each.id > params.get("after", "")], params)
+    page, more = _page([record for record in records if record.id > after])
     return _json({"data": _shown_owners(page), "has_more": more})
 
 
@@ -184,16 +195,11 @@ def delete_owner(key: KeyRecord, owner_id: str) -> Response:
 @operator
 def list_audit_log(key: KeyRecord) -> Response:
     """List the changes of keys and owners, the latest first."""
-    params = _query("after", "limit")
-    after = params.get("after", "")
-    if after and not ENTRY_ID.fullmatch(after):
-        raise invalid("wrong.value", "after", reason="there is no such entry")
-    limit = _limit(params)
-    entries = record_store.audit_log(services().broker.redis, after, limit + 1)
-    page = [
-        {"id": id, "created_at": iso_time(entry.pop("time")), **entry}
-        for id, entry in entries[:limit]
-    ]
+    query.refuse_unknown(request.args, ("after", "limit"))
+    after = query.text(request.args, "after", ENTRY_ID)
+    limit = query.number(request.args, "limit", PAGE, LARGEST_PAGE)
+    entries = services().ledger.audit_log(after=after, limit=limit + 1)
+    page = [{"id": each.id, **_shown_entry(each.entry)} for each in entries[:limit]]
     return _json({"data": page, "has_more": len(entries) > limit})
 
 
@@ -227,31 +233,12 @@ def _age(record: KeyRecord) -> tuple[int, str]:
     return record.created, record.public_id
 
 
-def _query(*names: str) -> dict[str, str]:
-    """The parameters of the query; raises InvalidRequest for one of another name."""
-    for name in request.args:
-        if name not in names:
-            raise invalid("extra_forbidden", name[:64])
-    return {name: request.args[name] for name in names if name in request.args}
+def _shown_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {"created_at": iso_time(entry["time"]), **{k: entry[k] for k in entry if k != "time"}}
 
 
-def _choice(params: Mapping[str, str], name: str, choices: Mapping[str, T]) -> T:
-    """The value of a parameter; the first choice by default."""
-    text = params.get(name, next(iter(choices)))
-    if text not in choices:
-        raise invalid("wrong.choice", name, text, choices=" and ".join(f"'{c}'" for c in choices))
-    return choices[text]
-
-
-def _limit(params: Mapping[str, str]) -> int:
-    text = params.get("limit", str(PAGE))
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:10]) <= LARGEST_PAGE):
-        raise invalid("wrong.value", "limit", reason=f"expected a number from 1 to {LARGEST_PAGE}")
-    return int(text)
-
-
-def _page(records: list[T], params: Mapping[str, str]) -> tuple[list[T], bool]:
-    limit = _limit(params)
+def _page(records: list[T]) -> tuple[list[T], bool]:
+    limit = query.number(request.args, "limit", PAGE, LARGEST_PAGE)
     return records[:limit], len(records) > limit
 
 

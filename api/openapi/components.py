@@ -62,7 +62,6 @@ RESPONSES: dict[str, Any] = {
     "Response": responses.Response,
     "ResponseEvent": responses.ResponseEvent,
     "InputTokens": responses.InputTokens,
-    "UsagePage": usage.UsagePage,
     "KeyResponse": keys.KeyResponse,
     "KeyList": keys.KeyList,
     "CreatedKey": keys.CreatedKey,
@@ -71,6 +70,7 @@ RESPONSES: dict[str, Any] = {
     "OwnerList": keys.OwnerList,
     "Deleted": keys.Deleted,
     "AuditLog": keys.AuditLog,
+    "UsagePage": usage.UsagePage,
 }
 
 

@@ -14,6 +14,7 @@ from flask import Blueprint, Flask, Response, current_app
 
 from api.http.auth import public
 from api.openapi.operations import JSON, OPERATIONS, TAGS, Failures, Operation
+from api.openapi.query import QUERY_PARAMETERS
 from api.services import services
 from gateway import VERSION
 from gateway.errors import GatewayError
@@ -56,6 +57,10 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         }
         for name in ("requests", "tokens")
         for fact in ("limit", "remaining", "reset")
+    },
+    "X-Cache": {
+        "description": "Whether a kept response answers the call.",
+        "schema": {"type": "string", "enum": ["hit", "miss"]},
     },
     "X-Max-Tokens-Capped": {
         "description": "The tokens of output that the rest of a budget allowed the call.",
@@ -127,6 +132,11 @@ REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {
         "description": "An id for this request: at most 64 letters, digits, `_` and `-`. "
         "Any other value is replaced.",
+        "schema": {"type": "string"},
+    },
+    "X-Cache": {
+        "description": "Whether the response is kept for identical requests, and for how many "
+        "seconds: `on`, `on; ttl=60` or `off`. The default is the key's.",
         "schema": {"type": "string"},
     },
     "X-Queue": {
@@ -210,6 +220,11 @@ def _components(operations: list[Operation]) -> dict[str, Any]:
         "parameters": {
             name: {"name": name, "in": "header", **parameter}
             for name, parameter in REQUEST_HEADERS.items()
+        }
+        | {
+            name: {"name": name.rpartition(".")[2], "in": "query", **QUERY_PARAMETERS[name]}
+            for each in operations
+            for name in each.query
         },
         "securitySchemes": SECURITY,
     }
@@ -273,15 +288,14 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
 
 
 def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
-    timeout = ("X-Request-Timeout",) if row.is_call else ()
-    headers = ("X-Request-Id", *timeout, *row.request_headers)
+    called = ("X-Queue", "X-Request-Timeout") if row.is_call else ()
+    headers = ("X-Request-Id", *called, *row.request_headers)
     return [
         *(
             {"name": each, "in": "path", "required": True, "schema": {"type": "string"}}
             for each in re.findall(r"{(\w+)}", name)
         ),
-        *({"name": each, "in": "query", "schema": schema} for each, schema in row.query.items()),
-        *({"$ref": f"#/components/parameters/{each}"} for each in headers),
+        *({"$ref": f"#/components/parameters/{each}"} for each in (*row.query, *headers)),
     ]
 
 
@@ -295,11 +309,11 @@ def _request_body(row: Operation) -> dict[str, Any]:
 def _success(row: Operation) -> dict[str, Any]:
     """The successful response. That of a call is an error if it fails after its status was sent."""
     if not row.is_call:
-        response = _body(row.summary, row.media, row.answer)
-        response["headers"] |= _headers(*row.headers)
+        success = _body(row.summary, row.media, row.answer)
+        success["headers"] |= _headers(*row.headers)
         if row.text:
-            response["content"][row.text] = {"schema": {"type": "string"}}
-        return response
+            success["content"][row.text] = {"schema": {"type": "string"}}
+        return success
     response = _body(
         "The result, or an error if the call fails after its status was sent.",
         JSON,

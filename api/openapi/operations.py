@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from api.messages import errors as messages_errors
-from api.openapi import query
 from gateway import errors
 from gateway.errors import GatewayError
 
@@ -20,8 +19,8 @@ TAGS = {
     "Chat": "Call a model.",
     "Embeddings": "Turn text into vectors.",
     "Models": "The available models.",
-    "Account": "What calls used and cost. A key sees its own calls, an operator key all.",
     "Keys": "API keys, their limits and their owners. All but the first need an operator key.",
+    "Account": "What calls used and cost. A key sees its own calls, an operator key all.",
     "Service": "Health and documentation.",
 }
 
@@ -44,6 +43,7 @@ CALLED = (
         for name in ("requests", "tokens")
         for fact in ("limit", "remaining", "reset")
     ),
+    "X-Cache",
     "X-Max-Tokens-Capped",
 )
 MESSAGES_CALLED = (
@@ -109,11 +109,9 @@ WRITE = Failures(
 UNSTORED = errors.NotFound("No response is stored.", code="response_not_found")
 STORED = Failures("Stored", (*READ.errors, UNSTORED))
 AWAY = errors.Unavailable("The account is behind or away.", code="account_unavailable")
-GENERATION = Failures(
-    "Generation",
-    (*READ.errors, errors.InvalidRequest(), errors.NotFound(code="generation_not_found"), AWAY),
-)
-QUERY = Failures("Query", (*LIST.errors, AWAY))
+QUERY = Failures("Query", (*READ.errors, errors.InvalidRequest(), AWAY))
+AUDIT = Failures("Audit", (*LIST.errors, AWAY))
+GENERATION = Failures("Generation", (*QUERY.errors, errors.NotFound(code="generation_not_found")))
 CALL = Failures(
     "Call",
     (
@@ -135,22 +133,22 @@ MESSAGES_CALL = Failures(
 class Operation:
     """What one route does, its request and its responses.
 
-    `example` is a body as a person writes it in JSON. `answer` is the shape of the response that
-    has the status `success`, and `media` its media type; a route without one returns errors only.
-    `text` is a media type in which it comes as text where the query says so. `query` has the
-    schemas of parameters, and `request_headers` the names of headers that belong to this operation.
-    A request with `optional_body` may have none. `events` is the shape of the data of a stream's
-    events, and `last_event` data of another shape. `more` maps statuses other than `success` whose
-    body is no error to their shapes.
+    `query` names its query parameters (see api/openapi/query.py), and `request_headers` headers of
+    its own (see api/openapi/document.py). `example` is a body as a person writes it in JSON; a
+    request with `optional_body` may have none. `answer` is the shape of the response that has the
+    status `success`, and `media` its media type; a route without one returns errors only. `text` is
+    a media type in which the response comes as text where the query says so. `events` is the shape
+    of the data of a stream's events, and `last_event` data of another shape. `more` maps statuses
+    other than `success` whose body is no error to their shapes.
     """
 
     id: str
     tag: str
     summary: str
     description: str = ""
+    query: tuple[str, ...] = ()
     request: str = ""
     optional_body: bool = False
-    query: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     request_headers: tuple[str, ...] = ()
     example: str = ""
     success: int = 200
@@ -195,12 +193,10 @@ KEY_EXAMPLE = """{
   }"""
 RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"}"""
 
-LIMIT: Mapping[str, object] = {"type": "integer", "minimum": 1, "maximum": 500, "default": 100}
-CURSOR: Mapping[str, object] = {
-    "type": "string",
-    "description": "Id of the last item of the page before.",
-}
-PAGE = {"after": CURSOR, "limit": LIMIT}
+PAGE = ("after", "page.limit")
+PERIOD = ("start_time", "end_time", "page")
+KEYS = ("api_key_ids", "project_ids")
+USAGE_QUERY = (*PERIOD, "bucket_width", "limit", "group_by", "models", *KEYS)
 
 # In the order of the document.
 OPERATIONS: dict[str, Operation] = {
@@ -320,71 +316,6 @@ OPERATIONS: dict[str, Operation] = {
         answer="Model",
         failures=LOOKUP,
     ),
-    "GET /generations/{generation_id}": Operation(
-        id="getGeneration",
-        tag="Account",
-        summary="Get a call",
-        description=(
-            "What a call was, used and cost, with OpenRouter's names. The id is that of the header "
-            "`X-Generation-Id`, or of the response's body. A call that runs is `queued` or "
-            "`running`, and one whose record is on its way `settling`."
-        ),
-        answer="GenerationData",
-        failures=GENERATION,
-    ),
-    "GET /generation": Operation(
-        id="getGenerationById",
-        tag="Account",
-        summary="Get a call (OpenRouter's address)",
-        query=query.GENERATION,
-        answer="GenerationData",
-        failures=GENERATION,
-    ),
-    "GET /generations": Operation(
-        id="listGenerations",
-        tag="Account",
-        summary="List calls that have ended, newest first",
-        query=query.GENERATIONS,
-        answer="GenerationList",
-        failures=QUERY,
-    ),
-    "GET /usage": Operation(
-        id="getUsage",
-        tag="Account",
-        summary="Get the usage over time",
-        description=(
-            "OpenAI's pages of buckets, with `cost` in USD. `format=csv` returns a row for each "
-            "result."
-        ),
-        query=query.USAGE_OR_CSV,
-        answer="UsagePage",
-        text="text/csv",
-        failures=QUERY,
-    ),
-    "GET /organization/usage/completions": Operation(
-        id="getCompletionsUsage",
-        tag="Account",
-        summary="Get the usage of chat models (OpenAI's API)",
-        query=query.USAGE,
-        answer="UsagePage",
-        failures=QUERY,
-    ),
-    "GET /organization/usage/embeddings": Operation(
-        id="getEmbeddingsUsage",
-        tag="Account",
-        summary="Get the usage of embedding models (OpenAI's API)",
-        query=query.USAGE,
-        answer="EmbeddingsUsagePage",
-        failures=QUERY,
-    ),
-    "GET /organization/costs": Operation(
-        id="getCosts",
-        tag="Account",
-        summary="Get the costs of each day (OpenAI's API)",
-        query=query.COSTS,
-        answer="CostsPage",
-        failures=QUERY,
-    ),
     "GET /key": Operation(
         id="getOwnKey",
         tag="Keys",
@@ -398,11 +329,7 @@ OPERATIONS: dict[str, Operation] = {
         tag="Keys",
         summary="List the keys",
         description="The oldest first. Deleted ones are left out.",
-        query={
-            **PAGE,
-            "owner": {"type": "string"},
-            "include_disabled": {"type": "boolean", "default": False},
-        },
+        query=(*PAGE, "keys.owner", "include_disabled"),
         answer="KeyList",
         failures=LIST,
     ),
@@ -510,7 +437,75 @@ OPERATIONS: dict[str, Operation] = {
         description="The latest first: who changed what, when, and from where.",
         query=PAGE,
         answer="AuditLog",
-        failures=LIST,
+        failures=AUDIT,
+    ),
+    "GET /generations/{generation_id}": Operation(
+        id="getGeneration",
+        tag="Account",
+        summary="Get a call",
+        description=(
+            "What a call was, used and cost, with OpenRouter's names. The id is that of the header "
+            "`X-Generation-Id`, or of the response's body. A call that runs is `queued` or "
+            "`running`, and one whose record is on its way `settling`."
+        ),
+        answer="GenerationData",
+        failures=GENERATION,
+    ),
+    "GET /generation": Operation(
+        id="getGenerationById",
+        tag="Account",
+        summary="Get a call (OpenRouter's address)",
+        query=("id",),
+        answer="GenerationData",
+        failures=GENERATION,
+    ),
+    "GET /generations": Operation(
+        id="listGenerations",
+        tag="Account",
+        summary="List calls that have ended, newest first",
+        query=(
+            *("start_time", "end_time", "model", "status", "api_key_id", "owner"),
+            *("generations.limit", "after"),
+        ),
+        answer="GenerationList",
+        failures=QUERY,
+    ),
+    "GET /usage": Operation(
+        id="getUsage",
+        tag="Account",
+        summary="Get the usage over time",
+        description=(
+            "OpenAI's pages of buckets, with `cost` in USD. `format=csv` returns a row for each "
+            "result."
+        ),
+        query=(*USAGE_QUERY, "format"),
+        answer="UsagePage",
+        text="text/csv",
+        failures=QUERY,
+    ),
+    "GET /organization/usage/completions": Operation(
+        id="getCompletionsUsage",
+        tag="Account",
+        summary="Get the usage of chat models (OpenAI's API)",
+        query=USAGE_QUERY,
+        answer="UsagePage",
+        failures=QUERY,
+    ),
+    "GET /organization/usage/embeddings": Operation(
+        id="getEmbeddingsUsage",
+        tag="Account",
+        summary="Get the usage of embedding models (OpenAI's API)",
+        query=USAGE_QUERY,
+        answer="EmbeddingsUsagePage",
+        failures=QUERY,
+    ),
+    "GET /organization/costs": Operation(
+        id="getCosts",
+        tag="Account",
+        summary="Get the costs of each day (OpenAI's API)",
+        query=(*PERIOD, "costs.bucket_width", "costs.limit", "costs.group_by", "line_items", *KEYS),
+        answer="CostsPage",
+        failures=QUERY,
     ),
     "GET /health": Operation(
         id="getHealth",

@@ -186,13 +186,3 @@ class RecordStore(Generic[R]):
             "changes": changes,
         }
         return entry
-
-
-def audit_log(redis: Redis, after: str, count: int) -> list[tuple[str, dict[str, Any]]]:
-    """Return entries of the audit log with their ids, the latest first. Raises RedisError.
-
-    `after` is the id of the entry that comes before them in this order; "" starts at the latest.
-    """
-    start = f"({after}" if after else "+"
-    rows = cast("list[Any]", redis.xrevrange(keys.AUDIT, max=start, count=count))
-    return [(id.decode(), orjson.loads(row[b"entry"])) for id, row in rows]

@@ -49,7 +49,9 @@ BREAKER = _load("breaker")
 LEDGER = _load("ledger")
 RECORD = _load("record")
 RESTORE = _load("restore")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD, RESTORE)
+LOOK = _load("look")
+STORE = _load("store")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD, RESTORE, LOOK, STORE)
 
 
 def load_commands() -> list[Command]:

@@ -310,6 +310,18 @@ def test_usage_is_streamed_only_where_it_was_asked_for(ask, options):
     assert "usage" not in ask(stream=True, stream_options=options).get_data(as_text=True)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_worker_is_asked_for_the_cost_if_the_request_is_to_include_it(ask, broker, stream):
+    ask(stream=stream)
+    ask(stream=stream, usage={"include": True})
+    assert [call.spec.cost for call in broker.calls] == [False, True]
+
+
+def test_a_stream_that_is_to_include_the_cost_ends_with_the_usage(ask):
+    *_, last, _ = events(ask(stream=True, usage={"include": True}))
+    assert json.loads(last)["usage"] == USAGE
+
+
 def test_usage_is_null_on_every_chunk_but_an_extra_one(ask):
     *chunks, _ = events(ask(stream=True, stream_options={"include_usage": True}))
     values = [json.loads(chunk) for chunk in chunks]
