@@ -221,9 +221,9 @@ def refusal(reply: Any, public_id: str, seconds: Callable[[int], float]) -> Gate
     reason, *details = reply if isinstance(reply, list) else (reply,)
     if reason == b"ok":
         return None
-    if reason in (b"key", b"expired", b"disabled"):  # since this process last looked
+    if reason in (b"expired", b"disabled"):  # since this process last looked
         return AuthenticationFailed(incorrect(public_id))
-    if reason == b"changed":
+    if reason in (b"changed", b"key"):  # a key that is not there: read again, it says why
         return KeyChanged(retry_after=UNAVAILABLE_SECONDS)
     if reason == b"cancelled":
         return CallCancelled()

@@ -49,9 +49,13 @@ BREAKER = _load("breaker")
 LEDGER = _load("ledger")
 RECORD = _load("record")
 RESTORE = _load("restore")
+CORRECT = _load("correct")
 LOOK = _load("look")
 STORE = _load("store")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD, RESTORE, LOOK, STORE)
+ALL = (
+    *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER),
+    *(LEDGER, RECORD, RESTORE, CORRECT, LOOK, STORE),
+)
 
 
 def load_commands() -> list[Command]:
