@@ -98,9 +98,15 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             log_job_description=False,
         )
         self.pool = Pool(settings.worker_concurrency)
-        self.lease = Lease(lambda: clients.commands(settings, 1), name, self.pool.size, self.stalls)
         self.outbox = Outbox(
             DedicatedConnection(clients.blocking(settings, self.stalls)), self.stalls.awake
+        )
+        self.lease = Lease(
+            lambda: clients.commands(settings, 1),
+            name,
+            self.pool.size,
+            self.stalls,
+            useful=lambda: not self.outbox.failing(),
         )
         bell = DedicatedConnection(clients.blocking(settings, self.stalls))
         self.claims = Claims(self.connection, bell, name, self._judge_until)
@@ -170,11 +176,15 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 self.stopping.wait(1)
 
     def take_calls(self) -> None:
-        """Wait until there is a free slot and a call, about a second at most, and start calls."""
+        """Wait until there is a free slot and a call, about a second at most, and start calls.
+
+        A worker whose answers Redis does not accept takes none.
+        """
         self.pool.wait_available(timeout=TICK_SECONDS)
         slots = self.pool.free_count()
-        if not slots or self.suspended:
-            self.stopping.wait(TICK_SECONDS if self.suspended else 0)
+        pausing = self.suspended or self.outbox.failing()
+        if not slots or pausing:
+            self.stopping.wait(TICK_SECONDS if pausing else 0)
             return
         claimed = self.claims.take(slots, self.stopping.is_set)
         if claimed:
