@@ -90,14 +90,15 @@ def respond(
     `make(call_id, model)` returns the call's renderer. `model` is the provider's name for the model
     that answers; with `full_names`, it is the name in the request, or the id of the substitute that
     answers. Raises a GatewayError where the call fails before anything of the response was sent,
-    and where no target can take it.
+    and where no target can take it. The parameters of an unstreamed call are dropped once it is
+    queued: keep no other reference to them.
     """
     settings, broker, catalogue = services().settings, services().broker, services().catalogue
     counts = kind == "count_tokens"
     target.require("chat" if counts else kind)
     # Refuses early, and names what the first target is not sent. The worker fits the parameters to
     # the target that it calls.
-    _, dropped = target.fit(checked.parameters, target, checked.optional)
+    dropped = target.fit(checked.parameters, target, checked.optional)[1]
     if counts:  # another model counts otherwise
         catalogue.require_configured(target)
     targets = (target,) if counts else _targets(catalogue, target, checked, kind)
@@ -108,6 +109,8 @@ def respond(
     total = target.row.timeouts.total or settings.total_timeout
     budget = _budget(request.headers, total, checked.stream)
     pending = broker.submit(spec, orjson.dumps(checked.parameters), key, budget)
+    if not checked.stream:
+        checked.parameters.clear()  # they may hold 20 MB, and the call may run for minutes
 
     def renderer(route: str) -> Renderer:
         substitute = _substitute(targets, route)

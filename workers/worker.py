@@ -40,7 +40,7 @@ from gateway.errors import (
 )
 from gateway.logs import where
 from gateway.memory import Collector
-from gateway.queue import clients, keys
+from gateway.queue import clients, keys, owner
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease, LostProcesses
 from gateway.queue.protocol import Outcome
@@ -280,9 +280,14 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 self._stop_call(call_id, WebLost())
 
     def renew_records(self) -> None:
-        """Renew RQ's record of this worker and trim its registries. Raises RedisError."""
+        """Renew RQ's record of this worker and trim its registries. Raises RedisError.
+
+        In a Redis that was emptied, enter them again; raises ConfigurationError where another
+        service has taken the names meanwhile.
+        """
         self.outbox.wake()
-        if not self.connection.exists(self.key):  # Redis was emptied
+        if not self.connection.exists(self.key):
+            owner.take(self.connection, self.settings.key_pepper)
             self.register_birth()
         score = int(now().timestamp())
         with self.connection.pipeline(transaction=False) as pipeline:

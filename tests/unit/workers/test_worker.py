@@ -17,7 +17,7 @@ from rq.worker_registration import clean_worker_registry
 
 from gateway.catalogue.target import Target
 from gateway.errors import UpstreamFailed
-from gateway.queue import clients, commands, keys
+from gateway.queue import clients, commands, keys, owner
 from gateway.queue.protocol import CallSpec, Outcome
 from gateway.settings import Settings
 from workers import worker as module
@@ -268,6 +268,14 @@ def test_records_are_renewed_and_registries_trimmed(redis: Redis, worker: CallWo
     assert redis.zcard(keys.RQ_STARTED) == 0
     assert redis.hget(worker.key, "state") == b"idle"
     assert 0 < redis.ttl(worker.key) <= 80
+
+
+def test_a_redis_that_was_emptied_learns_again_whose_the_names_are(
+    redis: Redis, settings: Settings, worker: CallWorker
+) -> None:
+    worker.renew_records()
+    assert redis.exists(worker.key)
+    assert redis.get(keys.OWNER) == owner.fingerprint(settings.key_pepper)
 
 
 def test_what_other_workers_know_of_routes_is_learned(redis: Redis, worker: CallWorker) -> None:
