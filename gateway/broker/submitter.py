@@ -115,7 +115,8 @@ class Submitter:
             raise
 
     def _send(self, batch: list[Submission]) -> None:
-        now, expiry = time.monotonic(), self._redis_time(clients.IMPATIENT_SECONDS)
+        size = sum(len(each.body) for each in batch)
+        now, expiry = time.monotonic(), self._redis_time(clients.patience(size))
         # Submitting a call twice queues it once, so the writer may send a batch again.
         replies = self._writer.write(
             [
