@@ -93,7 +93,7 @@ def _take_names(redis):
     from gateway.queue import owner
 
     try:
-        owner.take(redis, settings.key_pepper)
+        owner.take(redis, settings.key_pepper, settings.key_pepper_old)
         return True
     except RedisError:
         return False

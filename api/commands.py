@@ -80,7 +80,7 @@ def check_config() -> None:
     if policy is None:
         click.echo("Redis does not report its maxmemory-policy. Make sure that it is noeviction.")
     try:
-        owner.check(redis, settings.key_pepper)
+        owner.check(redis, settings.key_pepper, settings.key_pepper_old)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from None
     ready = catalogue.configured()

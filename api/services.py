@@ -8,8 +8,11 @@ from typing import Any
 from flask import Flask, current_app
 
 from gateway.account.api_keys import KeyStore
+from gateway.account.owners import OwnerRecord, owner_store
+from gateway.account.record_store import RecordStore
 from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
+from gateway.broker.places import Places
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.queue import clients
@@ -23,15 +26,17 @@ NAME = "services"
 class Services:
     """The parts of one web process that requests use.
 
-    `today` returns the current date. `pages` holds what is generated at the first request for it,
-    by the name of its blueprint.
+    `readers` are places for requests whose body is being read. `today` returns the current date.
+    `pages` holds what is generated at the first request for it, by the name of its blueprint.
     """
 
     settings: Settings
     catalogue: Catalogue
     keys: KeyStore
+    owners: RecordStore[OwnerRecord]
     broker: Broker
     bodies: BodyRoom
+    readers: Places
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -47,9 +52,11 @@ class Services:
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
-            keys=KeyStore(redis, settings.key_pepper),
+            keys=KeyStore(redis, settings.key_pepper, old_pepper=settings.key_pepper_old),
+            owners=owner_store(redis),
             broker=Broker(settings, redis, stalls),
             bodies=BodyRoom(settings.web_body_bytes),
+            readers=Places(settings.max_in_flight),
         )
 
     def install(self, app: Flask) -> None:

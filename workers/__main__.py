@@ -80,7 +80,7 @@ def _start(settings: Settings, runner: CallRunner, breakers: Breakers) -> CallWo
     redis = clients.commands(settings, 1)
     while True:
         try:
-            owner.take(redis, settings.key_pepper)
+            owner.take(redis, settings.key_pepper, settings.key_pepper_old)
             redis.connection_pool.disconnect()
             return CallWorker(settings, runner, breakers)
         except RedisError as error:

@@ -46,7 +46,9 @@ EMIT = _load("emit")
 FINISH = _load("finish")
 CANCEL = _load("cancel")
 BREAKER = _load("breaker")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER)
+LEDGER = _load("ledger")
+RECORD = _load("record")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD)
 
 
 def load_commands() -> list[Command]:

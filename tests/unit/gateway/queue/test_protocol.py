@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 from hypothesis import given
@@ -47,8 +49,6 @@ outcomes = st.builds(
     last=whole,
     answer=st.binary(),
     route=text,
-    attempts=whole,
-    usage=st.none() | st.dictionaries(text, whole),
     timings=st.dictionaries(text, whole),
     dropped=st.lists(word),
 )
@@ -68,8 +68,6 @@ OUTCOME_WITH_ALL = Outcome(
     error=UpstreamThrottled("slow down", retry_after=2.5),
     answer=b'{"choices":[]}\n\n',
     route="openai/gpt-4o",
-    attempts=2,
-    usage={"prompt_tokens": 1},
     timings={"queued": 3},
 )
 
@@ -77,6 +75,14 @@ OUTCOME_WITH_ALL = Outcome(
 @given(specs, st.binary())
 def test_a_plan_and_its_body_come_out_as_they_went_in(spec, body):
     assert CallSpec.decode(spec.encode(body)) == (spec, body)
+
+
+def test_what_the_record_needs_travels_with_the_call():
+    account = {"owner": "team", "request_id": "req_1", "prompt_tokens": 9, "created_ms": 1}
+    spec = replace(PLAN, account=account)
+    assert CallSpec.decode(spec.encode(b"{}")) == (spec, b"{}")
+    with pytest.raises(ProtocolError):
+        CallSpec.decode(head(PLAN.encode(b""), account=[]) + b"\n{}")
 
 
 @given(outcomes)
@@ -116,7 +122,7 @@ def test_an_outcome_carries_any_error(kind):
 def test_an_outcome_with_everything_comes_out_whole():
     received = Outcome.decode(OUTCOME_WITH_ALL.encode())
     assert received.error.to_dict() == OUTCOME_WITH_ALL.error.to_dict()
-    for name in ("last", "answer", "route", "attempts", "usage", "timings"):
+    for name in ("last", "answer", "route", "timings"):
         assert getattr(received, name) == getattr(OUTCOME_WITH_ALL, name)
 
 
