@@ -21,6 +21,7 @@ from gateway.errors import (
 
 # A body that comes at least this fast is not given up: 160 kbit/s.
 LEAST_BYTES_A_SECOND = 20_000
+PIECE_BYTES = 262_144  # read at once: a fast client would keep the event loop to itself
 TURN_SECONDS = 0.001
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 PARSING = BoundedSemaphore(1)  # large bodies are parsed one at a time
@@ -81,7 +82,7 @@ def _read(
         try:
             if length != 0 and _waits(environ):
                 environ["gunicorn.socket"].sendall(CONTINUE)
-            body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
+            body = _content(environ["wsgi.input"], limit + 1 if length is None else length)
         except TimeoutError:
             raise BodyTimeout from None
         except OSError:
@@ -103,6 +104,17 @@ def _read(
     if length is not None and len(body) < length:
         raise _incomplete()
     return body
+
+
+def _content(stream: Any, size: int) -> bytes:
+    """The next `size` bytes, or all there are; others have their turn in between."""
+    pieces: list[bytes] = []
+    while size and (piece := stream.read(min(size, PIECE_BYTES))):
+        pieces.append(piece)
+        size -= len(piece)
+        if len(piece) == PIECE_BYTES:
+            gevent.sleep(TURN_SECONDS)
+    return b"".join(pieces)
 
 
 def _waits(environ: dict[str, Any]) -> bool:

@@ -18,7 +18,8 @@ local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local judge = now_ms <= tonumber(ARGV[6])
 local JOB, BODY, LEASE = ARGV[11], ARGV[12], ARGV[13]
-local out = {}
+local MOST_BYTES = 1000000  -- of bodies: small calls do not wait behind several large ones
+local out, bytes = {}, 0
 
 local function add(id, web, deadline, queued_ms)
   out[#out + 1] = id
@@ -26,6 +27,7 @@ local function add(id, web, deadline, queued_ms)
   out[#out + 1] = tonumber(deadline or now_ms) - now_ms
   local body = redis.pcall('GET', BODY .. id)
   out[#out + 1] = type(body) == 'string' and body
+  bytes = bytes + (type(body) == 'string' and #body or 0)
   out[#out + 1] = string.format('{"cap":0,"queued_ms":%d,"reserved_usd":0,"reserved_tokens":0}',
     math.max(now_ms - (queued_ms or now_ms), 0))
 end
@@ -71,10 +73,10 @@ end
 local wanted = tonumber(ARGV[2])
 local left = 0
 for queue = 5, #KEYS do
-  while #out < wanted * 5 do
-    local ids = redis.call('LPOP', KEYS[queue], wanted - #out / 5)
-    if not ids then break end
-    for _, id in ipairs(ids) do start(id) end
+  while #out < wanted * 5 and bytes < MOST_BYTES do
+    local id = redis.call('LPOP', KEYS[queue])
+    if not id then break end
+    start(id)
   end
   left = left + redis.call('LLEN', KEYS[queue])
 end
