@@ -16,6 +16,7 @@ from api.openapi.docs import docs
 from api.openapi.document import openapi
 from api.responses.view import responses
 from api.services import Services
+from api.usage.view import usage
 from gateway.settings import Settings
 
 PREFIX = "/inference/v1"
@@ -35,7 +36,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     app.teardown_request(lambda _: installed.bodies.drop(id(request.environ)))
     not_found.register(app, PREFIX)
     headers.register(app, settings.cors_allow_origins)
-    for blueprint in (chat, messages, embeddings, models, responses, health, openapi, docs):
+    for blueprint in (chat, messages, embeddings, models, responses, usage, health, openapi, docs):
         app.register_blueprint(blueprint, url_prefix=PREFIX)
     home.register(app, PREFIX)
     app.cli.add_command(commands.keys)

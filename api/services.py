@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask, current_app
 
 from gateway.account.api_keys import KeyStore
+from gateway.account.ledger import Ledger, open_ledger
 from gateway.account.owners import OwnerRecord, owner_store
 from gateway.account.record_store import RecordStore
 from gateway.broker.body_room import BodyRoom
@@ -35,6 +36,7 @@ class Services:
     keys: KeyStore
     owners: RecordStore[OwnerRecord]
     broker: Broker
+    ledger: Ledger
     bodies: BodyRoom
     readers: Places
     today: deprecation.Today = deprecation.today
@@ -55,6 +57,7 @@ class Services:
             keys=KeyStore(redis, settings.key_pepper, old_pepper=settings.key_pepper_old),
             owners=owner_store(redis),
             broker=Broker(settings, redis, stalls),
+            ledger=open_ledger(settings, redis),
             bodies=BodyRoom(settings.web_body_bytes),
             readers=Places(settings.max_in_flight),
         )

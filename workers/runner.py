@@ -72,6 +72,7 @@ class Call:
     deadline: float  # on the monotonic clock
     failover: Failover
     bill: Bill
+    cap: int = 0  # tokens of output, of all choices together; 0: none
     attempts: Attempts | None = None  # at the target that was called last
     dropped: list[str] = field(default_factory=list)  # parameters that the target is not sent
     usage: CallUsage = field(default_factory=CallUsage)  # of the latest attempt
@@ -115,7 +116,9 @@ class CallRunner:
         bill = bill or Bill()
         deadline = claimed.claimed_at + claimed.budget
         failover = Failover(tuple(map(self._catalogue.with_row, spec.targets)), bill)
-        call = Call(spec, body, sender, deadline, failover, bill)
+        # Embeddings and counts have no output.
+        cap = claimed.admission.get("cap", 0) if spec.kind == "chat" else 0
+        call = Call(spec, body, sender, deadline, failover, bill, cap)
         answer, error, sent = b"", None, True
         try:
             answer = self._answer(call)
@@ -168,7 +171,7 @@ class CallRunner:
         target = failover.target
         provider = self._provider(failover)
         params, call.dropped = target.fit(
-            orjson.loads(call.body), failover.targets[0], spec.optional
+            orjson.loads(call.body), failover.targets[0], spec.optional, call.cap
         )
         custom = None
         if NEEDS_CUSTOM_TOOLS(call.body) and CUSTOM_TOOLS not in target.row.accepts:

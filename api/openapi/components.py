@@ -22,6 +22,7 @@ from api.models import response_schema as models
 from api.responses import response_schema as responses
 from api.responses.schema import RESPONSES_REQUEST
 from api.schemas import response_schema as shared
+from api.usage import response_schema as usage
 
 REF = "#/components/schemas/"
 
@@ -37,8 +38,12 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
 RESPONSES: dict[str, Any] = {
     "ChatCompletion": chat.ChatCompletion,
     "ChatCompletionChunk": chat.ChatCompletionChunk,
+    "CostsPage": usage.CostsPage,
     "EmbeddingList": embeddings.EmbeddingList,
+    "EmbeddingsUsagePage": usage.EmbeddingsUsagePage,
     "Error": shared.Error,
+    "GenerationData": usage.GenerationData,
+    "GenerationList": usage.GenerationList,
     "Health": http.Health,
     "Message": messages.Message,
     "TokenCount": messages.TokenCount,
@@ -50,6 +55,7 @@ RESPONSES: dict[str, Any] = {
     "Response": responses.Response,
     "ResponseEvent": responses.ResponseEvent,
     "InputTokens": responses.InputTokens,
+    "UsagePage": usage.UsagePage,
 }
 
 

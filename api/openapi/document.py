@@ -14,6 +14,7 @@ from flask import Blueprint, Flask, Response, current_app
 
 from api.http.auth import public
 from api.openapi.operations import JSON, OPERATIONS, TAGS, Failures, Operation
+from api.openapi.query import QUERY_PARAMETERS
 from api.services import services
 from gateway import VERSION
 from gateway.errors import GatewayError
@@ -23,12 +24,43 @@ openapi = Blueprint("openapi", __name__)
 PATH = "/openapi.json"
 EVENTS = "text/event-stream"
 
+# A fact about a limit per minute, what it says, and its form. The tighter of key and owner.
+RATE_LIMITS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("limit", "The limit of", {"type": "integer"}),
+    ("remaining", "What is left of", {"type": "integer"}),
+    ("reset", "After which time (`6m0s`, `12ms`) nothing is used up of", {"type": "string"}),
+)
+
 RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {
         "description": "Identifies this request in the service's logs: the caller's own id if it "
         "sent one of at most 64 plain characters.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+    },
+    "X-Generation-Id": {
+        "description": "The id of the call, sent before its first byte.",
+        "schema": {"type": "string"},
+    },
+    **{
+        f"x-ratelimit-{fact}-{name}": {
+            "description": f"{text} {name} per minute.",
+            "schema": schema,
+        }
+        for name in ("requests", "tokens")
+        for fact, text, schema in RATE_LIMITS
+    },
+    **{
+        f"anthropic-ratelimit-{name}-{fact}": {
+            "description": f"The {fact} of {name} per minute, under Anthropic's name.",
+            "schema": {"type": "string"},
+        }
+        for name in ("requests", "tokens")
+        for fact in ("limit", "remaining", "reset")
+    },
+    "X-Max-Tokens-Capped": {
+        "description": "The tokens of output that the rest of a budget allowed the call.",
+        "schema": {"type": "integer", "minimum": 1},
     },
     "X-Ignored-Parameters": {
         "description": "Fields of the request that are unknown or that the model does not support.",
@@ -89,6 +121,11 @@ REQUEST_HEADERS: dict[str, dict[str, Any]] = {
         "description": "An id for this request: at most 64 letters, digits, `_` and `-`. "
         "Any other value is replaced.",
         "schema": {"type": "string"},
+    },
+    "X-Queue": {
+        "description": "Whether a call over the key's calls in flight waits for its turn (the "
+        "default) or is refused at once.",
+        "schema": {"type": "string", "enum": ["wait", "refuse"]},
     },
     "X-Request-Timeout": {
         "description": "Seconds after which the call is cancelled, if the service's own "
@@ -166,6 +203,11 @@ def _components(operations: list[Operation]) -> dict[str, Any]:
         "parameters": {
             name: {"name": name, "in": "header", **parameter}
             for name, parameter in REQUEST_HEADERS.items()
+        }
+        | {
+            name: {"name": name.rpartition(".")[2], "in": "query", **QUERY_PARAMETERS[name]}
+            for each in operations
+            for name in each.query
         },
         "securitySchemes": SECURITY,
     }
@@ -212,7 +254,7 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
         "summary": row.summary,
         **({"description": row.description} if row.description else {}),
         "security": [{scheme: []} for scheme in SECURITY] if access == "key" else [],
-        "parameters": _parameters(name, bool(row.request)),
+        "parameters": _parameters(name, row),
         "x-codeSamples": [{"lang": "Shell", "source": sample}],
     }
     if row.request:
@@ -228,14 +270,14 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
     return operation
 
 
-def _parameters(name: str, is_call: bool) -> list[dict[str, Any]]:
-    headers = REQUEST_HEADERS if is_call else ("X-Request-Id",)
+def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
+    headers = REQUEST_HEADERS if row.request else ("X-Request-Id",)
     return [
         *(
             {"name": each, "in": "path", "required": True, "schema": {"type": "string"}}
             for each in re.findall(r"{(\w+)}", name)
         ),
-        *({"$ref": f"#/components/parameters/{each}"} for each in headers),
+        *({"$ref": f"#/components/parameters/{each}"} for each in (*row.query, *headers)),
     ]
 
 
@@ -249,7 +291,10 @@ def _request_body(row: Operation) -> dict[str, Any]:
 def _success(row: Operation) -> dict[str, Any]:
     """The response 200. That of a call is an error if it fails after the status was sent."""
     if not row.request:
-        return _body(row.summary, row.media, row.answer)
+        success = _body(row.summary, row.media, row.answer)
+        if row.text:
+            success["content"][row.text] = {"schema": {"type": "string"}}
+        return success
     response = _body(
         "The result, or an error if the call fails after its status was sent.",
         JSON,

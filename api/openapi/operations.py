@@ -19,6 +19,7 @@ TAGS = {
     "Chat": "Call a model.",
     "Embeddings": "Turn text into vectors.",
     "Models": "The available models.",
+    "Account": "What calls used and cost. A key sees its own calls, an operator key all.",
     "Service": "Health and documentation.",
 }
 
@@ -32,6 +33,26 @@ NEVER_SENT = (
 KEPT = (400, 409, 413, 415, 422)
 # What a response has where its model is about to end.
 ENDING = ("Warning", "Deprecation", "Sunset")
+# What the response to a call has, be it an error or not.
+CALLED = (
+    *ENDING,
+    "X-Generation-Id",
+    *(
+        f"x-ratelimit-{fact}-{name}"
+        for name in ("requests", "tokens")
+        for fact in ("limit", "remaining", "reset")
+    ),
+    "X-Max-Tokens-Capped",
+)
+MESSAGES_CALLED = (
+    *CALLED,
+    "request-id",
+    *(
+        f"anthropic-ratelimit-{name}-{fact}"
+        for name in ("requests", "tokens")
+        for fact in ("limit", "remaining", "reset")
+    ),
+)
 
 
 def _status(error: GatewayError) -> int:
@@ -65,20 +86,23 @@ READ = Failures("Read", (errors.AuthenticationFailed(), errors.QueueUnavailable(
 LOOKUP = Failures("Lookup", (*READ.errors, errors.ModelNotFound()))
 UNSTORED = errors.NotFound("No response is stored.", code="response_not_found")
 STORED = Failures("Stored", (*READ.errors, UNSTORED))
+AWAY = errors.Unavailable("The account is behind or away.", code="account_unavailable")
+QUERY = Failures("Query", (*READ.errors, errors.InvalidRequest(), AWAY))
+GENERATION = Failures("Generation", (*QUERY.errors, errors.NotFound(code="generation_not_found")))
 CALL = Failures(
     "Call",
     (
         *(kind() for kind in errors.kinds() if kind not in (*NEVER_SENT, errors.UpstreamRejected)),
         *(errors.UpstreamRejected(status=status) for status in KEPT),
     ),
-    headers=ENDING,
+    headers=CALLED,
 )
 MESSAGES_CALL = Failures(
     "Messages",
     CALL.errors,
     "MessagesError",
     messages_errors.status,
-    headers=(*ENDING, "request-id"),
+    headers=MESSAGES_CALLED,
 )
 
 
@@ -86,20 +110,24 @@ MESSAGES_CALL = Failures(
 class Operation:
     """What one route does, its request and its responses.
 
-    `example` is a body as a person writes it in JSON. `answer` is the shape of the response 200,
-    and `media` its media type; a route without one returns errors only. `events` is the shape of
-    the data of a stream's events, and `last_event` data of another shape. `more` maps statuses
-    other than 200 whose body is no error to their shapes.
+    `query` names its query parameters (see api/openapi/document.py). `example` is a body as a
+    person writes it in JSON. `answer` is the shape of the response 200, and `media` its media type;
+    a route without one returns errors only. `text` is a media type in which the response comes as
+    text where the query says so. `events` is the shape of the data of a stream's events, and
+    `last_event` data of another shape. `more` maps statuses other than 200 whose body is no error
+    to their shapes.
     """
 
     id: str
     tag: str
     summary: str
     description: str = ""
+    query: tuple[str, ...] = ()
     request: str = ""
     example: str = ""
     answer: str = ""
     media: str = JSON
+    text: str = ""
     events: str = ""
     last_event: str = ""
     more: Mapping[int, str] = field(default_factory=dict)
@@ -126,6 +154,10 @@ COUNT_EXAMPLE = """{
   }"""
 RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"}"""
 
+PERIOD = ("start_time", "end_time", "page")
+KEYS = ("api_key_ids", "project_ids")
+USAGE_QUERY = (*PERIOD, "bucket_width", "limit", "group_by", "models", *KEYS)
+
 # In the order of the document.
 OPERATIONS: dict[str, Operation] = {
     "POST /chat/completions": Operation(
@@ -141,7 +173,7 @@ OPERATIONS: dict[str, Operation] = {
         answer="ChatCompletion",
         events="ChatCompletionChunk",
         last_event="[DONE]",
-        headers=("X-Ignored-Parameters", *ENDING),
+        headers=("X-Ignored-Parameters", *CALLED),
         failures=CALL,
     ),
     "POST /messages": Operation(
@@ -156,7 +188,7 @@ OPERATIONS: dict[str, Operation] = {
         example=MESSAGES_EXAMPLE,
         answer="Message",
         events="MessageEvent",
-        headers=("X-Ignored-Parameters", *ENDING, "request-id"),
+        headers=("X-Ignored-Parameters", *MESSAGES_CALLED),
         failures=MESSAGES_CALL,
     ),
     "POST /messages/count_tokens": Operation(
@@ -170,7 +202,7 @@ OPERATIONS: dict[str, Operation] = {
         request="CountTokensRequest",
         example=COUNT_EXAMPLE,
         answer="TokenCount",
-        headers=("X-Ignored-Parameters", "X-Token-Count", *ENDING, "request-id"),
+        headers=("X-Ignored-Parameters", "X-Token-Count", *MESSAGES_CALLED),
         failures=MESSAGES_CALL,
     ),
     "POST /responses": Operation(
@@ -185,7 +217,7 @@ OPERATIONS: dict[str, Operation] = {
         example=RESPONSES_EXAMPLE,
         answer="Response",
         events="ResponseEvent",
-        headers=("X-Ignored-Parameters", *ENDING),
+        headers=("X-Ignored-Parameters", *CALLED),
         failures=CALL,
     ),
     "POST /responses/input_tokens": Operation(
@@ -199,7 +231,7 @@ OPERATIONS: dict[str, Operation] = {
         request="ResponsesRequest",
         example=RESPONSES_EXAMPLE,
         answer="InputTokens",
-        headers=("X-Token-Count", *ENDING),
+        headers=("X-Token-Count", *CALLED),
         failures=CALL,
     ),
     "GET /responses/{response_id}": Operation(
@@ -226,7 +258,7 @@ OPERATIONS: dict[str, Operation] = {
         request="EmbeddingsRequest",
         example=EMBEDDINGS_EXAMPLE,
         answer="EmbeddingList",
-        headers=("X-Ignored-Parameters", *ENDING),
+        headers=("X-Ignored-Parameters", *CALLED),
         failures=CALL,
     ),
     "GET /models": Operation(
@@ -243,6 +275,74 @@ OPERATIONS: dict[str, Operation] = {
         description="The id may contain slashes, plain or percent-encoded.",
         answer="Model",
         failures=LOOKUP,
+    ),
+    "GET /generations/{generation_id}": Operation(
+        id="getGeneration",
+        tag="Account",
+        summary="Get a call",
+        description=(
+            "What a call was, used and cost, with OpenRouter's names. The id is that of the header "
+            "`X-Generation-Id`, or of the response's body. A call that runs is `queued` or "
+            "`running`, and one whose record is on its way `settling`."
+        ),
+        answer="GenerationData",
+        failures=GENERATION,
+    ),
+    "GET /generation": Operation(
+        id="getGenerationById",
+        tag="Account",
+        summary="Get a call (OpenRouter's address)",
+        query=("id",),
+        answer="GenerationData",
+        failures=GENERATION,
+    ),
+    "GET /generations": Operation(
+        id="listGenerations",
+        tag="Account",
+        summary="List calls that have ended, newest first",
+        query=(
+            *("start_time", "end_time", "model", "status", "api_key_id", "owner"),
+            *("generations.limit", "after"),
+        ),
+        answer="GenerationList",
+        failures=QUERY,
+    ),
+    "GET /usage": Operation(
+        id="getUsage",
+        tag="Account",
+        summary="Get the usage over time",
+        description=(
+            "OpenAI's pages of buckets, with `cost` in USD. `format=csv` returns a row for each "
+            "result."
+        ),
+        query=(*USAGE_QUERY, "format"),
+        answer="UsagePage",
+        text="text/csv",
+        failures=QUERY,
+    ),
+    "GET /organization/usage/completions": Operation(
+        id="getCompletionsUsage",
+        tag="Account",
+        summary="Get the usage of chat models (OpenAI's API)",
+        query=USAGE_QUERY,
+        answer="UsagePage",
+        failures=QUERY,
+    ),
+    "GET /organization/usage/embeddings": Operation(
+        id="getEmbeddingsUsage",
+        tag="Account",
+        summary="Get the usage of embedding models (OpenAI's API)",
+        query=USAGE_QUERY,
+        answer="EmbeddingsUsagePage",
+        failures=QUERY,
+    ),
+    "GET /organization/costs": Operation(
+        id="getCosts",
+        tag="Account",
+        summary="Get the costs of each day (OpenAI's API)",
+        query=(*PERIOD, "costs.bucket_width", "costs.limit", "costs.group_by", "line_items", *KEYS),
+        answer="CostsPage",
+        failures=QUERY,
     ),
     "GET /health": Operation(
         id="getHealth",

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 from gevent.event import Event as Signal
 
 from gateway.errors import GatewayError, ReplyLost, SlowReader
@@ -16,6 +17,7 @@ BUFFER_BYTES = 2_000_000  # from here on a client that takes nothing for SLOW_SE
 MOST_BYTES = 8_000_000  # of one that still takes: it did not read while this process stood still
 SLOW_SECONDS = 1.0
 EVENT_BYTES = 100  # that an event costs besides its payload
+SUBMIT_SECONDS = 1.5  # within which the reply of a submission is read
 TAKE_BYTES = 64_000  # taken at once by a request; what it sends is no longer counted here
 # Of all calls of a process. Beyond it each is limited to FAIR_BYTES; beyond twice as much, at once.
 SHARED_BYTES = 64_000_000
@@ -55,6 +57,7 @@ class PendingCall:
         self.key = ""  # public id of the API key
         self.admission: dict[str, Any] = {}  # what the queue admitted: see lua/submit.lua
         self.submitted = False
+        self.on_accepted: Callable[[], None] = lambda: None  # called once it is queued
         self.worker = ""  # known once the call has started
         self.claim = ""
         self.received = 0  # number of the last event
@@ -70,6 +73,11 @@ class PendingCall:
         self._signal = Signal()
         self._on_broken = on_broken
         self._buffers = buffers or Buffers()
+
+    def accepted(self) -> None:
+        """Note that the call is queued."""
+        self.submitted = True
+        self.on_accepted()
 
     def started(self, worker: str, claim: str) -> None:
         """Note who runs the call. A second claim, by a Redis that lost the first, ends the call."""
@@ -139,6 +147,12 @@ class PendingCall:
     def nudge(self) -> None:
         """End `wait_nudged`."""
         self._signal.set()
+
+    def until_admitted(self) -> None:
+        """Wait until it is known what was admitted, if a worker has answered before that."""
+        end = time.monotonic() + SUBMIT_SECONDS
+        while self.received and not self.submitted and time.monotonic() < end:
+            gevent.sleep(0.001)
 
     def parts(self) -> list[bytes]:
         """Return the payloads since the last call, of many bytes about the first TAKE_BYTES.

@@ -13,6 +13,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from gateway.account.api_keys import incorrect
+from gateway.account.refusals import limited
 from gateway.broker.line import Line
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import (
@@ -24,6 +25,8 @@ from gateway.errors import (
     Overloaded,
     PayloadTooLarge,
     QueueUnavailable,
+    RateLimited,
+    RecordsBacklog,
 )
 from gateway.logs import Tally
 from gateway.queue import clients, commands
@@ -35,6 +38,7 @@ from gateway.settings import Settings
 log = logging.getLogger(__name__)
 
 UNAVAILABLE_SECONDS = 2  # to wait before the next try
+RECORDS_SECONDS = 5  # the same, until some records are written
 TOO_LARGE_SECONDS = 60.0  # for which Redis is not asked again whether it takes such a body
 LATE_SECONDS = 0.3  # until a call that arrived too late is sent again
 MEMORY_SECONDS = 5  # least, where Redis is full: nobody knows what would free memory
@@ -135,15 +139,14 @@ class Submitter:
             ]
         )
         for submission, reply in zip(batch, replies, strict=True):
-            if reply == [
-                b"late"
-            ]:  # this process stood still while it sent, or Redis' clock was set
+            # This process stood still while it sent, or Redis' clock was set.
+            if reply == [b"late"]:
                 gevent.spawn_later(LATE_SECONDS, self.put, submission)
                 continue
             refused = refusal(reply, submission.admission.public_id, self._seconds)
             if refused is None:
                 submission.pending.admission = orjson.loads(reply[1])
-                submission.pending.submitted = True
+                submission.pending.accepted()
             else:
                 if isinstance(refused, PayloadTooLarge):
                     self._too_large = reply[1]
@@ -151,6 +154,8 @@ class Submitter:
                 self._refused.add(
                     reply[0].decode() if isinstance(reply, list) else type(reply).__name__
                 )
+                if isinstance(refused, RateLimited):
+                    submission.pending.admission = orjson.loads(reply[1])
                 submission.pending.fail(refused)
 
     def _give_up(self, batch: list[Submission]) -> None:
@@ -178,12 +183,14 @@ def refusal(reply: Any, public_id: str, seconds: Callable[[int], float]) -> Gate
         return KeyChanged(retry_after=UNAVAILABLE_SECONDS)
     if reason == b"cancelled":
         return CallCancelled()
-    if reason in (b"late", b"records"):
+    if reason == b"late":
         return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
+    if reason == b"records":
+        return RecordsBacklog(retry_after=RECORDS_SECONDS)
     if reason == b"large":
         return too_large(details[0])
     if reason == b"limit":
-        return Overloaded(retry_after=(orjson.loads(details[0])["reset_ms"] or 0) / 1000)
+        return limited(orjson.loads(details[0]))
     if reason in (b"calls", b"bytes", b"memory"):
         least = MEMORY_SECONDS if reason == b"memory" else 0
         return Overloaded(retry_after=max(seconds(details[0]), least))

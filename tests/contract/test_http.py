@@ -575,9 +575,11 @@ class Weighing(FakeBroker):
     held = 0
 
     def submit(self, spec, body, key, budget):
-        return ScriptedCall(spec.call_id, budget, self._steps(spec.kind))
+        self.pending = ScriptedCall(spec.call_id, budget, self._steps(spec.kind))
+        return self.pending
 
     def _steps(self, kind):
+        self.pending.accepted()
         self.held = tracemalloc.get_traced_memory()[0]
         yield Outcome(answer=b'{"data":[]}') if kind == "embeddings" else ANSWER
 

@@ -211,6 +211,14 @@ def test_the_provider_is_asked_with_what_the_plan_and_the_body_say() -> None:
     assert provider.calls == [ChatCall("model-2", orjson.loads(BODY), False, 10)]
 
 
+@pytest.mark.parametrize(("cap", "limit"), [(7, 7), (0, None), (500, 10)])
+def test_the_cap_of_the_queue_limits_the_output(cap: int, limit: int | None) -> None:
+    provider = Provider({"choices": []})
+    capped = Claimed(CALL_ID, "web-1", "claim-1", 600, b"", {"cap": cap})
+    CallRunner({"acme": provider}, Limits(0), CATALOGUE).run(capped, spec(), BODY, Sender())  # type: ignore[arg-type]
+    assert provider.calls[0].parameters.get("max_tokens") == limit
+
+
 def test_parts_of_a_stream_are_sent_as_lines_as_they_come() -> None:
     first, second = {"choices": [{"delta": {"content": "a"}}]}, {"choices": []}
     last = {"choices": [], "usage": USAGE}
