@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gateway.account.pricing import Prices, price, prices_of
+from gateway.account.pricing import Prices, price, prices_of, usd
 from gateway.account.records import Record
 from gateway.account.usage import NONE, Usage, normal
 from gateway.catalogue.target import Target
@@ -42,6 +42,12 @@ class Bill:
     upstream: dict[str, str] = field(default_factory=dict)  # see ChatCall
     end: Mapping[str, Any] = field(default_factory=dict)  # the choice that ended
     service_tier: object = None
+
+    def cost(self, target: Target, usage: Mapping[str, Any]) -> float | None:
+        """Return the cost of the call in USD, if its last attempt uses this; None if unknown."""
+        counts = normal(usage)
+        prices = prices_of(target.row, target.upstream_model, counts.prompt)
+        return None if prices is None else usd(self.nano + price(counts, prices))
 
     def add(self, target: Target, usage: Mapping[str, Any]) -> None:
         """Add what an attempt at this target has used: OpenAI's usage, or an estimate of it."""

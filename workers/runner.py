@@ -16,7 +16,7 @@ from gateway import memory
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import CUSTOM_TOOLS
 from gateway.catalogue.target import UNKNOWN
-from gateway.chat import ChatCall
+from gateway.chat import ChatCall, Chunk
 from gateway.errors import (
     GatewayError,
     JobLost,
@@ -218,6 +218,8 @@ class CallRunner:
             response = attempts.complete(provider, request, lambda each: call.usage.add(each))
         if kind != "count_tokens":
             call.usage.add_whole(response)
+        if call.spec.cost:
+            self._show_cost(call, [response])
         if custom and kind == "chat":
             response = custom.whole(response)
         try:
@@ -241,6 +243,8 @@ class CallRunner:
         with self._coalescer as coalescer:
             for chunks in attempts.stream(provider, request):
                 usage.add(chunks)
+                if call.spec.cost:
+                    self._show_cost(call, chunks)
                 try:
                     payload = lines(custom.streamed(chunks) if custom else chunks)
                 except orjson.JSONEncodeError:
@@ -251,6 +255,15 @@ class CallRunner:
                 coalescer.pause()
         self._charge(call)
         return b""
+
+    def _show_cost(self, call: Call, chunks: list[Chunk]) -> None:
+        """Put the cost into the usage of a response, or of chunks that have one."""
+        for chunk in chunks:
+            if usage := chunk.get("usage"):
+                upstream = usage.get("cost")
+                usage["cost"] = call.bill.cost(call.failover.target, usage)
+                if type(upstream) in (int, float):
+                    usage["cost_details"] = {"upstream_inference_cost": upstream}
 
     def _charge(self, call: Call) -> None:
         """Note what the attempt that runs has used, by the provider's count or by an estimate."""

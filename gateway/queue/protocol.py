@@ -39,6 +39,8 @@ class CallSpec:
     them. `key` is the public id of the caller's API key: breakers count failures by it. `account`
     is what the record of the call needs and the worker cannot know: `owner`, `request_id`,
     `user_agent`, `priority`, `model` as requested, `created_ms`, and `prompt_tokens`, an estimate.
+    `cost`: the usage in the response says what the call cost.
+    `cache` says under which `name` the response is kept, and for how many `seconds`.
     """
 
     call_id: str
@@ -49,6 +51,8 @@ class CallSpec:
     optional: tuple[str, ...] = ()
     key: str = ""
     account: dict[str, Any] = field(default_factory=dict)
+    cost: bool = False
+    cache: dict[str, Any] = field(default_factory=dict)
 
     def encode(self, body: bytes) -> bytes:
         """The value of `gw:call:{id}`."""
@@ -76,6 +80,10 @@ class CallSpec:
             head["key"] = self.key
         if self.account:
             head["account"] = self.account
+        if self.cost:
+            head["cost"] = True
+        if self.cache:
+            head["cache"] = self.cache
         return b"%b\n%b" % (orjson.dumps(head), body)
 
     @staticmethod
@@ -87,8 +95,9 @@ class CallSpec:
             head["optional"] = tuple(head.get("optional", ()))
             if not isinstance(head.get("key", ""), str):
                 raise TypeError("a key's public id must be a string")
-            if not isinstance(head.get("account", {}), dict):
-                raise TypeError("account must be an object")
+            for name in ("account", "cache"):
+                if not isinstance(head.get(name, {}), dict):
+                    raise TypeError(f"{name} must be an object")
             spec: CallSpec = _build(CallSpec, head)
         except (TypeError, KeyError) as error:
             raise ProtocolError(f"not a spec: {error}") from None

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import gevent
+import orjson
 import pytest
 
 from gateway.account.records import Record
@@ -115,10 +116,14 @@ class Provider:
 
 class Sender:
     def __init__(self) -> None:
-        self.number = 0
+        self.sent: list[bytes] = []
+
+    @property
+    def number(self) -> int:
+        return len(self.sent)
 
     def send(self, lines: bytes) -> None:
-        self.number += 1
+        self.sent.append(lines)
 
 
 @pytest.fixture(autouse=True)
@@ -358,3 +363,52 @@ def test_what_a_provider_says_takes_little_room_in_a_record() -> None:
 
 def test_an_outcome_says_nothing_of_usage_or_attempts() -> None:
     assert {"usage", "attempts", "failures"}.isdisjoint(Outcome.__dataclass_fields__)
+
+
+def shown(
+    providers: dict[str, Provider], stream: bool, cost: bool = True
+) -> tuple[list[dict[str, Any]], Record]:
+    """The usages in a response, and the record."""
+    targets = tuple(Target(f"{name}/model", name, "model") for name in providers)
+    spec = CallSpec("c" * 32, "web", stream, targets, cost=cost)
+    claimed = Claimed("c" * 32, "web", "claim", 600, b"")
+    bill, sender = Bill(), Sender()
+    runner = CallRunner(providers, Limits(0), CATALOGUE)  # type: ignore[arg-type]
+    outcome = runner.run(claimed, spec, BODY, sender, bill)  # type: ignore[arg-type]
+    lines = b"\n".join(sender.sent).split(b"\n") if stream else [outcome.answer]
+    chunks = [orjson.loads(line[line.index(b"{") :]) for line in lines if b"{" in line]
+    usages = [chunk["usage"] for chunk in chunks if "usage" in chunk]
+    return usages, bill.record(claimed, spec, outcome.error, "worker-1")
+
+
+def script(stream: bool, **more: Any) -> list[Chunk]:
+    count = {"usage": {**usage(100, 7), **more}}
+    return [WORD, LAST, {"choices": [], **count}] if stream else [{**WHOLE, **count}]
+
+
+both_ways = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+
+
+@both_ways
+def test_the_cost_is_in_the_usage_if_the_request_includes_it(stream: bool) -> None:
+    (found,), record = shown({"a": Provider(script(stream))}, stream)
+    assert (found["total_tokens"], found["cost"]) == (107, 0.00017)
+    assert record.cost_nano == 170_000
+    (found,), record = shown({"a": Provider(script(stream))}, stream, cost=False)
+    assert "cost" not in found
+    assert record.cost_nano == 170_000
+
+
+@both_ways
+def test_the_cost_is_that_of_all_attempts(stream: bool) -> None:
+    first = Provider([PROMPT, UpstreamTruncated()], streams_only=True)
+    (found,), record = shown({"a": first, "b": Provider(script(stream))}, stream)
+    assert found["cost"] == record.cost_nano / 10**9 == 0.00045
+
+
+@both_ways
+def test_an_unknown_cost_is_null_and_the_provider_s_own_is_kept(stream: bool) -> None:
+    (found,), _ = shown({"c": Provider(script(stream))}, stream)
+    assert found["cost"] is None
+    (found,), _ = shown({"a": Provider(script(stream, cost=0.5))}, stream)
+    assert (found["cost"], found["cost_details"]) == (0.00017, {"upstream_inference_cost": 0.5})
