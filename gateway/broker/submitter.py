@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from gateway.account.api_keys import incorrect
 from gateway.account.cache import Entry
 from gateway.account.records import Record
-from gateway.account.refusals import limited
+from gateway.account.refusals import limited, used_up
 from gateway.broker.line import Line
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import (
@@ -151,7 +151,8 @@ class Submitter:
             raise
 
     def _send(self, batch: list[Submission]) -> None:
-        now, expiry = time.monotonic(), self._redis_time(clients.IMPATIENT_SECONDS)
+        size = sum(len(each.body) for each in batch)
+        now, expiry = time.monotonic(), self._redis_time(clients.patience(size))
         # Submitting a call twice queues it once, so the writer may send a batch again.
         replies = self._writer.write(
             [
@@ -175,7 +176,7 @@ class Submitter:
             refused = refusal(reply, submission.admission.public_id, self._seconds)
             if refused is None:
                 submission.pending.admission = orjson.loads(reply[1])
-                submission.pending.submitted = True
+                submission.pending.accepted()
                 if entry := submission.entry:
                     stream = submission.spec.stream
                     submission.pending.answer(entry.payload, entry.dropped, stream)
@@ -187,7 +188,7 @@ class Submitter:
                     reply[0].decode() if isinstance(reply, list) else type(reply).__name__
                 )
                 if isinstance(refused, RateLimited):
-                    submission.pending.admission = orjson.loads(reply[1])
+                    submission.pending.admission = used_up(orjson.loads(reply[1]))
                 submission.pending.fail(refused)
 
     def _give_up(self, batch: list[Submission]) -> None:
