@@ -267,6 +267,20 @@ def test_a_call_that_does_not_wait_is_refused(calls: Calls) -> None:
     assert calls.refused(wait=False)["name"] == "max_in_flight"
 
 
+def test_a_kept_response_is_one_more_request_and_takes_no_place(calls: Calls) -> None:
+    calls.key(max_in_flight=1, max_waiting=0, rpm=3, limit=100, limit_unit="tokens")
+    calls.admitted()
+    hit = {"hit": b'{"id":"kept"}', "wait": False}
+    call_id = calls.submit(**hit)
+    first = calls.replies[call_id]
+    assert (first[0], b'"requests":[3,1,40000]' in first[1]) == (b"ok", True)
+    calls.submit(call_id=call_id, **hit)
+    assert calls.replies[call_id] == first
+    assert [each["id"] for each in calls.records()] == ["kept"]
+    assert calls.numbers(keys.spend(KEY))["requests"] == "1"
+    assert calls.redis.zcard(keys.flight(KEY)) == 1
+
+
 def test_no_more_calls_wait_than_key_and_owner_allow(calls: Calls) -> None:
     calls.key(max_in_flight=1, max_waiting=2, owner="team")
     calls.key(OTHER, max_waiting=0, owner="team")
