@@ -26,8 +26,16 @@ KINDS = {
 }
 ORPHAN_SECONDS = 3.0
 LONGEST_TTL = 240  # seconds: an outcome lives 120, a job its deadline and 60
-LASTING = (keys.RQ_QUEUES, keys.RQ_WORKERS, "rq:workers", keys.BELL, keys.OWNER, keys.AUDIT)
-LASTING_PREFIXES = ("gw:key:", "rq:worker:", "gw:lease:")
+LASTING = (
+    keys.RQ_QUEUES,
+    keys.RQ_WORKERS,
+    "rq:workers",
+    keys.BELL,
+    keys.OWNER,
+    keys.AUDIT,
+    keys.RECORDS,
+)
+LASTING_PREFIXES = ("gw:key:", "rq:worker:", "gw:lease:", "gw:ledger:")
 ESTABLISHED, CLOSE_WAIT = "01", "08"
 
 
