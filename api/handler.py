@@ -22,7 +22,7 @@ from api.services import services
 from gateway import strict_json
 from gateway.account import cache
 from gateway.account.api_keys import KeyRecord
-from gateway.account.pricing import estimate
+from gateway.account.pricing import Estimate, estimate
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.target import Target
@@ -188,19 +188,32 @@ def _admission(
     key: KeyRecord, targets: tuple[Target, ...], params: Mapping[str, Any], kind: str
 ) -> AdmissionRequest:
     """What the call asks of the limits of its key: the most that any of its targets may need."""
-    estimates = [estimate(target, params, kind) for target in targets]
-    known = all(each.max_output_tokens for each in estimates)
+    need = _most([estimate(target, params, kind) for target in targets])
     return AdmissionRequest(
         key.public_id,
         key.hmac,
         key.version,
         key.owner,
+        need.prompt_tokens,
+        need.prompt_nano,
+        need.output_tokens,
+        need.output_nano_per_token,
+        need.max_output_tokens,
+        _waits(request.headers),
+    )
+
+
+def _most(estimates: list[Estimate]) -> Estimate:
+    """The most of each; no maximum of output where that of any is unknown."""
+    if len(estimates) == 1:
+        return estimates[0]
+    known = all(each.max_output_tokens for each in estimates)
+    return Estimate(
         prompt_tokens=max(each.prompt_tokens for each in estimates),
         prompt_nano=max(each.prompt_nano for each in estimates),
         output_tokens=max(each.output_tokens for each in estimates),
         output_nano_per_token=max(each.output_nano_per_token for each in estimates),
         max_output_tokens=max(each.max_output_tokens for each in estimates) if known else 0,
-        wait=_waits(request.headers),
     )
 
 

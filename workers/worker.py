@@ -40,7 +40,7 @@ from gateway.errors import (
 )
 from gateway.logs import where
 from gateway.memory import Collector
-from gateway.queue import clients, keys, owner
+from gateway.queue import clients, commands, keys, owner
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease, LostProcesses
 from gateway.queue.protocol import Outcome
@@ -262,6 +262,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         try:
             self.stop_cancelled_calls()
             self.stop_calls_of_lost_webs()
+            commands.promote(self.connection)
             if self._ticks % RECORDS_EVERY == 0:
                 self.renew_records()
                 self.learn_breakers()
@@ -309,7 +310,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         with self.connection.pipeline(transaction=False) as pipeline:
             self.heartbeat(pipeline=pipeline)
             self.set_state(self._status(), pipeline=pipeline)
-            for registry in keys.RQ_REGISTRIES:
+            for registry in keys.RQ_ENDED:
                 pipeline.zremrangebyscore(registry, "-inf", score)
             pipeline.exists(keys.RQ_SUSPENDED)
             self.suspended = bool(pipeline.execute()[-1])

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from gateway.account.api_keys import incorrect
 from gateway.account.cache import Entry
 from gateway.account.records import Record
-from gateway.account.refusals import limited
+from gateway.account.refusals import limited, used_up
 from gateway.broker.line import Line
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import (
@@ -188,7 +188,7 @@ class Submitter:
                     reply[0].decode() if isinstance(reply, list) else type(reply).__name__
                 )
                 if isinstance(refused, RateLimited):
-                    submission.pending.admission = orjson.loads(reply[1])
+                    submission.pending.admission = used_up(orjson.loads(reply[1]))
                 submission.pending.fail(refused)
 
     def _give_up(self, batch: list[Submission]) -> None:
@@ -222,9 +222,9 @@ def refusal(reply: Any, public_id: str, seconds: Callable[[int], float]) -> Gate
     reason, *details = reply if isinstance(reply, list) else (reply,)
     if reason == b"ok":
         return None
-    if reason in (b"key", b"expired", b"disabled"):  # since this process last looked
+    if reason in (b"expired", b"disabled"):  # since this process last looked
         return AuthenticationFailed(incorrect(public_id))
-    if reason == b"changed":
+    if reason in (b"changed", b"key"):  # a key that is not there: read again, it says why
         return KeyChanged(retry_after=UNAVAILABLE_SECONDS)
     if reason == b"cancelled":
         return CallCancelled()
