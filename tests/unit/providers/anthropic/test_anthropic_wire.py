@@ -469,6 +469,19 @@ def test_a_model_that_thinks_between_tools_only_takes_no_more_than_high_effort(e
     assert sent["output_config"] == {"effort": "high"}
 
 
+@pytest.mark.parametrize("style", ["budget", "adaptive"])
+@pytest.mark.parametrize(
+    "thinks", [{"thinking": {"type": "adaptive"}}, {"reasoning_effort": "high"}]
+)
+def test_thinking_makes_way_for_a_forced_tool(thinks, style):
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    params = {"tools": tools, "tool_choice": "required", **thinks}
+    _, sent, ignored = request(params, style=style)
+    assert sent["tool_choice"] == {"type": "any"}
+    assert "thinking" not in sent
+    assert ignored == list(thinks)
+
+
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
@@ -476,12 +489,9 @@ def test_a_model_that_thinks_between_tools_only_takes_no_more_than_high_effort(e
         ({"type": "function", "function": {"name": "f"}}, "Respond with a call of the tool `f`."),
     ],
 )
-@pytest.mark.parametrize(
-    ("style", "more"), [("always", {}), ("budget", {"thinking": {"type": "adaptive"}})]
-)
-def test_a_tool_that_cannot_be_forced_is_asked_for(choice, words, style, more):
+def test_a_tool_that_cannot_be_forced_is_asked_for(choice, words):
     tool = {"type": "function", "function": {"name": "f"}}
-    _, sent, ignored = request({"tools": [tool], "tool_choice": choice, **more}, style=style)
+    _, sent, ignored = request({"tools": [tool], "tool_choice": choice}, style="always")
     assert sent["tool_choice"] == {"type": "auto"}
     assert sent["messages"][-1]["content"] == [said("Hello"), said(words)]
     assert ignored == ["tool_choice"]
