@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import orjson
 
 from gateway import memory
 from gateway.catalogue.catalogue import Catalogue
-from gateway.catalogue.file import CUSTOM_TOOLS
+from gateway.catalogue.file import CUSTOM_TOOLS, LONG_TOOL_NAMES
 from gateway.catalogue.target import UNKNOWN
 from gateway.chat import ChatCall
 from gateway.errors import (
@@ -35,6 +35,7 @@ from workers.coalesce import Coalescer
 from workers.custom_tools import CustomTools
 from workers.failover import Failover
 from workers.outbox import Sender
+from workers.tool_names import ToolNames, has_odd_names
 from workers.usage import StreamUsage, take_count
 
 log = logging.getLogger(__name__)
@@ -154,12 +155,16 @@ class CallRunner:
         params, call.dropped = target.fit(
             orjson.loads(call.body), failover.targets[0], spec.optional
         )
-        custom = None
+        # What is changed in tools and their calls, and undone in the response.
+        changes: list[CustomTools | ToolNames] = []
         if NEEDS_CUSTOM_TOOLS(call.body) and CUSTOM_TOOLS not in target.row.accepts:
-            custom = CustomTools(params)
+            changes.append(CustomTools(params))
+        if has_odd_names(call.body):
+            params = changes[-1].params if changes else params
+            changes.append(ToolNames(params, LONG_TOOL_NAMES in target.row.accepts))
         request = ChatCall(
             target.upstream_model,
-            custom.params if custom else params,
+            changes[-1].params if changes else params,
             spec.stream,
             target.row.max_output_tokens,
             target.row.thinking,
@@ -173,13 +178,14 @@ class CallRunner:
         attempts = call.attempts = self._attempts(call)
         try:
             if spec.stream:
-                answer = self._stream(call, attempts, provider, request, custom)
+                answer = self._stream(call, attempts, provider, request, changes)
             else:
                 sends = {"embeddings": attempts.embed, "count_tokens": attempts.count_tokens}
                 response = sends.get(spec.kind, attempts.complete)(provider, request)
                 call.usage = take_count(response)
-                if custom and spec.kind == "chat":
-                    response = custom.whole(response)
+                if spec.kind == "chat":
+                    for change in reversed(changes):
+                        response = change.whole(response)
                 try:
                     answer = orjson.dumps(response)
                 except orjson.JSONEncodeError:
@@ -195,14 +201,16 @@ class CallRunner:
         attempts: Attempts,
         provider: Provider,
         request: ChatCall,
-        custom: CustomTools | None,
+        changes: Sequence[CustomTools | ToolNames],
     ) -> bytes:
         sender, usage, first = call.sender, call.stream_usage, True
         with self._coalescer as coalescer:
             for chunks in attempts.stream(provider, request):
                 usage.add(chunks)
+                for change in reversed(changes):
+                    chunks = change.streamed(chunks)
                 try:
-                    payload = lines(custom.streamed(chunks) if custom else chunks)
+                    payload = lines(chunks)
                 except orjson.JSONEncodeError:
                     raise self._unwritable(call, attempts) from None
                 if first:

@@ -1,6 +1,7 @@
 """Tools, their choice and their use, in Anthropic's terms.
 
 Custom tools and `allowed_tools` do not come here: workers/custom_tools.py makes functions of them.
+Names are those that Anthropic takes: see workers/tool_names.py.
 """
 
 from __future__ import annotations
@@ -23,10 +24,8 @@ CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 # Keywords that Anthropic refuses at the top of a tool's schema.
 NOT_ON_TOP = ("anyOf", "oneOf", "allOf")
 
-# The patterns in the messages with which Anthropic refuses ids and names.
+# The pattern in the message with which Anthropic refuses ids.
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,128}")  # longer ones hold other providers' signatures
-_NOT_IN_NAME = re.compile(r"[^a-zA-Z0-9_-]")
-MAX_NAME = 128  # characters
 
 
 class ToolIds:
@@ -71,17 +70,17 @@ class ToolIds:
 def tool_use(call: Mapping[str, Any], path: str, ids: ToolIds) -> Block:
     """Return an assistant's tool call as a block; raises InvalidRequest.
 
-    A model's call is taken back whatever it is: names get the characters that Anthropic takes, and
-    arguments that are no JSON object stand under a key of their own.
+    A model's call is taken back whatever it is: arguments that are no JSON object stand under a key
+    of their own.
     """
     if call.get("type", "function") != "function":
         raise unsupported(f"{path}.type", "must be 'function'")
     function = call["function"]
     raw = function.get("arguments") or ""
     params = arguments(raw or "{}")
-    name = _NOT_IN_NAME.sub("_", function["name"])[:MAX_NAME] or "_"
     params = {"invalid_json": raw} if params is None else params
-    return {"type": "tool_use", "id": ids.use(call["id"]), "name": name, "input": params}
+    ident, name = ids.use(call["id"]), function["name"]
+    return {"type": "tool_use", "id": ident, "name": name, "input": params}
 
 
 def tools(params: Mapping[str, Any]) -> list[Block]:

@@ -69,7 +69,7 @@ def test_every_route_is_in_the_readme_and_in_the_api_page(settings: Settings) ->
     for rule in create_app(settings).url_map.iter_rules():
         if rule.endpoint == "home":
             continue  # a page, at / and at the base URL
-        path = re.sub(r"<(?:path:)?(\w+)>", "{id}", rule.rule)
+        path = re.sub(r"<(?:\w+:)?\w+>", "{id}", rule.rule)
         served |= {f"{method} {path}" for method in rule.methods - {"HEAD", "OPTIONS"}}
     assert named == served
     missing = {name for name in served if name.rpartition("/v1")[2] not in API}
