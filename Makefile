@@ -41,7 +41,7 @@ lock: $(BIN)/python ## Write requirements*.txt anew from requirements*.in
 	tests/clients/requirements-aider; do CUSTOM_COMPILE_COMMAND="make lock" \
 	$(VENV)/lock/bin/pip-compile $(LOCK) $(ARGS) --output-file $$name.txt $$name.in || exit 1; done
 
-prices: $(VENV)/.dev ## Write api/models/prices.json anew from the package of prices
+prices: $(VENV)/.dev ## Write gateway/account/prices.json anew from the package of prices
 	@$(BIN)/python -m tools.prices
 
 settings: $(VENV)/.local ## Write docs/settings.md anew from gateway/settings.py

@@ -23,8 +23,10 @@ from gateway.account.api_keys import KeyRecord
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.target import Target
-from gateway.queue.protocol import CallSpec
+from gateway.errors import Overloaded
+from gateway.queue.protocol import AdmissionRequest, CallSpec
 
+RETRY_SECONDS = 5  # where too many bodies of a key are on their way
 IGNORED_NAMES = 20
 # gunicorn answers 500 to a header with bytes that it refuses: only names like this go into one.
 IGNORED_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -53,14 +55,23 @@ class CheckedRequest:
 
 
 def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
-    """The JSON of the request's body; raises what `read_json` does."""
-    settings, bodies = services().settings, services().bodies
+    """The JSON of the request's body.
+
+    Raises what `read_json` does, and Overloaded if the key is sending too many bodies at once.
+    """
+    settings, bodies, readers = services().settings, services().bodies, services().readers
+    key = g.public_id
 
     def hold(size: int) -> None:
-        bodies.hold(id(request.environ), g.public_id, size)
+        bodies.hold(id(request.environ), key, size)
 
-    limit, timeout = settings.max_body_bytes, settings.body_timeout
-    return read_json(request.environ, limit, timeout, hold, max_elements)
+    if not readers.take(key):
+        raise Overloaded(retry_after=RETRY_SECONDS)
+    try:
+        limit, timeout = settings.max_body_bytes, settings.body_timeout
+        return read_json(request.environ, limit, timeout, hold, max_elements)
+    finally:
+        readers.give_back(key)
 
 
 def resolve(model: str) -> Target:
@@ -107,7 +118,8 @@ def respond(
     )
     total = target.row.timeouts.total or settings.total_timeout
     budget = _budget(request.headers, total, checked.stream)
-    pending = broker.submit(spec, orjson.dumps(checked.parameters), key, budget)
+    admission = AdmissionRequest(key.public_id, key.hmac, key.version, key.owner)
+    pending = broker.submit(spec, orjson.dumps(checked.parameters), admission, budget)
 
     def renderer(route: str) -> Renderer:
         substitute = _substitute(targets, route)

@@ -10,6 +10,7 @@ from flask import Flask, current_app
 from gateway.account.api_keys import KeyStore
 from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
+from gateway.broker.places import Places
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.queue import clients
@@ -23,8 +24,8 @@ NAME = "services"
 class Services:
     """The parts of one web process that requests use.
 
-    `today` returns the current date. `pages` holds what is generated at the first request for it,
-    by the name of its blueprint.
+    `readers` are places for requests whose body is being read. `today` returns the current date.
+    `pages` holds what is generated at the first request for it, by the name of its blueprint.
     """
 
     settings: Settings
@@ -32,6 +33,7 @@ class Services:
     keys: KeyStore
     broker: Broker
     bodies: BodyRoom
+    readers: Places
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -50,6 +52,7 @@ class Services:
             keys=KeyStore(redis, settings.key_pepper),
             broker=Broker(settings, redis, stalls),
             bodies=BodyRoom(settings.web_body_bytes),
+            readers=Places(settings.max_in_flight),
         )
 
     def install(self, app: Flask) -> None:

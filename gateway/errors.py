@@ -3,6 +3,7 @@
 * GatewayError                 500
   x InvalidRequest             400  the request says something it may not
   x AuthenticationFailed       401
+  x ModelNotAllowed            403  the key may not use this model
   x NotFound                   404  no such address
     + ModelNotFound            404
   x MethodNotAllowed           405
@@ -15,10 +16,15 @@
   x Unavailable                503  the call never left this service
     + Overloaded               503
     + QueueUnavailable         503  Redis does not answer
+    + KeyChanged               503  the key's record is not the one that was checked
     + NoWorkers                503
     + ShuttingDown             503
     + ProviderNotConfigured    503
     + JobLost                  503  Redis lost the call
+    + RecordsBacklog           503  too many records of ended calls are not written yet
+  x RateLimited                429  a limit of the key or of its owner
+    + TokensLimited            429
+    + QuotaExceeded            429  a budget of the key or of its owner
   x ReplyLost                  502  part of the answer was lost on its way through Redis
     + SlowReader               502  the caller reads slower than the answer arrives
     + WebLost                  502  the web process seemed dead, and comes back
@@ -64,7 +70,7 @@ class GatewayError(Exception):
 
     `retry_after` is in seconds. `should_retry` becomes the `x-should-retry` header that OpenAI's
     clients obey: false once a provider call may have been made, true where none can have been,
-    None where the status code says enough.
+    None where the status code says enough. `headers` are further headers of the response.
     """
 
     status = 500
@@ -83,10 +89,12 @@ class GatewayError(Exception):
         status: int | None = None,
         retry_after: float | None = None,
         should_retry: bool | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.message = message or type(self).message
         self.param = param
         self.retry_after = retry_after
+        self.headers = dict(headers or {})
         if code is not None:
             self.code = code
         if status is not None:
@@ -108,7 +116,7 @@ class GatewayError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """What crosses Redis; `from_dict` makes the same error of it again."""
-        return {
+        described = {
             "kind": type(self).__name__,
             "message": self.message,
             "param": self.param,
@@ -117,6 +125,7 @@ class GatewayError(Exception):
             "retry_after": self.retry_after,
             "should_retry": self.should_retry,
         }
+        return {**described, "headers": self.headers} if self.headers else described
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> GatewayError:
@@ -126,7 +135,7 @@ class GatewayError(Exception):
         """
         told = dict(data)
         kind = KINDS.get(told.pop("kind", ""), GatewayError)
-        names = ("message", "param", "code", "status", "retry_after", "should_retry")
+        names = ("message", "param", "code", "status", "retry_after", "should_retry", "headers")
         return kind(**{name: told[name] for name in names if name in told})
 
 
@@ -145,6 +154,13 @@ class AuthenticationFailed(InvalidRequest):
     code: str | None = "invalid_api_key"
     should_retry = False  # Claude Code would retry a wrong key for minutes
     message = "Incorrect API key provided."
+
+
+class ModelNotAllowed(InvalidRequest):
+    """Raised when the key may not use the model. OpenAI's status and code for a project."""
+
+    status, code = 403, "model_not_found"
+    message = "This API key does not have access to the model."
 
 
 class NotFound(InvalidRequest):
@@ -239,6 +255,13 @@ class QueueUnavailable(Unavailable):
     message = "The queue is not available. Try again in a moment."
 
 
+class KeyChanged(Unavailable):
+    """Raised when the record of the key has changed since it was checked: check it again."""
+
+    code = "queue_unavailable"
+    message = "The settings of this API key have just changed. Try again."
+
+
 class NoWorkers(Unavailable):
     """Raised when a call has waited and no worker lives to take it."""
 
@@ -266,6 +289,37 @@ class JobLost(Unavailable):
 
     code = "job_lost"
     message = "The queue lost this call. The provider may have been called."
+    should_retry = False
+
+
+class RecordsBacklog(Unavailable):
+    """Raised when no more records of calls can be kept: a call without a record is not made."""
+
+    code = "records_backlog"
+    message = "Too many records of ended calls wait to be written. Try again in a moment."
+
+
+class RateLimited(GatewayError):
+    """Raised when a limit of the key or of its owner refuses the call. It was not made."""
+
+    status = 429
+    type = "requests"
+    code: str | None = "rate_limit_exceeded"
+    message = "Rate limit reached. Try again later."
+
+
+class TokensLimited(RateLimited):
+    """Raised when the tokens per minute of the key or of its owner are used up."""
+
+    type = "tokens"  # OpenAI's word
+
+
+class QuotaExceeded(RateLimited):
+    """Raised when a budget of the key or of its owner is used up: a retry cannot help."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    message = "The budget of this API key is used up."
     should_retry = False
 
 

@@ -19,7 +19,7 @@ PIECE = select.PIPE_BUF // 4  # characters
 
 SECRET = re.compile(
     r"(mk_inference_[0-9A-Za-z]{4})[0-9A-Za-z_]+|\b((?:sk-|xai-|gsk_|AIza)[\w-]{4})[\w-]+|(Bearer\s+)\S+"
-    r"|(redis(?:s)?://[^:/@\s]*:)[^@\s]+(?=@)",
+    r"|((?:rediss?|postgres(?:ql)?)://[^:/@\s]*:)[^@\s]+(?=@)",
     re.IGNORECASE,
 )
 

@@ -64,6 +64,19 @@ class Settings:
         False,
         "Verify the certificate of a `rediss://` server. Heroku's certificates are self-signed.",
     )
+    database_url: str = setting(
+        "DATABASE_URL",
+        "",
+        "Database of the account: `postgres://...`, or `sqlite:////FILE`. Without it, Redis keeps "
+        "the account: all sums, and the last 10,000 records of calls.",
+        secret=True,
+    )
+    record_days: int = setting(
+        "RECORD_DAYS",
+        62,
+        "Number of days that the record of a call is kept. Sums by the hour and by the day stay in "
+        "the database.",
+    )
     models_file: str = setting(
         "MODELS_FILE", "", "TOML file that extends or replaces the catalogue."
     )
@@ -86,11 +99,17 @@ class Settings:
     queue_bytes: int = setting(
         "QUEUE_BYTES", 256_000_000, "Maximum size of all waiting request bodies together."
     )
+    records_backlog: int = setting(
+        "RECORDS_BACKLOG",
+        100_000,
+        "Maximum number of records of ended calls that wait to be written to the ledger. Further "
+        "calls are refused with 503, so that no record is lost.",
+    )
     max_in_flight: int = setting(
         "WEB_MAX_IN_FLIGHT",
         1_500,
-        "Maximum number of calls that one web process holds. Keep it below gunicorn's "
-        "4,000 connections.",
+        "Maximum number of calls that one web process holds. One API key gets seven eighths of "
+        "them, and less while others have calls. Keep it below gunicorn's 4,000 connections.",
     )
     max_body_bytes: int = setting("MAX_BODY_BYTES", 20_000_000, "Maximum size of a request body.")
     web_body_bytes: int = setting(
@@ -186,6 +205,7 @@ class Settings:
         if tls_url:
             values["redis_url"] = tls_url
         settings = cls(**values)
+        _check_database_url(settings.database_url)
         _check_redis_url("REDIS_TLS_URL" if tls_url else "REDIS_URL", settings.redis_url)
         settings._check()
         return settings
@@ -233,6 +253,7 @@ class Settings:
         for variable, count in {
             "WORKER_CONCURRENCY": self.worker_concurrency,
             "BREAKER_FAILURES": self.breaker_failures,
+            "RECORD_DAYS": self.record_days,
         }.items():
             if count < 1:
                 raise ConfigurationError(f"{variable} must be 1 or more")
@@ -286,6 +307,14 @@ def _check_redis_url(variable: str, text: str) -> None:
     if not all(database.isdecimal() for database in databases):
         raise ConfigurationError(
             f"{variable} must end in the number of a database, or in none: redis://HOST:6379/0"
+        )
+
+
+def _check_database_url(text: str) -> None:
+    # Not quoted: it holds a password.
+    if text and not text.startswith(("postgres://", "postgresql://", "sqlite:///")):
+        raise ConfigurationError(
+            "DATABASE_URL must start with postgres://, postgresql:// or sqlite:///"
         )
 
 

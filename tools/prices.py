@@ -1,4 +1,4 @@
-"""Writes api/models/prices.json from the `genai-prices` package: run by `make prices`.
+"""Writes gateway/account/prices.json from the `genai-prices` package: run by `make prices`.
 
 The package itself stays out of the service: importing it takes 140 ms and 19 MB.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from genai_prices import types
 from genai_prices.data import providers
 
-from api.models.prices import FILE
+from gateway.account.pricing import FILE
 
 # Our provider's name -> the package's.
 NAMES = {
@@ -31,16 +31,39 @@ NAMES = {
     "xai": "x-ai",
     "fireworks": "fireworks",
     "gemini": "google",
+    "azure": "azure",
+    "bedrock": "aws",
+    "cohere": "cohere",
+    "cerebras": "cerebras",
+    "moonshot": "moonshotai",
+    "zai": "zai",
 }
-FIELDS = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
+# Our name of a price (see PRICES) -> the package's.
+FIELDS = {
+    "prompt": "input_mtok",
+    "completion": "output_mtok",
+    "input_cache_read": "cache_read_mtok",
+    "input_cache_write": "cache_write_mtok",
+    "input_cache_write_1h": "cache_write_1h_mtok",
+    "internal_reasoning": "output_reasoning_mtok",
+    "audio": "input_audio_mtok",
+    "input_audio_cache": "cache_audio_read_mtok",
+    "audio_output": "output_audio_mtok",
+    "image_token": "input_image_mtok",
+    "image_output": "output_image_mtok",
+}
+
+Row = dict[str, Any]
 
 
 def table(on: date) -> dict[str, Any]:
     """What the file holds: the prices in force on that day."""
     known = {each.id: each for each in providers}
+    source = f"genai-prices {version('genai-prices')}"
     return {
-        "source": f"genai-prices {version('genai-prices')}",
+        "source": source,
         "on": on.isoformat(),
+        "version": f"{source} ({on.isoformat()})",
         "prices": {ours: _provider(known[theirs], on) for ours, theirs in NAMES.items()},
     }
 
@@ -54,21 +77,37 @@ def text(on: date) -> str:
         + "\n}"
         for provider, rows in whole["prices"].items()
     )
-    head = "".join(f"{json.dumps(key)}: {json.dumps(whole[key])},\n" for key in ("source", "on"))
+    names = ("source", "on", "version")
+    head = "".join(f"{json.dumps(key)}: {json.dumps(whole[key])},\n" for key in names)
     return f'{{\n{head}"prices": {{\n{prices}\n}}\n}}\n'
 
 
-def _provider(provider: types.Provider, on: date) -> dict[str, list[str | None]]:
-    rows: dict[str, list[str | None]] = {}
+def _provider(provider: types.Provider, on: date) -> dict[str, Row]:
+    rows: dict[str, Row] = {}
     for model in provider.models:
         prices = _in_force(model, on)
-        if prices is None:
-            continue
-        row = [_price(getattr(prices, field)) for field in FIELDS]
+        row = _row(prices) if prices is not None else {}
         for name in {model.id, *_names(model.match)}:
-            if any(price is not None for price in row):
+            if row:
                 rows.setdefault(name, row)
     return rows
+
+
+def _row(prices: types.ModelPrice) -> Row:
+    """The prices of a model: those of the smallest prompts, and `tiers` for larger ones."""
+    row: Row = {}
+    tiers: dict[int, Row] = {}
+    for ours, theirs in FIELDS.items():
+        price = getattr(prices, theirs)
+        if isinstance(price, types.TieredPrices):
+            for tier in price.tiers:
+                tiers.setdefault(int(tier.start), {})[ours] = _text(tier.price)
+            price = price.base
+        if price is not None:
+            row[ours] = _text(price)
+    if tiers:
+        row["tiers"] = [{"above": above, **tiers[above]} for above in sorted(tiers)]
+    return row
 
 
 def _names(match: Any) -> Iterator[str]:
@@ -83,7 +122,7 @@ def _names(match: Any) -> Iterator[str]:
 
 
 def _in_force(model: types.ModelInfo, on: date) -> types.ModelPrice | None:
-    """The price at any time of the day; discounts at some hours are not told."""
+    """The price at any time of the day; discounts at some hours are left out."""
     if isinstance(model.prices, types.ModelPrice):
         return model.prices
     dated = [
@@ -95,11 +134,9 @@ def _in_force(model: types.ModelInfo, on: date) -> types.ModelPrice | None:
     return max(begun, key=lambda pair: pair[0])[1] if begun else None
 
 
-def _price(price: Decimal | types.TieredPrices | None) -> str | None:
-    """USD for a million tokens; of prices that grow with the prompt, the first."""
-    if isinstance(price, types.TieredPrices):
-        price = price.base
-    return None if price is None else f"{price:f}"
+def _text(price: Decimal) -> str:
+    """USD for a million tokens."""
+    return f"{price:f}"
 
 
 def main() -> None:

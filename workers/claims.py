@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import gevent
+import orjson
 from redis import Redis
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
 
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 BATCH = 64  # most calls taken at once: others can start while this many bodies are being parsed
 RETRY_SECONDS = 0.25
 
-Rows: TypeAlias = "list[bytes | int | None]"
+Rows: TypeAlias = "list[Any]"  # bytes, int or None
 
 
 class Claims:
@@ -121,8 +122,10 @@ class Claims:
 
 
 def _claimed(reply: Rows, claim_id: str) -> list[Claimed]:
-    rows = zip(reply[::4], reply[1::4], reply[2::4], reply[3::4], strict=True)
+    rows = zip(*(reply[at::5] for at in range(5)), strict=True)
     return [
-        Claimed(call_id.decode(), web.decode(), claim_id, left / 1000, payload)  # type: ignore
-        for call_id, web, left, payload in rows
+        Claimed(
+            call_id.decode(), web.decode(), claim_id, left / 1000, payload, orjson.loads(admission)
+        )
+        for call_id, web, left, payload, admission in rows
     ]

@@ -48,6 +48,9 @@ class Claimed:
     """A call that this worker has claimed.
 
     `budget` is the time that it has left, in seconds. `payload` is None where Redis lost the job.
+    `admission` is what the queue knows of the call: `cap` (of its output, in tokens; 0 for none),
+    `queued_ms`, `reserved_usd` (in 1e-9 USD) and `reserved_tokens`. It is empty for a call of the
+    previous release.
     """
 
     call_id: str
@@ -55,6 +58,7 @@ class Claimed:
     claim: str
     budget: float
     payload: bytes | None
+    admission: dict[str, Any] = field(default_factory=dict)
     claimed_at: float = field(default_factory=time.monotonic)
 
 

@@ -78,7 +78,7 @@ def headers(error: GatewayError) -> dict[str, str]:
 
     A client that should not retry is not told when it may.
     """
-    values = {}
+    values = dict(error.headers)
     if error.retry_after is not None and error.should_retry is not False:
         # Never 0: some clients then send their retries within milliseconds.
         seconds = min(max(math.ceil(error.retry_after), 1), LONGEST_RETRY_AFTER)

@@ -10,8 +10,8 @@ from flask import Flask, Response, g, request
 REQUEST_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 HEADER_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 EXPOSED = (
-    "X-Request-Id, Retry-After, x-should-retry, X-Ignored-Parameters, X-Token-Count, "
-    "Warning, Deprecation, Sunset, request-id"
+    "X-Request-Id, Retry-After, retry-after-ms, x-should-retry, x-limit-name, x-limit-scope, "
+    "x-limit-reset, X-Ignored-Parameters, X-Token-Count, Warning, Deprecation, Sunset, request-id"
 )
 PREFLIGHT_SECONDS = "600"
 

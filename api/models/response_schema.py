@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired, Required
 
 from pydantic import Field
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
@@ -12,13 +12,32 @@ from api.schemas.response_schema import Created
 Price = Annotated[str, Field(pattern=r"^\d+(\.\d+)?$", examples=["0.00000015"])]
 
 
-class Pricing(TypedDict, total=False):
+class UnitPrices(TypedDict, total=False):
     """USD for one token, by kind of token. Unknown prices are absent."""
 
     prompt: Price
     completion: Price
     input_cache_read: Price
-    input_cache_write: Price
+    input_cache_write: Annotated[Price, Field(description="For 5 minutes.")]
+    input_cache_write_1h: Annotated[Price, Field(description="For an hour.")]
+    internal_reasoning: Price
+    audio: Annotated[Price, Field(description="Audio in the prompt.")]
+    input_audio_cache: Price
+    audio_output: Price
+    image_token: Annotated[Price, Field(description="Images in the prompt.")]
+    image_output: Price
+
+
+class PriceTier(UnitPrices):
+    """The prices of calls whose prompt has more than `above` tokens."""
+
+    above: Required[int]
+
+
+class Pricing(UnitPrices, total=False):
+    """USD for one token, by kind of token. Unknown prices are absent."""
+
+    tiers: Annotated[list[PriceTier], Field(description="The prices for larger prompts.")]
 
 
 class Model(TypedDict):

@@ -10,9 +10,9 @@ from flask import Blueprint, Response
 from api.chat import request as chat_request
 from api.embeddings import schema as embeddings_schema
 from api.http.auth import keyed
-from api.models import prices
 from api.services import services
 from gateway.account.api_keys import KeyRecord
+from gateway.account.pricing import tiers_of
 from gateway.catalogue import parameters as rules
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import ModelRow
@@ -47,7 +47,8 @@ def get_model(key: KeyRecord, model_id: str) -> Response:
 def shown(model_id: str, row: ModelRow, catalogue: Catalogue) -> dict[str, Any]:
     """OpenAI's model object. `available` says whether its provider is configured.
 
-    `pricing` is in USD for one token, as strings. Unknown values are absent.
+    `pricing` is in USD for one token, as strings; its `tiers` hold for larger prompts. Unknown
+    values are absent.
     """
     facts: dict[str, Any] = {
         "id": model_id,
@@ -64,8 +65,10 @@ def shown(model_id: str, row: ModelRow, catalogue: Catalogue) -> dict[str, Any]:
     if row.shutdown_date is not None:
         facts["shutdown_date"] = row.shutdown_date.isoformat()
         facts["successor"] = row.successor
-    if pricing := prices.prices(row, model_id):
-        facts["pricing"] = {name: prices.shown(price) for name, price in pricing.items()}
+    if tiers := tiers_of(row, row.upstream_name(model_id)):
+        facts["pricing"] = dict(tiers[0].record["units"])
+        if more := [{"above": each.above, **each.record["units"]} for each in tiers[1:]]:
+            facts["pricing"]["tiers"] = more
     if supported := _supported(row, catalogue):
         facts["supported_parameters"] = supported
     return facts

@@ -58,6 +58,22 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         "description": "Seconds to wait before another attempt.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 120},
     },
+    "retry-after-ms": {
+        "description": "Milliseconds to wait before another attempt, where a limit refused it.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "x-limit-name": {
+        "description": "The limit that refused the call.",
+        "schema": {"type": "string"},
+    },
+    "x-limit-scope": {
+        "description": "Whether it is a limit of the key or of its owner.",
+        "schema": {"type": "string", "enum": ["key", "owner"]},
+    },
+    "x-limit-reset": {
+        "description": "When the limit resets (RFC 3339, UTC), if that is known.",
+        "schema": {"type": "string", "format": "date-time"},
+    },
     "x-should-retry": {
         "description": "`false`: do not repeat the call, the provider may have processed it. "
         "`true`: the call is safe to repeat.",
@@ -65,6 +81,8 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
     },
     "WWW-Authenticate": {"schema": {"type": "string"}},
 }
+
+LIMIT_HEADERS = ("retry-after-ms", "x-limit-name", "x-limit-scope", "x-limit-reset")
 
 REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": {
@@ -276,6 +294,8 @@ def _error_response(failures: Failures, status: int, errors: list[GatewayError])
         response["headers"] |= _headers("WWW-Authenticate")
     if status in (429, 503, 529):
         response["headers"] |= _headers("Retry-After")
+    if status == 429:
+        response["headers"] |= _headers(*LIMIT_HEADERS)
     if any(error.should_retry is not None for error in errors):
         response["headers"] |= _headers("x-should-retry")
     return response

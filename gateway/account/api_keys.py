@@ -48,6 +48,8 @@ class KeyRecord:
     created: int = 0
     last_used: int = 0
     revoked: int = 0
+    version: int = 0
+    owner: str = ""
 
 
 def base62(number: int, length: int) -> str:
@@ -153,9 +155,14 @@ class KeyStore:
         fields = cast("dict[bytes, bytes]", self._redis.hgetall(keys.key(public_id)))
         if not fields or b"hmac" not in fields:
             return None
-        numbers = {k: int(fields.get(k.encode(), 0)) for k in ("created", "last_used", "revoked")}
+        names = ("created", "last_used", "revoked", "version")
+        numbers = {k: int(fields.get(k.encode(), 0)) for k in names}
         return KeyRecord(
-            public_id, fields.get(b"name", b"").decode(), fields[b"hmac"].decode(), **numbers
+            public_id,
+            fields.get(b"name", b"").decode(),
+            fields[b"hmac"].decode(),
+            owner=fields.get(b"owner", b"").decode(),
+            **numbers,
         )
 
     def _hmac(self, secret: str) -> str:

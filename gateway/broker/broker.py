@@ -10,11 +10,11 @@ import gevent
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway.account.api_keys import KeyRecord
 from gateway.broker.backlog import Backlog
 from gateway.broker.inbox import InboxReader
 from gateway.broker.monitor import NO_WORKERS_RETRY_SECONDS, Monitor
 from gateway.broker.pending_call import Buffers, PendingCall
+from gateway.broker.places import Places
 from gateway.broker.submitter import Submission, Submitter
 from gateway.errors import (
     CallCancelled,
@@ -26,7 +26,7 @@ from gateway.errors import (
 from gateway.queue import clients, commands, keys
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease
-from gateway.queue.protocol import CallSpec, Event
+from gateway.queue.protocol import AdmissionRequest, CallSpec, Event
 from gateway.settings import Settings
 from gateway.stalls import Stalls
 
@@ -52,6 +52,7 @@ class Broker:
         self.draining = False
         self.backlog = Backlog()
         self.buffers = Buffers(stalls.awake)
+        self.places = Places(settings.max_in_flight)
         self.started = False
         self._greenlets: list[gevent.Greenlet] = []
         self.lease = Lease(lambda: clients.commands(settings, 1), self.web, stalls=stalls)
@@ -89,24 +90,31 @@ class Broker:
         """Whether none of the loops that `start` started has ended."""
         return not any(greenlet.ready() for greenlet in self._greenlets)
 
-    def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
+    def submit(
+        self, spec: CallSpec, body: bytes, admission: AdmissionRequest, budget: float
+    ) -> PendingCall:
         """Queue a call that may live `budget` seconds; pass the result to `leave` in the end.
 
         Raises ShuttingDown, Overloaded, PayloadTooLarge, and NoWorkers if none has lived for a
         while. Where Redis refuses the call, the pending call ends with Overloaded, PayloadTooLarge,
-        QueueUnavailable, or AuthenticationFailed for a key that was just revoked.
+        QueueUnavailable, AuthenticationFailed for a key that was just revoked, or KeyChanged for
+        one that has other limits or models than this process knows.
         """
         self.start()
         if self.draining:
             raise ShuttingDown(retry_after=SHUTDOWN_SECONDS)
         if self.monitor.no_workers and not self.has_workers():
             raise NoWorkers(retry_after=NO_WORKERS_RETRY_SECONDS)
-        if len(self.pending_calls) >= self.settings.max_in_flight:
-            raise Overloaded(retry_after=self.backlog.seconds())
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
-        pending.key = key.public_id
-        self.submitter.put(Submission(spec, body, pending, key))
+        pending.key = admission.public_id
+        if not self.places.take(pending.key):
+            raise Overloaded(retry_after=self.backlog.seconds())
         self.pending_calls[spec.call_id] = pending
+        try:
+            self.submitter.put(Submission(spec, body, pending, admission))
+        except BaseException:
+            self._forget(pending)
+            raise
         return pending
 
     def has_workers(self) -> bool:
@@ -118,7 +126,7 @@ class Broker:
 
     def leave(self, pending: PendingCall) -> None:
         """Forget a call whose request has ended, and stop it if it still runs."""
-        if self.pending_calls.pop(pending.call_id, None) is None:
+        if not self._forget(pending):
             return
         pending.drop()
         if pending.outcome is None:
@@ -134,7 +142,7 @@ class Broker:
         Its outcome stays in Redis: only there stands what the call has used.
         """
         if pending.outcome is None:
-            self.pending_calls.pop(pending.call_id, None)
+            self._forget(pending)
             pending.fail(CallCancelled())
             self._cancel(pending)
 
@@ -160,6 +168,13 @@ class Broker:
         pending = self.pending_calls.get(event.call_id)
         if pending is not None:
             pending.offer(event)
+
+    def _forget(self, pending: PendingCall) -> bool:
+        """Free the place of a call; return whether it had one."""
+        if self.pending_calls.pop(pending.call_id, None) is None:
+            return False
+        self.places.give_back(pending.key)
+        return True
 
     def _cancel(self, pending: PendingCall) -> None:
         gevent.spawn(self._cancel_until_done, pending.call_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from gevent.event import Event as Signal
 
@@ -52,6 +53,7 @@ class PendingCall:
         self.since = time.monotonic()
         self.deadline = self.since + budget
         self.key = ""  # public id of the API key
+        self.admission: dict[str, Any] = {}  # what the queue admitted: see lua/submit.lua
         self.submitted = False
         self.worker = ""  # known once the call has started
         self.claim = ""

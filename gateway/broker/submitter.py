@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import gevent
+import orjson
 from redis.exceptions import RedisError
 
-from gateway.account.api_keys import KeyRecord, incorrect
+from gateway.account.api_keys import incorrect
 from gateway.broker.line import Line
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import (
@@ -18,6 +20,7 @@ from gateway.errors import (
     CallCancelled,
     DeadlineExceeded,
     GatewayError,
+    KeyChanged,
     Overloaded,
     PayloadTooLarge,
     QueueUnavailable,
@@ -26,7 +29,7 @@ from gateway.logs import Tally
 from gateway.queue import clients, commands
 from gateway.queue.batch_writer import BatchWriter
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.protocol import CallSpec
+from gateway.queue.protocol import AdmissionRequest, CallSpec
 from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ class Submission:
     spec: CallSpec
     body: bytes
     pending: PendingCall
-    key: KeyRecord
+    admission: AdmissionRequest
 
 
 class Submitter:
@@ -123,8 +126,7 @@ class Submitter:
                     self._settings,
                     each.spec,
                     each.body,
-                    each.key.public_id,
-                    each.key.hmac,
+                    each.admission,
                     each.pending.deadline - now,
                     expiry,
                 )
@@ -132,18 +134,21 @@ class Submitter:
             ]
         )
         for submission, reply in zip(batch, replies, strict=True):
-            if reply == b"late":  # this process stood still while it sent, or Redis' clock was set
+            if reply == [
+                b"late"
+            ]:  # this process stood still while it sent, or Redis' clock was set
                 gevent.spawn_later(LATE_SECONDS, self.put, submission)
                 continue
-            refused = refusal(reply, submission.key, self._seconds)
+            refused = refusal(reply, submission.admission.public_id, self._seconds)
             if refused is None:
+                submission.pending.admission = orjson.loads(reply[1])
                 submission.pending.submitted = True
             else:
                 if isinstance(refused, PayloadTooLarge):
-                    self._too_large = int(reply.split()[1])
+                    self._too_large = reply[1]
                     self._too_large_until = time.monotonic() + TOO_LARGE_SECONDS
                 self._refused.add(
-                    reply.split()[0].decode() if isinstance(reply, bytes) else type(reply).__name__
+                    reply[0].decode() if isinstance(reply, list) else type(reply).__name__
                 )
                 submission.pending.fail(refused)
 
@@ -157,25 +162,30 @@ class Submitter:
                 self._on_unknown(submission.pending)
 
 
-def refusal(reply: object, key: KeyRecord, seconds: Callable[[int], float]) -> GatewayError | None:
+def refusal(reply: Any, public_id: str, seconds: Callable[[int], float]) -> GatewayError | None:
     """Return the error for a reply of the submit script, or None if it queued the call.
 
-    `seconds(depth)` returns how long a caller should wait when `depth` calls are queued.
+    `public_id` is that of the call's key. `seconds(depth)` returns how long a caller should wait
+    when `depth` calls are queued.
     """
-    if reply == b"ok":
+    reason, *details = reply if isinstance(reply, list) else (reply,)
+    if reason == b"ok":
         return None
-    if reply == b"key":  # revoked since this process last looked
-        return AuthenticationFailed(incorrect(key.public_id))
-    if reply == b"cancelled":
+    if reason in (b"key", b"expired", b"disabled"):  # since this process last looked
+        return AuthenticationFailed(incorrect(public_id))
+    if reason == b"changed":
+        return KeyChanged(retry_after=UNAVAILABLE_SECONDS)
+    if reason == b"cancelled":
         return CallCancelled()
-    if reply == b"late":
+    if reason in (b"late", b"records"):
         return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
-    reason, _, depth = reply.partition(b" ") if isinstance(reply, bytes) else (b"", b"", b"")
     if reason == b"large":
-        return too_large(int(depth))
+        return too_large(details[0])
+    if reason == b"limit":
+        return Overloaded(retry_after=(orjson.loads(details[0])["reset_ms"] or 0) / 1000)
     if reason in (b"calls", b"bytes", b"memory"):
         least = MEMORY_SECONDS if reason == b"memory" else 0
-        return Overloaded(retry_after=max(seconds(int(depth or 0)), least))
+        return Overloaded(retry_after=max(seconds(details[0]), least))
     log.error("submit: refused (%s)", type(reply).__name__)
     return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
 

@@ -34,12 +34,17 @@ FIELD_TYPES: dict[str, type] = {
     "tuple[str, ...]": tuple,
     "Mapping[str, str]": dict,
     "Mapping[str, Rules]": dict,
-    "Mapping[str, Decimal]": dict,
+    "tuple[PriceTier, ...]": dict,
     "Timeouts": dict,
     "tuple[Deployment, ...]": tuple,
 }
 MODEL_KINDS = ("chat", "embeddings")
-PRICES = ("prompt", "completion", "input_cache_read", "input_cache_write")
+# The kinds of tokens that have a price, by OpenRouter's names.
+PRICES = (
+    *("prompt", "completion", "input_cache_read", "input_cache_write", "input_cache_write_1h"),
+    *("internal_reasoning", "audio", "input_audio_cache", "audio_output"),
+    *("image_token", "image_output"),
+)
 FILE_URL = "file_url"  # files by their address
 MESSAGES_API = "messages_api"  # what Anthropic's Messages API has and OpenAI's chat has not
 CUSTOM_TOOLS = "custom_tools"  # tools that take text; others get a function in their place
@@ -149,13 +154,26 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class PriceTier:
+    """Prices that hold for calls whose prompt has more than `above` tokens.
+
+    `prices` are pairs of a name in PRICES and USD for a million tokens. A price that a tier does
+    not name is that of the tier before it.
+    """
+
+    above: int
+    prices: tuple[tuple[str, Decimal], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRow:
     """One model. An id that ends in `/*` stands for any model of its provider.
 
-    `prices` are in USD for a million tokens; a price that is absent is unknown. `timeouts` and
-    `retries` override the settings where they are set. In a row of a `Catalogue`, `parameters`
-    holds all rules for the model, and `extra_parameters` and `accepts` are its provider's, with
-    the `accepts` of the rules for it.
+    `prices` replace those of gateway/account/prices.json; the first tier is above 0. Calls of a
+    model that is not `billed` cost nothing. `typical_output_tokens` is what a call is expected to
+    write. `timeouts` and `retries` override the settings where they are set. In a row of a
+    `Catalogue`, `parameters` holds all rules for the model, and `extra_parameters` and `accepts`
+    are its provider's, with the `accepts` of the rules for it.
     """
 
     id: str
@@ -172,7 +190,9 @@ class ModelRow:
     deployments: tuple[Deployment, ...] = ()
     thinking: str | None = None
     system_turns: bool = False
-    prices: Mapping[str, Decimal] = field(default_factory=dict)
+    prices: tuple[PriceTier, ...] = ()
+    billed: bool = True
+    typical_output_tokens: int | None = None
     parameters: Mapping[str, Rules] = field(default_factory=dict)
     extra_parameters: tuple[str, ...] = field(default=(), metadata=INHERITED)
     accepts: tuple[str, ...] = field(default=(), metadata=INHERITED)
@@ -282,7 +302,7 @@ def _row(kind: type[Any], key: str, name: str, row: Any) -> Any:
     if "parameters" in values:
         values["parameters"] = rules(name, values["parameters"])
     if "prices" in values:
-        values["prices"] = {k: _price(name, k, v) for k, v in values["prices"].items()}
+        values["prices"] = _prices(name, values["prices"])
     if "timeouts" in values:
         values["timeouts"] = _timeouts(name, values["timeouts"])
     if "deployments" in values:
@@ -312,6 +332,25 @@ def _timeouts(row: str, table: Mapping[str, Any]) -> Timeouts:
             known = ", ".join(TIMEOUTS)
             raise _wrong(row, f"timeouts: expected {known} in seconds, each above 0")
     return Timeouts(**table)
+
+
+def _prices(row: str, table: Mapping[str, Any]) -> tuple[PriceTier, ...]:
+    base = {name: price for name, price in table.items() if name != "tiers"}
+    tiers = [PriceTier(0, _unit_prices(row, base))]
+    more = table.get("tiers", [])
+    for tier in more if isinstance(more, list) else [more]:
+        above = tier.get("above") if isinstance(tier, dict) else None
+        if type(above) is not int or above <= tiers[-1].above:
+            raise _wrong(
+                row, "prices: tiers need a rising `above`, such as { above = 200000, ... }"
+            )
+        own = {name: price for name, price in tier.items() if name != "above"}
+        tiers.append(PriceTier(above, _unit_prices(row, own)))
+    return tuple(tiers)
+
+
+def _unit_prices(row: str, table: Mapping[str, Any]) -> tuple[tuple[str, Decimal], ...]:
+    return tuple((name, _price(row, name, text)) for name, text in table.items())
 
 
 def _price(row: str, name: str, text: Any) -> Decimal:
@@ -357,6 +396,8 @@ def _check_model(model: ModelRow, rows: Rows) -> None:
         raise _wrong(model.id, "the model's name contains a control character")
     if model.retries is not None and not 0 <= model.retries <= MAX_RETRIES:
         raise _wrong(model.id, f"retries must be from 0 to {MAX_RETRIES}")
+    if model.typical_output_tokens is not None and model.typical_output_tokens < 1:
+        raise _wrong(model.id, "typical_output_tokens must be at least 1")
     if model.deployments and model.family:
         raise _wrong(model.id, "only a model of its own can have deployments")
     for deployment in model.deployments:

@@ -11,12 +11,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
+import orjson
 from redis import Redis
 from rq.utils import utcformat
 
 from gateway.errors import ReplyLost
 from gateway.queue import keys, scripts
-from gateway.queue.protocol import OUTCOME, CallSpec, Event, Outcome, ProtocolError
+from gateway.queue.protocol import (
+    OUTCOME,
+    AdmissionRequest,
+    CallSpec,
+    Event,
+    Outcome,
+    ProtocolError,
+)
 from gateway.settings import Settings
 
 TASK = b"workers.tasks.run"
@@ -40,34 +48,37 @@ def submit_command(
     settings: Settings,
     spec: CallSpec,
     body: bytes,
-    public_id: str,
-    key_hmac: str,
+    admission: AdmissionRequest,
     budget: float,
     expiry: float = 0,
 ) -> tuple[object, ...]:
     """Return the command that queues a call, whose deadline is `budget` seconds after it runs.
 
-    The script compares `key_hmac` with the record of the API key `public_id`. Run twice, it queues
-    the call once. Run after `expiry` (seconds since 1970 by Redis' clock, 0 for never) it refuses
-    it, because nobody waits for the reply any more. If the reply is lost, the call may be queued:
-    cancel it until that succeeds.
+    All limits of the key and of its owner admit the call, or nothing is used up. Run twice, it
+    queues the call once and replies the same. Run after `expiry` (seconds since 1970 by Redis'
+    clock, 0 for never) it refuses the call, because nobody waits for the reply any more. If the
+    reply is lost, the call may be queued: cancel it until that succeeds.
+
+    The reply is a list: `ok` and what was admitted (see lua/submit.lua), or the reason of the
+    refusal and what belongs to it.
     """
     call_id = spec.call_id
     return scripts.SUBMIT.command(
         [
             keys.job(call_id),
             keys.call(call_id),
-            keys.key(public_id),
+            keys.key(admission.public_id),
             keys.cancel(call_id),
             keys.RQ_QUEUE,
             keys.BELL,
             keys.QUEUED_BYTES,
             keys.RQ_QUEUES,
+            keys.RECORDS,
         ],
         [
             call_id,
             spec.encode(body),
-            key_hmac,
+            admission.hmac,
             spec.web,
             int(budget * 1000),
             settings.queue_limit,
@@ -80,12 +91,42 @@ def submit_command(
             int(expiry * 1000),
             spec.kind,
             keys.JOB_SECONDS,
+            admission.version,
+            settings.records_backlog,
+            _stub(spec, admission),
         ],
     )
 
 
-def cancel(redis: Redis, call_id: str) -> bytes:
+def _stub(spec: CallSpec, admission: AdmissionRequest) -> bytes:
+    """The beginning of the call's record, for those who settle it without having run it.
+
+    Its names are those of `gateway.account.records.Record`; `prompt_tokens`, `prompt_nano` and
+    `output_nano_per_token` are what an estimate needs.
+    """
+    account = dict(spec.account)
+    account.pop("model", None)
+    return orjson.dumps(
+        {
+            **account,
+            "id": spec.call_id,
+            "key_id": admission.public_id,
+            "kind": spec.kind,
+            "streamed": spec.stream,
+            "model": spec.targets[0].model,
+            "model_requested": spec.account.get("model", ""),
+            "prompt_tokens": admission.prompt_tokens,
+            "prompt_nano": admission.prompt_nano,
+            "output_nano_per_token": admission.output_nano_per_token,
+        }
+    )
+
+
+def cancel(redis: Redis, call_id: str, record: bytes = b"") -> bytes:
     """Give a call up. Raises RedisError.
+
+    A call that never started is settled: its reservation is released and `record` appended;
+    without one, a record with the status `cancelled`.
 
     Returns b"removed" (it never started), b"told" (its worker will stop it), b"ended", or b"marked"
     (Redis does not know the call; a submit of it that is still on its way is refused).
@@ -97,8 +138,9 @@ def cancel(redis: Redis, call_id: str) -> bytes:
         keys.cancel(call_id),
         keys.RQ_CANCELED,
         keys.QUEUED_BYTES,
+        keys.RECORDS,
     ]
-    args = [call_id, keys.CANCEL_SECONDS, now_text(), keys.JOB_SECONDS, keys.cancel("")]
+    args = [call_id, keys.CANCEL_SECONDS, now_text(), keys.JOB_SECONDS, keys.cancel(""), record]
     result: bytes = scripts.CANCEL(redis, names, args)
     return result
 
@@ -210,9 +252,21 @@ def emit_command(web: str, events: Sequence[bytes]) -> tuple[object, ...]:
 
 
 def finish_command(
-    call_id: str, claim: str, web: str, worker: str, outcome: Outcome, milliseconds: int = 0
+    call_id: str,
+    claim: str,
+    web: str,
+    worker: str,
+    outcome: Outcome,
+    milliseconds: int = 0,
+    record: bytes = b"",
+    nano: int = 0,
+    tokens: int = 0,
 ) -> tuple[object, ...]:
-    """Return the command that ends a call; the first outcome stands. `milliseconds` is for RQ."""
+    """Return the command that ends a call; the first outcome stands. `milliseconds` is for RQ.
+
+    It settles the call: releases what it has reserved, adds what it has used (`nano` is its cost in
+    1e-9 USD) to its key and owner, and appends `record`; without one, a record of a failed call.
+    """
     failed = outcome.error is not None
     return scripts.FINISH.command(
         [
@@ -223,6 +277,7 @@ def finish_command(
             keys.RQ_FAILED if failed else keys.RQ_FINISHED,
             keys.rq_worker(worker),
             keys.call(call_id),
+            keys.RECORDS,
         ],
         [
             call_id,
@@ -235,6 +290,9 @@ def finish_command(
             keys.JOB_SECONDS,
             milliseconds,
             keys.INBOX_SECONDS,
+            record,
+            nano,
+            tokens,
         ],
     )
 

@@ -20,18 +20,26 @@ RQ_STARTED: str
 RQ_FINISHED: str
 RQ_FAILED: str
 RQ_CANCELED: str
+RQ_DEFERRED: str
 RQ_REGISTRIES: tuple[str, ...]
 RQ_WORKERS: str
 BELL: str  # a list; workers wait for its elements
 QUEUED_BYTES: str  # of the bodies waiting in the queue
 BREAKERS: str  # routes that have failed: see lua/breaker.lua
 OWNER: str  # whose names these are: see owner.py. It does not expire
+WAITING: str  # queued calls, by the virtual time at which they should start
+FAIR: str  # virtual time of the queue, and of each key that has calls in it
+RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
+AUDIT: str  # a stream of the changes of keys and owners; it does not expire
+LEDGER_WRITER: str  # the name of the process that writes the ledger
+LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
 
 
 def use_prefix(prefix: str) -> None:
     """Put `prefix` before the names of this process. Call it once, before any name is used."""
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
+    global RQ_DEFERRED, WAITING, FAIR, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -39,12 +47,19 @@ def use_prefix(prefix: str) -> None:
     RQ_FINISHED = f"rq:finished:{QUEUE}"
     RQ_FAILED = f"rq:failed:{QUEUE}"
     RQ_CANCELED = f"rq:canceled:{QUEUE}"
+    RQ_DEFERRED = f"rq:deferred:{QUEUE}"
     RQ_REGISTRIES = (RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED)
     RQ_WORKERS = f"rq:workers:{QUEUE}"
     BELL = f"{prefix}gw:bell"
     QUEUED_BYTES = f"{prefix}gw:queued:bytes"
     BREAKERS = f"{prefix}gw:breakers"
     OWNER = f"{prefix}gw:owner"
+    WAITING = f"{prefix}gw:queue"
+    FAIR = f"{prefix}gw:fair"
+    RECORDS = f"{prefix}gw:records"
+    AUDIT = f"{prefix}gw:audit"
+    LEDGER_WRITER = f"{prefix}gw:ledger:writer"
+    LEDGER_CALLS = f"{prefix}gw:ledger:calls"
 
 
 use_prefix("")
@@ -59,6 +74,10 @@ INBOX_BYTES = 32_000_000
 OUTCOME_SECONDS = 120
 CANCEL_SECONDS = 60
 CLAIM_SECONDS = 120
+LEDGER_WRITER_MS = 10_000  # as a lease
+LEDGER_RECORDS = 10_000  # without a database: most records that the ledger keeps
+# Without a database: how long the sums of buckets of that width are kept; 0 is for ever.
+USAGE_SECONDS = {60: 86_400, 3_600: 31 * 86_400, 86_400: 400 * 86_400, 0: 0}
 BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
@@ -79,6 +98,41 @@ def rq_worker(name: str) -> str:
 def key(public_id: str) -> str:
     """The record of an API key. It does not expire."""
     return f"{PREFIX}gw:key:{public_id}"
+
+
+def owner_record(owner_id: str) -> str:
+    """The record of an owner of API keys. It does not expire."""
+    return f"{PREFIX}gw:owners:{owner_id}"
+
+
+def owner_scope(owner_id: str) -> str:
+    """The scope that counts for all keys of an owner; that of one key is its public id."""
+    return f"owner:{owner_id}"
+
+
+def spend(scope: str) -> str:
+    """What a scope has used: in all, and in the current day, week and month. It does not expire."""
+    return f"{PREFIX}gw:spend:{scope}"
+
+
+def held(scope: str) -> str:
+    """What calls of a scope have reserved, by call and in total."""
+    return f"{PREFIX}gw:held:{scope}"
+
+
+def flight(scope: str) -> str:
+    """The calls of a scope that are queued or running, by their expiry in milliseconds."""
+    return f"{PREFIX}gw:flight:{scope}"
+
+
+def parked(scope: str) -> str:
+    """The calls of a scope that wait because too many of it are in flight."""
+    return f"{PREFIX}gw:parked:{scope}"
+
+
+def rate(scope: str) -> str:
+    """The state of a scope's limits per minute."""
+    return f"{PREFIX}gw:rate:{scope}"
 
 
 def call(call_id: str) -> str:
@@ -113,3 +167,13 @@ def lease(process: str) -> str:
     id of the connection that renews the lease.
     """
     return f"{PREFIX}gw:lease:{process}"
+
+
+def ledger_record(call_id: str) -> str:
+    """Without a database: the record of a call. It expires after `RECORD_DAYS`."""
+    return f"{PREFIX}gw:ledger:call:{call_id}"
+
+
+def ledger_usage(width: int | str, start: int | str) -> str:
+    """Without a database: sums of usage over a bucket. Its TTL is in USAGE_SECONDS."""
+    return f"{PREFIX}gw:ledger:usage:{width}:{start}"

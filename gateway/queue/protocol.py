@@ -36,7 +36,9 @@ class CallSpec:
 
     `targets` may answer, in this order: see `workers.failover`. The worker applies the parameter
     rules of the target that it calls; parameters in `optional` are left out where rules refuse
-    them. `key` is the public id of the caller's API key: breakers count failures by it.
+    them. `key` is the public id of the caller's API key: breakers count failures by it. `account`
+    is what the record of the call needs and the worker cannot know: `owner`, `request_id`,
+    `user_agent`, `priority`, `model` as requested, `created_ms`, and `prompt_tokens`, an estimate.
     """
 
     call_id: str
@@ -46,6 +48,7 @@ class CallSpec:
     kind: str = "chat"  # or "embeddings", or "count_tokens" of a chat call
     optional: tuple[str, ...] = ()
     key: str = ""
+    account: dict[str, Any] = field(default_factory=dict)
 
     def encode(self, body: bytes) -> bytes:
         """The value of `gw:call:{id}`."""
@@ -71,6 +74,8 @@ class CallSpec:
             head["optional"] = self.optional
         if self.key:
             head["key"] = self.key
+        if self.account:
+            head["account"] = self.account
         return b"%b\n%b" % (orjson.dumps(head), body)
 
     @staticmethod
@@ -82,12 +87,38 @@ class CallSpec:
             head["optional"] = tuple(head.get("optional", ()))
             if not isinstance(head.get("key", ""), str):
                 raise TypeError("a key's public id must be a string")
+            if not isinstance(head.get("account", {}), dict):
+                raise TypeError("account must be an object")
             spec: CallSpec = _build(CallSpec, head)
         except (TypeError, KeyError) as error:
             raise ProtocolError(f"not a spec: {error}") from None
         if not targets:
             raise ProtocolError("a spec without targets")
         return spec, body
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionRequest:
+    """What the submit script needs to admit a call; it reads the limits themselves in Redis.
+
+    `public_id`, `hmac`, `version` and `owner` are those of the key's record as this process knows
+    it: where Redis has another version, the reply is `changed`. Money is in integers of 1e-9 USD.
+
+    `output_tokens` is what the call will probably write, which is reserved; `max_output_tokens` is
+    what it could write at most, 0 if nobody knows. `wait` says whether the call waits while too
+    many calls of its key or owner are in flight; otherwise it is refused.
+    """
+
+    public_id: str
+    hmac: str
+    version: int = 0
+    owner: str = ""
+    prompt_tokens: int = 0
+    prompt_nano: int = 0
+    output_tokens: int = 0
+    output_nano_per_token: float = 0.0
+    max_output_tokens: int = 0
+    wait: bool = True
 
 
 @dataclass(frozen=True, slots=True)

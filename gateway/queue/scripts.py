@@ -46,7 +46,8 @@ EMIT = _load("emit")
 FINISH = _load("finish")
 CANCEL = _load("cancel")
 BREAKER = _load("breaker")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER)
+LEDGER = _load("ledger")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER)
 
 
 def load_commands() -> list[Command]:

@@ -215,7 +215,7 @@ def test_the_exchange_gets_plan_body_and_key(ask, broker, key):
     assert call.spec.targets == (Target("openai/gpt-4o-mini", "openai", "gpt-4o-mini"),)
     assert not call.spec.stream
     assert call.body == {"messages": BODY["messages"], "max_tokens": 5, "user": "zoë"}
-    assert call.key.public_id == key[13:25]
+    assert call.admission.public_id == key[13:25]
     assert call.budget == 600
 
 
@@ -456,7 +456,7 @@ def test_an_allowed_origin_may_read_answers_and_errors(browser, path):
     assert headers["Access-Control-Allow-Origin"] == ORIGIN
     assert headers["Vary"] == "Origin"
     exposed = headers["Access-Control-Expose-Headers"].split(", ")
-    assert {"X-Request-Id", "Retry-After", "x-should-retry"} <= set(exposed)
+    assert {"X-Request-Id", "Retry-After", "x-should-retry", "x-limit-name"} <= set(exposed)
     assert "Access-Control-Allow-Credentials" not in headers
 
 

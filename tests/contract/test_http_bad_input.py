@@ -14,6 +14,7 @@ import pytest
 
 from gateway.account.api_keys import KeyStore, checksum
 from gateway.broker.body_room import BodyRoom
+from gateway.broker.places import Places
 
 CHAT = "/inference/v1/chat/completions"
 USER = {"role": "user", "content": "hi"}
@@ -439,3 +440,19 @@ def test_a_request_that_has_ended_holds_nothing(make_client, settings, auth, roo
         response = client.post(CHAT, json={**large(400_000), "model": model}, headers=auth)
         assert response.status_code == (200 if model == "demo/echo" else 404)
     room.hold(1, "another key", 1_000_000)
+
+
+def test_a_key_with_many_unfinished_bodies_leaves_places_for_others(
+    make_client, settings, redis, auth
+):
+    other = {"Authorization": f"Bearer {KeyStore(redis, settings.key_pepper).create('other')}"}
+    readers = Places(8)
+    client = make_client(settings, readers=readers)
+    public_id = auth["Authorization"].split("_")[2]
+    while readers.take(public_id):  # requests of this key whose bodies do not end
+        pass
+    response = client.post(CHAT, json=large(1), headers=auth)
+    assert (response.status_code, response.json["error"]["code"]) == (503, "server_is_overloaded")
+    assert response.headers["x-should-retry"] == "true"
+    for _ in range(9):
+        assert client.post(CHAT, json=large(1), headers=other).status_code == 200

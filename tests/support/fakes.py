@@ -13,7 +13,7 @@ from api.reply import WATCH_SECONDS
 from gateway.account.api_keys import KeyRecord
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import CallCancelled, GatewayError
-from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome
+from gateway.queue.protocol import CHUNKS, AdmissionRequest, CallSpec, Event, Outcome
 
 SILENCE = "silence"  # a step of a script: a wait ends with nothing new
 
@@ -87,13 +87,18 @@ class ScriptedCall(PendingCall):
         return self.wait(seconds)
 
 
+def admission(key: KeyRecord) -> AdmissionRequest:
+    """What a call of this key asks of the submit script if it reserves nothing."""
+    return AdmissionRequest(key.public_id, key.hmac, key.version, key.owner)
+
+
 @dataclass
 class Submitted:
     """A call that reached the broker."""
 
     spec: CallSpec
     body: dict[str, Any]
-    key: KeyRecord
+    admission: AdmissionRequest
     budget: float
     pending: ScriptedCall
 
@@ -115,12 +120,14 @@ class FakeBroker:
         self.calls: list[Submitted] = []
         self.left: list[str] = []
 
-    def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
+    def submit(
+        self, spec: CallSpec, body: bytes, admission: AdmissionRequest, budget: float
+    ) -> PendingCall:
         if self.refusal is not None:
             raise self.refusal
         script = self.script or (STREAM if spec.stream else (ANSWER,))
         pending = ScriptedCall(spec.call_id, budget, iter(script))
-        self.calls.append(Submitted(spec, orjson.loads(body), key, budget, pending))
+        self.calls.append(Submitted(spec, orjson.loads(body), admission, budget, pending))
         return pending
 
     def working(self) -> bool:

@@ -4,15 +4,16 @@
 -- Called again it does the same again.
 --
 -- KEYS  1 job  2 queue  3 body  4 cancel mark of the call  5 canceled registry
---       6 bytes queued
+--       6 bytes queued  7 records
 -- ARGV  1 call id  2 seconds of the marks  3 now (RQ's time format)  4 seconds of an ended job
---       5 prefix of the names of workers' cancel lists
+--       5 prefix of the names of workers' cancel lists  6 record
 -- Returns 'removed', 'told', 'ended' or 'marked'.
 
 local status, worker, bytes = unpack(redis.call('HMGET', KEYS[1], 'status', 'worker_name', 'bytes'))
 if status == 'queued' then
   redis.call('LREM', KEYS[2], 1, ARGV[1])
   redis.call('UNLINK', KEYS[3])
+  if ARGV[6] ~= '' then redis.call('XADD', KEYS[7], '*', 'r', ARGV[6], 'q', '{}') end
   if redis.call('EXISTS', KEYS[6]) == 1 then redis.call('DECRBY', KEYS[6], bytes) end
   redis.call('HSET', KEYS[1], 'status', 'canceled', 'ended_at', ARGV[3])
   redis.call('EXPIRE', KEYS[1], ARGV[4])

@@ -10,7 +10,7 @@
 --       6 milliseconds since 1970 until when web processes without a lease may be taken for dead
 --       7 seconds of the claim mark  8 seconds kept past the deadline  9 seconds an ended job is kept
 --       10 seconds of a bell that is rung again  11... prefixes of the names of: job, body, lease
--- Returns a flat list: call id, web process, milliseconds left, body (false: lost), ...
+-- Returns a flat list: call id, web process, milliseconds left, body (false: lost), what was admitted (JSON), ...
 --
 -- It may have waited behind a BLPOP: what its sender knew of the time is up to a second old.
 
@@ -20,12 +20,14 @@ local judge = now_ms <= tonumber(ARGV[6])
 local JOB, BODY, LEASE = ARGV[11], ARGV[12], ARGV[13]
 local out = {}
 
-local function add(id, web, deadline)
+local function add(id, web, deadline, queued_ms)
   out[#out + 1] = id
   out[#out + 1] = web or ''
   out[#out + 1] = tonumber(deadline or now_ms) - now_ms
   local body = redis.pcall('GET', BODY .. id)
   out[#out + 1] = type(body) == 'string' and body
+  out[#out + 1] = string.format('{"cap":0,"queued_ms":%d,"reserved_usd":0,"reserved_tokens":0}',
+    math.max(now_ms - (queued_ms or now_ms), 0))
 end
 
 if ARGV[3] == '1' then
@@ -34,7 +36,7 @@ if ARGV[3] == '1' then
   for _, member in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
     if string.sub(member, -#suffix) == suffix then
       local id = string.sub(member, 1, -#suffix - 1)
-      add(id, unpack(redis.call('HMGET', JOB .. id, 'web', 'deadline_ms')))
+      add(id, unpack(redis.call('HMGET', JOB .. id, 'web', 'deadline_ms', 'queued_ms')))
     end
   end
   return out
@@ -44,9 +46,9 @@ if redis.call('EXISTS', KEYS[4]) == 1 then return out end
 local function start(id)
   local job = JOB .. id
   -- An error would lose all ids that are popped by now: what is not ours is put aside instead.
-  local fields = redis.pcall('HMGET', job, 'status', 'web', 'deadline_ms', 'bytes', 'created_at')
+  local fields = redis.pcall('HMGET', job, 'status', 'web', 'deadline_ms', 'bytes', 'created_at', 'queued_ms')
   if fields.err then return end
-  local status, web, deadline, bytes, created = unpack(fields)
+  local status, web, deadline, bytes, created, queued_ms = unpack(fields)
   if bytes and redis.call('EXISTS', KEYS[2]) == 1 then redis.call('DECRBY', KEYS[2], bytes) end
   if status ~= 'queued' then return end
   if not web or not tonumber(deadline) then
@@ -63,14 +65,14 @@ local function start(id)
   redis.call('HSET', job, 'status', 'started', 'started_at', now, 'last_heartbeat', now,
     'worker_name', ARGV[4], 'claim', ARGV[1])
   redis.call('ZADD', KEYS[3], math.floor(deadline / 1000) + ARGV[8], id .. ':' .. ARGV[1])
-  add(id, web, deadline)
+  add(id, web, deadline, queued_ms)
 end
 
 local wanted = tonumber(ARGV[2])
 local left = 0
 for queue = 5, #KEYS do
-  while #out < wanted * 4 do
-    local ids = redis.call('LPOP', KEYS[queue], wanted - #out / 4)
+  while #out < wanted * 5 do
+    local ids = redis.call('LPOP', KEYS[queue], wanted - #out / 5)
     if not ids then break end
     for _, id in ipairs(ids) do start(id) end
   end

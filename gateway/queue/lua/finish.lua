@@ -2,10 +2,10 @@
 -- Ends a call: the first outcome stands, a later one (of a worker that was given up) is fenced off.
 --
 -- KEYS  1 outcome  2 job  3 inbox of the web process  4 started registry  5 finished or failed
---       registry  6 RQ's worker record  7 body
+--       registry  6 RQ's worker record  7 body  8 records
 -- ARGV  1 call id  2 claim id  3 outcome  4 head of the last event  5 'finished' or 'failed'  6 now (RQ's time
 --       format)  7 seconds of the outcome  8 seconds of an ended job  9 milliseconds worked
---       10 seconds the inbox lives on
+--       10 seconds the inbox lives on  11 record  12 cost in 1e-9 USD  13 tokens used
 -- Returns 1 if this outcome stands, 0 if not.
 --
 -- A job that is gone (Redis was emptied) cannot be told from one that ended long ago: its outcome is
@@ -17,6 +17,7 @@ if not redis.call('SET', KEYS[1], ARGV[3], 'NX', 'EX', ARGV[7]) then return 0 en
 redis.call('XADD', KEYS[3], '*', 'e', ARGV[4] .. ARGV[3])
 redis.call('EXPIRE', KEYS[3], ARGV[10])
 redis.call('UNLINK', KEYS[7])
+if ARGV[11] ~= '' then redis.call('XADD', KEYS[8], '*', 'r', ARGV[11], 'q', '{}') end
 if not status then return 1 end
 
 redis.call('HSET', KEYS[2], 'status', ARGV[5], 'ended_at', ARGV[6])

@@ -27,6 +27,7 @@ KEY = "mk_inference_AbCdEfGh1234_" + "s" * 43 + "c" * 6
         ("redis://:hunter2@r.example:6379/0", "redis://:***@r.example:6379/0"),
         ("rediss://user:hunter2@r.example", "rediss://user:***@r.example"),
         ("redis://h:p%40ss/w@r", "redis://h:***@r"),
+        ("postgres://u:hunter2@h/d", "postgres://u:***@h/d"),
         (f"{KEY} and sk-abcdefgh", "mk_inference_AbCd*** and sk-abcd***"),
     ],
 )  # fmt: skip

@@ -57,6 +57,9 @@ def test_a_short_or_missing_pepper_is_refused_with_a_way_to_make_one(pepper):
         ("CORS_ALLOW_ORIGINS", "https://a, https://b,", "cors_allow_origins", ("https://a", "https://b")),
         ("LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
         ("REDIS_PREFIX", "staging:", "redis_prefix", "staging:"),
+        ("DATABASE_URL", "postgres://u:p@h:5432/d", "database_url", "postgres://u:p@h:5432/d"),
+        ("DATABASE_URL", "sqlite:////d/a.db", "database_url", "sqlite:////d/a.db"),
+        ("RECORD_DAYS", "7", "record_days", 7),
         ("RETIRED_MODELS", "successor", "retired_models", "successor"),
     ],
 )  # fmt: skip
@@ -169,9 +172,17 @@ def test_the_tls_address_wins():
     assert read(REDIS_TLS_URL=" ", REDIS_URL="redis://r:1").redis_url == "redis://r:1"
 
 
+@pytest.mark.parametrize("url", ["mysql://u:hidden@h/d", "postgres", "sqlite://"])
+def test_the_url_of_another_database_is_refused_and_not_quoted(url):
+    with pytest.raises(ConfigurationError, match="^DATABASE_URL must start with") as caught:
+        read(DATABASE_URL=url)
+    assert "hidden" not in str(caught.value)
+
+
 def test_secrets_are_not_shown():
     told = repr(
         read(
+            DATABASE_URL="postgres://u:hidden@h/d",
             REDIS_URL="redis://:hidden@r:1",
             UPSTREAM_PROXY="http://u:hidden@proxy",
             OPENAI_API_KEY="sk-hidden",

@@ -19,6 +19,7 @@ from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CallSpec
 from gateway.settings import Settings
+from tests.support.fakes import admission
 from workers import claims
 from workers.claims import Claims
 
@@ -72,8 +73,8 @@ def submit(redis: Redis, settings: Settings) -> Iterator[Callable[[], str]]:
 
     def submit() -> str:
         spec = CallSpec(uuid.uuid4().hex, WEB, False, (Target("demo/echo", "demo", "echo"),))
-        command = commands.submit_command(settings, spec, BODY, key.public_id, key.hmac, 600)
-        assert scripts.run(redis, command) == b"ok"
+        command = commands.submit_command(settings, spec, BODY, admission(key), 600)
+        assert scripts.run(redis, command)[0] == b"ok"
         return spec.call_id
 
     yield submit

@@ -14,6 +14,7 @@ from gateway.queue import commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CallSpec
 from gateway.settings import Settings
+from tests.support.fakes import admission
 from workers.claims import Claims
 from workers.leftovers import Leftovers
 
@@ -31,8 +32,8 @@ def start_call(redis: Redis, settings: Settings, worker: str) -> str:
     store = KeyStore(redis, settings.key_pepper)
     key = store.verify(store.create("tests"))
     spec = CallSpec(uuid.uuid4().hex, "web-1", False, (Target("demo/echo", "demo", "echo"),))
-    command = commands.submit_command(settings, spec, b"{}", key.public_id, key.hmac, 600)
-    assert scripts.run(redis, command) == b"ok"
+    command = commands.submit_command(settings, spec, b"{}", admission(key), 600)
+    assert scripts.run(redis, command)[0] == b"ok"
     claims = Claims(redis, DedicatedConnection(redis), worker, lambda: 0.0)
     (claimed,) = claims.take(1, lambda: True)
     return claimed.call_id

@@ -96,16 +96,6 @@ def test_the_text_of_the_whole_conversation_and_its_tools_are_the_prompt() -> No
     assert used(asked=asked)["prompt_tokens"] == 40 + -(-len(orjson.dumps(tools)) // 4)
 
 
-def test_pictures_and_sound_are_not_counted_as_text() -> None:
-    parts = [
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 4_000}},
-        {"type": "input_audio", "input_audio": {"data": "A" * 4_000, "format": "wav"}},
-        {"type": "text", "text": "x" * 4},
-    ]
-    asked = {"messages": [{"role": "user", "content": parts}]}
-    assert used(asked=asked)["prompt_tokens"] == 1
-
-
 @pytest.mark.parametrize("given", ["x" * 8, ["x" * 4, "x" * 4], [[1, 2, 3]]])
 def test_the_input_of_embeddings_is_their_prompt(given: Any) -> None:
     expected = 3 if given == [[1, 2, 3]] else 2

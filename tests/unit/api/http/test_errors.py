@@ -18,7 +18,7 @@ DRAWN = re.compile(r"^ *[*x+] (\w+) +(\d{3})", re.MULTILINE)
 # OpenAI's own, and those that its clients tell apart by status alone.
 TYPES = {
     "invalid_request_error", "server_error", "timeout_error", "service_unavailable_error",
-    "requests", "insufficient_quota",
+    "requests", "tokens", "insufficient_quota",
 }  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_every_error_renders_all_four_keys_of_the_envelope(kind):
 def test_every_error_survives_its_way_through_redis(kind):
     sent = kind(
         "what happened", param="messages[0]", code="a_code", status=418, retry_after=1.5,
-        should_retry=True,
+        should_retry=True, headers={"x-limit-name": "requests_per_minute"},
     )  # fmt: skip
     received = GatewayError.from_dict(orjson.loads(orjson.dumps(sent.to_dict())))
     assert type(received) is kind

@@ -34,6 +34,7 @@ from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome
 from gateway.settings import Settings
 from local.redis_server import RedisServer
+from tests.support.fakes import admission
 from workers.claims import Claims
 
 WORKER = "worker-1"
@@ -81,14 +82,14 @@ def spec(broker: Broker) -> CallSpec:
 
 def submit(broker: Broker, key: KeyRecord) -> Any:
     """The pending call of one more call, which is queued."""
-    pending = broker.submit(spec(broker), b"{}", key, 600)
+    pending = broker.submit(spec(broker), b"{}", admission(key), 600)
     eventually(lambda: pending.submitted)
     return pending
 
 
 def submit_unqueued(broker: Broker, key: KeyRecord) -> Any:
     """The pending call of one more call, whatever the queue says to it."""
-    return broker.submit(spec(broker), b"{}", key, 600)
+    return broker.submit(spec(broker), b"{}", admission(key), 600)
 
 
 def start(redis: Redis) -> None:
@@ -130,7 +131,7 @@ def test_a_submitted_call_is_queued_and_waited_for(
 def test_a_call_is_waited_for_before_it_is_queued(
     redis: Redis, broker: Broker, key: KeyRecord
 ) -> None:
-    pending = broker.submit(spec(broker), b"{}", key, 600)
+    pending = broker.submit(spec(broker), b"{}", admission(key), 600)
     assert broker.pending_calls == {pending.call_id: pending}
     assert not pending.submitted
     assert redis.llen(keys.RQ_QUEUE) == 0
@@ -139,7 +140,7 @@ def test_a_call_is_waited_for_before_it_is_queued(
 def test_calls_of_one_moment_are_queued_in_their_order(
     redis: Redis, broker: Broker, key: KeyRecord
 ) -> None:
-    pending_calls = [broker.submit(spec(broker), b"{}", key, 600) for _ in range(20)]
+    pending_calls = [broker.submit(spec(broker), b"{}", admission(key), 600) for _ in range(20)]
     eventually(lambda: all(pending.submitted for pending in pending_calls))
     queued = [call_id.decode() for call_id in redis.lrange(keys.RQ_QUEUE, 0, -1)]
     assert queued == [pending.call_id for pending in pending_calls]
@@ -148,7 +149,7 @@ def test_calls_of_one_moment_are_queued_in_their_order(
 def test_a_call_whose_client_left_before_it_was_sent_is_never_queued(
     redis: Redis, broker: Broker, key: KeyRecord
 ) -> None:
-    gone = broker.submit(spec(broker), b"{}", key, 600)
+    gone = broker.submit(spec(broker), b"{}", admission(key), 600)
     broker.leave(gone)
     other = submit(broker, key)
     assert redis.lrange(keys.RQ_QUEUE, 0, -1) == [other.call_id.encode()]
@@ -177,22 +178,37 @@ def test_a_full_process_refuses_until_a_call_leaves(
     submit(broker, key)
 
 
+def test_a_key_that_floods_a_process_leaves_places_for_others(
+    redis: Redis, make: Make, key: KeyRecord
+) -> None:
+    broker = make(max_in_flight=8)
+    flood = [submit(broker, key) for _ in range(7)]
+    with pytest.raises(Overloaded):
+        submit(broker, key)
+    other = submit_unqueued(broker, replace(key, public_id="other"))
+    broker.abandon(other)
+    broker.leave(other)
+    for pending in flood:
+        broker.leave(pending)
+    assert broker.places.free == 8
+
+
 def test_a_refused_caller_is_told_when_the_queue_will_have_been_worked_off(
     redis: Redis, make: Make, key: KeyRecord
 ) -> None:
-    broker = make(queue_limit=6, max_in_flight=8)
+    broker = make(queue_limit=6, max_in_flight=9)
     broker.backlog.slots = 2
     ended = submit(broker, key)
     ended.end(Outcome(timings={"work": 4_000}))
     broker.leave(ended)
     pending_calls = [submit(broker, key) for _ in range(5)]
-    by_redis = broker.submit(spec(broker), b"{}", key, 600)
+    by_redis = broker.submit(spec(broker), b"{}", admission(key), 600)
     eventually(lambda: by_redis.outcome is not None)
     assert by_redis.outcome.error.retry_after == 12  # 6 calls of 4 s for 2 slots
     assert broker.backlog.wanted
     pending_calls += [submit_unqueued(broker, key) for _ in range(2)]
     with pytest.raises(Overloaded) as by_us:
-        broker.submit(spec(broker), b"{}", key, 600)
+        broker.submit(spec(broker), b"{}", admission(key), 600)
     assert by_us.value.retry_after == 12
 
 
@@ -212,7 +228,9 @@ def test_a_call_that_redis_refuses_ends_with_the_reason_and_disturbs_no_other(
     store = KeyStore(redis, settings.key_pepper)
     revoked = store.verify(store.create("revoked"))
     store.revoke(revoked.public_id)
-    calls = [broker.submit(spec(broker), b"{}", each, 600) for each in (key, revoked, key)]
+    calls = [
+        broker.submit(spec(broker), b"{}", admission(each), 600) for each in (key, revoked, key)
+    ]
     eventually(lambda: calls[2].submitted)
     assert [pending.submitted for pending in calls] == [True, False, True]
     assert calls[1].outcome is not None
@@ -237,7 +255,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_call_for_which_there_is_no_redis_may_be_sent_again(make: Make, key: KeyRecord) -> None:
     broker = make(redis_url=AWAY)
-    pending = broker.submit(spec(broker), b"{}", key, 600)
+    pending = broker.submit(spec(broker), b"{}", admission(key), 600)
     assert pending.wait(PATIENCE)
     assert pending.outcome is not None
     error = pending.outcome.error
@@ -256,7 +274,7 @@ def test_a_call_that_a_silent_redis_took_is_cancelled_once_it_speaks_again(
         submit(broker, key)  # so that the scripts are known
         server.process.send_signal(signal.SIGSTOP)
         try:
-            pending = broker.submit(spec(broker), b"{}", key, 600)
+            pending = broker.submit(spec(broker), b"{}", admission(key), 600)
             assert pending.wait(PATIENCE)
         finally:
             server.process.send_signal(signal.SIGCONT)
@@ -278,7 +296,7 @@ def test_a_call_that_redis_may_have_taken_before_it_went_is_marked_once_it_is_ba
         submit(broker, key)
         server.process.send_signal(signal.SIGSTOP)
         the_spec = spec(broker)
-        pending = broker.submit(the_spec, b"{}", key, 600)
+        pending = broker.submit(the_spec, b"{}", admission(key), 600)
         assert pending.wait(PATIENCE)
         server.process.kill()
         server.stop()
@@ -287,11 +305,9 @@ def test_a_call_that_redis_may_have_taken_before_it_went_is_marked_once_it_is_ba
         mark = keys.cancel(pending.call_id)
         eventually(lambda: bool(redis.exists(mark)))
         assert 0 < redis.ttl(mark) <= keys.CANCEL_SECONDS
-        command = commands.submit_command(
-            broker.settings, the_spec, b"{}", key.public_id, key.hmac, 600
-        )
+        command = commands.submit_command(broker.settings, the_spec, b"{}", admission(key), 600)
         redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac})
-        assert scripts.run(redis, command) == b"cancelled", "should it arrive after all"
+        assert scripts.run(redis, command) == [b"cancelled"], "should it arrive after all"
 
 
 def test_a_connection_that_redis_has_closed_costs_no_call(
@@ -449,7 +465,7 @@ def test_an_exchange_starts_once_and_gives_up_its_lease_at_the_end(
     broker.close()
     assert done == []
     broker.lease.redis_time = lambda seconds: 0
-    broker.submit(spec(broker), b"{}", key, 600)
+    broker.submit(spec(broker), b"{}", admission(key), 600)
     broker.start()
     eventually(lambda: len(done) == 5)
     assert done == ["lease", "call", "submitter", "reader", "monitor"]
@@ -466,7 +482,7 @@ def test_a_call_is_refused_at_once_where_no_worker_has_lived_for_a_while(
 ) -> None:
     broker = make(no_workers_after=-1)  # any moment is too long
     with pytest.raises(NoWorkers) as caught:
-        broker.submit(spec(broker), b"{}", key, 600)
+        broker.submit(spec(broker), b"{}", admission(key), 600)
     assert caught.value.retry_after
     assert not broker.pending_calls
     redis.set(keys.lease(WORKER), 1)

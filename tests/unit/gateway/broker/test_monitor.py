@@ -38,7 +38,7 @@ from gateway.queue.commands import JobState, LeaseState
 from gateway.queue.lease import CONNECTION_LOOKS
 from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome
 from gateway.settings import Settings
-from tests.support.fakes import Clock
+from tests.support.fakes import Clock, admission
 from workers.claims import Claims
 
 WEB, WORKER, OTHER = "web-1", "worker-1", "worker-2"
@@ -97,10 +97,8 @@ class World:
     def queued(self) -> PendingCall:
         made = self.pending()
         spec = CallSpec(made.call_id, WEB, False, (Target("demo/echo", "demo", "echo"),))
-        command = commands.submit_command(
-            self.settings, spec, b"{}", self.key.public_id, self.key.hmac, 600
-        )
-        assert scripts.run(self.redis, command) == b"ok"
+        command = commands.submit_command(self.settings, spec, b"{}", admission(self.key), 600)
+        assert scripts.run(self.redis, command)[0] == b"ok"
         return made
 
     def started(self, worker: str = WORKER) -> PendingCall:

@@ -29,6 +29,7 @@ from gateway.queue import clients, keys
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CallSpec
 from gateway.settings import Settings
+from tests.support.fakes import admission
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Sending:
     ) -> PendingCall:
         spec = CallSpec(uuid.uuid4().hex, "web-1", False, (Target("demo/echo", "demo", "echo"),))
         pending = PendingCall(spec.call_id, budget, lambda pending: None)
-        self.submitter.put(Submission(spec, body, pending, key or self.key))
+        self.submitter.put(Submission(spec, body, pending, admission(key or self.key)))
         return pending
 
     def close(self) -> None:

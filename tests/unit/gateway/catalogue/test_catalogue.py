@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from gateway.catalogue.catalogue import Catalogue
+from gateway.catalogue.file import PriceTier
 from gateway.catalogue.parameters import Rule
 from gateway.errors import InvalidRequest, ModelNotFound, ProviderNotConfigured
 from gateway.settings import ConfigurationError, Settings
@@ -508,7 +509,21 @@ def test_a_substitute_of_another_provider_gets_nothing_that_only_the_first_one_t
 
 def test_prices_are_read_as_they_are_written(with_file):
     known = with_file(PRIVATE + 'prices = { prompt = "0.10", completion = "2" }')
-    assert known.find("house/small").prices == {"prompt": Decimal("0.10"), "completion": Decimal(2)}
+    assert known.find("house/small").prices == (
+        PriceTier(0, (("prompt", Decimal("0.10")), ("completion", Decimal(2)))),
+    )
+
+
+def test_prices_of_larger_prompts_are_tiers(with_file):
+    tiers = 'tiers = [{ above = 10, prompt = "2" }, { above = 20, prompt = "3" }]'
+    known = with_file(PRIVATE + f'prices = {{ prompt = "1", {tiers} }}\nbilled = false')
+    row = known.find("house/small")
+    assert [(tier.above, dict(tier.prices)) for tier in row.prices] == [
+        (0, {"prompt": 1}),
+        (10, {"prompt": 2}),
+        (20, {"prompt": 3}),
+    ]
+    assert not row.billed
 
 
 WRONG = {
@@ -607,7 +622,7 @@ WRONG = {
     "models that are no table": ("models = 5", "models"),
     "price as a number": ('[models."a/b"]\nprovider = "openai"\nprices = { prompt = 0.1 }', "a/b"),
     "price of nothing known": (
-        '[models."a/b"]\nprovider = "openai"\nprices = { image = "0.1" }',
+        '[models."a/b"]\nprovider = "openai"\nprices = { per_request = "0.1" }',
         "a/b",
     ),
     "price that is no number": (
@@ -616,6 +631,27 @@ WRONG = {
     ),
     "price below nothing": (
         '[models."a/b"]\nprovider = "openai"\nprices = { prompt = "-1" }',
+        "a/b",
+    ),
+    "tiers out of order": (
+        '[models."a/b"]\nprovider = "openai"\n'
+        'prices = { tiers = [{ above = 9, prompt = "1" }, { above = 9, prompt = "2" }] }',
+        "a/b",
+    ),
+    "tier without a number": (
+        '[models."a/b"]\nprovider = "openai"\nprices = { tiers = [{ prompt = "1" }] }',
+        "a/b",
+    ),
+    "tier that is no table": (
+        '[models."a/b"]\nprovider = "openai"\nprices = { tiers = [1] }',
+        "a/b",
+    ),
+    "tiers that are no list": (
+        '[models."a/b"]\nprovider = "openai"\nprices = { tiers = 1 }',
+        "a/b",
+    ),
+    "typical output of nothing": (
+        '[models."a/b"]\nprovider = "openai"\ntypical_output_tokens = 0',
         "a/b",
     ),
     "unknown kind": ('[models."a/b"]\nprovider = "openai"\nkind = "images"', "a/b"),

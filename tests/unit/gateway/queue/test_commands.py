@@ -34,6 +34,7 @@ from gateway.queue.clients import DedicatedConnection
 from gateway.queue.commands import JobState, LeaseState
 from gateway.queue.protocol import OUTCOME, CallSpec, Event, Outcome
 from gateway.settings import Settings
+from tests.support.fakes import admission
 from workers import tasks
 from workers.claims import Claims
 
@@ -53,8 +54,8 @@ def spec() -> CallSpec:
 
 def submit(redis: Redis, settings: Settings, key: KeyRecord) -> str:
     the_spec = spec()
-    command = commands.submit_command(settings, the_spec, b"{}", key.public_id, key.hmac, 600)
-    refusal = submitter.refusal(scripts.run(redis, command), key, float)
+    command = commands.submit_command(settings, the_spec, b"{}", admission(key), 600)
+    refusal = submitter.refusal(scripts.run(redis, command), key.public_id, float)
     if refusal is not None:
         raise refusal
     return the_spec.call_id
@@ -72,19 +73,19 @@ def start(redis: Redis) -> str:
 
 
 def test_what_was_queued_is_no_refusal() -> None:
-    assert submitter.refusal(b"ok", KEY, float) is None
+    assert submitter.refusal([b"ok", b"{}"], KEY.public_id, float) is None
 
 
 @pytest.mark.parametrize(
     ("reply", "kind", "retry"),
     [
-        (b"key", AuthenticationFailed, False),
-        (b"cancelled", CallCancelled, False),
-        (b"calls 7", Overloaded, True),
-        (b"bytes 7", Overloaded, True),
-        (b"memory 7", Overloaded, True),
-        (b"large 7", PayloadTooLarge, False),
-        (b"late", QueueUnavailable, True),
+        ([b"key"], AuthenticationFailed, False),
+        ([b"cancelled"], CallCancelled, False),
+        ([b"calls", 7], Overloaded, True),
+        ([b"bytes", 7], Overloaded, True),
+        ([b"memory", 7], Overloaded, True),
+        ([b"large", 7], PayloadTooLarge, False),
+        ([b"late"], QueueUnavailable, True),
         (ReadOnlyError("CANARY"), QueueUnavailable, True),
         (OutOfMemoryError("CANARY"), QueueUnavailable, True),
         (ResponseError("CANARY"), QueueUnavailable, True),
@@ -93,7 +94,7 @@ def test_what_was_queued_is_no_refusal() -> None:
 def test_every_refusal_is_an_error_that_says_when_to_come_back(
     reply: object, kind: type[GatewayError], retry: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    error = submitter.refusal(reply, KEY, float)
+    error = submitter.refusal(reply, KEY.public_id, float)
     assert type(error) is kind
     assert (error.retry_after is not None) is retry
     assert ("submit: refused" in caplog.text) is isinstance(reply, Exception)
@@ -101,16 +102,17 @@ def test_every_refusal_is_an_error_that_says_when_to_come_back(
 
 
 def test_every_refusal_of_the_script_is_known(caplog: pytest.LogCaptureFixture) -> None:
-    text = scripts.SUBMIT.text.decode().partition("-- Returns")[2].partition("\n")[0]
-    told = text.split("'")[1::2]
-    assert len(told) == 8
+    text = scripts.SUBMIT.text.decode().partition("-- Returns")[2].partition(". 'limit' is")[0]
+    told = text.replace("key's", "").split("'")[1::2]
+    assert len(told) == 13
     for word in told:
-        submitter.refusal(word.encode() + b" 7" * (word == "large"), KEY, float)
+        details = [b'{"reset_ms":1}'] if word == "limit" else [7]
+        submitter.refusal([word.encode(), *details], KEY.public_id, float)
     assert caplog.records == []
 
 
 def test_a_refused_key_is_named_by_its_beginning_only() -> None:
-    error = submitter.refusal(b"key", KEY, float)
+    error = submitter.refusal([b"key"], KEY.public_id, float)
     assert error is not None
     assert "mk_inference_0123***" in error.message
     assert KEY.public_id not in error.message
@@ -122,8 +124,8 @@ def test_a_call_is_queued_while_somebody_waits_for_it(
     redis: Redis, settings: Settings, key: KeyRecord, seconds: float, reply: bytes
 ) -> None:
     expiry = redis.time()[0] + seconds
-    command = commands.submit_command(settings, spec(), b"{}", key.public_id, key.hmac, 600, expiry)
-    assert scripts.run(redis, command) == reply
+    command = commands.submit_command(settings, spec(), b"{}", admission(key), 600, expiry)
+    assert scripts.run(redis, command)[0] == reply
     assert redis.llen(keys.RQ_QUEUE) == (reply == b"ok")
 
 
@@ -131,8 +133,8 @@ def test_a_life_of_fractions_of_a_second_is_a_life(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
     the_spec = spec()
-    command = commands.submit_command(settings, the_spec, b"{}", key.public_id, key.hmac, 0.5004)
-    assert scripts.run(redis, command) == b"ok"
+    command = commands.submit_command(settings, the_spec, b"{}", admission(key), 0.5004)
+    assert scripts.run(redis, command)[0] == b"ok"
     left = redis.pttl(keys.job(the_spec.call_id))
     assert 59_000 < left <= 60_500
     assert redis.hget(keys.job(the_spec.call_id), "timeout") == b"1"
@@ -141,8 +143,8 @@ def test_a_life_of_fractions_of_a_second_is_a_life(
 @pytest.mark.parametrize("kind", ["chat", "embeddings"])
 def test_a_job_tells_its_kind(redis: Redis, settings: Settings, key: KeyRecord, kind: str) -> None:
     the_spec = replace(spec(), kind=kind)
-    command = commands.submit_command(settings, the_spec, b"{}", key.public_id, key.hmac, 600)
-    assert scripts.run(redis, command) == b"ok"
+    command = commands.submit_command(settings, the_spec, b"{}", admission(key), 600)
+    assert scripts.run(redis, command)[0] == b"ok"
     job = Job.fetch(the_spec.call_id, connection=redis, serializer=JSONSerializer)
     assert job.description == kind
 

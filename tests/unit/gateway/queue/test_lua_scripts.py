@@ -28,6 +28,7 @@ from gateway.queue import commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CallSpec, Event, Outcome
 from gateway.settings import Settings
+from tests.support.fakes import admission
 from workers.claims import Claims
 
 WEB, WORKER = "web-1", "worker-1"
@@ -58,10 +59,10 @@ def submit(
     the_spec = the_spec or spec()
     body = options.pop("body", b'{"messages":[]}')
     budget, expiry = options.pop("budget", 600), options.pop("expiry", 0)
-    command = commands.submit_command(
-        settings, the_spec, body, key.public_id, key.hmac, budget, expiry
+    command = commands.submit_command(settings, the_spec, body, admission(key), budget, expiry)
+    refusal = submitter.refusal(
+        scripts.run(redis, command), key.public_id, options.pop("seconds", float)
     )
-    refusal = submitter.refusal(scripts.run(redis, command), key, options.pop("seconds", float))
     if refusal is not None:
         raise refusal
     return the_spec.call_id
@@ -74,7 +75,7 @@ def claim(
         redis, DedicatedConnection(redis), WORKER, lambda: time.time() + 60 if judge else 0
     )
     reply = scripts.run(redis, claims.command(claim_id, slots, again=again))
-    return [tuple(reply[i : i + 4]) for i in range(0, len(reply), 4)]
+    return [tuple(reply[i : i + 5]) for i in range(0, len(reply), 5)]
 
 
 def finish(redis: Redis, call_id: str, outcome: Outcome, claim_id: str = "c1") -> bool:

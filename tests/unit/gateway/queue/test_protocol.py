@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 from hypothesis import given
@@ -77,6 +79,14 @@ OUTCOME_WITH_ALL = Outcome(
 @given(specs, st.binary())
 def test_a_plan_and_its_body_come_out_as_they_went_in(spec, body):
     assert CallSpec.decode(spec.encode(body)) == (spec, body)
+
+
+def test_what_the_record_needs_travels_with_the_call():
+    account = {"owner": "team", "request_id": "req_1", "prompt_tokens": 9, "created_ms": 1}
+    spec = replace(PLAN, account=account)
+    assert CallSpec.decode(spec.encode(b"{}")) == (spec, b"{}")
+    with pytest.raises(ProtocolError):
+        CallSpec.decode(head(PLAN.encode(b""), account=[]) + b"\n{}")
 
 
 @given(outcomes)

@@ -1,0 +1,1 @@
+"""The database of the account: tables, migrations, and the ledger in them."""

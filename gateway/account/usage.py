@@ -1,0 +1,122 @@
+"""What a call has used, in one form for all providers.
+
+Providers count the same tokens in different places: cached ones inside the prompt (OpenAI) or
+beside it (Anthropic), thinking inside the completion or beside it (xAI). The wires bring most of it
+into OpenAI's form; `normal` does the rest, so that no token is priced twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a call. The first five are disjoint and add up to `tokens`.
+
+    `input` is what was read uncached, `cache_write` what was written to a cache of 5 minutes or of
+    no stated TTL. `reasoning`, `output_audio` and `output_image` are parts of `output`,
+    `input_audio` and `input_image` parts of `input`, `cache_read_audio` is a part of `cache_read`.
+    """
+
+    input: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    cache_write_1h: int = 0
+    output: int = 0
+    reasoning: int = 0
+    input_audio: int = 0
+    cache_read_audio: int = 0
+    output_audio: int = 0
+    input_image: int = 0
+    output_image: int = 0
+
+    @property
+    def prompt(self) -> int:
+        """All tokens of the prompt, cached or not."""
+        return self.input + self.cache_read + self.cache_write + self.cache_write_1h
+
+    @property
+    def tokens(self) -> int:
+        """All tokens of the call: what limits count."""
+        return self.prompt + self.output
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in NAMES))
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the counts that are not 0."""
+        return {name: count for name in NAMES if (count := getattr(self, name))}
+
+    @staticmethod
+    def from_dict(counts: Mapping[str, int]) -> Usage:
+        """Return the usage of which `to_dict` made these counts. Unknown names are ignored."""
+        return Usage(**{name: counts[name] for name in NAMES if name in counts})
+
+
+NAMES = tuple(field.name for field in fields(Usage))
+NONE = Usage()
+
+
+def normal(usage: Mapping[str, Any] | None) -> Usage:
+    """Return the normal form of a usage in OpenAI's form, as the wires and estimates have it.
+
+    Counts that are missing, or are no counts, are 0.
+    """
+    if not usage:
+        return NONE
+    prompt, output = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    of_prompt = usage.get("prompt_tokens_details")
+    of_output = usage.get("completion_tokens_details")
+    if not of_prompt and not of_output and len(usage) <= 3:  # nearly always
+        return Usage(prompt, 0, 0, 0, output)
+    of_prompt = of_prompt if isinstance(of_prompt, Mapping) else {}
+    of_output = of_output if isinstance(of_output, Mapping) else {}
+
+    read = (
+        _count(of_prompt, "cached_tokens")
+        or _count(usage, "cached_tokens")  # Moonshot, Together
+        or _count(usage, "prompt_cache_hit_tokens")  # DeepSeek
+        or _count(usage, "cache_read_input_tokens")  # Anthropic's, through other gateways
+    )
+    written = _count(of_prompt, "cache_write_tokens") or _count(
+        usage, "cache_creation_input_tokens"
+    )
+    by_ttl = of_prompt.get("cache_creation") or usage.get("cache_creation")
+    by_ttl = by_ttl if isinstance(by_ttl, Mapping) else {}
+    hour = _count(by_ttl, "ephemeral_1h_input_tokens")
+    written = max(written, hour + _count(by_ttl, "ephemeral_5m_input_tokens"))
+    # More than the whole cannot be a part of it: such a provider counts it beside the prompt.
+    uncached = prompt - read - written if read + written <= prompt else prompt
+
+    audio = _count(of_prompt, "audio_tokens")
+    # Nobody says how much of the audio was cached: what does not fit into the rest.
+    cached_audio = min(max(audio - uncached, 0), read)
+    input_audio = min(audio - cached_audio, uncached)
+    input_image = min(_count(of_prompt, "image_tokens"), uncached - input_audio)
+
+    reasoning = _count(of_output, "reasoning_tokens") or _count(usage, "reasoning_tokens")
+    if reasoning > output:
+        output += reasoning
+    output_audio = min(_count(of_output, "audio_tokens"), output - reasoning)
+    output_image = min(_count(of_output, "image_tokens"), output - reasoning - output_audio)
+    return Usage(
+        uncached,
+        read,
+        written - hour,
+        hour,
+        output,
+        reasoning,
+        input_audio,
+        cached_audio,
+        output_audio,
+        input_image,
+        output_image,
+    )
+
+
+def _count(counts: Mapping[str, Any], name: str) -> int:
+    count = counts.get(name)
+    return count if type(count) is int and count > 0 else 0

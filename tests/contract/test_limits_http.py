@@ -1,0 +1,99 @@
+"""Limits of a key, as the callers of each API see them."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.account.refusals import limited
+from gateway.errors import ModelNotAllowed, RecordsBacklog
+from tests.support.fakes import FakeBroker
+
+TEXT = "Hello!"
+TURN = {"role": "user", "content": TEXT}
+MODEL = "openai/gpt-4o-mini"
+BODIES = {
+    "/chat/completions": {"model": MODEL, "messages": [TURN]},
+    "/responses": {"model": MODEL, "input": TEXT},
+    "/messages": {"model": MODEL, "max_tokens": 9, "messages": [TURN]},
+    "/embeddings": {"model": "openai/text-embedding-3-small", "input": TEXT},
+}
+CALLS = [(path, stream) for path in BODIES for stream in (False, True) if path != "/embeddings"]
+CALLS.append(("/embeddings", False))
+every_call = pytest.mark.parametrize(("path", "stream"), CALLS)
+
+RATE = {"name": "requests_per_minute", "scope": "key", "reset_ms": 1_200, "limit": 60}
+BUDGET = {"name": "limit", "scope": "owner", "unit": "usd", "window": "daily", "reset_ms": 9_000}
+
+
+@pytest.fixture
+def ask(make_client, settings, auth):
+    """A function that makes a call that ends with an error."""
+
+    def ask(error, path, stream, **headers):
+        client = make_client(settings, FakeBroker(error))
+        body = BODIES[path] | ({"stream": True} if stream else {})
+        return client.post(f"/inference/v1{path}", json=body, headers={**auth, **headers})
+
+    return ask
+
+
+def error_of(response, path):
+    """The kind of the error in the API's dialect, its code ("" at Anthropic) and message."""
+    body = response.get_json()
+    error = body["error"]
+    if path == "/messages":
+        assert body["type"] == "error"
+        return error["type"], "", error["message"]
+    return error["type"], error["code"], error["message"]
+
+
+@every_call
+def test_a_rate_limit_says_which_and_when_to_come_back(ask, path, stream):
+    response = ask(limited(RATE), path, stream)
+    assert response.status_code == 429
+    kind, code, message = error_of(response, path)
+    assert kind == ("rate_limit_error" if path == "/messages" else "requests")
+    assert code in ("rate_limit_exceeded", "")
+    assert "requests per minute: limit 60" in message
+    headers = response.headers
+    assert (headers["x-limit-name"], headers["x-limit-scope"]) == ("requests_per_minute", "key")
+    assert (headers["Retry-After"], headers["retry-after-ms"]) == ("2", "1200")
+    assert headers["x-limit-reset"].endswith("Z")
+    assert "x-should-retry" not in headers
+
+
+def test_tokens_have_openai_s_type_of_their_own(ask):
+    response = ask(limited({**RATE, "name": "tokens_per_minute"}), "/chat/completions", False)
+    kind, code, _ = error_of(response, "/chat/completions")
+    assert (kind, code) == ("tokens", "rate_limit_exceeded")
+
+
+@every_call
+def test_a_budget_is_a_quota_that_no_client_tries_again(ask, path, stream):
+    response = ask(limited(BUDGET), path, stream)
+    assert response.status_code == 429
+    kind, code, message = error_of(response, path)
+    assert kind == ("rate_limit_error" if path == "/messages" else "insufficient_quota")
+    assert code in ("insufficient_quota", "")
+    assert "the daily budget of the owner of this API key" in message
+    headers = response.headers
+    assert (headers["x-limit-name"], headers["x-limit-scope"]) == ("limit", "owner")
+    assert headers["x-should-retry"] == "false"
+    assert "Retry-After" not in headers
+    assert "retry-after-ms" not in headers
+
+
+@every_call
+def test_a_model_that_the_key_may_not_use_is_openai_s_403(ask, path, stream):
+    response = ask(ModelNotAllowed(), path, stream)
+    assert response.status_code == 403
+    kind, code, _ = error_of(response, path)
+    assert kind == ("permission_error" if path == "/messages" else "invalid_request_error")
+    assert code in ("model_not_found", "")
+
+
+@every_call
+def test_a_full_backlog_of_records_is_a_503_that_is_worth_a_retry(ask, path, stream):
+    response = ask(RecordsBacklog(retry_after=5), path, stream)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert response.headers["x-should-retry"] == "true"

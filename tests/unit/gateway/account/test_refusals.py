@@ -1,0 +1,100 @@
+"""gateway/account/refusals.py: what a caller reads about the limit that refused a call."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from gateway.account.refusals import duration, limited, timestamp
+from gateway.errors import QuotaExceeded, RateLimited, TokensLimited
+
+NOW = datetime(2026, 11, 30, 23, 59, 58, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0, "0s"), (1, "1ms"), (12, "12ms"), (999, "999ms"), (1000, "1s"), (1500, "1.5s"),
+        (1020, "1.02s"), (10_000, "10s"), (60_000, "1m0s"), (360_000, "6m0s"), (61_250, "1m1.25s"),
+        (3_600_000, "1h0m0s"), (90_061_001, "25h1m1.001s"),
+    ],
+)  # fmt: skip
+def test_durations_are_go_s(milliseconds: int, text: str) -> None:
+    assert duration(milliseconds) == text
+
+
+def test_a_time_is_rounded_up_so_that_nobody_comes_too_early() -> None:
+    assert timestamp(NOW) == "2026-11-30T23:59:58Z"
+    assert timestamp(NOW.replace(microsecond=1)) == "2026-11-30T23:59:59Z"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("requests_per_minute", RateLimited, "requests per minute"),
+        ("tokens_per_minute", TokensLimited, "tokens per minute"),
+        ("max_in_flight", RateLimited, "calls in flight"),
+        ("max_waiting", RateLimited, "waiting calls"),
+    ],
+)
+def test_a_rate_limit_names_itself_its_scope_and_its_reset(
+    name: str, kind: type[RateLimited], words: str
+) -> None:
+    detail = {"name": name, "scope": "owner", "reset_ms": 1_200, "limit": 60}
+    error = limited(detail, NOW)
+    assert type(error) is kind
+    assert error.message == (
+        f"Rate limit reached for the owner of this API key on {words}: limit 60. "
+        "Please try again in 1.2s."
+    )
+    assert error.headers == {
+        "x-limit-name": name,
+        "x-limit-scope": "owner",
+        "x-limit-reset": "2026-12-01T00:00:00Z",
+        "retry-after-ms": "1200",
+    }
+    assert (error.retry_after, error.should_retry) == (1.2, None)
+
+
+def test_a_limit_without_a_known_reset_says_when_to_try_again() -> None:
+    error = limited({"name": "max_waiting", "scope": "key", "reset_ms": 0}, NOW)
+    assert "x-limit-reset" not in error.headers
+    assert error.headers["retry-after-ms"] == "5000"
+    assert error.message.endswith("waiting calls. Please try again in 5s.")
+
+
+def test_a_call_that_can_never_fit_is_not_worth_a_retry() -> None:
+    detail = {"name": "tokens_per_minute", "scope": "key", "limit": 100, "never": True}
+    error = limited(detail, NOW)
+    assert error.message == "Request too large for this API key on tokens per minute: limit 100."
+    assert (error.retry_after, error.should_retry) == (None, False)
+
+
+BUDGETS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"unit": "usd", "window": "monthly", "limit": 12_500_000_000, "reset_ms": 2_000},
+        "the monthly budget of this API key, 12.5 USD, is used up. It resets at "
+        "2026-12-01T00:00:00Z.",
+    ),
+    (
+        {"unit": "tokens", "window": "daily", "limit": 1_000_000, "reset_ms": 2_000},
+        "the daily budget of this API key, 1000000 tokens, is used up. It resets at "
+        "2026-12-01T00:00:00Z.",
+    ),
+    ({"unit": "usd", "window": None, "reset_ms": 0}, "the budget of this API key is used up."),
+]
+
+
+@pytest.mark.parametrize(("fields", "text"), BUDGETS)
+def test_a_budget_is_openai_s_quota_and_never_worth_a_retry(
+    fields: dict[str, Any], text: str
+) -> None:
+    error = limited({"name": "limit", "scope": "key", **fields}, NOW)
+    assert type(error) is QuotaExceeded
+    assert error.message == f"You exceeded your current quota: {text}"
+    assert (error.type, error.code) == ("insufficient_quota", "insufficient_quota")
+    assert (error.retry_after, error.should_retry) == (None, False)
+    assert error.headers["x-limit-name"] == "limit"
+    assert ("x-limit-reset" in error.headers) is bool(fields["reset_ms"])
