@@ -220,8 +220,10 @@ def _checked(own: Any, room: int) -> Mapping[str, Any]:
     if kind not in TYPES:
         raise invalid("thinking.type", f"expected one of {', '.join(TYPES)}")
     config: dict[str, Any] = {"type": kind}
-    if kind == "enabled":
-        budget = own.get("budget_tokens")
+    if kind == "enabled" and own.get("budget_tokens") is None:
+        config["type"] = "adaptive"  # as other providers are told to think
+    elif kind == "enabled":
+        budget = own["budget_tokens"]
         if type(budget) is not int or budget < MIN_BUDGET:
             raise invalid("thinking.budget_tokens", f"expected an integer >= {MIN_BUDGET}")
         if budget >= room:

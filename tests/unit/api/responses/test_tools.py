@@ -1,6 +1,5 @@
 """Tools of the Responses API: namespaces, tools in the conversation, and tools that are not run."""
 
-
 import pytest
 
 from api.responses.request import chat_request

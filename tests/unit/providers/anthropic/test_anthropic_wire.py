@@ -127,7 +127,6 @@ def refused(parameters, thinking=None):
         ({}, "thinking.type"),
         ({"type": "deep"}, "thinking.type"),
         ({"type": ["enabled"]}, "thinking.type"),
-        ({"type": "enabled"}, "thinking.budget_tokens"),
         ({"type": "enabled", "budget_tokens": "4096"}, "thinking.budget_tokens"),
         ({"type": "enabled", "budget_tokens": True}, "thinking.budget_tokens"),
         ({"type": "enabled", "budget_tokens": 64000}, "thinking.budget_tokens"),
@@ -136,6 +135,10 @@ def refused(parameters, thinking=None):
 )
 def test_thinking_that_no_schema_has_seen_is_checked(value, param):
     assert refused({"thinking": value}) == param
+
+
+def test_thinking_without_a_budget_gets_one():
+    assert body({"thinking": {"type": "enabled"}})["thinking"]["budget_tokens"] > 1024
 
 
 @pytest.mark.parametrize("top_k", [-1, 1.5, "5", True])
