@@ -830,6 +830,62 @@ def test_any_name_of_a_tool_works(service, api, model, stream, name):
     assert calls_of(api, stream, response) == [(name, '{"path":"a"}')]
 
 
+# Siblings: other forms of answers
+
+
+def chunk_of_perplexity(piece, so_far, finish=None):
+    choice = {"index": 0, "finish_reason": finish}
+    choice["message"] = {"role": "assistant", "content": so_far}
+    choice["delta"] = {"role": "assistant", "content": piece}
+    return {"choices": [choice], "citations": ["https://a.example"], "object": "chat.completion"}
+
+
+@pytest.mark.parametrize("end", [["[DONE]"], []])
+def test_a_stream_that_repeats_the_message_so_far_says_it_once(service, end):
+    reply = [chunk_of_perplexity("Par", "Par"), chunk_of_perplexity("is", "Paris", "stop"), *end]
+    response = service.ok("chat", "perplexity/sonar", reply, stream=True)
+    told = [each["choices"][0]["delta"].get("content") for each in events(response)]
+    assert "".join(filter(None, told)) == "Paris"
+    assert events(response)[0]["citations"] == ["https://a.example"]
+
+
+PARTS_OF_MISTRAL = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+    {"type": "text", "text": "Paris"},
+]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_content_in_parts_is_text_and_thinking(service, stream):
+    choice = {"index": 0, "message": {"content": PARTS_OF_MISTRAL}, "finish_reason": "stop"}
+    streamed = [delta(content=PARTS_OF_MISTRAL, finish="stop"), "[DONE]"]
+    reply = streamed if stream else {"choices": [choice]}
+    response = service.ok("chat", "mistral/x", reply, stream=stream)
+    answer = events(response)[0] if stream else response.get_json()
+    message = answer["choices"][0]["delta" if stream else "message"]
+    assert (message["content"], message["reasoning_content"]) == ("Paris", "Hm.")
+
+
+def test_half_a_surrogate_costs_one_character(service):
+    broken = r'{"choices":[{"index":0,"delta":{"content":"a\ud83d b"}}]}'
+    reply = [broken, delta(finish="stop"), "[DONE]"]
+    for api in PATHS:
+        text = service.ok(api, "groq/x", reply, stream=True).get_data(as_text=True)
+        assert "a\ufffd b" in text or r"a\ufffd b" in text
+        assert "error" not in text.replace('"error":null', "")
+
+
+@pytest.mark.parametrize("api", PATHS)
+@pytest.mark.parametrize("chunks", PARALLEL[1:3])
+def test_two_calls_of_a_whole_answer_stay_two(service, api, chunks):
+    calls = [call for each in chunks for call in each["choices"][0]["delta"]["tool_calls"]]
+    for call in calls:
+        call.pop("type", None)
+    choice = {"index": 0, "message": {"tool_calls": calls}, "finish_reason": "stop"}
+    response = service.ok(api, "groq/x", {"choices": [choice]})
+    assert calls_of(api, False, response) == [ROME, UTC]
+
+
 # Siblings: what clients send back, or leave empty, in every form that they do
 
 MODELS = [
