@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -19,15 +20,19 @@ from api.http.body import read_json
 from api.reply import Renderer, Reply
 from api.services import services
 from gateway import strict_json
+from gateway.account import cache
 from gateway.account.api_keys import KeyRecord
+from gateway.account.pricing import estimate
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.target import Target
-from gateway.errors import Overloaded
+from gateway.errors import InvalidRequest, KeyChanged, ModelNotAllowed, Overloaded
+from gateway.queue import keys
 from gateway.queue.protocol import AdmissionRequest, CallSpec
 
 RETRY_SECONDS = 5  # where too many bodies of a key are on their way
 IGNORED_NAMES = 20
+USER_AGENT_LENGTH = 200  # characters of it that a record keeps
 # gunicorn answers 500 to a header with bytes that it refuses: only names like this go into one.
 IGNORED_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
@@ -52,6 +57,7 @@ class CheckedRequest:
     models: tuple[str, ...] | None = None
     optional: tuple[str, ...] = ()
     own_names: Mapping[str, str] = field(default_factory=dict)
+    include_cost: bool = False
 
 
 def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
@@ -101,25 +107,52 @@ def respond(
     `make(call_id, model)` returns the call's renderer. `model` is the provider's name for the model
     that answers; with `full_names`, it is the name in the request, or the id of the substitute that
     answers. Raises a GatewayError where the call fails before anything of the response was sent,
-    and where no target can take it.
+    where no target can take it, and where the key may not use the model.
     """
+    try:
+        return _respond(key, target, checked, make, kind, full_names)
+    except KeyChanged:  # since this process has read its record
+        key = services().keys.refresh(key)
+        return _respond(key, target, checked, make, kind, full_names)
+
+
+def _respond(
+    key: KeyRecord,
+    target: Target,
+    checked: CheckedRequest,
+    make: Callable[[str, str], Renderer],
+    kind: str,
+    full_names: bool,
+) -> Response:
     settings, broker, catalogue = services().settings, services().broker, services().catalogue
     counts = kind == "count_tokens"
     target.require("chat" if counts else kind)
+    require_allowed(key, target, checked.model)
     # Refuses early, and names what the first target is not sent. The worker fits the parameters to
     # the target that it calls.
     _, dropped = target.fit(checked.parameters, target, checked.optional)
     if counts:  # another model counts otherwise
         catalogue.require_configured(target)
-    targets = (target,) if counts else _targets(catalogue, target, checked, kind)
+    targets = (target,) if counts else _targets(catalogue, key, target, checked, kind)
+    admission = _admission(key, targets, checked.parameters, kind)
     call_id = uuid.uuid4().hex
     spec = CallSpec(
-        call_id, broker.web, checked.stream, targets, kind, checked.optional, key.public_id
+        call_id,
+        broker.web,
+        checked.stream,
+        targets,
+        kind,
+        checked.optional,
+        key.public_id,
+        _account(key, checked.model, admission),
+        checked.include_cost,
     )
+    body = orjson.dumps(checked.parameters)
+    if not counts and (seconds := _cache_seconds(key)):
+        spec = replace(spec, cache=_cache(key, spec, body, seconds))
     total = target.row.timeouts.total or settings.total_timeout
     budget = _budget(request.headers, total, checked.stream)
-    admission = AdmissionRequest(key.public_id, key.hmac, key.version, key.owner)
-    pending = broker.submit(spec, orjson.dumps(checked.parameters), admission, budget)
+    pending = g.call = broker.submit(spec, body, admission, budget)
 
     def renderer(route: str) -> Renderer:
         substitute = _substitute(targets, route)
@@ -129,6 +162,7 @@ def respond(
 
     reply = Reply(broker, pending, renderer, request.environ)
     response = reply.streamed() if checked.stream else reply.whole(settings.sync_heartbeat)
+    pending.until_admitted()
     substitute = _substitute(targets, reply.route)
     dropped = reply.dropped if substitute else [*dropped, *reply.dropped]
     if substitute is not None:
@@ -136,6 +170,75 @@ def respond(
         _warn(text, response)
     _name_ignored(response, checked, dropped)
     return response
+
+
+def require_allowed(key: KeyRecord, target: Target, name: str) -> None:
+    """Raises ModelNotAllowed if the key may not use the model that a request calls `name`."""
+    if not key.allows(target.model, name):
+        raise ModelNotAllowed(
+            f"This API key does not have access to the model `{name}`.", param="model"
+        )
+
+
+def _admission(
+    key: KeyRecord, targets: tuple[Target, ...], params: Mapping[str, Any], kind: str
+) -> AdmissionRequest:
+    """What the call asks of the limits of its key: the most that any of its targets may need."""
+    estimates = [estimate(target, params, kind) for target in targets]
+    known = all(each.max_output_tokens for each in estimates)
+    return AdmissionRequest(
+        key.public_id,
+        key.hmac,
+        key.version,
+        key.owner,
+        prompt_tokens=max(each.prompt_tokens for each in estimates),
+        prompt_nano=max(each.prompt_nano for each in estimates),
+        output_tokens=max(each.output_tokens for each in estimates),
+        output_nano_per_token=max(each.output_nano_per_token for each in estimates),
+        max_output_tokens=max(each.max_output_tokens for each in estimates) if known else 0,
+        wait=_waits(request.headers),
+    )
+
+
+def _account(key: KeyRecord, model: str, admission: AdmissionRequest) -> dict[str, Any]:
+    """What the record of the call needs of the request: see CallSpec."""
+    return {
+        "owner": key.owner,
+        "request_id": g.request_id,
+        "user_agent": (request.user_agent.string or "")[:USER_AGENT_LENGTH],
+        "priority": key.priority,
+        "model": model,
+        "created_ms": int(time.time() * 1000),
+        "prompt_tokens": admission.prompt_tokens,
+    }
+
+
+def _cache_seconds(key: KeyRecord) -> int:
+    """How long the response may be kept for identical calls; 0: not at all."""
+    seconds = cache.seconds(request.headers.get(cache.HEADER), key.cache_seconds)
+    return seconds if services().settings.cache_bytes else 0
+
+
+def _cache(key: KeyRecord, spec: CallSpec, body: bytes, seconds: int) -> dict[str, Any]:
+    """The `cache` of a CallSpec with this body."""
+    pepper = services().settings.key_pepper
+    scope = key.public_id
+    if key.owner and services().shared_caches.shares(key.owner):
+        scope = keys.owner_scope(key.owner)
+    rest = (spec.kind, spec.stream, spec.targets[0].route, spec.optional)
+    return {"name": cache.name(pepper, scope, rest, body), "seconds": seconds}
+
+
+def _waits(headers: Headers) -> bool:
+    """Whether the call waits while its key has too many in flight; raises InvalidRequest."""
+    value = headers.get("X-Queue", "wait").strip().lower()
+    if value not in ("wait", "refuse"):
+        raise InvalidRequest(
+            "Invalid X-Queue header: expected 'wait' or 'refuse'.",
+            param="X-Queue",
+            code="invalid_value",
+        )
+    return value == "wait"
 
 
 def _name_ignored(response: Response, checked: CheckedRequest, dropped: list[str]) -> None:
@@ -147,23 +250,25 @@ def _name_ignored(response: Response, checked: CheckedRequest, dropped: list[str
 
 
 def _targets(
-    catalogue: Catalogue, target: Target, checked: CheckedRequest, kind: str
+    catalogue: Catalogue, key: KeyRecord, target: Target, checked: CheckedRequest, kind: str
 ) -> tuple[Target, ...]:
     """The targets that may answer, in order: the model, its successors, its fallbacks.
 
-    Raises ProviderNotConfigured where none of them can, and ModelNotFound for a fallback of the
-    caller's that does not exist.
+    Those that the key may not use are left out. Raises ProviderNotConfigured where none of the rest
+    can, and ModelNotFound for a fallback of the caller's that does not exist.
     """
-    fallbacks = catalogue.fallbacks(target, checked.models)
+    named = catalogue.fallbacks(target, checked.models)
+    fallbacks = [each for each in named if key.allows(each.model)]
     if not fallbacks:
         catalogue.require_configured(target)
     # Vectors of two models are not in one space: only a chat goes on to a successor.
     successors = (
         catalogue.successors(target, checked.parameters, checked.optional) if kind == "chat" else ()
     )
-    named = {fallback.route for fallback in fallbacks}
+    allowed = [each for each in successors if key.allows(each.model)]
+    routes = {fallback.route for fallback in fallbacks}
     targets: dict[str, Target] = {}
-    for each in (target, *(s for s in successors if s.route not in named), *fallbacks):
+    for each in (target, *(each for each in allowed if each.route not in routes), *fallbacks):
         # A route under two names would be called twice, and who answered would be ambiguous.
         targets.setdefault(each.route, each)
     return tuple(targets.values())

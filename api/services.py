@@ -8,6 +8,9 @@ from typing import Any
 from flask import Flask, current_app
 
 from gateway.account.api_keys import KeyStore
+from gateway.account.ledger import Ledger, open_ledger
+from gateway.account.owners import OwnerRecord, SharedCaches, owner_store
+from gateway.account.record_store import RecordStore
 from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
 from gateway.broker.places import Places
@@ -31,9 +34,12 @@ class Services:
     settings: Settings
     catalogue: Catalogue
     keys: KeyStore
+    owners: RecordStore[OwnerRecord]
     broker: Broker
+    ledger: Ledger
     bodies: BodyRoom
     readers: Places
+    shared_caches: SharedCaches
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -49,10 +55,13 @@ class Services:
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
-            keys=KeyStore(redis, settings.key_pepper),
+            keys=KeyStore(redis, settings.key_pepper, old_pepper=settings.key_pepper_old),
+            owners=owner_store(redis),
             broker=Broker(settings, redis, stalls),
+            ledger=open_ledger(settings, redis),
             bodies=BodyRoom(settings.web_body_bytes),
             readers=Places(settings.max_in_flight),
+            shared_caches=SharedCaches(redis),
         )
 
     def install(self, app: Flask) -> None:

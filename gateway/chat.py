@@ -46,7 +46,8 @@ class ChatCall:
     `max_output_tokens` is the model's limit, if known. `thinking` is the way in
     which an Anthropic model is asked to think, if known: see `providers.anthropic.thinking.STYLES`.
     `system_turns`: an Anthropic model takes system messages between the turns. To `ignored`, a wire
-    adds the names of parameters that it leaves out.
+    adds the names of parameters that it leaves out; to `upstream`, a provider the `id` that its
+    response has.
     """
 
     model: str
@@ -56,6 +57,7 @@ class ChatCall:
     thinking: str | None = None
     system_turns: bool = False
     ignored: list[str] = field(default_factory=list, compare=False)
+    upstream: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 def says_something(chunk: Chunk) -> bool:

@@ -198,6 +198,7 @@ class Decoder(Protocol):
     finished: bool  # the upstream said that the response is complete
     ended: bool  # the upstream said that nothing follows (usage may follow a finished response)
     reads_text: bool  # what it returns depends on the text that came before
+    ident: str  # the upstream's id of the response, "" until it is known
 
     def feed(self, event: str, data: str) -> Iterable[Chunk]:
         """Return the chunks of one event, usually one or none; raises an UpstreamError.
@@ -228,6 +229,12 @@ class TokenCounterFactory(Protocol):
     """Makes a token counter: usually its class."""
 
     def __call__(self, base_url: str, api_key: str, headers: Mapping[str, str]) -> TokenCounter: ...
+
+
+def ident_of(body: Mapping[str, Any]) -> str:
+    """Return the id that an upstream gives its response, "" if there is none."""
+    ident = body.get("id")
+    return ident if isinstance(ident, str) else ""
 
 
 def without_count(model: str) -> InvalidRequest:

@@ -168,3 +168,14 @@ def key(redis, settings):
 @pytest.fixture
 def auth(key):
     return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+def make_key(redis, settings):
+    """A function that creates another key, with the given fields of its record."""
+    store = KeyStore(redis, settings.key_pepper)
+
+    def make(name="tests", **fields):
+        return store.create(name, **fields)
+
+    return make

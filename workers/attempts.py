@@ -10,8 +10,8 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from math import inf
+from typing import Any
 
 import gevent
 import orjson
@@ -22,6 +22,7 @@ from gateway.chat import ChatCall, Chunk, fold, says_something
 from gateway.errors import GatewayError, UpstreamBadResponse, UpstreamTimeout
 from gateway.timeouts import Timeouts
 from providers.base import Provider
+from workers.usage import last_count
 
 BACKOFF_SECONDS = 0.5  # before the first retry; doubles, with jitter
 WORKING_SECONDS = 30.0  # a whole response may take this long without anything being wrong
@@ -54,12 +55,20 @@ class Attempts:
     running: bool = False  # False before the first attempt and between two
     began: float = 0.0  # when the latest attempt did
     gave_up: bool = False  # on the latest, which might have been answered later
+    failed: bool = False  # the latest, and `on_failure` was called
+    # What the provider counted of the latest, if it ended before its first token.
+    counted: dict[str, Any] | None = None
 
-    def complete(self, provider: Provider, call: ChatCall) -> Chunk:
-        """Return the whole response; raises the last attempt's GatewayError."""
+    def complete(
+        self, provider: Provider, call: ChatCall, on_chunks: Callable[[list[Chunk]], None] = _ignore
+    ) -> Chunk:
+        """Return the whole response; raises the last attempt's GatewayError.
+
+        `on_chunks` is called with those of a provider that only streams, as they arrive.
+        """
         if provider.streams_only:
             # Its first byte may be a ping: only the first token shows that it has begun.
-            return fold(chain.from_iterable(self.stream(provider, call)))
+            return fold(_passed(self.stream(provider, call), on_chunks))
         return self._whole(lambda: provider.complete(call, self._begun))
 
     def embed(self, provider: Provider, call: ChatCall) -> Chunk:
@@ -140,6 +149,8 @@ class Attempts:
                 error = UpstreamBadResponse()
             finally:
                 timer.close()
+                if opening and not begun:
+                    self.counted = last_count(opening)
             self._pause_or_raise(error, final=begun)
 
     def _begun(self) -> None:
@@ -147,7 +158,7 @@ class Attempts:
 
     def _begin(self, first_token: float) -> gevent.Timeout:
         self.count += 1
-        self.running, self.gave_up = True, False
+        self.running, self.gave_up, self.failed, self.counted = True, False, False, None
         self.began = time.monotonic()
         seconds = first_token or None
         if self.answer_by != inf:
@@ -157,7 +168,7 @@ class Attempts:
 
     def _pause_or_raise(self, error: GatewayError, final: bool) -> None:
         """Wait until the next attempt is due; raises the error where there is none."""
-        self.running = final
+        self.running, self.failed = final, True
         self.on_failure(self, error)
         backoff = BACKOFF_SECONDS * 2 ** (self.count - 1) * random.uniform(0.5, 1)
         pause = max(backoff, error.retry_after or 0)
@@ -209,6 +220,14 @@ class Limits:
         attempts.counts_after = inf
         if row.fallbacks:
             attempts.counts_after = 0.9 * patience if stream else WORKING_SECONDS
+
+
+def _passed(
+    stream: Iterator[list[Chunk]], on_chunks: Callable[[list[Chunk]], None]
+) -> Iterator[Chunk]:
+    for chunks in stream:
+        on_chunks(chunks)
+        yield from chunks
 
 
 def lines(chunks: list[Chunk]) -> bytes:

@@ -28,22 +28,23 @@ from gateway.errors import (
     UpstreamOverloaded,
     UpstreamRejected,
 )
+from workers.bill import Bill
 
 TOO_LONG = "context_length_exceeded"
 # OpenAI's codes, and Azure's.
 CONTENT_POLICY_CODES = frozenset({"content_policy_violation", "content_filter", "invalid_prompt"})
-SKIPPED = "circuit_open"  # in a call's record: the target was not called
+SKIPPED = "circuit_open"  # code of an attempt that was not made, in a call's record
 
 
 @dataclass(slots=True)
 class Failover:
-    """A call's way through its targets. `failures` are its failed attempts, by route and code."""
+    """A call's way through its targets; failed and skipped attempts are noted in `bill`."""
 
     targets: tuple[Target, ...]
+    bill: Bill = field(default_factory=Bill)
     position: int = 0
     last_chance: bool = False  # a larger model is called, and no other after it
     error: GatewayError | None = None  # the caller's, should no other target do better
-    failures: list[dict[str, str]] = field(default_factory=list)
     may_have_left: bool = False  # may any failed attempt have reached its provider?
 
     @property
@@ -55,16 +56,16 @@ class Failover:
         """Whether no other target could be called if this one failed."""
         return self.last_chance or self._next_fallback() is None
 
-    def note(self, error: GatewayError) -> None:
-        """Record a failed attempt at this target."""
-        self._record(error.code or type(error).__name__)
+    def note(self, error: GatewayError, seconds: float = 0.0) -> None:
+        """Note a failed attempt at this target, which took so many seconds."""
+        self.bill.note(self.target, error, seconds)
         if error.should_retry is False and not isinstance(error, ProviderNotConfigured):
             self.may_have_left = True
 
     def skip(self) -> None:
         """Go to the next target without calling this one; there must be one (see `alone`)."""
-        self._record(SKIPPED)
         self.error = UpstreamOverloaded(should_retry=True)  # should no other take this call
+        self.bill.note(self.target, UpstreamOverloaded(code=SKIPPED), 0.0)
         self.position = self._next_fallback() or self.position
 
     def move_on(self, error: GatewayError, began: bool) -> None:
@@ -124,6 +125,3 @@ class Failover:
         position = next(iter(larger + unknown), None)
         self.last_chance = position is not None
         return position
-
-    def _record(self, code: str) -> None:
-        self.failures.append({"route": self.target.route, "code": code})

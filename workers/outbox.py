@@ -23,6 +23,8 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from gateway.account.records import Record
+from gateway.account.usage import Usage
 from gateway.queue import commands, keys, scripts
 from gateway.queue.batch_writer import BatchWriter
 from gateway.queue.clients import Command, DedicatedConnection
@@ -63,12 +65,25 @@ class Sender:
             while self.unsent is not None and len(self.unsent) > CALL_BYTES:
                 self._outbox.wait_sent()
 
-    def finish(self, worker: str, outcome: Outcome, milliseconds: int) -> None:
-        """Send the call's outcome, after its events. `milliseconds` is for RQ's statistics."""
+    def finish(
+        self, worker: str, outcome: Outcome, milliseconds: int, record: Record | None
+    ) -> None:
+        """Send the call's outcome and its record, after its events.
+
+        `milliseconds` is for RQ's statistics. Without a record, Redis makes one of what it knows.
+        """
         self.ended = True
         self._outbox.put(
             commands.finish_command(
-                self.call_id, self.claim, self.web, worker, outcome, milliseconds
+                self.call_id,
+                self.claim,
+                self.web,
+                worker,
+                outcome,
+                milliseconds,
+                record.encode() if record else b"",
+                record.cost_nano if record else 0,
+                Usage.from_dict(record.usage).tokens if record else 0,
             )
         )
 

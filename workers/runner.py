@@ -16,7 +16,7 @@ from gateway import memory
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import CUSTOM_TOOLS, LONG_TOOL_NAMES
 from gateway.catalogue.target import UNKNOWN
-from gateway.chat import ChatCall
+from gateway.chat import ChatCall, Chunk
 from gateway.errors import (
     GatewayError,
     JobLost,
@@ -30,13 +30,14 @@ from gateway.queue.protocol import CallSpec, Outcome, ProtocolError, encode_head
 from providers.base import Provider
 from providers.http.budget import Budget
 from workers.attempts import Attempts, Limits, lines
+from workers.bill import Bill
 from workers.breaker import Breakers
 from workers.coalesce import Coalescer
 from workers.custom_tools import CustomTools
 from workers.failover import Failover
 from workers.outbox import Sender
 from workers.tool_names import ToolNames, has_odd_names
-from workers.usage import StreamUsage, take_count
+from workers.usage import CallUsage
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +72,11 @@ class Call:
     sender: Sender
     deadline: float  # on the monotonic clock
     failover: Failover
+    bill: Bill
+    cap: int = 0  # tokens of output, of all choices together; 0: none
     attempts: Attempts | None = None  # at the target that was called last
-    attempt_count: int = 0  # at all targets
     dropped: list[str] = field(default_factory=list)  # parameters that the target is not sent
-    stream_usage: StreamUsage = field(default_factory=StreamUsage)
-    usage: dict[str, Any] | None = None
+    usage: CallUsage = field(default_factory=CallUsage)  # of the latest attempt
 
 
 class CallRunner:
@@ -100,39 +101,53 @@ class CallRunner:
         self._budget = budget or Budget()
         self._coalescer = Coalescer()
 
-    def run(self, claimed: Claimed, spec: CallSpec, body: bytes, sender: Sender) -> Outcome:
+    def run(
+        self,
+        claimed: Claimed,
+        spec: CallSpec,
+        body: bytes,
+        sender: Sender,
+        bill: Bill | None = None,
+    ) -> Outcome:
         """Call the targets in turn, send the chunks of a stream, and return the outcome.
 
-        Raises nothing: whatever ends the call, a StopCall included, becomes part of the outcome.
+        What the call has used is noted in `bill`. Raises nothing: whatever ends the call, a
+        StopCall included, becomes part of the outcome.
         """
+        bill = bill or Bill()
         deadline = claimed.claimed_at + claimed.budget
-        failover = Failover(tuple(map(self._catalogue.with_row, spec.targets)))
-        call = Call(spec, body, sender, deadline, failover)
-        answer, error = b"", None
+        failover = Failover(tuple(map(self._catalogue.with_row, spec.targets)), bill)
+        # Embeddings and counts have no output.
+        cap = claimed.admission.get("cap", 0) if spec.kind == "chat" else 0
+        call = Call(spec, body, sender, deadline, failover, bill, cap)
+        answer, error, sent = b"", None, True
         try:
             answer = self._answer(call)
         except GatewayError as failure:
             error = failure
             memory.release(failure)
         except StopCall as stop:
-            error = stop.error
-            if call.attempts is not None and call.attempts.running and stop.request_sent:
-                call.usage = call.stream_usage.so_far(body)
+            error, sent = stop.error, stop.request_sent
+            self._note_end(call, error)
             memory.release(stop)
         except Exception as fault:
             # Not log.exception: a traceback's last line may quote the prompt or the response.
             log.error("call %s: %s at %s", spec.call_id, type(fault).__name__, where(fault))
             error = GatewayError(should_retry=False)  # the provider may have been called
+            self._note_end(call, error)
+            sent = bool(call.usage.deltas or call.usage.counted)
             memory.release(fault)
+        if error is not None and sent and call.attempts is not None and call.attempts.running:
+            self._charge(call)
+        bill.target = failover.target
+        if call.attempts is not None:
+            bill.began = call.attempts.began
         return Outcome(
             last=sender.number,
             error=error,
             answer=answer,
             route=failover.target.route,
-            attempts=call.attempt_count,
-            usage=call.usage,
             timings={"work": int((time.monotonic() - claimed.claimed_at) * 1000)},
-            failures=failover.failures,
             dropped=call.dropped,
         )
 
@@ -157,7 +172,7 @@ class CallRunner:
         target = failover.target
         provider = self._provider(failover)
         params, call.dropped = target.fit(
-            orjson.loads(call.body), failover.targets[0], spec.optional
+            orjson.loads(call.body), failover.targets[0], spec.optional, call.cap
         )
         # What is changed in tools and their calls, and undone in the response.
         changes: list[CustomTools | ToolNames] = []
@@ -174,29 +189,51 @@ class CallRunner:
             target.row.thinking,
             target.row.system_turns,
             call.dropped,
+            call.bill.upstream,
         )
         # Last, because a call that it lets through as a probe must be made.
         if breakers.troubled and not failover.alone() and breakers.blocks(target.route, spec.key):
             failover.skip()
             return None
         attempts = call.attempts = self._attempts(call)
+        call.bill.upstream.clear()
+        call.usage.clear()
+        if spec.stream:
+            answer = self._stream(call, attempts, provider, request, changes)
+        else:
+            answer = self._whole(call, attempts, provider, request, changes)
+        self._note_end(call, None)
+        return answer
+
+    def _whole(
+        self,
+        call: Call,
+        attempts: Attempts,
+        provider: Provider,
+        request: ChatCall,
+        changes: Sequence[CustomTools | ToolNames],
+    ) -> bytes:
+        kind = call.spec.kind
+        if kind == "count_tokens":  # costs nothing
+            response = attempts.count_tokens(provider, request)
+        elif kind == "embeddings":
+            response = attempts.embed(provider, request)
+        else:
+            response = attempts.complete(provider, request, lambda each: call.usage.add(each))
+        if kind != "count_tokens":
+            call.usage.add_whole(response)
+        if call.spec.cost:
+            self._show_cost(call, [response])
+        if kind == "chat":
+            for change in reversed(changes):
+                response = change.whole(response)
         try:
-            if spec.stream:
-                answer = self._stream(call, attempts, provider, request, changes)
-            else:
-                sends = {"embeddings": attempts.embed, "count_tokens": attempts.count_tokens}
-                response = sends.get(spec.kind, attempts.complete)(provider, request)
-                call.usage = take_count(response)
-                if spec.kind == "chat":
-                    for change in reversed(changes):
-                        response = change.whole(response)
-                try:
-                    answer = orjson.dumps(response)
-                except orjson.JSONEncodeError:
-                    raise self._unwritable(call, attempts) from None
-                self._budget.hold(spec.call_id, len(answer))
-        finally:
-            call.attempt_count += attempts.count
+            answer = orjson.dumps(response)
+        except orjson.JSONEncodeError:
+            raise self._unwritable(call, attempts) from None
+        self._budget.hold(call.spec.call_id, len(answer))
+        if kind != "count_tokens":
+            self._charge(call)
         return answer
 
     def _stream(
@@ -207,10 +244,12 @@ class CallRunner:
         request: ChatCall,
         changes: Sequence[CustomTools | ToolNames],
     ) -> bytes:
-        sender, usage, first = call.sender, call.stream_usage, True
+        sender, usage, first = call.sender, call.usage, True
         with self._coalescer as coalescer:
             for chunks in attempts.stream(provider, request):
                 usage.add(chunks)
+                if call.spec.cost:
+                    self._show_cost(call, chunks)
                 for change in reversed(changes):
                     chunks = change.streamed(chunks)
                 try:
@@ -221,8 +260,33 @@ class CallRunner:
                     first, payload = False, self._first_payload(call, payload)
                 sender.send(payload)
                 coalescer.pause()
-        call.usage = usage.counted
+        self._charge(call)
         return b""
+
+    def _show_cost(self, call: Call, chunks: list[Chunk]) -> None:
+        """Put the cost into the usage of a response, or of chunks that have one."""
+        for chunk in chunks:
+            if usage := chunk.get("usage"):
+                upstream = usage.get("cost")
+                usage["cost"] = call.bill.cost(call.failover.target, usage)
+                if type(upstream) in (int, float):
+                    usage["cost_details"] = {"upstream_inference_cost": upstream}
+
+    def _charge(self, call: Call) -> None:
+        """Note what the attempt that runs has used, by the provider's count or by an estimate."""
+        attempts, usage = call.attempts, call.usage
+        if usage.counted is None and attempts is not None:
+            usage.counted = attempts.counted
+        call.bill.add(call.failover.target, usage.so_far(call.body))
+        if attempts is not None:
+            attempts.running = False  # nothing of it is charged again
+
+    def _note_end(self, call: Call, error: GatewayError | None) -> None:
+        """Note how the last attempt ended, if it has not failed before."""
+        attempts = call.attempts
+        if attempts is not None and attempts.count and not attempts.failed:
+            call.bill.note(call.failover.target, error, attempts.age())
+            call.bill.note_response(call.usage.end)
 
     def _first_payload(self, call: Call, chunks: bytes) -> bytes:
         failover = call.failover
@@ -249,19 +313,24 @@ class CallRunner:
         attempts = self._limits.attempts(
             row,
             call.deadline,
-            partial(self._failed, failover, call.spec.key),
+            partial(self._failed, call),
             failover.last_chance,
-            partial(self._begun, failover.target.route),
+            partial(self._begun, call),
         )
         if not failover.alone():
             self._limits.hurry(attempts, row, call.spec.stream)
         return attempts
 
-    def _failed(
-        self, failover: Failover, key: str, attempts: Attempts, error: GatewayError
-    ) -> None:
+    def _failed(self, call: Call, attempts: Attempts, error: GatewayError) -> None:
+        failover, key = call.failover, call.spec.key
         route = failover.target.route
-        failover.note(error)
+        failover.note(error, attempts.age())
+        if not call.sender.number:
+            # Nobody got anything of this attempt: only what its provider has counted is charged.
+            if usage := call.usage.counted or attempts.counted:
+                call.bill.add(failover.target, usage)
+            call.usage.clear()
+            attempts.running = False
         if attempts.failure_counts():
             self._breakers.failed(route, error, attempts.age(), key)
         if self._breakers.is_open(route, key) and not failover.alone():
@@ -272,14 +341,16 @@ class CallRunner:
 
         A provider may nest deeper than we can write, and its numbers may add up to too much.
         """
-        call.usage = None
         error = UpstreamBadResponse()
-        self._failed(call.failover, call.spec.key, attempts, error)
+        attempts.failed = True
+        self._failed(call, attempts, error)
         return error
 
-    def _begun(self, route: str, attempts: Attempts) -> None:
+    def _begun(self, call: Call, attempts: Attempts) -> None:
+        if call.spec.stream:
+            call.bill.first_token = time.monotonic()
         if self._breakers.troubled:
-            self._breakers.answered(route, attempts.age())
+            self._breakers.answered(call.failover.target.route, attempts.age())
 
 
 def opened(payload: bytes | None, call_id: str) -> tuple[CallSpec, bytes]:

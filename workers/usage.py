@@ -11,12 +11,12 @@ from typing import Any
 
 import orjson
 
+from gateway.account.usage import MAX_TOKENS
 from gateway.chat import CALLED, Chunk
 from gateway.tokens import CHARACTERS_PER_TOKEN, prompt_tokens
 
 # OpenAI's counts. What else a provider adds to usage is its own business.
 COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-MAX_COUNT = 2**53  # larger integers lose digits in many JSON readers
 DELTA_FIELDS = ("content", "reasoning_content", "refusal")
 
 
@@ -39,7 +39,7 @@ def take_count(chunk: Chunk) -> dict[str, Any] | None:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < MAX_COUNT  # a bool is an int as well
+    return type(value) is int and 0 <= value <= MAX_TOKENS  # a bool is an int as well
 
 
 def _drop_wrong_counts(details: dict[str, Any]) -> None:
@@ -48,39 +48,65 @@ def _drop_wrong_counts(details: dict[str, Any]) -> None:
             del details[name]
 
 
-class StreamUsage:
-    """The usage of a stream so far; `counted` is the provider's latest count, if there is one."""
+def last_count(chunks: list[Chunk]) -> dict[str, Any] | None:
+    """Return the last usage in these chunks, None if there is none that can be right."""
+    return next((usage for chunk in reversed(chunks) if (usage := take_count(chunk))), None)
 
-    __slots__ = ("characters", "counted", "deltas", "deltas_counted")
+
+class CallUsage:
+    """What an attempt has used so far; `counted` is the provider's latest count, if there is one.
+
+    `end` is the chunk, or the response, in which a choice ended last.
+    """
+
+    __slots__ = ("characters", "counted", "deltas", "early", "end")
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
         self.counted: dict[str, Any] | None = None
-        self.deltas_counted = 0  # deltas that came before the latest count
+        self.early = False  # was the latest count made before the first text?
         self.characters = 0
         self.deltas = 0
+        self.end: Chunk = {}
 
     def add(self, chunks: list[Chunk]) -> None:
         """Count chunks that are to be sent, and take wrong usage out of them."""
         for chunk in chunks:
-            if "usage" in chunk and (usage := take_count(chunk)):
-                self.counted, self.deltas_counted = usage, self.deltas
             for choice in chunk["choices"]:
+                if choice.get("finish_reason"):
+                    self.end = chunk
                 delta = choice.get("delta")
                 if delta:
                     self.deltas += 1
                     self.characters += _delta_length(delta)
+            if "usage" in chunk and (usage := take_count(chunk)):
+                self.counted, self.early = usage, not self.characters
+
+    def add_whole(self, response: Chunk) -> None:
+        """Count a whole response, in place of the chunks that it was made of."""
+        self.counted, self.deltas, self.characters = take_count(response), 0, 0
+        for choice in response.get("choices") or ():
+            if choice.get("finish_reason"):
+                self.end = response
+            if message := choice.get("message"):
+                self.deltas += 1
+                self.characters += _delta_length(message)
+        self.early = False
 
     def so_far(self, body: bytes) -> dict[str, Any]:
         """Return the provider's count, or an estimate: OpenAI's counts and `"estimated": True`.
 
         `body` is the JSON of the call's parameters.
         """
-        if self.counted is not None and (self.deltas_counted or not self.deltas):
+        if self.counted is not None and not (self.early and self.characters):
             return self.counted
         # Hardly any provider sends less than a token at a time.
         written = max(self.deltas, math.ceil(self.characters / CHARACTERS_PER_TOKEN))
         written = written if self.characters else 0
-        # A count before the first delta is of the prompt alone.
+        # A count before the first text is of the prompt alone.
         counted = self.counted or {}
         prompt = counted.get("prompt_tokens") or prompt_tokens(orjson.loads(body))
         return {

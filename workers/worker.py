@@ -46,8 +46,10 @@ from gateway.queue.lease import Lease, LostProcesses
 from gateway.queue.protocol import Outcome
 from gateway.settings import Settings
 from gateway.stalls import Stalls
+from workers.bill import Bill
 from workers.breaker import Breakers
 from workers.claims import Claims
+from workers.keeping import KeepingSender
 from workers.leftovers import Leftovers
 from workers.outbox import Outbox, Sender
 from workers.runner import CallRunner, Claimed, opened
@@ -72,7 +74,7 @@ JUDGE_SECONDS = clients.BLOCK_SECONDS + 1.0
 
 @dataclass(slots=True)
 class Running:
-    """A call that this worker runs, and the greenlet that does."""
+    """A call that this worker runs, by its latest claim, and the greenlet that does."""
 
     claimed: Claimed
     greenlet: Any = None
@@ -196,26 +198,29 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         The outcome of the first claim would be refused and the second would have none: the caller
         would wait until the deadline.
         """
-        if again.claim == self.running[again.call_id].claimed.claim:
+        running = self.running[again.call_id]
+        if again.claim == running.claimed.claim:
             return
         log.warning("call %s: was claimed twice", again.call_id)
-        sender = Sender(self.outbox, again.call_id, again.claim, again.web)
-        sender.finish(self.name, Outcome(error=ReplyLost()), 0)
+        running.claimed = again
         self._stop_call(again.call_id, ReplyLost())
 
     def run_call(self, running: Running) -> None:
-        """Run one call of `running` to its end, and send its outcome."""
+        """Run one call of `running` to its end, and send its outcome and its record."""
         running.started, claimed = True, running.claimed
         sender = Sender(self.outbox, claimed.call_id, claimed.claim, claimed.web)
+        spec, bill = None, Bill()
         timeout = gevent.Timeout(claimed.budget, StopCall(DeadlineExceeded()))
         timeout.start()
         try:
+            spec, body = opened(claimed.payload, claimed.call_id)
             if claimed.call_id in self.cancelled:
                 raise CallCancelled
             if claimed.budget <= 0:
                 raise DeadlineExceeded("The call's deadline passed while it waited in the queue.")
-            plan, body = opened(claimed.payload, claimed.call_id)
-            outcome = self.runner.run(claimed, plan, body, sender)
+            if spec.cache:
+                sender = KeepingSender(self.outbox, claimed, spec, self.settings.cache_bytes)
+            outcome = self.runner.run(claimed, spec, body, sender, bill)
         except GatewayError as error:
             outcome = Outcome(last=sender.number, error=error)
         except StopCall as stop:
@@ -223,8 +228,15 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         finally:
             timeout.close()
             self.running.pop(claimed.call_id, None)
+        if running.claimed is not claimed:  # claimed again: only that claim's outcome stands
+            again = running.claimed
+            sender = Sender(self.outbox, again.call_id, again.claim, again.web)
+            outcome = Outcome(error=ReplyLost())
         worked = int((time.monotonic() - claimed.claimed_at) * 1000)
-        sender.finish(self.name, outcome, worked)
+        if isinstance(sender, KeepingSender):
+            sender.keep(outcome, bill.nano)  # before its end, which other calls may be waiting for
+        record = bill.record(claimed, spec, outcome.error, self.name) if spec else None
+        sender.finish(self.name, outcome, worked, record)
 
     def _tick_for_ever(self) -> None:
         while True:

@@ -22,7 +22,7 @@ from gateway.errors import InvalidRequest
 
 CHAT_REQUEST = TypeAdapter(ChatBody)
 # Fields that become attributes of the CheckedRequest instead of parameters.
-OWN_FIELDS = frozenset({"model", "models", "stream", "stream_options"})
+OWN_FIELDS = frozenset({"model", "models", "stream", "stream_options", "usage"})
 CHAT_PARAMETERS = frozenset(ChatBody.__annotations__) - OWN_FIELDS
 TOOL_KINDS = ("function", "custom")
 NAME = re.compile("[a-zA-Z0-9_-]{1,64}")
@@ -76,9 +76,10 @@ def _checked_request(model: str, data: dict[str, Any], extra: Collection[str]) -
     _leave_out_tools(parameters, ignored)
     if "response_format" in parameters:
         parameters["response_format"] = _response_format(parameters["response_format"])
-    usage, models = bool(options.get("include_usage")), data.get("models")
+    cost, models = bool((data.get("usage") or {}).get("include")), data.get("models")
+    usage = cost or bool(options.get("include_usage"))
     others = None if models is None else tuple(models)
-    return CheckedRequest(model, stream, usage, parameters, ignored, others)
+    return CheckedRequest(model, stream, usage, parameters, ignored, others, include_cost=cost)
 
 
 def _sorted_fields(

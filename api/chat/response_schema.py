@@ -33,6 +33,15 @@ class Usage(TypedDict):
     total_tokens: Count
     prompt_tokens_details: NotRequired[PromptTokensDetails | None]
     completion_tokens_details: NotRequired[CompletionTokensDetails | None]
+    cost: NotRequired[
+        Annotated[
+            float | None,
+            Field(
+                description="USD, if the request has `usage: {include: true}`; null: the model's"
+                " prices are unknown."
+            ),
+        ]
+    ]
 
 
 class AnsweredFunction(TypedDict):

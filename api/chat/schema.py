@@ -148,6 +148,10 @@ class StreamOptions(TypedDict, total=False):
     include_obfuscation: bool | None
 
 
+class UsageOptions(TypedDict, total=False):
+    include: bool | None
+
+
 class VoiceById(TypedDict):
     id: str
 
@@ -196,6 +200,8 @@ class ChatBody(TypedDict, total=False):
     models: Annotated[list[ModelName], Field(max_length=MAX_FALLBACKS, fail_fast=True)] | None
     stream: bool | None
     stream_options: StreamOptions | None
+    # OpenRouter's: the usage in the response says what the call cost.
+    usage: UsageOptions | None
     temperature: Temperature | None
     top_p: Probability | None
     n: Choices | None

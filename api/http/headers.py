@@ -1,4 +1,4 @@
-"""Headers of every response: its request id and, where allowed, CORS."""
+"""Headers of every response: its request id, its call's and, where allowed, CORS."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import uuid
 
 from flask import Flask, Response, g, request
 
+from api.http import limits
+
 REQUEST_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 HEADER_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 EXPOSED = (
-    "X-Request-Id, Retry-After, retry-after-ms, x-should-retry, x-limit-name, x-limit-scope, "
-    "x-limit-reset, X-Ignored-Parameters, X-Token-Count, Warning, Deprecation, Sunset, request-id"
+    "X-Request-Id, X-Generation-Id, Retry-After, retry-after-ms, x-should-retry, x-limit-name, "
+    "x-limit-scope, x-limit-reset, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+    "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, "
+    "x-ratelimit-reset-tokens, X-Cache, X-Max-Tokens-Capped, X-Ignored-Parameters, X-Token-Count, "
+    "Warning, Deprecation, Sunset, request-id"
 )
 PREFLIGHT_SECONDS = "600"
 
@@ -32,6 +37,8 @@ def register(app: Flask, origins: tuple[str, ...]) -> None:
     def add_headers(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id") or uuid.uuid4().hex
         response.headers["X-Content-Type-Options"] = "nosniff"
+        if (call := g.get("call")) is not None:  # the request has become one: see api/handler.py
+            response.headers.update(limits.headers(call))
         if origins:
             response.headers.add("Vary", "Origin")
             if _allowed(origins):
@@ -50,7 +57,7 @@ def _preflight() -> dict[str, str]:
     requested = request.headers.get("Access-Control-Request-Headers", "")
     names = [name for name in re.split(r"[,\s]+", requested) if HEADER_NAME.fullmatch(name)]
     return {
-        "Access-Control-Allow-Methods": "GET, POST",
+        "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
         "Access-Control-Allow-Headers": ", ".join(names[:64]) or "Authorization, Content-Type",
         "Access-Control-Max-Age": PREFLIGHT_SECONDS,
     }

@@ -13,6 +13,7 @@ from api import handler
 from api.handler import CheckedRequest
 from api.http.auth import keyed
 from api.http.errors import ApiBlueprint
+from api.http.limits import anthropic_headers
 from api.messages import errors as messages_errors
 from api.messages import schema as messages_schema
 from api.messages.renderer import CountRenderer, MessageRenderer
@@ -27,6 +28,14 @@ messages = ApiBlueprint("messages", __name__, dialect=messages_errors.render)
 
 
 COUNT_HEADER = "X-Token-Count"  # "estimate" in responses whose number no provider has counted
+
+
+@messages.after_request
+def add_limits(response: Response) -> Response:
+    """Add Anthropic's headers of rate limits to the response of a call."""
+    if (call := g.get("call")) is not None:
+        response.headers.update(anthropic_headers(call.admission))
+    return response
 
 
 @messages.post("/messages")
@@ -49,6 +58,7 @@ def count_tokens(key: KeyRecord) -> Response:
     """Count the tokens of a prompt: Anthropic does for its models, others are estimated."""
     data = handler.read()
     target = handler.resolve(messages_schema.model_name(data))
+    handler.require_allowed(key, target, messages_schema.model_name(data))
     body = messages_schema.checked({"max_tokens": MAX_TOKENS, **data})
     checked = replace(_chat_request(body, target), stream=False)
     if MESSAGES_API in target.row.accepts:

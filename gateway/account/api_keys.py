@@ -15,18 +15,20 @@ import secrets
 import string
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any
 
 from cachetools import TTLCache
 from gevent.event import AsyncResult
 from redis import Redis
 from redis.exceptions import ConnectionError
 
-from gateway.errors import AuthenticationFailed
+from gateway.account.key_fields import Limits
+from gateway.account.record_store import COMMAND, Actor, Edit, RecordStore
+from gateway.errors import AuthenticationFailed, InvalidRequest
 from gateway.logs import Tally
-from gateway.queue import keys
+from gateway.queue import keys, owner
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +38,67 @@ PATTERN = re.compile(r"mk_inference_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za
 
 CACHE_SECONDS = 10.0
 CACHE_KEYS = 10_000
+REPLAY_SECONDS = 600  # for which a repeated rotation returns its secret again
+USED = (
+    "This Idempotency-Key has rotated this API key before, with another grace_seconds or more than "
+    "ten minutes ago. Use a new one for another rotation."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """One API key as the operator sees it; times are seconds since 1970, 0 for never."""
+class KeyRecord(Limits):
+    """One API key. Times are seconds since 1970, 0 for never; see Limits for the other limits.
+
+    `models` are the models that it may use (None: all); one that ends in `*` stands for all that
+    begin like it. `hmac_old` is that of the secret before the last rotation, valid until
+    `hmac_old_until`. An `operator` key manages keys and calls no model. `cache_seconds` is how long
+    its responses are kept for the same request (None: not at all). `rotation` marks the last
+    rotation with an Idempotency-Key.
+    """
 
     public_id: str
     name: str
-    hmac: str
+    hmac: str = field(repr=False)
     created: int = 0
     last_used: int = 0
     revoked: int = 0
-    version: int = 0
+    _: KW_ONLY
+    hmac_old: str = field(default="", repr=False)
+    hmac_old_until: int = 0
+    rotation: str = field(default="", repr=False)
     owner: str = ""
+    models: tuple[str, ...] | None = None
+    priority: str = "standard"
+    weight: int = 1
+    operator: bool = False
+    cache_seconds: int | None = None
+    expires: int = 0
+    created_by: str = ""
+    rotated: int = 0
+
+    def valid(self, now: float) -> bool:
+        """Whether the key is neither revoked nor disabled nor expired at this time."""
+        return not self.revoked and not self.disabled and not 0 < self.expires <= now
+
+    def allows(self, *names: str) -> bool:
+        """Whether the key may use a model with one of these names."""
+        return self.models is None or any(
+            name.startswith(model[:-1]) if model.endswith("*") else name == model
+            for model in self.models
+            for name in names
+        )
+
+
+NO_HASH = "0" * 64  # compared in place of a hash that is not there
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A key with its new secret. `replayed`: a rotation that was made before, returned again."""
+
+    key: str = field(repr=False)
+    record: KeyRecord
+    replayed: bool = False
 
 
 def base62(number: int, length: int) -> str:
@@ -66,6 +115,16 @@ def checksum(public_id: str, secret: str) -> str:
     return base62(zlib.crc32(f"{PREFIX}{public_id}_{secret}".encode()), 6)
 
 
+def whole(public_id: str, secret: str) -> str:
+    """Return the key of this public id and secret."""
+    return f"{PREFIX}{public_id}_{secret}{checksum(public_id, secret)}"
+
+
+def public_id(key: str) -> str:
+    """Return the public id of a key, or of a string that may be one already."""
+    return key.removeprefix(PREFIX)[:12]
+
+
 def parse(key: str) -> tuple[str, str]:
     """Return public id and secret of a well-formed key; raise AuthenticationFailed for others."""
     match = PATTERN.fullmatch(key)
@@ -77,12 +136,23 @@ def parse(key: str) -> tuple[str, str]:
 
 
 class KeyStore:
-    """Creates, verifies and revokes keys. All methods raise RedisError if Redis is away."""
+    """Creates, verifies and changes keys. All methods raise RedisError if Redis is away.
 
-    def __init__(self, redis: Redis, pepper: str, clock: Callable[[], float] = time.time) -> None:
-        self._redis = redis
-        self._pepper = pepper.encode()
+    Keys that were hashed with `old_pepper` are valid too, and are hashed with `pepper` when they
+    are used.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        pepper: str,
+        clock: Callable[[], float] = time.time,
+        old_pepper: str = "",
+    ) -> None:
+        self._redis, self._pepper = redis, pepper
+        self._peppers = [each.encode() for each in (pepper, old_pepper) if each]
         self._clock = clock
+        self._records = RecordStore(redis, _blank, keys.key, b"hmac", "key", clock)
         # Unknown ids too: otherwise the time of a refusal would tell which ids exist.
         self._cache: TTLCache[str, KeyRecord | None] = TTLCache(
             CACHE_KEYS, CACHE_SECONDS, timer=lambda: time.monotonic()
@@ -90,44 +160,157 @@ class KeyStore:
         self._failed = Tally(log, "keys: not read: %s")
         self._reads: dict[str, AsyncResult] = {}  # on their way, by public id
 
-    def create(self, name: str) -> str:
-        """Create a key and return it whole. Redis only keeps a hash of it."""
-        public_id = base62(secrets.randbelow(62**12), 12)
+    def create(self, name: str, by: Actor = COMMAND, **values: Any) -> str:
+        """Create a key and return it whole. Redis only keeps a hash of it.
+
+        `values` are those of a KeyRecord. Raises InvalidRequest for an owner that does not exist.
+        """
         secret = base62(secrets.randbits(256), 43)
-        fields = {"hmac": self._hmac(secret), "name": name, "created": int(self._clock())}
-        self._redis.hset(keys.key(public_id), mapping=fields)  # type: ignore[arg-type]
-        return f"{PREFIX}{public_id}_{secret}{checksum(public_id, secret)}"
+        values |= {"name": name, "hmac": self._hmac(secret), "created_by": by.id}
+        while True:
+            public_id = base62(secrets.randbelow(62**12), 12)
+            if self._records.create(public_id, values, by):
+                return whole(public_id, secret)
+
+    def get(self, public_id: str) -> KeyRecord | None:
+        """Return the record that Redis has now, or None; revoked keys have one too."""
+        return self._records.read(public_id)
+
+    def all(self) -> Iterator[KeyRecord]:
+        """Yield every key, in no order. It scans Redis: not for each call."""
+        return self._records.all()
+
+    def change(
+        self, public_id: str, edit: Edit[KeyRecord], by: Actor = COMMAND
+    ) -> KeyRecord | None:
+        """Set the values that `edit(record)` returns; None stands for no value.
+
+        Returns the record as it is then, or None if there is no such key or it is revoked. Raises
+        InvalidRequest for an owner that does not exist, and what `edit` raises.
+        """
+        return self._change(public_id, edit, by, "updated")
+
+    def revoke(self, public_id: str, by: Actor = COMMAND) -> bool:
+        """Refuse the key from now on; return False if there is no such key or it is revoked."""
+        now = int(self._clock())
+        return self._change(public_id, lambda record: {"revoked": now}, by, "revoked") is not None
+
+    def rotate(
+        self, public_id: str, grace_seconds: int, by: Actor = COMMAND, idempotency_key: str = ""
+    ) -> Rotation | None:
+        """Give a key a new secret; the present one stays valid for `grace_seconds`.
+
+        One that was still valid from an earlier rotation is refused from now on. Called again with
+        the same idempotency key within REPLAY_SECONDS, it returns the same secret and changes
+        nothing: the secret is derived from the pepper, that key and a nonce in the record. Returns
+        None if there is no such key or it is revoked. Raises InvalidRequest (409) if the
+        idempotency key was used before, for another grace period or more than REPLAY_SECONDS ago.
+        """
+        secret = base62(secrets.randbits(256), 43)
+        nonce, mark = secrets.token_hex(16), self._hmac(f"rotation: {idempotency_key}")
+        replayed = False
+
+        def edit(record: KeyRecord) -> Mapping[str, Any]:
+            nonlocal secret, replayed
+            now = int(self._clock())
+            replayed = bool(idempotency_key) and record.rotation.endswith(mark)
+            if replayed:
+                secret = self._derived(record.rotation, idempotency_key)
+                grace = max(0, record.hmac_old_until - record.rotated)
+                late = now > record.rotated + REPLAY_SECONDS
+                if late or grace != grace_seconds or record.hmac != self._hmac(secret):
+                    raise InvalidRequest(USED, status=409, code="idempotency_conflict")
+                return {}
+            rotation = f"{nonce}:{mark}" if idempotency_key else ""
+            if rotation:
+                secret = self._derived(rotation, idempotency_key)
+            return {
+                "hmac": self._hmac(secret),
+                "hmac_old": record.hmac if grace_seconds else "",
+                "hmac_old_until": now + grace_seconds if grace_seconds else 0,
+                "rotation": rotation,
+                "rotated": now,
+            }
+
+        record = self._change(public_id, edit, by, "rotated")
+        return Rotation(whole(public_id, secret), record, replayed) if record else None
 
     def verify(self, key: str) -> KeyRecord:
         """Return the record of a valid key; raise AuthenticationFailed, alike for every reason.
 
-        A record is cached for CACHE_SECONDS. The submit script compares it with the one in Redis,
-        so that calls with a revoked key are refused at once. Requests that come while a record is
-        being read share that read: on their own they would wait for the pool's few connections.
+        `hmac` in the record returned is that of the secret in `key`, be it the present one or the
+        one before it. A record is cached for CACHE_SECONDS. The submit script compares it with the
+        one in Redis, so that calls with a revoked key are refused at once. Requests that come
+        while a record is being read share that read: on their own they would wait for the pool's
+        few connections.
         """
         public_id, secret = parse(key)
         record = self._find(public_id)
-        expected = record.hmac if record else self._hmac("")
-        matches = hmac.compare_digest(expected, self._hmac(secret))
-        if record is None or not matches or record.revoked:
+        matching, digest = self._matching(record, secret)
+        if record is None or not matching or not record.valid(self._clock()):
             raise AuthenticationFailed(incorrect(public_id))
+        if matching != digest:
+            record = self._renew(record, matching, digest)
+            matching, _ = self._matching(record, secret)
+        return record if matching == record.hmac else replace(record, hmac=matching)
+
+    def refresh(self, record: KeyRecord) -> KeyRecord:
+        """Return the record as Redis has it now, for one that `verify` returned and that changed.
+
+        Raises AuthenticationFailed if its secret is no longer valid.
+        """
+        self._cache.pop(record.public_id, None)
+        current = self._find(record.public_id)
+        hashes = self._hashes(current)
+        if current is None or record.hmac not in hashes or not current.valid(self._clock()):
+            raise AuthenticationFailed(incorrect(record.public_id))
+        return replace(current, hmac=record.hmac)
+
+    def _change(
+        self, public_id: str, edit: Edit[KeyRecord], by: Actor, action: str
+    ) -> KeyRecord | None:
+        record = self._records.change(
+            public_id, lambda record: None if record.revoked else edit(record), by, action
+        )
+        self._cache.pop(public_id, None)
         return record
 
-    def revoke(self, public_id: str) -> bool:
-        """Refuse the key from now on; return whether there is such a key."""
-        if not self._redis.exists(keys.key(public_id)):
-            return False
-        self._redis.hset(keys.key(public_id), "revoked", str(int(self._clock())))
-        self._cache.pop(public_id, None)
-        return True
+    def _hashes(self, record: KeyRecord | None) -> tuple[str, str]:
+        """The hashes of the secrets that are valid now, "" for none."""
+        if record is None:
+            return "", ""
+        in_grace = self._clock() < record.hmac_old_until
+        return record.hmac, record.hmac_old if in_grace else ""
 
-    def all(self) -> Iterator[KeyRecord]:
-        """Yield every key, in no order. It scans Redis: for commands, not for requests."""
-        for name in self._redis.scan_iter(match=keys.key("*"), count=1000):
-            public_id = str(name, "ascii").rpartition(":")[2]
-            record = self._read(public_id)
-            if record is not None:
-                yield record
+    def _matching(self, record: KeyRecord | None, secret: str) -> tuple[str, str]:
+        """The hash in the record that is the secret's, or "", and the one that it should be.
+
+        It takes the same time for every record and secret.
+        """
+        digests = [_hmac(pepper, secret) for pepper in self._peppers]
+        matching = ""
+        for stored in self._hashes(record):
+            for digest in digests:
+                if hmac.compare_digest(stored or NO_HASH, digest):
+                    matching = stored
+        return matching, digests[0]
+
+    def _renew(self, record: KeyRecord, before: str, after: str) -> KeyRecord:
+        """Replace a hash that the old pepper made; return the record as it is then.
+
+        Not while `gw:owner` says that another pepper is the present one: processes on both sides
+        of a deploy would undo each other's hashes.
+        """
+        if self._redis.get(keys.OWNER) not in (None, owner.fingerprint(self._pepper)):
+            return record
+
+        def edit(current: KeyRecord) -> Mapping[str, Any]:
+            hashes = {name: getattr(current, name) for name in ("hmac", "hmac_old")}
+            return {name: after for name, stored in hashes.items() if stored == before}
+
+        renewed = self._records.change(record.public_id, edit, None)
+        self._cache[record.public_id] = renewed
+        return renewed or record
 
     def _find(self, public_id: str) -> KeyRecord | None:
         try:
@@ -139,7 +322,7 @@ class KeyStore:
             return shared
         read = self._reads[public_id] = AsyncResult()
         try:
-            record = self._cache[public_id] = self._read(public_id)
+            record = self._cache[public_id] = self._records.read(public_id)
             read.set(record)
             return record
         except Exception as error:
@@ -151,32 +334,30 @@ class KeyStore:
             if not read.ready():  # this greenlet was killed
                 read.set_exception(ConnectionError("the read of the key was broken off"))
 
-    def _read(self, public_id: str) -> KeyRecord | None:
-        fields = cast("dict[bytes, bytes]", self._redis.hgetall(keys.key(public_id)))
-        if not fields or b"hmac" not in fields:
-            return None
-        names = ("created", "last_used", "revoked", "version")
-        numbers = {k: int(fields.get(k.encode(), 0)) for k in names}
-        return KeyRecord(
-            public_id,
-            fields.get(b"name", b"").decode(),
-            fields[b"hmac"].decode(),
-            owner=fields.get(b"owner", b"").decode(),
-            **numbers,
-        )
+    def _hmac(self, text: str) -> str:
+        return _hmac(self._peppers[0], text)
 
-    def _hmac(self, secret: str) -> str:
-        return hmac.new(self._pepper, secret.encode(), hashlib.sha256).hexdigest()
+    def _derived(self, rotation: str, idempotency_key: str) -> str:
+        """The secret of a rotation: nobody without the pepper can compute it."""
+        return base62(int(self._hmac(f"{rotation}:{idempotency_key}"), 16), 43)
+
+
+def _blank(public_id: str) -> KeyRecord:
+    return KeyRecord(public_id, name="", hmac="")
+
+
+def _hmac(pepper: bytes, text: str) -> str:
+    return hmac.new(pepper, text.encode(), hashlib.sha256).hexdigest()
 
 
 def revoked(redis: Redis, public_ids: Iterable[str]) -> set[str]:
-    """Return which of these keys are revoked, in one round trip. Raises RedisError."""
+    """Return which of these keys are revoked or disabled, in one round trip. Raises RedisError."""
     names = list(public_ids)
     with redis.pipeline(transaction=False) as pipeline:
         for name in names:
-            pipeline.hget(keys.key(name), "revoked")
+            pipeline.hmget(keys.key(name), "revoked", "disabled")
         values = pipeline.execute()
-    return {name for name, value in zip(names, values, strict=True) if value}
+    return {name for name, value in zip(names, values, strict=True) if any(value)}
 
 
 def incorrect(public_id: str) -> str:

@@ -7,20 +7,25 @@ of that message are here.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import orjson
+
+from gateway.tokens import CHARACTERS_PER_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One settled call. Times end in `_ms`: milliseconds since 1970, or a duration.
 
-    Money is in integers of 1e-9 USD. `usage` is the normal form: `input` (uncached), `cache_read`,
-    `cache_write`, `cache_write_1h`, `output` and `reasoning` (part of `output`) in tokens, and the
-    units of other modalities. A correction is a record whose cost may be negative.
+    Money is in integers of 1e-9 USD. `usage` holds the counts of gateway.account.usage.Usage that
+    are not 0, `prices` the `record` of the Prices that the last attempt with usage was charged at.
+    Where attempts at several models have used something, usage and cost are of all of them. A
+    correction is a record whose cost may be negative.
     """
 
     id: str
@@ -43,15 +48,16 @@ class Record:
     native_finish_reason: str = ""
     latency_ms: int = 0  # from the request's arrival to the end
     queued_ms: int = 0
-    time_to_first_token_ms: int | None = None
-    generation_time_ms: int | None = None
+    time_to_first_token_ms: int | None = None  # of a stream, from the request's arrival
+    generation_time_ms: int | None = None  # from the first token, or from a whole call's attempt
     usage: Mapping[str, int] = field(default_factory=dict)
     usage_source: str = "none"  # provider, estimated or none
     cost_nano: int = 0
     saved_nano: int = 0
-    prices: Mapping[str, Any] | None = None  # version, unit prices used, tier; None: unknown
+    prices: Mapping[str, Any] | None = None  # None: unknown
     reserved_nano: int = 0
     reserved_tokens: int = 0
+    # Each with provider_name, model, status, code ("": it succeeded) and latency_ms.
     attempts: tuple[Mapping[str, Any], ...] = ()
     priority: str = ""
     deadline_ms: int = 0
@@ -65,13 +71,61 @@ class Record:
 
     def encode(self) -> bytes:
         """Return the record as JSON; fields at their default are left out."""
-        return orjson.dumps(
-            {
-                item.name: value
-                for item in dataclasses.fields(self)
-                if (value := getattr(self, item.name)) != _DEFAULTS.get(item.name, _NONE)
+        values = zip(_ORDERED, _VALUES(self), _LEFT_OUT, strict=True)
+        return orjson.dumps({name: value for name, value, left_out in values if value != left_out})
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[bytes, bytes]) -> Record:
+        """Return the record of an entry of the stream of records.
+
+        It joins what the process that settled the call knew and what only Redis knows. Raises
+        ValueError for what is no record.
+        """
+        try:
+            fields = orjson.loads(entry[b"r"])
+            known = orjson.loads(entry.get(b"q", b"{}"))
+            fields.update(
+                (ours, known[theirs]) for theirs, ours in FROM_REDIS.items() if theirs in known
+            )
+            fields.setdefault("created_ms", fields.get("settled_ms"))
+            fields.setdefault("latency_ms", fields["settled_ms"] - fields["created_ms"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not an entry: {error!r}") from None
+        return cls._from_fields(fields)
+
+    @classmethod
+    def from_stub(
+        cls,
+        stub: Mapping[str, Any],
+        status: str,
+        settled_ms: int,
+        characters: int | None = None,
+        **fields: Any,
+    ) -> Record:
+        """Return the record of a call that no worker has ended, from the stub that its job has.
+
+        A call that had been started is charged by an estimate: its prompt, and the `characters` of
+        its response that have arrived. None: it was never started, and has used nothing. `fields`
+        are further fields of the record.
+        """
+        made: dict[str, Any] = {**stub, "status": status, "settled_ms": settled_ms, **fields}
+        made["cancelled"] = status == "cancelled"
+        made.setdefault("key_id", "")
+        made.setdefault("created_ms", settled_ms)
+        made.setdefault("latency_ms", settled_ms - made["created_ms"])
+        if characters is not None:
+            prompt, output = (
+                stub.get("prompt_tokens", 0),
+                math.ceil(characters / CHARACTERS_PER_TOKEN),
+            )
+            made["usage"] = {
+                n: count for n, count in (("input", prompt), ("output", output)) if count
             }
-        )
+            made["usage_source"] = "estimated"
+            made["cost_nano"] = stub.get("prompt_nano", 0) + round(
+                output * stub.get("output_nano_per_token", 0.0)
+            )
+        return cls._from_fields(made)
 
     @classmethod
     def decode(cls, data: bytes | str) -> Record:
@@ -82,6 +136,10 @@ class Record:
         fields = orjson.loads(data)
         if not isinstance(fields, dict):
             raise ValueError("a record must be a JSON object")
+        return cls._from_fields(fields)
+
+    @classmethod
+    def _from_fields(cls, fields: Mapping[str, Any]) -> Record:
         fields = {name: value for name, value in fields.items() if name in _NAMES}
         if "attempts" in fields:
             fields["attempts"] = tuple(fields["attempts"])
@@ -91,10 +149,18 @@ class Record:
             raise ValueError(f"not a record: {error}") from None
 
 
-_NONE = object()
-_NAMES = frozenset(item.name for item in dataclasses.fields(Record))
-_DEFAULTS: dict[str, Any] = {
-    item.name: item.default if item.default_factory is dataclasses.MISSING else {}
-    for item in dataclasses.fields(Record)
-    if item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
+# What the script that settles a call knows -> the field of its record.
+FROM_REDIS = {
+    "queued_ms": "queued_ms",
+    "reserved_usd": "reserved_nano",
+    "reserved_tokens": "reserved_tokens",
+    "settled_ms": "settled_ms",
 }
+_FIELDS = dataclasses.fields(Record)
+_ORDERED = tuple(item.name for item in _FIELDS)
+_NAMES = frozenset(_ORDERED)
+_VALUES = attrgetter(*_ORDERED)
+# The value of each field that `encode` leaves out; nothing equals that of a field without default.
+_LEFT_OUT: tuple[object, ...] = tuple(
+    {} if item.default_factory is not dataclasses.MISSING else item.default for item in _FIELDS
+)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+MAX_TOKENS = 10**9  # of a call, in any count: more would not fit into the counters of Redis
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -119,4 +121,4 @@ def normal(usage: Mapping[str, Any] | None) -> Usage:
 
 def _count(counts: Mapping[str, Any], name: str) -> int:
     count = counts.get(name)
-    return count if type(count) is int and count > 0 else 0
+    return count if type(count) is int and 0 < count <= MAX_TOKENS else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gevent
@@ -13,6 +13,9 @@ import orjson
 from redis.exceptions import RedisError
 
 from gateway.account.api_keys import incorrect
+from gateway.account.cache import Entry
+from gateway.account.records import Record
+from gateway.account.refusals import limited, used_up
 from gateway.broker.line import Line
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import (
@@ -24,6 +27,8 @@ from gateway.errors import (
     Overloaded,
     PayloadTooLarge,
     QueueUnavailable,
+    RateLimited,
+    RecordsBacklog,
 )
 from gateway.logs import Tally
 from gateway.queue import clients, commands
@@ -35,6 +40,7 @@ from gateway.settings import Settings
 log = logging.getLogger(__name__)
 
 UNAVAILABLE_SECONDS = 2  # to wait before the next try
+RECORDS_SECONDS = 5  # the same, until some records are written
 TOO_LARGE_SECONDS = 60.0  # for which Redis is not asked again whether it takes such a body
 LATE_SECONDS = 0.3  # until a call that arrived too late is sent again
 MEMORY_SECONDS = 5  # least, where Redis is full: nobody knows what would free memory
@@ -42,12 +48,39 @@ MEMORY_SECONDS = 5  # least, where Redis is full: nobody knows what would free m
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One call on its way into the queue."""
+    """One call on its way into the queue, or with `entry` past it: a kept response answers it."""
 
     spec: CallSpec
     body: bytes
     pending: PendingCall
     admission: AdmissionRequest
+    entry: Entry | None = None
+
+    def record(self) -> bytes:
+        """The record of a call that a kept response answers."""
+        if self.entry is None:
+            return b""
+        account, target, now = self.spec.account, self.spec.targets[0], int(time.time() * 1000)
+        created = int(account.get("created_ms", now))
+        return Record(
+            id=self.spec.call_id,
+            key_id=self.spec.key,
+            created_ms=created,
+            settled_ms=now,
+            kind=self.spec.kind,
+            request_id=account.get("request_id", ""),
+            owner=account.get("owner", ""),
+            model=target.model,
+            model_requested=account.get("model", ""),
+            provider_name=target.provider,
+            upstream_model=target.upstream_model,
+            streamed=self.spec.stream,
+            latency_ms=now - created,
+            saved_nano=self.entry.nano,
+            priority=account.get("priority", ""),
+            user_agent=account.get("user_agent", ""),
+            cache_hit=True,
+        ).encode()
 
 
 class Submitter:
@@ -126,23 +159,26 @@ class Submitter:
                     self._settings,
                     each.spec,
                     each.body,
-                    each.admission,
+                    each.admission if each.entry is None else without_use(each.admission),
                     each.pending.deadline - now,
                     expiry,
+                    each.record(),
                 )
                 for each in batch
             ]
         )
         for submission, reply in zip(batch, replies, strict=True):
-            if reply == [
-                b"late"
-            ]:  # this process stood still while it sent, or Redis' clock was set
+            # This process stood still while it sent, or Redis' clock was set.
+            if reply == [b"late"]:
                 gevent.spawn_later(LATE_SECONDS, self.put, submission)
                 continue
             refused = refusal(reply, submission.admission.public_id, self._seconds)
             if refused is None:
                 submission.pending.admission = orjson.loads(reply[1])
                 submission.pending.submitted = True
+                if entry := submission.entry:
+                    stream = submission.spec.stream
+                    submission.pending.answer(entry.payload, entry.dropped, stream)
             else:
                 if isinstance(refused, PayloadTooLarge):
                     self._too_large = reply[1]
@@ -150,6 +186,8 @@ class Submitter:
                 self._refused.add(
                     reply[0].decode() if isinstance(reply, list) else type(reply).__name__
                 )
+                if isinstance(refused, RateLimited):
+                    submission.pending.admission = used_up(orjson.loads(reply[1]))
                 submission.pending.fail(refused)
 
     def _give_up(self, batch: list[Submission]) -> None:
@@ -160,6 +198,18 @@ class Submitter:
             submission.pending.fail(error)
             if sent:
                 self._on_unknown(submission.pending)
+
+
+def without_use(admission: AdmissionRequest) -> AdmissionRequest:
+    """Return what a call asks of limits that a kept response answers: to be one more request."""
+    return replace(
+        admission,
+        prompt_tokens=0,
+        prompt_nano=0,
+        output_tokens=0,
+        output_nano_per_token=0.0,
+        max_output_tokens=0,
+    )
 
 
 def refusal(reply: Any, public_id: str, seconds: Callable[[int], float]) -> GatewayError | None:
@@ -177,12 +227,14 @@ def refusal(reply: Any, public_id: str, seconds: Callable[[int], float]) -> Gate
         return KeyChanged(retry_after=UNAVAILABLE_SECONDS)
     if reason == b"cancelled":
         return CallCancelled()
-    if reason in (b"late", b"records"):
+    if reason == b"late":
         return QueueUnavailable(retry_after=UNAVAILABLE_SECONDS)
+    if reason == b"records":
+        return RecordsBacklog(retry_after=RECORDS_SECONDS)
     if reason == b"large":
         return too_large(details[0])
     if reason == b"limit":
-        return Overloaded(retry_after=(orjson.loads(details[0])["reset_ms"] or 0) / 1000)
+        return limited(orjson.loads(details[0]))
     if reason in (b"calls", b"bytes", b"memory"):
         least = MEMORY_SECONDS if reason == b"memory" else 0
         return Overloaded(retry_after=max(seconds(details[0]), least))

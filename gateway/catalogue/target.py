@@ -18,6 +18,10 @@ WRONG_KIND = {
 # A list of tools, the choice among them, and what else means nothing without them.
 ABOUT_TOOLS = (("tools", "tool_choice", "parallel_tool_calls"), ("functions", "function_call"))
 OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+# Parameters with a number of tokens for thinking, and its field in them.
+THINKING_BUDGETS = {"thinking": "budget_tokens", "reasoning": "max_tokens", "thinking_budget": ""}
+THINKING_SHARE = 80  # percent of a capped output, at most: some of it must be left for the answer
+LEAST_THINKING = 1024  # tokens: Anthropic refuses smaller budgets
 UNKNOWN = ModelRow(id="", provider="")
 
 
@@ -47,14 +51,19 @@ class Target:
             raise InvalidRequest(message, param="model", status=status)
 
     def fit(
-        self, params: Mapping[str, Any], first: Target, optional: Collection[str] = ()
+        self,
+        params: Mapping[str, Any],
+        first: Target,
+        optional: Collection[str] = (),
+        cap: int = 0,
     ) -> tuple[dict[str, Any], list[str]]:
         """The parameters as this model takes them, and the names of those that are left out.
 
         `first` is the target that the caller chose, and for which the parameters were checked.
         Where this model stands in for it, parameters that only tune a response are left out if
         they are refused, as are those in `optional` at any target. A limit on the output is
-        lowered to the model's. Where the provider takes no `stream_options`, they are None.
+        lowered to the model's. With `cap`, the call gets no more than so many tokens of output,
+        thinking included. Where the provider takes no `stream_options`, they are None.
 
         Raises InvalidRequest for any other parameter that this model refuses.
         """
@@ -64,13 +73,35 @@ class Target:
             foreign = set(first.row.extra_parameters).difference(row.extra_parameters)
             refused = dict.fromkeys(foreign, (rules.REFUSE,))
             table, optional = {**table, **refused}, rules.KNOBS.union(optional)
-        kept, dropped = rules.apply(table, _without_empty_tools(params), optional)
+        params = _without_empty_tools(params)
+        if cap:
+            params = _capped(params, cap)
+        kept, dropped = rules.apply(table, params, optional)
         for name in OUTPUT_LIMITS & kept.keys():
             if row.max_output_tokens is not None and isinstance(kept[name], int):
                 kept[name] = min(kept[name], row.max_output_tokens)
         if table.get("stream_options") == (rules.DROP,):
             kept["stream_options"] = None
         return kept, dropped
+
+
+def _capped(params: Mapping[str, Any], cap: int) -> dict[str, Any]:
+    """The parameters with limits on the output that together allow no more than `cap` tokens."""
+    each = max(cap // (params.get("n") or 1), 1)  # the limit holds for each choice
+    limits = OUTPUT_LIMITS & params.keys() or {"max_tokens"}  # rules rename it where needed
+    capped = {**params, **{name: min(params.get(name, each), each) for name in limits}}
+    room = each * THINKING_SHARE // 100
+    for name, inner in THINKING_BUDGETS.items():
+        value = capped.get(name)
+        fields = value if isinstance(value, Mapping) else {}
+        budget = fields.get(inner) if inner else value
+        if type(budget) is not int or budget <= room:
+            continue
+        if name == "thinking" and room < LEAST_THINKING:
+            del capped[name]
+        else:
+            capped[name] = {**fields, inner: room} if inner else room
+    return capped
 
 
 def _without_empty_tools(params: Mapping[str, Any]) -> Mapping[str, Any]:

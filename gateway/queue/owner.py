@@ -22,13 +22,13 @@ def fingerprint(pepper: str) -> bytes:
     )
 
 
-def check(redis: Redis, pepper: str) -> None:
+def check(redis: Redis, pepper: str, old_pepper: str = "") -> None:
     """Raise ConfigurationError if processes of another service run under this prefix.
 
-    Raises RedisError.
+    Those with the old pepper are this service's. Raises RedisError.
     """
     owner = redis.get(keys.OWNER)
-    if owner in (None, fingerprint(pepper)):
+    if owner in (None, fingerprint(pepper)) or old_pepper and owner == fingerprint(old_pepper):
         return
     if next(redis.scan_iter(match=keys.lease("*"), count=1000), None) is not None:
         raise ConfigurationError(
@@ -37,8 +37,8 @@ def check(redis: Redis, pepper: str) -> None:
         )
 
 
-def take(redis: Redis, pepper: str) -> None:
+def take(redis: Redis, pepper: str, old_pepper: str = "") -> None:
     """Mark the names as this service's; what `check` raises."""
     if not redis.set(keys.OWNER, fingerprint(pepper), nx=True):
-        check(redis, pepper)
+        check(redis, pepper, old_pepper)
         redis.set(keys.OWNER, fingerprint(pepper))

@@ -39,6 +39,8 @@ class CallSpec:
     them. `key` is the public id of the caller's API key: breakers count failures by it. `account`
     is what the record of the call needs and the worker cannot know: `owner`, `request_id`,
     `user_agent`, `priority`, `model` as requested, `created_ms`, and `prompt_tokens`, an estimate.
+    `cost`: the usage in the response says what the call cost.
+    `cache` says under which `name` the response is kept, and for how many `seconds`.
     """
 
     call_id: str
@@ -49,6 +51,8 @@ class CallSpec:
     optional: tuple[str, ...] = ()
     key: str = ""
     account: dict[str, Any] = field(default_factory=dict)
+    cost: bool = False
+    cache: dict[str, Any] = field(default_factory=dict)
 
     def encode(self, body: bytes) -> bytes:
         """The value of `gw:call:{id}`."""
@@ -76,6 +80,10 @@ class CallSpec:
             head["key"] = self.key
         if self.account:
             head["account"] = self.account
+        if self.cost:
+            head["cost"] = True
+        if self.cache:
+            head["cache"] = self.cache
         return b"%b\n%b" % (orjson.dumps(head), body)
 
     @staticmethod
@@ -87,8 +95,9 @@ class CallSpec:
             head["optional"] = tuple(head.get("optional", ()))
             if not isinstance(head.get("key", ""), str):
                 raise TypeError("a key's public id must be a string")
-            if not isinstance(head.get("account", {}), dict):
-                raise TypeError("account must be an object")
+            for name in ("account", "cache"):
+                if not isinstance(head.get(name, {}), dict):
+                    raise TypeError(f"{name} must be an object")
             spec: CallSpec = _build(CallSpec, head)
         except (TypeError, KeyError) as error:
             raise ProtocolError(f"not a spec: {error}") from None
@@ -134,11 +143,7 @@ class Outcome:
     error: GatewayError | None = None
     answer: bytes = b""
     route: str = ""
-    attempts: int = 0
-    usage: dict[str, Any] | None = None
     timings: dict[str, int] = field(default_factory=dict)  # milliseconds
-    # Failed attempts, each with "route" and "code". Their usage is not charged.
-    failures: list[dict[str, str]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
     def encode(self) -> bytes:
@@ -148,12 +153,8 @@ class Outcome:
             "last": self.last,
             "error": self.error.to_dict() if self.error else None,
             "route": self.route,
-            "attempts": self.attempts,
-            "usage": self.usage,
             "timings": self.timings,
         }
-        if self.failures:
-            head["failures"] = self.failures
         if self.dropped:
             head["dropped"] = self.dropped
         return b"%b\n%b" % (orjson.dumps(head), self.answer)

@@ -47,7 +47,11 @@ FINISH = _load("finish")
 CANCEL = _load("cancel")
 BREAKER = _load("breaker")
 LEDGER = _load("ledger")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER)
+RECORD = _load("record")
+RESTORE = _load("restore")
+LOOK = _load("look")
+STORE = _load("store")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD, RESTORE, LOOK, STORE)
 
 
 def load_commands() -> list[Command]:

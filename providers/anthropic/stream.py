@@ -10,6 +10,7 @@ import orjson
 from gateway.chat import Chunk
 from providers import lenient_json
 from providers.anthropic.json_text import ObjectText
+from providers.base import ident_of
 from providers.errors import rejection_inside
 
 FINISH_REASONS = {
@@ -47,6 +48,7 @@ class AnthropicDecoder:
         self.reads_text = json
         self.finished = False
         self.ended = False
+        self.ident = ""
         self._secrets = tuple(secrets)
         self._role: Chunk = {"role": "assistant"}  # until the first delta has carried it
         self._tools: dict[int, _ToolCall] = {}  # by index of content block
@@ -104,7 +106,8 @@ class AnthropicDecoder:
                 return self._delta(self._tools[index].rest())
             case {"type": "content_block_stop", "index": int(index)} if index in self._thinking:
                 return self._delta({"thinking_blocks": [self._thinking.pop(index)]})
-            case {"type": "message_start", "message": {"usage": dict(usage)}}:
+            case {"type": "message_start", "message": {"usage": dict(usage)} as message}:
+                self.ident = ident_of(message)
                 self._count(usage)
                 return self._prompt_usage()
             case {"type": "message_delta"}:

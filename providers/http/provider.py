@@ -26,6 +26,7 @@ from providers.base import (
     Request,
     TokenCounter,
     Wire,
+    ident_of,
     without_count,
     without_embeddings,
 )
@@ -68,6 +69,7 @@ class HttpProvider:
             body = self._body(response, on_head)
             if isinstance(body, bytes):
                 return fold(chain.from_iterable(self._chunks(call, response, body)))
+            call.upstream["id"] = ident_of(body)
             return self.wire.response(body)
 
     def stream(self, call: ChatCall) -> Iterator[list[Chunk]]:
@@ -81,6 +83,7 @@ class HttpProvider:
             if isinstance(body, bytes):
                 yield from self._chunks(call, response, body)
             else:
+                call.upstream["id"] = ident_of(body)
                 yield [unfold(self.wire.response(body))]
 
     def embed(self, model: str, parameters: Mapping[str, Any], on_head: OnHead = IGNORE) -> Chunk:
@@ -169,6 +172,8 @@ class HttpProvider:
             except UpstreamError as error:
                 failure = error
             if chunks:  # those before the failure belong to the response
+                if not started:
+                    call.upstream["id"] = decoder.ident
                 started = started or any(map(says_something, chunks))
                 quiet_since = 0.0
                 yield chunks

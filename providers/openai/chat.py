@@ -10,7 +10,7 @@ import orjson
 from gateway.chat import IDENTITY, ChatCall, Chunk
 from gateway.errors import GatewayError, UpstreamBadResponse
 from providers import lenient_json
-from providers.base import ORDINARY, Endpoint, Request, WireOptions
+from providers.base import ORDINARY, Endpoint, Request, WireOptions, ident_of
 from providers.error_reports import reports_error
 from providers.errors import rejection, rejection_inside
 from providers.openai.finish_reasons import finish_reason
@@ -77,6 +77,7 @@ class OpenAIDecoder:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self.finished = False
         self.ended = False
+        self.ident = ""
         self._secrets = tuple(secrets)
         self._choices: dict[int, _Choice] = {}
         self._open = 0  # choices begun that have no finish reason yet
@@ -142,6 +143,7 @@ class OpenAIDecoder:
         shape_choice(choice)
         _move_usage(body, choice)
         if state is None:
+            self.ident = ident_of(body)
             seed = f"{body.get('id')} {body.get('created')} {index}"
             state = self._choices[index] = _Choice(seed)
             self._open += 1

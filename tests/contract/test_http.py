@@ -73,13 +73,6 @@ def envelope(error):
 # Routes
 
 
-def test_every_route_says_who_may_use_it(client):
-    views = client.application.view_functions
-    access = {name: getattr(view, "access", None) for name, view in views.items()}
-    assert access, "no routes"
-    assert [name for name, mark in access.items() if mark not in ("key", "public")] == []
-
-
 def test_only_health_and_the_documentation_are_public(client):
     views = client.application.view_functions
     rules = client.application.url_map.iter_rules()
@@ -115,7 +108,19 @@ def test_readiness_needs_a_worker_and_no_drain(client, broker, redis, workers, d
         "redis": "ok",
         "workers": workers,
         "draining": draining,
+        "records_waiting": 0,
+        "records_lag_seconds": 0.0,
     }
+
+
+def test_a_ledger_that_is_behind_is_degraded_and_calls_are_answered(client, redis):
+    redis.sadd(keys.RQ_WORKERS, "rq:worker:w1")
+    redis.set(keys.lease("w1"), 1)
+    redis.xadd(keys.RECORDS, {"r": b"{}"}, id=f"{(redis.time()[0] - 60) * 1000}-0")
+    response = client.get(f"{BASE}/health/ready")
+    assert (response.status_code, response.get_json()["status"]) == (200, "degraded")
+    assert response.get_json()["records_waiting"] == 1
+    assert 60 <= response.get_json()["records_lag_seconds"] < 300
 
 
 def test_without_redis_the_service_lives_and_is_not_ready(make_client, settings, broker, tmp_path):
@@ -303,6 +308,18 @@ def test_a_stream_is_frames_of_chunks_and_the_end_marker(ask, broker):
 @pytest.mark.parametrize("options", [None, {}, {"include_usage": False}, {"include_usage": None}])
 def test_usage_is_streamed_only_where_it_was_asked_for(ask, options):
     assert "usage" not in ask(stream=True, stream_options=options).get_data(as_text=True)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_worker_is_asked_for_the_cost_if_the_request_is_to_include_it(ask, broker, stream):
+    ask(stream=stream)
+    ask(stream=stream, usage={"include": True})
+    assert [call.spec.cost for call in broker.calls] == [False, True]
+
+
+def test_a_stream_that_is_to_include_the_cost_ends_with_the_usage(ask):
+    *_, last, _ = events(ask(stream=True, usage={"include": True}))
+    assert json.loads(last)["usage"] == USAGE
 
 
 def test_usage_is_null_on_every_chunk_but_an_extra_one(ask):

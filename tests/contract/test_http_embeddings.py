@@ -24,7 +24,7 @@ def item(embedding: Any) -> dict[str, Any]:
     return {"object": "embedding", "index": 0, "embedding": embedding}
 
 
-ANSWER = Outcome(answer=orjson.dumps({"data": [item(VECTOR)], "usage": USAGE}), usage=USAGE)
+ANSWER = Outcome(answer=orjson.dumps({"data": [item(VECTOR)], "usage": USAGE}))
 
 
 @pytest.fixture

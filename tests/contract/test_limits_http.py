@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import orjson
 import pytest
 
 from gateway.account.refusals import limited
-from gateway.errors import ModelNotAllowed, RecordsBacklog
+from gateway.errors import ModelNotAllowed, RecordsBacklog, UpstreamFailed
+from gateway.queue.protocol import Outcome
 from tests.support.fakes import FakeBroker
 
 TEXT = "Hello!"
@@ -97,3 +101,88 @@ def test_a_full_backlog_of_records_is_a_503_that_is_worth_a_retry(ask, path, str
     response = ask(RecordsBacklog(retry_after=5), path, stream)
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
     assert response.headers["x-should-retry"] == "true"
+
+
+# What the limits leave, on every response
+
+ADMITTED = {"requests": [60, 59, 360_000], "tokens": [150_000, 149_984, 12], "cap": 0}
+VECTOR = {"data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+OPENAI = {
+    "x-ratelimit-limit-requests": "60",
+    "x-ratelimit-limit-tokens": "150000",
+    "x-ratelimit-remaining-requests": "59",
+    "x-ratelimit-remaining-tokens": "149984",
+    "x-ratelimit-reset-requests": "6m0s",
+    "x-ratelimit-reset-tokens": "12ms",
+}
+ANTHROPIC = {
+    "anthropic-ratelimit-requests-limit": "60",
+    "anthropic-ratelimit-requests-remaining": "59",
+    "anthropic-ratelimit-tokens-limit": "150000",
+    "anthropic-ratelimit-tokens-remaining": "149984",
+}
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+def rate_limits(response):
+    """The headers of rate limits, by their names in lower case."""
+    named = {name.lower(): value for name, value in response.headers}
+    return {name: value for name, value in named.items() if "-ratelimit-" in name}
+
+
+@pytest.fixture
+def admitted(make_client, settings, auth):
+    """A function that makes a call of which the queue admits what it is given."""
+
+    def admitted(admission, path, stream, *script):
+        if path == "/embeddings" and not script:
+            script = (Outcome(answer=orjson.dumps(VECTOR)),)
+        broker = FakeBroker(*script)
+        broker.admission = admission
+        body = BODIES[path] | ({"stream": True} if stream else {})
+        client = make_client(settings, broker)
+        return broker, client.post(f"/inference/v1{path}", json=body, headers=auth)
+
+    return admitted
+
+
+@every_call
+@pytest.mark.parametrize("failing", [False, True])
+def test_every_response_has_the_id_of_the_call_and_openai_s_rate_limits(
+    admitted, path, stream, failing
+):
+    script = (UpstreamFailed(),) if failing else ()
+    broker, response = admitted(ADMITTED, path, stream, *script)
+    assert response.status_code == (502 if failing else 200)
+    (call,) = broker.calls
+    assert response.headers["X-Generation-Id"] == call.spec.call_id
+    found = rate_limits(response)
+    assert OPENAI.items() <= found.items()
+    assert "X-Max-Tokens-Capped" not in response.headers
+    if path != "/messages":
+        assert found == OPENAI
+        return
+    resets = {name for name in found if name.startswith("anthropic") and name.endswith("reset")}
+    assert len(resets) == 2
+    assert all(TIME.fullmatch(found.pop(name)) for name in resets)
+    assert found == OPENAI | ANTHROPIC
+
+
+@every_call
+def test_a_key_without_limits_has_no_headers_of_them(admitted, path, stream):
+    _, response = admitted({"requests": None, "tokens": None, "cap": 0}, path, stream)
+    assert rate_limits(response) == {}
+    assert response.headers["X-Generation-Id"]
+
+
+@every_call
+def test_a_capped_call_says_so(admitted, path, stream):
+    _, response = admitted({"cap": 812}, path, stream)
+    assert response.headers["X-Max-Tokens-Capped"] == "812"
+
+
+def test_a_refused_request_is_no_call(client, auth):
+    for path in BODIES:
+        response = client.post(f"/inference/v1{path}", json={"model": MODEL}, headers=auth)
+        assert response.status_code == 400
+        assert "X-Generation-Id" not in response.headers

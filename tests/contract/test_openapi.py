@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import orjson
@@ -19,6 +20,8 @@ from api.openapi.document import EVENTS, JSON, document
 from api.openapi.operations import CALL, KEPT, NEVER_SENT, OPERATIONS
 from app import PREFIX, create_app
 from gateway import VERSION, errors
+from gateway.account.records import Record
+from gateway.account.redis_ledger import RedisLedger
 from gateway.queue import keys
 from gateway.queue.protocol import Outcome
 from gateway.settings import Settings
@@ -203,7 +206,7 @@ def test_it_has_every_route_and_no_other(app, described):
 def test_it_says_who_needs_a_key(app, described):
     for rule in operations(app):
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule).removeprefix(PREFIX)
-        needs_key = app.view_functions[rule.endpoint].access == "key"
+        needs_key = app.view_functions[rule.endpoint].access != "public"
         for operation in described["paths"][path].values():
             assert bool(operation["security"]) == needs_key, path
             assert ("401" in operation["responses"]) == needs_key, path
@@ -356,6 +359,54 @@ def test_the_models_are_as_told(client, auth, described, path, known):
     template = re.sub("/models/.*", "/models/{model_id}", path)
     assert response.status_code == (401 if not known else 404 if path.endswith("none") else 200)
     check(described, "get", template, response)
+
+
+USAGE = {
+    "/generations": "/generations?limit=3",
+    "/generations/{generation_id}": "/generations/c1",
+    "/generation": "/generation?id=c1",
+    "/usage": "/usage?group_by=model&group_by=project_id",
+    "/organization/usage/completions": "/organization/usage/completions",
+    "/organization/usage/embeddings": "/organization/usage/embeddings",
+    "/organization/costs": "/organization/costs?group_by[]=line_item",
+}
+
+
+@pytest.mark.parametrize("path", USAGE)
+@pytest.mark.parametrize(("query", "status"), [("", 200), ("magic=1", 400), (None, 401)])
+def test_calls_and_usage_are_as_told(
+    client, settings, redis, key, auth, described, path, query, status
+):
+    used = {"input": 7, "cache_read": 1, "output": 2}
+    common = {"created_ms": 1, "settled_ms": int(time.time() * 1000), "usage": used}
+    attempts = ({"provider_name": "p", "model": "m", "status": 500, "code": "c", "latency_ms": 1},)
+    public_id = key.split("_")[2]
+    RedisLedger(settings, redis).write(
+        [
+            Record("c1", public_id, **common, usage_source="provider", attempts=attempts),
+            Record("c2", public_id, **common, kind="embeddings", prices={"version": "1"}),
+        ]
+    )
+    address = USAGE[path] + (f"&{query}" if "?" in USAGE[path] else f"?{query}") * bool(query)
+    if path == "/generations/{generation_id}" and status == 400:
+        return  # it takes no query
+    response = client.get(PREFIX + address, headers=auth if query is not None else {})
+    assert response.status_code == status
+    check(described, "get", path, response)
+    if status == 200:
+        text = response.text
+        assert '"c1"' in text or '"num_model_requests":' in text or '"usd"' in text
+
+
+def test_usage_as_csv_is_as_told(client, auth, described):
+    response = client.get(f"{PREFIX}/usage?format=csv", headers=auth)
+    check(described, "get", "/usage", response)
+    assert response.mimetype == "text/csv"
+
+
+def test_a_call_that_is_not_there_is_as_told(client, auth, described):
+    response = client.get(f"{PREFIX}/generations/none", headers=auth)
+    check(described, "get", "/generations/{generation_id}", response)
 
 
 def test_health_is_as_told(client, broker, redis, described):

@@ -23,7 +23,7 @@ def answer(finish_reason="stop", **message):
     """The outcome of an unstreamed call."""
     message = {"role": "assistant", "content": None, "refusal": None, **message}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
-    return Outcome(answer=orjson.dumps({"choices": [choice], "usage": USAGE}), usage=USAGE)
+    return Outcome(answer=orjson.dumps({"choices": [choice], "usage": USAGE}))
 
 
 @pytest.fixture

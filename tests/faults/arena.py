@@ -15,12 +15,15 @@ import requests
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway.account.database import schema
+from gateway.account.database.engine import make_engine
 from gateway.queue import keys
 from gateway.queue.lease import STEADY_SECONDS
 from tests.faults import clock, footprint, preload, routes
 from tests.faults.client import PATIENCE_SECONDS, Client, Seen
 from tests.faults.proxy import FaultProxy
 from tests.faults.reconciler import Defect, leaked_keys, sockets_left
+from tests.support.postgres import PostgresServer
 from tests.support.stack import LOOK_SECONDS, SECRETS, Process, Stack, reserved_port, until
 from tests.support.upstream import Upstream
 
@@ -40,7 +43,8 @@ class Arena(Stack):
     """A stack whose ways can be broken; everything random comes from `rng`.
 
     `clocks` are the kinds of processes ("web", "worker") whose wall clock `jump` can move. With
-    `slow_names`, workers wait 5 s for names that end in ".slow".
+    `slow_names`, workers wait 5 s for names that end in ".slow". With `database`, the account is in
+    Postgres, behind a proxy.
     `patience` multiplies every limit of time that a row sets: 1 is what is promised on an idle
     machine, tests that run beside others take more.
     """
@@ -53,6 +57,7 @@ class Arena(Stack):
         env: dict[str, str] | None = None,
         clocks: Sequence[str] = (),
         slow_names: bool = False,
+        database: bool = False,
         patience: float = 1.0,
     ) -> None:
         trusting = {"UPSTREAM_CA_BUNDLE": str(routes.AUTHORITY)}
@@ -60,6 +65,7 @@ class Arena(Stack):
         self.rng = random.Random()
         self.clocks = clocks
         self.slow_names = slow_names
+        self._has_database = database
         self.patience = patience
         self.seen: list[Seen] = []
         self.defects: list[Defect] = []
@@ -94,6 +100,18 @@ class Arena(Stack):
             f"redis://127.0.0.1:{self.web_redis.port}/0",
             f"http://127.0.0.1:{self.provider.port}",
         )
+
+    def _start(self) -> None:
+        if self._has_database:
+            server = self.ending.enter_context(PostgresServer())
+            engine = make_engine(server.url)
+            schema.upgrade(engine)
+            engine.dispose()
+            socket = f"{server.folder}/.s.PGSQL.5432"
+            self.database = self.ending.enter_context(FaultProxy(socket))
+            address = f"127.0.0.1:{self.database.port}/postgres"
+            self._env["DATABASE_URL"] = f"postgres://postgres@{address}"
+        super()._start()
 
     def start_process(self, command: list[str], name: str) -> Process:
         more = {} if name == "web" else {"REDIS_URL": self._worker_url()}

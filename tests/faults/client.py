@@ -31,6 +31,7 @@ class Seen:
     ended: float = 0.0
     left: float = 0.0  # when the client left on purpose; 0: it stayed
     status: int = 0
+    call_id: str = ""  # that the response's headers name
     should_retry: str = ""
     retry_after: str = ""
     text: str = ""
@@ -125,6 +126,7 @@ class Client:
             "Authorization": f"Bearer {self.key}",
             "Content-Type": "application/json",
             "X-Request-Timeout": f"{seen.deadline:g}",
+            "X-Request-Id": seen.nonce,
             "Connection": "close",
         }
         path = "/inference/v1/chat/completions"
@@ -136,6 +138,7 @@ class Client:
     def _read(self, response: http.client.HTTPResponse) -> None:
         seen = self.seen
         seen.status = response.status
+        seen.call_id = response.headers.get("x-generation-id", "")
         seen.should_retry = response.headers.get("x-should-retry", "")
         seen.retry_after = response.headers.get("retry-after", "")
         self._look_for_secrets(str(response.headers).encode())

@@ -26,7 +26,7 @@ KINDS = {
 }
 ORPHAN_SECONDS = 3.0
 LONGEST_TTL = 240  # seconds: an outcome lives 120, a job its deadline and 60
-LASTING = (keys.RQ_QUEUES, keys.RQ_WORKERS, "rq:workers", keys.BELL, keys.OWNER)
+LASTING = (keys.RQ_QUEUES, keys.RQ_WORKERS, "rq:workers", keys.BELL, keys.OWNER, keys.AUDIT)
 LASTING_PREFIXES = ("gw:key:", "rq:worker:", "gw:lease:")
 ESTABLISHED, CLOSE_WAIT = "01", "08"
 

@@ -25,6 +25,7 @@ class Row:
     clocks: tuple[str, ...] = ()  # processes whose wall clock it moves
     slow_names: bool = False  # for workers, names that end in .slow take 5 s to be unknown
     memory: int = 64  # megabytes that a process may hold more of after it
+    database: bool = False  # the account is kept in Postgres, not in Redis
 
     @property
     def group(self) -> str:
@@ -65,6 +66,7 @@ def row(
     clocks: tuple[str, ...] = (),
     slow_names: bool = False,
     memory: int = 64,
+    database: bool = False,
 ) -> Callable[[Callable[[Arena], None]], Callable[[Arena], None]]:
     """Enter a scenario into ROWS."""
 
@@ -82,6 +84,7 @@ def row(
             clocks,
             slow_names,
             memory,
+            database,
         )
         return run
 

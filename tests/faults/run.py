@@ -136,6 +136,7 @@ def _run_on_one_service(
             env=first.env,
             clocks=first.clocks,
             slow_names=first.slow_names,
+            database=first.database,
             patience=patience,
         ) as arena:
             arena.answers()  # a first call, for what is made when it is needed

@@ -24,7 +24,7 @@ CHOICE = {
     "finish_reason": "stop",
 }
 USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
-ANSWER = Outcome(answer=orjson.dumps({"choices": [CHOICE], "usage": USAGE}), usage=USAGE)
+ANSWER = Outcome(answer=orjson.dumps({"choices": [CHOICE], "usage": USAGE}))
 
 
 def part(content: str, **more: Any) -> bytes:
@@ -60,6 +60,7 @@ class ScriptedCall(PendingCall):
 
     def __init__(self, call_id: str, budget: float, script: Iterator[Any]) -> None:
         super().__init__(call_id, budget, lambda pending: None)
+        self.submitted = True
         self.waited: list[float | None] = []
         self._looked = 0.0
         self._script = script
@@ -116,6 +117,8 @@ class FakeBroker:
         self.redis: Any = None
         self.script = script
         self.refusal: Exception | None = None
+        self.admission: dict[str, Any] = {}  # what the queue admits of each call
+        self.cache = ""  # whether a kept response answers each call
         self.workers: Iterator[bool] = itertools.repeat(True)  # whether one lives, at each look
         self.calls: list[Submitted] = []
         self.left: list[str] = []
@@ -127,6 +130,7 @@ class FakeBroker:
             raise self.refusal
         script = self.script or (STREAM if spec.stream else (ANSWER,))
         pending = ScriptedCall(spec.call_id, budget, iter(script))
+        pending.admission, pending.cache = self.admission, self.cache
         self.calls.append(Submitted(spec, orjson.loads(body), admission, budget, pending))
         return pending
 

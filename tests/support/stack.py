@@ -46,8 +46,10 @@ wire = "openai"
 base_url = "http://127.0.0.1:1/v1"
 [models."fake/*"]
 provider = "fake"
+prices = {{ prompt = "0.1234567", completion = "1.7654321" }}
 [models."claude/*"]
 provider = "fake-anthropic"
+prices = {{ prompt = "3.1000001", completion = "15.7" }}
 [models."closed/*"]
 provider = "closed"
 """

@@ -5,8 +5,9 @@ embeddings at /v1 and Anthropic's messages (streamed) at /v1/messages. The model
 list of words joined by dashes, each with the numbers that follow it: see upstream_answers.WORDS.
 Words that are not there do nothing, so that any real model's name echoes the last user message.
 
-GET /log gives the requests so far, DELETE /log forgets it. PUT /down takes an object of models
-and a word for each, which they say from now on: `hang`, `reset` or `refuse` (a 500).
+GET /log gives the requests so far and the usage that was reported for each, DELETE /log forgets
+them. PUT /down takes an object of models and a word for each, which they say from now on: `hang`,
+`reset` or `refuse` (a 500).
 Each `--tls` names a PEM file with key and certificate, and adds a port where the same is served.
 """
 
@@ -134,15 +135,18 @@ class Connection(asyncio.Protocol):
             "started": time.time(),
             "ended": None,
             "closed_early": False,
+            "usage": None,  # what it reported, where the report was sent whole
         }
         self.records.calls.append(record)
+        answer = Answer(self, path, params)
         try:
-            await Answer(self, path, params).give()
+            await answer.give()
         except asyncio.CancelledError:
             record["closed_early"] = True
             raise
         finally:
             record["ended"] = time.time()
+            record["usage"] = answer.usage
 
     async def write(self, data: bytes) -> None:
         if not self.transport.is_closing():  # else this task is about to be cancelled

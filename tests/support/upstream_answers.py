@@ -93,6 +93,7 @@ class Answer:
             self.text = json.dumps(example_of(schema))
         self.shape = Shape(self.words, self.dialect.ping)
         self.key = connection.key
+        self.usage: dict[str, int] | None = None  # what it counted, once the count was sent whole
         self.pause = 0.0
         self.deltas = [word + " " for word in self.text.split(" ")]
         self.deltas[-1] = self.deltas[-1][:-1]
@@ -194,6 +195,7 @@ class Answer:
             body = self.dialect.error(500, extra=self.leaked())
         if not {"cut", "reset", "hang"} & self.words.keys():
             await self.shape.whole(self.connection, body)
+            self.counted(len("".join(self.deltas).split()))
             return
         half = len(body) // 2
         self.connection.reply(200, body[:half], missing=len(body) - half)
@@ -225,8 +227,14 @@ class Answer:
             await write(data)
             await asyncio.Event().wait()
         await write(data + shape.end)
+        self.counted(len(self.deltas))
         if shape.closes:
             self.connection.transport.close()
+
+    def counted(self, completion: int) -> None:
+        """Note the usage of an answer that was sent whole, unless its connection is closed."""
+        if not self.connection.transport.is_closing():
+            self.usage = self.dialect.usage(completion)
 
     async def break_off(self) -> None:
         if "hang" in self.words:
@@ -249,6 +257,10 @@ CODES = {"toolong": "context_length_exceeded", "policy": "content_policy_violati
 
 class Dialect:
     ping = b": still here\n\n"
+
+    def usage(self, completion: int) -> dict[str, int]:
+        """What it reports for an answer of so many tokens, in OpenAI's form."""
+        return usage(completion)
 
     def status(self, status: int) -> int:
         return status
@@ -342,6 +354,11 @@ class Embeddings(OpenAI):
         tokens = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
         body = {"object": "list", "data": data, "model": self.params["model"], "usage": tokens}
         return json.dumps(body).encode()
+
+    def usage(self, completion: int) -> dict[str, int]:
+        inputs = self.params["input"]
+        count = 1 if isinstance(inputs, str) or isinstance(inputs[0], int) else len(inputs)
+        return {"prompt_tokens": count, "completion_tokens": 0, "total_tokens": count}
 
     def error(self, status: int, code: str | None = None, extra: str = "") -> bytes:
         if "picky" not in self.words:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import orjson
 
-from gateway.account.api_keys import KeyRecord
 from gateway.broker.pending_call import PendingCall
 from gateway.catalogue.catalogue import Catalogue
-from gateway.queue.protocol import CallSpec
+from gateway.queue.protocol import AdmissionRequest, CallSpec
 from gateway.settings import Settings
 from providers.base import Request
 from providers.http.transport import Transport
@@ -114,11 +112,13 @@ class WholeExchange(FakeBroker):
         )
         self._runner = CallRunner(providers, limits, catalogue)
 
-    def submit(self, spec: CallSpec, body: bytes, key: KeyRecord, budget: float) -> PendingCall:
+    def submit(
+        self, spec: CallSpec, body: bytes, admission: AdmissionRequest, budget: float
+    ) -> PendingCall:
         arrived, parameters = CallSpec.decode(spec.encode(body))
-        claimed = Claimed(spec.call_id, spec.web, "claim", 60.0, None, time.monotonic())
+        claimed = Claimed(spec.call_id, spec.web, "claim", 60.0, None)
         sent: Any = Sent()
         outcome = self._runner.run(claimed, arrived, parameters, sent)
         pending = ScriptedCall(spec.call_id, budget, iter([*sent.payloads, outcome]))
-        self.calls = [Submitted(spec, orjson.loads(body), key, budget, pending)]
+        self.calls = [Submitted(spec, orjson.loads(body), admission, budget, pending)]
         return pending

@@ -43,6 +43,15 @@ def test_a_short_or_missing_pepper_is_refused_with_a_way_to_make_one(pepper):
     assert "ppp" not in str(caught.value)
 
 
+def test_a_short_admin_key_is_refused():
+    with pytest.raises(
+        ConfigurationError, match="^ADMIN_KEY must have 32 to 200 characters"
+    ) as caught:
+        read(ADMIN_KEY="a" * 31)
+    assert "aaa" not in str(caught.value)
+    assert read(ADMIN_KEY="a" * 32).admin_key == "a" * 32
+
+
 @pytest.mark.parametrize(
     ("variable", "text", "name", "value"),
     [
@@ -186,6 +195,8 @@ def test_secrets_are_not_shown():
             REDIS_URL="redis://:hidden@r:1",
             UPSTREAM_PROXY="http://u:hidden@proxy",
             OPENAI_API_KEY="sk-hidden",
+            KEY_PEPPER_OLD="hidden" * 6,
+            ADMIN_KEY="hidden" * 6,
         )
     )
     assert "hidden" not in told

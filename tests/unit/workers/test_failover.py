@@ -156,16 +156,19 @@ def test_who_is_passed_over_is_in_the_record() -> None:
     made = failover("a heir b", gone="heir")
     made.skip()
     assert made.target.model == "b"
-    assert made.failures == [{"route": "acme/a", "code": "circuit_open"}]
+    (skipped,) = made.bill.attempts
+    assert (skipped["provider_name"], skipped["model"]) == ("acme", "a")
+    assert (skipped["code"], skipped["latency_ms"]) == ("circuit_open", 0)
 
 
 def test_failed_attempts_are_in_the_record() -> None:
     made = failover()
     after(made, UpstreamUnreachable())
-    made.note(UpstreamRejected())
-    assert made.failures == [
-        {"route": "acme/a", "code": "upstream_connect"},
-        {"route": "acme/b", "code": "UpstreamRejected"},
+    made.note(UpstreamRejected(), 1.5)
+    fields = ("model", "status", "code", "latency_ms")
+    assert [tuple(each[name] for name in fields) for each in made.bill.attempts] == [
+        ("a", 502, "upstream_connect", 0),
+        ("b", 400, "UpstreamRejected", 1_500),
     ]
 
 

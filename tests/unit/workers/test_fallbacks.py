@@ -12,6 +12,7 @@ import gevent.event
 import orjson
 import pytest
 
+from gateway.account.usage import normal
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import ModelRow, ProviderRow, Rows
 from gateway.catalogue.target import Target
@@ -30,14 +31,17 @@ from gateway.queue.protocol import CallSpec, Outcome, decode_head
 from gateway.settings import Settings
 from gateway.timeouts import Timeouts
 from providers.base import IGNORE, OnHead
+from tests.support.ended import Ended
 from tests.support.fakes import USAGE, Clock
 from workers import attempts
 from workers.attempts import Limits
+from workers.bill import Bill
 from workers.breaker import Breakers
 from workers.runner import CallRunner, Claimed
 
 URL = "http://127.0.0.1:9/v1"
 BODY = b'{"messages":[]}'
+USED = normal(USAGE)
 WHOLE: Chunk = {"choices": [{"index": 0, "message": {"content": "b"}}], "usage": USAGE}
 OPENING: Chunk = {"choices": [{"index": 0, "delta": {"role": "assistant"}}], "usage": {"no": 1}}
 WORD: Chunk = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
@@ -110,13 +114,14 @@ class House:
 
     def ask(
         self, stream: bool = False, names: str = "ab", budget: float = 600, key: str = ""
-    ) -> tuple[Outcome, list[bytes]]:
+    ) -> tuple[Ended, list[bytes]]:
         sender = Sender()
         targets = tuple(Target(f"{n}/model", n, "model") for n in names)
         spec = CallSpec("c" * 32, "web", stream, targets, key=key)
         claimed = Claimed(spec.call_id, "web", "claim", budget, b"")
-        outcome = self.runner.run(claimed, spec, BODY, sender)  # type: ignore[arg-type]
-        return outcome, sender.sent
+        bill = Bill()
+        outcome = self.runner.run(claimed, spec, BODY, sender, bill)  # type: ignore[arg-type]
+        return Ended(outcome, bill), sender.sent
 
 
 both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -131,26 +136,25 @@ def test_the_fallback_answers_and_the_record_tells_of_the_failures(
     answer = [WORD, LAST] if stream else WHOLE
     house = House(Provider(kind()), Provider(answer))
     outcome, sent = house.ask(stream)
-    assert (outcome.error, outcome.route, outcome.usage) == (None, "b/model", USAGE)
+    assert (outcome.error, outcome.route, outcome.usage) == (None, "b/model", USED)
     tries = 3 if kind.retryable else 1
     assert outcome.failures == [{"route": "a/model", "code": kind.code}] * tries
     assert outcome.attempts == tries + 1
     if stream:
         assert decode_head(sent[0]) == ("b/model", [], orjson.dumps(WORD))
-    assert Outcome.decode(outcome.encode()) == outcome
+    assert Outcome.decode(outcome.encode()) == outcome.outcome
 
 
 def test_a_call_that_went_well_has_no_failures_in_its_record() -> None:
     outcome, _ = House(Provider(WHOLE)).ask(names="a")
-    assert outcome.failures == []
-    assert b"failures" not in outcome.encode()
+    assert (outcome.failures, outcome.attempts) == ([], 1)
 
 
 @pytest.mark.parametrize("failure", [UpstreamTruncated(), UpstreamFailed(), UpstreamTimeout()])
 def test_what_a_failed_stream_began_with_leaves_no_trace(failure: GatewayError) -> None:
     house = House(Provider([OPENING, failure]), Provider([WORD, LAST]))
     outcome, sent = house.ask(stream=True)
-    assert (outcome.error, outcome.usage) == (None, USAGE)
+    assert (outcome.error, outcome.usage) == (None, USED)
     assert b"".join(sent) == b"#b/model\n" + orjson.dumps(WORD) + orjson.dumps(LAST)
 
 

@@ -10,6 +10,7 @@ import gevent
 import pytest
 from redis import Redis
 
+from gateway.account.records import Record
 from gateway.queue import clients, keys
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome
@@ -19,6 +20,7 @@ from workers import outbox as outbox_module
 from workers.outbox import Outbox, Sender
 
 WEB = "web-1"
+RECORD = Record("a" * 32, "key-1", 1, 2, usage={"input": 5, "output": 6}, cost_nano=70)
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_events_of_a_call_are_numbered_and_end_with_its_outcome(
     sender.send(b'{"n":1}')
     assert outbox.settled(5)
     sender.send(b'{"n":2}')
-    sender.finish("worker", Outcome(last=sender.number), 5)
+    sender.finish("worker", Outcome(last=sender.number), 5, RECORD)
     assert outbox.settled(5)
     seen = events(redis)
     assert [(event.number, event.kind) for event in seen] == [
@@ -49,6 +51,8 @@ def test_events_of_a_call_are_numbered_and_end_with_its_outcome(
         (3, OUTCOME),
     ]
     assert Outcome.decode(seen[-1].payload).last == 2
+    ((_, entry),) = redis.xrange(keys.RECORDS)
+    assert Record.decode(entry[b"r"]) == RECORD
 
 
 def test_what_is_not_sent_yet_is_joined(redis: Redis, outbox: Outbox) -> None:
@@ -107,7 +111,7 @@ def test_an_outcome_takes_the_events_before_it_along(redis: Redis, outbox: Outbo
         sender.send(b"{}")
         assert outbox.settled(5)
     assert redis.xlen(keys.inbox(WEB)) == 11
-    sender.finish("worker", Outcome(last=sender.number), 5)
+    sender.finish("worker", Outcome(last=sender.number), 5, RECORD)
     assert outbox.settled(5)
     entries = redis.xrange(keys.inbox(WEB))[10:]
     assert [Event.decode(fields[b"e"]).number for _, fields in entries] == [1, 2, 3]
@@ -145,7 +149,7 @@ def test_a_forgotten_script_is_loaded_and_the_order_kept(redis: Redis, outbox: O
     sender = Sender(outbox, "a" * 32, "claim", WEB)
     redis.script_flush()
     sender.send(b"{}")
-    sender.finish("worker", Outcome(last=sender.number), 5)
+    sender.finish("worker", Outcome(last=sender.number), 5, RECORD)
     assert outbox.settled(5)
     assert [event.number for event in events(redis)] == [1, 2]
 
@@ -172,7 +176,7 @@ def test_answers_are_kept_while_redis_is_away(tmp_path: Path, settings: Settings
         assert outbox.settled(5)
         server.stop()
         sender.send(b'{"n":2}')
-        sender.finish("worker", Outcome(last=sender.number), 5)
+        sender.finish("worker", Outcome(last=sender.number), 5, RECORD)
         assert not outbox.settled(0.5)
         server.start()
         assert outbox.settled(10)

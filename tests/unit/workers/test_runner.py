@@ -11,6 +11,7 @@ import gevent
 import orjson
 import pytest
 
+from gateway.account.usage import Usage, normal
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import ModelRow, ProviderRow, Rows
 from gateway.catalogue.parameters import Rule
@@ -35,9 +36,11 @@ from gateway.queue.protocol import CallSpec, Outcome, decode_head
 from gateway.settings import Settings
 from providers.base import IGNORE, OnHead
 from providers.http.budget import SMALL, Budget
+from tests.support.ended import Ended
 from tests.support.fakes import USAGE
 from workers import attempts, tasks
 from workers.attempts import Limits
+from workers.bill import Bill
 from workers.runner import CallRunner, Claimed, opened
 
 CALL_ID = "a" * 32
@@ -45,6 +48,7 @@ WORD: Chunk = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
 MORE: Chunk = {"choices": [{"index": 0, "delta": {"content": "b"}}]}
 BODY = b'{"messages":[{"role":"user","content":"Hi"}],"temperature":0.5}'
 URL = "http://127.0.0.1:9/v1"
+USED = normal(USAGE)
 CATALOGUE = Catalogue(
     Rows(
         {
@@ -145,15 +149,27 @@ def claimed(budget: float = 600, payload: bytes | None = b"") -> Claimed:
     return Claimed(CALL_ID, "web-1", "claim-1", budget, payload)
 
 
+def ended(
+    runner: CallRunner,
+    spec: CallSpec,
+    body: bytes = BODY,
+    sender: Sender | None = None,
+    call: Claimed | None = None,
+) -> Ended:
+    bill = Bill()
+    outcome = runner.run(call or claimed(), spec, body, sender or Sender(), bill)  # type: ignore[arg-type]
+    return Ended(outcome, bill)
+
+
 def run(
     provider: Provider,
     stream: bool = False,
     sender: Sender | None = None,
     retries: int = 2,
     body: bytes = BODY,
-) -> Outcome:
+) -> Ended:
     runner = CallRunner({"acme": provider}, Limits(retries), CATALOGUE)
-    return runner.run(claimed(), spec(stream), body, sender or Sender())  # type: ignore[arg-type]
+    return ended(runner, spec(stream), body, sender)
 
 
 both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -164,7 +180,7 @@ def test_an_unstreamed_call_ends_with_the_bytes_of_its_answer() -> None:
     sender = Sender()
     outcome = run(Provider(part), sender=sender)
     assert orjson.loads(outcome.answer) == part
-    assert (outcome.error, outcome.usage, outcome.last) == (None, USAGE, 0)
+    assert (outcome.error, outcome.usage, outcome.last) == (None, USED, 0)
     assert (outcome.route, outcome.attempts) == ("acme/model-2", 1)
     assert outcome.timings["work"] >= 0
     assert sender.sent == []
@@ -180,15 +196,27 @@ def test_a_whole_answer_counts_for_its_call_until_it_is_delivered(stream: bool) 
     assert budget.used == len(outcome.answer)
 
 
-def test_an_answer_without_usage_is_an_answer() -> None:
-    outcome = run(Provider({"choices": []}))
-    assert (outcome.error, outcome.usage) == (None, None)
+@both_ways
+def test_an_answer_without_usage_is_estimated(stream: bool) -> None:
+    message = {"role": "assistant", "content": "x" * 20}
+    choice = {"index": 0, "delta" if stream else "message": message}
+    outcome = run(Provider([{"choices": [choice]}] if stream else {"choices": [choice]}), stream)
+    assert (outcome.error, outcome.usage) == (None, Usage(input=1, output=5))
+    assert outcome.estimated
 
 
 def test_the_provider_is_asked_with_what_the_plan_and_the_body_say() -> None:
     provider = Provider({"choices": []})
     CallRunner({"acme": provider}, Limits(0), CATALOGUE).run(claimed(), spec(), BODY, Sender())  # type: ignore[arg-type]
     assert provider.calls == [ChatCall("model-2", orjson.loads(BODY), False, 10)]
+
+
+@pytest.mark.parametrize(("cap", "limit"), [(7, 7), (0, None), (500, 10)])
+def test_the_cap_of_the_queue_limits_the_output(cap: int, limit: int | None) -> None:
+    provider = Provider({"choices": []})
+    capped = Claimed(CALL_ID, "web-1", "claim-1", 600, b"", {"cap": cap})
+    CallRunner({"acme": provider}, Limits(0), CATALOGUE).run(capped, spec(), BODY, Sender())  # type: ignore[arg-type]
+    assert provider.calls[0].parameters.get("max_tokens") == limit
 
 
 def test_parts_of_a_stream_are_sent_as_lines_as_they_come() -> None:
@@ -201,12 +229,12 @@ def test_parts_of_a_stream_are_sent_as_lines_as_they_come() -> None:
         [last],
     ]
     assert (outcome.error, outcome.answer, outcome.last) == (None, b"", 2)
-    assert outcome.usage == USAGE
+    assert outcome.usage == USED
 
 
 def test_usage_that_came_early_is_not_forgotten() -> None:
     outcome = run(Provider([{"choices": [], "usage": USAGE}], [{"choices": []}]), stream=True)
-    assert outcome.usage == USAGE
+    assert outcome.usage == USED
 
 
 @both_ways
@@ -235,7 +263,7 @@ def test_a_failed_attempt_is_tried_again_as_often_as_configured() -> None:
 def test_no_attempt_is_made_past_the_deadline() -> None:
     provider = Provider(UpstreamFailed(retry_after=1), {"choices": []})
     late = Claimed(CALL_ID, "web-1", "claim-1", 0.5, b"")
-    outcome = CallRunner({"acme": provider}, Limits(), CATALOGUE).run(late, spec(), BODY, Sender())  # type: ignore[arg-type]
+    outcome = ended(CallRunner({"acme": provider}, Limits(), CATALOGUE), spec(), call=late)
     assert isinstance(outcome.error, UpstreamFailed)
     assert len(provider.calls) == 1
 
@@ -280,22 +308,16 @@ def test_a_stream_that_is_stopped_while_it_sends_is_closed_at_the_provider() -> 
 def test_a_stopped_stream_has_used_what_it_has_sent() -> None:
     stopped = StopCall(CallCancelled())
     outcome = run(Provider([WORD], [WORD], [MORE], stopped), stream=True)
-    assert outcome.usage == {
-        "prompt_tokens": 1,
-        "completion_tokens": 3,
-        "total_tokens": 4,
-        "estimated": True,
-    }
+    assert (outcome.usage, outcome.estimated) == (Usage(input=1, output=3), True)
     assert (outcome.route, outcome.attempts) == ("acme/model-2", 1)
     counted = Provider([WORD], [{"choices": [], "usage": USAGE}], stopped)
-    assert run(counted, stream=True).usage == USAGE
+    assert run(counted, stream=True).usage == USED
 
 
 @both_ways
 def test_a_call_that_is_stopped_before_its_answer_has_used_its_prompt(stream: bool) -> None:
     outcome = run(Provider(StopCall(DeadlineExceeded())), stream)
-    assert outcome.usage is not None
-    assert (outcome.usage["prompt_tokens"], outcome.usage["completion_tokens"]) == (1, 0)
+    assert (outcome.usage, outcome.estimated) == (Usage(input=1), True)
 
 
 @both_ways
@@ -319,9 +341,11 @@ def test_a_call_that_is_stopped_between_two_attempts_has_used_nothing(
     assert outcome.failures == [{"route": "acme/model-2", "code": UpstreamOverloaded.code}]
 
 
-def test_a_stream_that_breaks_off_by_itself_is_nobodys_to_pay() -> None:
-    outcome = run(Provider([WORD], UpstreamTruncated()), stream=True)
-    assert (outcome.usage, outcome.last) == (None, 1)
+def test_a_stream_that_breaks_off_has_used_what_it_has_sent() -> None:
+    outcome = run(Provider([WORD], [MORE], UpstreamTruncated()), stream=True)
+    assert (outcome.usage, outcome.estimated) == (Usage(input=1, output=2), True)
+    counted = Provider([WORD], [{"choices": [], "usage": USAGE}], UpstreamTruncated())
+    assert (run(counted, stream=True).usage, outcome.last) == (USED, 2)
 
 
 def test_a_stop_passes_by_code_that_catches_every_exception() -> None:
@@ -386,8 +410,8 @@ def test_a_fallback_answers_in_place_of_what_cannot_be_written(stream: bool) -> 
     steps = ([response], [answer]) if stream else (response, answer)
     providers = {"acme": Provider(steps[0]), "heir": Provider(steps[1])}
     runner, sender = CallRunner(providers, Limits(), CATALOGUE), Sender()
-    outcome = runner.run(claimed(), both, BODY, sender)  # type: ignore[arg-type]
-    assert (outcome.error, outcome.route, outcome.usage) == (None, "heir/model-3", USAGE)
+    outcome = ended(runner, both, sender=sender)
+    assert (outcome.error, outcome.route, outcome.usage) == (None, "heir/model-3", USED)
 
 
 @both_ways
@@ -402,7 +426,7 @@ def test_usage_that_cannot_be_right_is_dropped(stream: bool) -> None:
     sender = Sender()
     response = {**WORD, "usage": {**USAGE, "prompt_tokens": -1}}
     outcome = run(Provider([response] if stream else response), stream, sender)
-    assert (outcome.error, outcome.usage) == (None, None)
+    assert (outcome.error, outcome.estimated) == (None, True)
     payload = sender.sent[0] if stream else outcome.answer
     assert orjson.loads(payload) == WORD
 
@@ -418,7 +442,7 @@ def test_a_timeout_that_is_not_the_calls_is_let_through(stream: bool) -> None:
 @both_ways
 def test_a_provider_that_this_worker_does_not_have_is_named(stream: bool) -> None:
     runner = CallRunner({}, Limits(), CATALOGUE)
-    outcome = runner.run(claimed(), spec(stream, "other"), BODY, Sender())  # type: ignore[arg-type]
+    outcome = ended(runner, spec(stream, "other"))
     assert isinstance(outcome.error, ProviderNotConfigured)
     assert "'other'" in outcome.error.message
     assert outcome.attempts == 0
@@ -429,10 +453,10 @@ def test_a_provider_that_this_worker_does_not_have_is_named(stream: bool) -> Non
 
 def run_both(
     first: Provider, heir: Provider, stream: bool, body: bytes = BODY, sender: Sender | None = None
-) -> Outcome:
+) -> Ended:
     both = CallSpec(CALL_ID, "web-1", stream, (FIRST, HEIR))
     runner = CallRunner({"acme": first, "heir": heir}, Limits(), CATALOGUE)
-    return runner.run(claimed(), both, body, sender or Sender())  # type: ignore[arg-type]
+    return ended(runner, both, body, sender)
 
 
 @both_ways
@@ -450,7 +474,7 @@ def test_a_model_that_is_gone_names_its_successor(stream: bool) -> None:
 def test_its_successor_answers_where_the_plan_says_so() -> None:
     heir = Provider({"choices": [], "usage": USAGE})
     outcome = run_both(Provider(GONE), heir, stream=False)
-    assert (outcome.error, outcome.usage) == (None, USAGE)
+    assert (outcome.error, outcome.usage) == (None, USED)
     assert (outcome.route, outcome.attempts) == ("heir/model-3", 2)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.account.usage import MAX_TOKENS
 from gateway.chat import Chunk
 from tests.support.fakes import USAGE
-from workers.usage import MAX_COUNT, StreamUsage, take_count
+from workers.usage import CallUsage, take_count
 
 ASKED = {"messages": [{"role": "user", "content": "x" * 40}]}
 
@@ -19,7 +20,7 @@ def delta(**fields: Any) -> Chunk:
 
 
 def used(*parts: Chunk, asked: dict[str, Any] = ASKED) -> dict[str, Any]:
-    usage = StreamUsage()
+    usage = CallUsage()
     for part in parts:
         usage.add([part])
     return usage.so_far(orjson.dumps(asked))
@@ -102,7 +103,7 @@ def test_the_input_of_embeddings_is_their_prompt(given: Any) -> None:
     assert used(asked={"input": given})["prompt_tokens"] == expected
 
 
-@pytest.mark.parametrize("wrong", [-1, True, None, "5", 1.5, [], MAX_COUNT])
+@pytest.mark.parametrize("wrong", [-1, True, None, "5", 1.5, [], MAX_TOKENS + 1])
 @pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "total_tokens"])
 def test_usage_that_is_negative_or_no_number_is_taken_out(name: str, wrong: Any) -> None:
     chunk = {"choices": [], "usage": {**USAGE, name: wrong}}

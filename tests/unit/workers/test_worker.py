@@ -15,12 +15,14 @@ from rq.version import VERSION
 from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry
 
+from gateway.account.records import Record
 from gateway.catalogue.target import Target
 from gateway.errors import UpstreamFailed
 from gateway.queue import clients, commands, keys
 from gateway.queue.protocol import CallSpec, Outcome
 from gateway.settings import Settings
 from workers import worker as module
+from workers.bill import Bill
 from workers.outbox import Sender
 from workers.runner import Claimed
 from workers.worker import CANCEL_LOOKS, CallWorker, Running
@@ -33,10 +35,13 @@ class FakeRunner:
         self.ran: list[str] = []
         self.hang = False
 
-    def run(self, claimed: Claimed, spec: CallSpec, body: bytes, sender: Sender) -> Outcome:
+    def run(
+        self, claimed: Claimed, spec: CallSpec, body: bytes, sender: Sender, bill: Bill
+    ) -> Outcome:
         self.ran.append(claimed.call_id)
         if self.hang:
             gevent.get_hub().switch()
+        bill.add(spec.targets[0], {"prompt_tokens": 3, "completion_tokens": 4})
         return Outcome(answer=b'{"choices":[]}')
 
 
@@ -60,6 +65,11 @@ def claimed(budget: float = 60) -> Claimed:
     call_id = uuid.uuid4().hex
     spec = CallSpec(call_id, "web-1", False, (Target("demo/echo", "demo", "echo"),))
     return Claimed(call_id, "web-1", "claim", budget, spec.encode(b"{}"))
+
+
+def records(worker: CallWorker) -> list[Record]:
+    entries = worker.connection.xrange(keys.RECORDS)
+    return [Record.from_entry(entry) for _, entry in entries]
 
 
 def run(worker: CallWorker, call: Claimed) -> Outcome:
@@ -128,6 +138,9 @@ def test_a_call_is_run_and_its_outcome_written(worker: CallWorker, runner: FakeR
     assert run(worker, call).answer == b'{"choices":[]}'
     assert runner.ran == [call.call_id]
     assert worker.running == {}
+    (record,) = records(worker)
+    assert (record.id, record.status, record.worker) == (call.call_id, "completed", worker.name)
+    assert record.usage == {"input": 3, "output": 4}
 
 
 def test_a_call_past_its_deadline_is_not_begun(worker: CallWorker, runner: FakeRunner) -> None:
@@ -135,6 +148,8 @@ def test_a_call_past_its_deadline_is_not_begun(worker: CallWorker, runner: FakeR
     assert error is not None
     assert error.code == "deadline_exceeded"
     assert runner.ran == []
+    (record,) = records(worker)
+    assert (record.status, record.error_code, record.usage) == ("failed", error.code, {})
 
 
 def test_a_call_is_ended_at_its_deadline(worker: CallWorker, runner: FakeRunner) -> None:
@@ -178,6 +193,8 @@ def test_a_call_cancelled_before_its_claim_was_read_is_not_begun(
     assert error is not None
     assert error.code == "client_closed_request"
     assert runner.ran == []
+    (record,) = records(worker)
+    assert (record.status, record.cancelled) == ("cancelled", True)
 
 
 def test_a_cancel_of_a_call_that_never_comes_is_dropped_after_a_while(
@@ -223,6 +240,8 @@ def test_a_running_call_that_is_handed_out_again_ends_at_once(
     assert runner.ran == [call.call_id]
     assert worker.running == {}
     assert redis.zcard(keys.RQ_STARTED) == 0
+    (record,) = records(worker)  # the first claim's outcome is refused
+    assert (record.id, record.error_code) == (call.call_id, "reply_lost")
 
 
 def test_the_calls_of_a_web_process_without_a_lease_are_stopped_at_the_second_look(

@@ -214,6 +214,8 @@ BAD = {
     "57 no stream": (body(stream_options={"include_usage": True}), VALUE, "stream_options"),
     "57 stream false": (body(stream_options={}, stream=False), VALUE, "stream_options"),
     "57 array": (body(stream_options=[], stream=True), TYPE, "stream_options"),
+    "usage array": (body(usage=[]), TYPE, "usage"),
+    "usage number": (body(usage={"include": 1}), TYPE, "usage.include"),
     "57 wrong inside": (
         body(stream_options={"include_usage": 1}, stream=True),
         TYPE,
@@ -455,6 +457,7 @@ FULL = {
     "stop": ["a", "b", "c", ""],
     "stream": True,
     "stream_options": {"include_usage": True, "include_obfuscation": None},
+    "usage": {"include": True},
     "presence_penalty": -2,
     "frequency_penalty": 2.0,
     "logit_bias": {"50256": -100, "1": 0.5},
@@ -549,6 +552,17 @@ def test_null_is_no_parameter():
     request = chat_request(body(**nulls))
     assert list(request.parameters) == ["messages"]
     assert (request.stream, request.include_usage, request.ignored) == (False, False, [])
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [({"include": True}, True), ({"include": False}, False), ({}, False), (None, False)],
+)
+def test_the_cost_is_in_the_usage_of_the_response_if_the_request_includes_it(usage, cost):
+    request = chat_request(body(stream=True, usage=usage))
+    assert (request.include_cost, request.include_usage) == (cost, cost)
+    assert "usage" not in request.parameters
+    assert request.ignored == []
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
+import json
 import re
 
 import gevent
@@ -15,8 +17,10 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from gateway.account import api_keys
 from gateway.account.api_keys import CACHE_SECONDS, DIGITS, KeyStore, base62, checksum, parse
-from gateway.errors import AuthenticationFailed
-from gateway.queue import keys
+from gateway.account.owners import owner_store
+from gateway.account.record_store import COMMAND, Actor
+from gateway.errors import AuthenticationFailed, InvalidRequest
+from gateway.queue import keys, owner
 from tests.support.fakes import Clock
 
 PEPPER = "p" * 40
@@ -113,7 +117,10 @@ def test_redis_holds_the_hmac_and_never_the_secret(store, redis):
     _, secret = parse(key)
     everything = b""
     for name in redis.keys():
-        everything += name + repr(redis.hgetall(name)).encode() + redis.dump(name)
+        everything += name + redis.dump(name)
+        everything += repr(
+            redis.xrange(name) if name == b"gw:audit" else redis.hgetall(name)
+        ).encode()
     assert hmac.new(PEPPER.encode(), secret.encode(), hashlib.sha256).hexdigest().encode() in (
         redis.hget(keys.key(public_id(key)), "hmac")
     )
@@ -316,3 +323,387 @@ def test_every_key_is_listed_and_nothing_else(store, redis):
     redis.hset("gw:key:broken", "name", "no hmac")
     redis.set("gw:lease:web-1", 1)
     assert {record.public_id: record.name for record in store.all()} == made
+
+
+# Changes
+
+
+def change(store, key, **values):
+    return store.change(public_id(key), lambda record: values)
+
+
+def audit(redis):
+    return [json.loads(fields[b"entry"]) for _, fields in redis.xrange(keys.AUDIT)]
+
+
+VALUES = {
+    "owner": "team-a",
+    "models": ("openai/*", "demo/echo"),
+    "rpm": 10,
+    "tpm": 2_000,
+    "max_in_flight": 3,
+    "max_waiting": 0,
+    "limit": 5_000_000_000,
+    "limit_unit": "usd",
+    "limit_reset": "monthly",
+    "limit_extra": 1_000_000_000,
+    "limit_extra_until": 2_000_000_000,
+    "priority": "batch",
+    "weight": 2,
+    "alerts": (0.8, 0.95),
+    "metadata": {"team": "Zoë"},
+    "disabled": True,
+    "operator": True,
+    "cache_seconds": 0,
+    "expires": 3_000_000_000,
+}
+
+
+def test_every_value_of_a_key_is_kept_and_counted_as_a_change(store, redis):
+    owner_store(redis).create("team-a", {}, COMMAND)
+    created = store.get(public_id(store.create("one", **VALUES)))
+    key = store.create("one")
+    assert store.get(public_id(key)).version == 1
+    changed = change(store, key, **VALUES)
+    assert changed == store.get(public_id(key))
+    assert changed.version == 2
+    for name, value in VALUES.items():
+        assert getattr(created, name) == getattr(changed, name) == value
+
+
+def test_none_takes_a_value_away(store, redis):
+    key = store.create("one")
+    before = store.get(public_id(key))
+    change(store, key, **{k: v for k, v in VALUES.items() if k != "owner"})
+    after = change(store, key, **dict.fromkeys(VALUES))
+    assert after == dataclasses.replace(before, version=3)
+    for name in ("models", "rpm", "limit", "limit_reset", "expires", "disabled", "alerts"):
+        assert not redis.hexists(keys.key(public_id(key)), name)
+
+
+def test_no_models_is_not_the_same_as_all_models(store):
+    key = store.create("one", models=())
+    assert store.get(public_id(key)).models == ()
+    assert not store.verify(key).allows("demo/echo")
+    assert store.verify(store.create("two")).allows("demo/echo")
+
+
+@pytest.mark.parametrize(
+    ("names", "allowed"),
+    [
+        (["openai/gpt-5"], True),
+        (["demo/echo"], True),
+        (["demo/echo2"], False),
+        (["gpt-5", "openai/gpt-5"], True),
+        (["anthropic/claude", "opena"], False),
+    ],
+)
+def test_a_star_at_the_end_of_a_model_stands_for_all_that_begin_like_it(store, names, allowed):
+    key = store.create("one", models=("openai/*", "demo/echo"))
+    assert store.verify(key).allows(*names) is allowed
+
+
+def test_a_change_to_what_it_is_already_is_none(store, redis):
+    key = store.create("one", rpm=5)
+    assert change(store, key, rpm=5).version == 1
+    assert len(audit(redis)) == 1
+
+
+def test_two_changes_at_once_are_both_made(store, redis, clock):
+    """The first one that comes late is made again from what the other has left."""
+    key = store.create("one", rpm=1)
+    other = KeyStore(redis, PEPPER, clock)
+
+    def edit(record):
+        if record.rpm == 1:
+            change(other, key, rpm=2, tpm=7)
+        return {"rpm": record.rpm * 10}
+
+    record = store.change(public_id(key), edit)
+    assert (record.rpm, record.tpm, record.version) == (20, 7, 3)
+
+
+def test_a_key_has_no_owner_that_does_not_exist(store, redis):
+    with pytest.raises(InvalidRequest) as caught:
+        store.create("one", owner="nobody")
+    assert (caught.value.param, redis.keys()) == ("owner", [])
+    key = store.create("one")
+    with pytest.raises(InvalidRequest):
+        change(store, key, owner="nobody")
+    assert store.get(public_id(key)).owner == ""
+
+
+def test_an_unknown_or_revoked_key_is_neither_changed_nor_rotated(store, redis):
+    revoked = store.create("one")
+    store.revoke(public_id(revoked))
+    entries = len(audit(redis))
+    unknown = with_secret(revoked.replace(public_id(revoked), "0" * 12), "z" * 43)
+    for key in (revoked, unknown):
+        assert change(store, key, rpm=1) is None
+        assert store.rotate(public_id(key), 60) is None
+    assert len(audit(redis)) == entries
+    assert redis.exists(keys.key("0" * 12)) == 0
+
+
+def test_a_key_is_revoked_once(store, redis, clock):
+    key = store.create("one")
+    assert store.revoke(public_id(key))
+    first = store.get(public_id(key)).revoked
+    clock.now += 100
+    assert not store.revoke(public_id(key))
+    assert store.get(public_id(key)).revoked == first
+
+
+def test_every_change_is_in_the_audit_log_with_who_and_from_where(store, redis, clock):
+    by = Actor("0123456789ab", "10.1.2.3", "192.0.2.7")
+    key = store.create("one", by, limit=5_000_000_000)
+    store.change(public_id(key), lambda record: {"limit": None, "rpm": 3}, by)
+    store.rotate(public_id(key), 60, by)
+    store.revoke(public_id(key), by)
+    log = audit(redis)
+    assert [entry["action"] for entry in log] == [
+        "key.created", "key.updated", "key.rotated", "key.revoked"
+    ]  # fmt: skip
+    for entry in log:
+        assert entry["target"] == public_id(key)
+        assert entry["time"] == int(clock.now)
+        assert (entry["actor"], entry["address"]) == (by.id, by.address)
+        assert entry["forwarded_for"] == by.forwarded_for
+    assert log[0]["changes"]["limit"] == [None, 5]
+    assert log[1]["changes"] == {"limit": [5, None], "requests_per_minute": [None, 3]}
+    assert set(log[2]["changes"]) == {"rotated_at", "previous_valid_until"}
+
+
+def test_the_audit_log_has_no_secret_and_no_hash(store, redis):
+    key = store.create("one")
+    rotated = store.rotate(public_id(key), 60, idempotency_key="a-key").key
+    store.revoke(public_id(key))
+    text = repr(redis.xrange(keys.AUDIT))
+    hashes = [
+        value.decode()
+        for name, value in redis.hgetall(keys.key(public_id(key))).items()
+        if name in (b"hmac", b"hmac_old", b"rotation")
+    ]
+    assert len(hashes) == 3
+    for hidden in (*hashes, key[26:], rotated[26:], "a-key"):
+        assert hidden not in text
+
+
+def test_what_a_store_shows_of_itself_has_no_hash(store):
+    key = store.create("one")
+    rotation = store.rotate(public_id(key), 60, idempotency_key="a-key")
+    for hidden in (rotation.record.hmac, rotation.record.hmac_old, rotation.record.rotation):
+        assert hidden not in repr(rotation)
+    assert rotation.key not in repr(rotation)
+
+
+def test_the_audit_log_is_bounded(store, redis, monkeypatch):
+    monkeypatch.setattr(keys, "AUDIT_ENTRIES", 100)
+    key = store.create("one")
+    for number in range(400):
+        change(store, key, rpm=number + 1)
+    assert redis.xlen(keys.AUDIT) < 300
+
+
+# Who gets in
+
+
+def test_a_disabled_key_is_refused_until_it_is_enabled(store):
+    key = store.create("one")
+    change(store, key, disabled=True)
+    refused(store, key)
+    change(store, key, disabled=None)
+    assert store.verify(key).name == "one"
+
+
+def test_a_key_is_refused_from_the_second_on_in_which_it_expires(store, clock):
+    key = store.create("one", expires=int(clock.now) + 60)
+    clock.now = float(int(clock.now)) + 59.9
+    store.verify(key)
+    clock.now += 0.2
+    refused(store, key)
+
+
+def test_disabled_and_expired_keys_look_like_unknown_ones(store):
+    disabled, expired = store.create("a", disabled=True), store.create("b", expires=1)
+    for key in (disabled, expired):
+        error = refused(store, key)
+        assert (error.status, error.code, error.should_retry) == (401, "invalid_api_key", False)
+        assert error.message == f"Incorrect API key provided: {key[:17]}***."
+
+
+def test_a_changed_record_is_read_anew(store, redis, clock):
+    key = store.create("one")
+    elsewhere = KeyStore(redis, PEPPER, clock)
+    record = elsewhere.verify(key)
+    change(store, key, rpm=5)
+    assert elsewhere.verify(key).version == 1
+    assert elsewhere.refresh(record).rpm == 5
+    assert elsewhere.verify(key).version == 2
+
+
+def test_a_record_read_anew_may_be_of_a_key_that_is_no_longer_valid(store, redis, clock):
+    for values in ({"disabled": True}, {"revoked": 1}, {"expires": 1}, {"hmac": "f" * 64}):
+        key = store.create("one")
+        record = store.verify(key)
+        change(store, key, **values)
+        with pytest.raises(AuthenticationFailed):
+            store.refresh(record)
+    redis.flushall()
+    with pytest.raises(AuthenticationFailed):
+        store.refresh(record)
+
+
+# Rotation
+
+
+def test_both_secrets_are_valid_in_the_grace_period_and_one_after_it(store, clock):
+    old = store.create("one")
+    rotation = store.rotate(public_id(old), 60)
+    assert public_id(rotation.key) == public_id(old)
+    assert rotation.key != old
+    for key in (old, rotation.key):
+        assert store.verify(key).public_id == public_id(old)
+    assert rotation.record.hmac_old_until == int(clock.now) + 60
+    clock.now = float(rotation.record.hmac_old_until)
+    refused(store, old)
+    store.verify(rotation.key)
+
+
+def test_a_record_has_the_hash_of_the_secret_that_was_shown(store, redis):
+    """The submit script compares it with the record in Redis."""
+    old = store.create("one")
+    new = store.rotate(public_id(old), 60).key
+    stored = redis.hgetall(keys.key(public_id(old)))
+    assert store.verify(new).hmac.encode() == stored[b"hmac"]
+    assert store.verify(old).hmac.encode() == stored[b"hmac_old"]
+    assert store.refresh(store.verify(old)).hmac.encode() == stored[b"hmac_old"]
+
+
+def test_without_grace_the_old_secret_is_refused_at_once(store, redis):
+    old = store.create("one")
+    store.rotate(public_id(old), 0)
+    refused(store, old)
+    assert not redis.hmget(keys.key(public_id(old)), "hmac_old", "hmac_old_until")[0]
+
+
+def test_a_second_rotation_ends_the_grace_of_the_first(store):
+    first = store.create("one")
+    second = store.rotate(public_id(first), 60).key
+    third = store.rotate(public_id(first), 60).key
+    refused(store, first)
+    assert store.verify(second) and store.verify(third)
+
+
+def test_a_rotation_repeated_with_its_idempotency_key_returns_the_same_secret(store, redis):
+    old = store.create("one")
+    first = store.rotate(public_id(old), 60, idempotency_key="try-1")
+    again = store.rotate(public_id(old), 60, idempotency_key="try-1")
+    assert (again.key, again.record) == (first.key, first.record)
+    assert (first.replayed, again.replayed) == (False, True)
+    assert len(audit(redis)) == 2
+    assert store.verify(old) and store.verify(first.key)
+
+
+def test_one_idempotency_key_gives_two_keys_different_secrets(store):
+    made = [store.create(name) for name in ("one", "two")]
+    rotated = [store.rotate(public_id(key), 0, idempotency_key="same").key for key in made]
+    assert parse(rotated[0])[1] != parse(rotated[1])[1]
+
+
+@pytest.mark.parametrize(("grace", "later"), [(30, 0), (60, 601)])
+def test_an_idempotency_key_that_was_used_is_refused(store, clock, grace, later):
+    old = store.create("one")
+    new = store.rotate(public_id(old), 60, idempotency_key="try-1").key
+    clock.now += later
+    with pytest.raises(InvalidRequest) as caught:
+        store.rotate(public_id(old), grace, idempotency_key="try-1")
+    assert (caught.value.status, caught.value.code) == (409, "idempotency_conflict")
+    assert store.verify(new)
+
+
+def test_no_earlier_secret_comes_back_with_an_earlier_idempotency_key(store):
+    old = store.create("one")
+    first = store.rotate(public_id(old), 0, idempotency_key="try-1").key
+    store.rotate(public_id(old), 0, idempotency_key="try-2")
+    third = store.rotate(public_id(old), 0, idempotency_key="try-1").key
+    assert third != first
+    refused(store, first)
+
+
+# Peppers
+
+NEW = "n" * 40
+
+
+@pytest.fixture
+def renewing(redis, clock):
+    return KeyStore(redis, NEW, clock, PEPPER)
+
+
+def test_a_key_of_the_old_pepper_is_valid_and_hashed_anew(store, renewing, redis, clock):
+    key = store.create("one")
+    record = renewing.verify(key)
+    assert redis.hget(keys.key(public_id(key)), "hmac").decode() == record.hmac
+    assert record.version == 2
+    refused(KeyStore(redis, PEPPER, clock), key)
+    assert KeyStore(redis, NEW, clock).verify(key).name == "one"
+
+
+def test_the_secret_before_a_rotation_is_hashed_anew_too(store, renewing, redis, clock):
+    old = store.create("one")
+    new = store.rotate(public_id(old), 60).key
+    renewing.verify(old)
+    renewing.verify(new)
+    only = KeyStore(redis, NEW, clock)
+    assert only.verify(old) and only.verify(new)
+
+
+def test_hashing_anew_is_no_change_that_somebody_made(store, renewing, redis):
+    key = store.create("one")
+    renewing.verify(key)
+    assert [entry["action"] for entry in audit(redis)] == ["key.created"]
+
+
+def test_a_key_that_another_process_has_hashed_anew_is_valid(store, renewing, redis, clock):
+    key = store.create("one")
+    elsewhere = KeyStore(redis, NEW, clock, PEPPER)
+    change(elsewhere, key, rpm=1)
+    renewing.refresh(store.verify(key))  # its cache has the old hash now
+    elsewhere.verify(key)
+    stored = redis.hget(keys.key(public_id(key)), "hmac").decode()
+    assert renewing.verify(key).hmac == stored
+
+
+def test_a_wrong_secret_hashes_nothing_anew(store, renewing, redis):
+    key = store.create("one")
+    refused(renewing, with_secret(key, "z" * 43))
+    assert store.get(public_id(key)).version == 1
+
+
+def test_a_process_that_has_the_next_pepper_beside_its_own_undoes_nothing(store, redis, clock):
+    """It was deployed first, so that no call is refused during the change."""
+    key = store.create("one")
+    before = KeyStore(redis, PEPPER, clock, NEW)
+    owner.take(redis, PEPPER, NEW)
+    owner.take(redis, NEW, PEPPER)
+    KeyStore(redis, NEW, clock, PEPPER).verify(key)
+    stored = redis.hget(keys.key(public_id(key)), "hmac").decode()
+    assert before.verify(key).hmac == stored
+    assert redis.hget(keys.key(public_id(key)), "hmac").decode() == stored
+
+
+def test_as_many_hashes_are_compared_for_every_key(store, renewing, monkeypatch):
+    """So the time of a refusal does not tell which ids exist."""
+    compared = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda *pair: compared.append(1) or compare(*pair))
+    key, rotated = store.create("one"), store.create("two")
+    store.rotate(public_id(rotated), 60)
+    unknown = with_secret(key.replace(public_id(key), "0" * 12), "z" * 43)
+    counts = set()
+    for each in (with_secret(key, "z" * 43), unknown, with_secret(rotated, "z" * 43)):
+        compared.clear()
+        refused(renewing, each)
+        counts.add(len(compared))
+    assert len(counts) == 1

@@ -34,3 +34,53 @@ def test_fields_of_a_newer_release_are_left_out():
 def test_what_is_no_record_is_a_value_error(data):
     with pytest.raises(ValueError):
         Record.decode(data)
+
+
+STUB = {
+    "id": "c1",
+    "key_id": "k1",
+    "owner": "team",
+    "model": "openai/gpt-4o",
+    "created_ms": 1_000,
+    "prompt_tokens": 100,
+    "prompt_nano": 250_000,
+    "output_nano_per_token": 10_000.5,
+}
+
+
+def test_a_record_says_what_redis_knew_when_it_was_settled():
+    known = {"queued_ms": 7, "reserved_usd": 500, "reserved_tokens": 60, "settled_ms": 4_000}
+    record = Record.from_entry({b"r": CALL.encode(), b"q": orjson.dumps(known)})
+    assert (record.queued_ms, record.reserved_nano, record.reserved_tokens) == (7, 500, 60)
+    assert (record.settled_ms, record.cost_nano) == (4_000, CALL.cost_nano)
+    assert Record.from_entry({b"r": CALL.encode(), b"q": b"{}"}).usage == CALL.usage
+
+
+def test_a_stub_is_the_record_of_a_call_that_no_process_has_ended():
+    stub = orjson.dumps({**STUB, "status": "cancelled"})
+    record = Record.from_entry({b"r": stub, b"q": b'{"settled_ms":3000}'})
+    assert (record.id, record.owner, record.status) == ("c1", "team", "cancelled")
+    assert (record.latency_ms, record.cost_nano, record.usage_source) == (2_000, 0, "none")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{}, {b"r": b"[]"}, {b"r": b"{", b"q": b"{}"}, {b"r": b"{}", b"q": b"5"}, {b"r": b"{}"}],
+)
+def test_what_is_no_entry_is_a_value_error(entry):
+    with pytest.raises(ValueError):
+        Record.from_entry(entry)
+
+
+def test_a_lost_call_is_charged_by_an_estimate():
+    # 100 tokens of the prompt for 250,000 nano; 41 characters are 11 tokens at 10,000.5 nano each
+    record = Record.from_stub(STUB, "lost", 5_000, characters=41, error_code="worker_lost")
+    assert (record.usage, record.usage_source) == ({"input": 100, "output": 11}, "estimated")
+    assert record.cost_nano == 250_000 + 110_006
+    assert (record.error_code, record.latency_ms, record.cancelled) == ("worker_lost", 4_000, False)
+
+
+def test_a_call_that_never_started_has_used_nothing():
+    record = Record.from_stub(STUB, "cancelled", 5_000)
+    assert (record.usage, record.usage_source, record.cost_nano) == ({}, "none", 0)
+    assert record.cancelled

@@ -270,7 +270,7 @@ def test_a_call_that_a_silent_redis_took_is_cancelled_once_it_speaks_again(
     broker = make(redis_url=server.url)
     assert server.process is not None
     with Redis.from_url(server.url, protocol=2) as redis:
-        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac})
+        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac, "version": key.version})
         submit(broker, key)  # so that the scripts are known
         server.process.send_signal(signal.SIGSTOP)
         try:
@@ -292,7 +292,7 @@ def test_a_call_that_redis_may_have_taken_before_it_went_is_marked_once_it_is_ba
     broker = make(redis_url=server.url)
     assert server.process is not None
     with Redis.from_url(server.url, protocol=2) as redis:
-        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac})
+        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac, "version": key.version})
         submit(broker, key)
         server.process.send_signal(signal.SIGSTOP)
         the_spec = spec(broker)
@@ -306,7 +306,7 @@ def test_a_call_that_redis_may_have_taken_before_it_went_is_marked_once_it_is_ba
         eventually(lambda: bool(redis.exists(mark)))
         assert 0 < redis.ttl(mark) <= keys.CANCEL_SECONDS
         command = commands.submit_command(broker.settings, the_spec, b"{}", admission(key), 600)
-        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac})
+        redis.hset(keys.key(key.public_id), mapping={"hmac": key.hmac, "version": key.version})
         assert scripts.run(redis, command) == [b"cancelled"], "should it arrive after all"
 
 

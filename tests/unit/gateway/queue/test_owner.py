@@ -68,4 +68,16 @@ def test_every_name_of_the_service_has_the_prefix(prefix: str) -> None:
         if name.isupper() and isinstance(value, str) and name not in ("RQ_QUEUES", "RQ_SUSPENDED"):
             assert prefix in value, name
     made = {keys.key, keys.call, keys.outcome, keys.cancel, keys.claim, keys.inbox, keys.lease}
+    made |= {keys.owner_record, keys.spend, keys.held, keys.flight, keys.parked, keys.rate}
     assert all(make("x").startswith(prefix) for make in made)
+
+
+@pytest.mark.parametrize("ask", [owner.check, owner.take], ids=["check", "take"])
+def test_processes_with_the_old_pepper_are_this_service_s(redis: Redis, ask) -> None:
+    owner.take(redis, THEIRS)
+    run_somebody(redis)
+    ask(redis, OURS, THEIRS)
+    owner.take(redis, OURS, THEIRS)
+    owner.check(redis, THEIRS, OURS)
+    with pytest.raises(ConfigurationError):
+        owner.check(redis, THEIRS)

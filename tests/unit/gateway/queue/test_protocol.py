@@ -43,14 +43,13 @@ specs = st.builds(
     kind=st.sampled_from(["chat", "embeddings"]),
     optional=st.lists(word).map(tuple),
     key=st.just("") | word,
+    cost=st.booleans(),
 )
 outcomes = st.builds(
     Outcome,
     last=whole,
     answer=st.binary(),
     route=text,
-    attempts=whole,
-    usage=st.none() | st.dictionaries(text, whole),
     timings=st.dictionaries(text, whole),
     dropped=st.lists(word),
 )
@@ -70,8 +69,6 @@ OUTCOME_WITH_ALL = Outcome(
     error=UpstreamThrottled("slow down", retry_after=2.5),
     answer=b'{"choices":[]}\n\n',
     route="openai/gpt-4o",
-    attempts=2,
-    usage={"prompt_tokens": 1},
     timings={"queued": 3},
 )
 
@@ -83,10 +80,11 @@ def test_a_plan_and_its_body_come_out_as_they_went_in(spec, body):
 
 def test_what_the_record_needs_travels_with_the_call():
     account = {"owner": "team", "request_id": "req_1", "prompt_tokens": 9, "created_ms": 1}
-    spec = replace(PLAN, account=account)
+    spec = replace(PLAN, account=account, cache={"name": "a" * 64, "seconds": 60})
     assert CallSpec.decode(spec.encode(b"{}")) == (spec, b"{}")
-    with pytest.raises(ProtocolError):
-        CallSpec.decode(head(PLAN.encode(b""), account=[]) + b"\n{}")
+    for name in ("account", "cache"):
+        with pytest.raises(ProtocolError):
+            CallSpec.decode(head(PLAN.encode(b""), **{name: []}) + b"\n{}")
 
 
 @given(outcomes)
@@ -126,7 +124,7 @@ def test_an_outcome_carries_any_error(kind):
 def test_an_outcome_with_everything_comes_out_whole():
     received = Outcome.decode(OUTCOME_WITH_ALL.encode())
     assert received.error.to_dict() == OUTCOME_WITH_ALL.error.to_dict()
-    for name in ("last", "answer", "route", "attempts", "usage", "timings"):
+    for name in ("last", "answer", "route", "timings"):
         assert getattr(received, name) == getattr(OUTCOME_WITH_ALL, name)
 
 
