@@ -713,6 +713,34 @@ def test_a_key_that_another_process_has_hashed_anew_is_valid(store, renewing, re
     assert renewing.verify(key).hmac == stored
 
 
+def test_a_secret_of_the_old_pepper_that_was_rotated_away_is_refused(store, redis, clock):
+    """Although the record that has its hash is still in the cache."""
+    owner.take(redis, NEW)
+    old = store.create("one")
+    elsewhere = KeyStore(redis, NEW, clock, PEPPER)
+    redis.set(keys.OWNER, owner.fingerprint(PEPPER))  # so that it reads, and renews nothing
+    elsewhere.verify(old)
+    redis.set(keys.OWNER, owner.fingerprint(NEW))
+    store.rotate(public_id(old), 0)
+    refused(elsewhere, old)
+
+
+def test_a_key_that_was_deleted_from_redis_is_not_made_by_hashing_it_anew(store, redis, clock):
+    key = store.create("one")
+    elsewhere = KeyStore(redis, NEW, clock, PEPPER)
+    redis.set(keys.OWNER, owner.fingerprint(PEPPER))
+    elsewhere.verify(key)
+    redis.delete(keys.key(public_id(key)), keys.OWNER)
+    refused(elsewhere, key)
+    assert not redis.exists(keys.key(public_id(key)))
+
+
+def test_a_record_without_a_hash_is_of_no_secret(store):
+    record = store.verify(store.create("one"))
+    with pytest.raises(AuthenticationFailed):
+        store.refresh(dataclasses.replace(record, hmac=""))
+
+
 def test_a_wrong_secret_hashes_nothing_anew(store, renewing, redis):
     key = store.create("one")
     refused(renewing, with_secret(key, "z" * 43))
