@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import orjson
@@ -11,6 +13,7 @@ from sqlalchemy import (
     Connection,
     Select,
     Table,
+    case,
     delete,
     func,
     insert,
@@ -239,6 +242,37 @@ class SqlLedger:
             AuditEntry(f"{row.ms}-{row.number}", orjson.loads(row.entry))
             for row in self._read(statement)
         ]
+
+    def unlike_records(self) -> Iterable[tuple[str, str, Sums, Sums]]:
+        """Return keys and days whose sums are not those of their records, and what both say."""
+        # The day that is being trimmed, and the one before which the oldest record was settled.
+        first_day = (time.time_ns() // 1_000_000 - self._record_ms) // (DAY * 1000) + 1
+        day = calls.c.settled_ms // (DAY * 1000)
+        is_request = case((calls.c.kind == "correction", 0), else_=1)
+        records = self._read(
+            select(calls.c.key_id, day, func.sum(is_request), func.sum(calls.c.cost_nano))
+            .where(calls.c.settled_ms >= first_day * DAY * 1000)
+            .group_by(calls.c.key_id, day)
+        )
+        buckets = self._read(
+            select(
+                usage.c.key_id,
+                usage.c.start // DAY,
+                func.sum(usage.c.requests),
+                func.sum(usage.c.cost_nano),
+            )
+            .where(usage.c.width == DAY, usage.c.start >= first_day * DAY)
+            .group_by(usage.c.key_id, usage.c.start)
+        )
+        recorded, kept = (
+            {(row[0], int(row[1])): Sums(int(row[2]), cost_nano=int(row[3])) for row in rows}
+            for rows in (records, buckets)
+        )
+        for place in sorted(recorded.keys() | kept.keys()):
+            pair = recorded.get(place, Sums()), kept.get(place, Sums())
+            if pair[0] != pair[1]:
+                date = datetime.fromtimestamp(place[1] * DAY, UTC)
+                yield place[0], f"{date:%Y-%m-%d}", *pair
 
     def trim(self, now_ms: int) -> int:
         """Delete one slice of what is older than `RECORD_DAYS`, and return how many rows it was.
