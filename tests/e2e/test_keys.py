@@ -76,3 +76,18 @@ def test_a_pepper_changes_and_every_key_stays_valid(own_stack: Stack) -> None:
     only_new = KeyStore(stack.redis, NEW_PEPPER)
     assert only_new.verify(stack.key).public_id == public_id(stack.key)
     assert stack.keys.get(public_id(unused)) == KeyStore(stack.redis, PEPPER).verify(unused)
+
+
+def test_both_secrets_call_models_in_the_grace_period(stack: Stack) -> None:
+    old = stack.keys.create("rotated")
+    assert call(stack, old).status_code == 200
+    new = stack.keys.rotate(public_id(old), 60, idempotency_key="try-1")
+    again = stack.keys.rotate(public_id(old), 60, idempotency_key="try-1")
+    assert new is not None and again is not None and new.key == again.key
+    for key in (old, new.key):
+        assert call(stack, key).status_code == 200
+    last = stack.keys.rotate(public_id(old), 0)
+    assert last is not None
+    for key in (old, new.key):
+        assert call(stack, key).status_code == 401
+    assert call(stack, last.key).status_code == 200
