@@ -238,11 +238,11 @@ class CallRunner:
         request: ChatCall,
         custom: CustomTools | None,
     ) -> bytes:
-        sender, usage, first = call.sender, call.usage, True
+        sender, usage, first, with_cost = call.sender, call.usage, True, call.spec.cost
         with self._coalescer as coalescer:
             for chunks in attempts.stream(provider, request):
                 usage.add(chunks)
-                if call.spec.cost:
+                if with_cost:
                     self._show_cost(call, chunks)
                 try:
                     payload = lines(custom.streamed(chunks) if custom else chunks)
