@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from flask import Flask, request
 
-from api import commands
+from api import account_commands, commands
 from api.chat.view import chat
 from api.embeddings.view import embeddings
 from api.http import errors, headers, not_found
 from api.http.health import health
+from api.keys.view import keys
 from api.messages.view import messages
 from api.models.view import models
 from api.openapi import home
@@ -36,9 +37,21 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     app.teardown_request(lambda _: installed.bodies.drop(id(request.environ)))
     not_found.register(app, PREFIX)
     headers.register(app, settings.cors_allow_origins)
-    for blueprint in (chat, messages, embeddings, models, responses, usage, health, openapi, docs):
+    for blueprint in (
+        chat,
+        messages,
+        embeddings,
+        models,
+        responses,
+        keys,
+        usage,
+        health,
+        openapi,
+        docs,
+    ):
         app.register_blueprint(blueprint, url_prefix=PREFIX)
     home.register(app, PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.check_config)
+    app.cli.add_command(account_commands.db)
     return app

@@ -67,6 +67,7 @@ def post_worker_init(worker):
     broker = services(worker.wsgi).broker
     if not _take_names(broker.redis):
         gevent.spawn(_take_names_later, broker.redis)
+    _check_tables(services(worker.wsgi).ledger)
     broker.start()
     gevent.spawn(_lead_drain, worker, broker)
 
@@ -97,6 +98,20 @@ def _take_names(redis):
         return True
     except RedisError:
         return False
+    except ConfigurationError as error:
+        sys.stderr.write(f"configuration: {error}\n")
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+def _check_tables(ledger):
+    """End gunicorn if the database has the tables of another release.
+
+    Not in the arbiter: psycopg decides when it is imported whether it waits cooperatively.
+    """
+    from gateway.account.ledger import check_tables
+
+    try:
+        check_tables(ledger)
     except ConfigurationError as error:
         sys.stderr.write(f"configuration: {error}\n")
         sys.exit(Arbiter.WORKER_BOOT_ERROR)

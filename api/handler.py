@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -20,12 +20,14 @@ from api.http.body import read_json
 from api.reply import Renderer, Reply
 from api.services import services
 from gateway import strict_json
+from gateway.account import cache
 from gateway.account.api_keys import KeyRecord
 from gateway.account.pricing import estimate
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.target import Target
 from gateway.errors import InvalidRequest, KeyChanged, ModelNotAllowed, Overloaded
+from gateway.queue import keys
 from gateway.queue.protocol import AdmissionRequest, CallSpec
 
 RETRY_SECONDS = 5  # where too many bodies of a key are on their way
@@ -145,9 +147,12 @@ def _respond(
         _account(key, checked.model, admission),
         checked.include_cost,
     )
+    body = orjson.dumps(checked.parameters)
+    if not counts and (seconds := _cache_seconds(key)):
+        spec = replace(spec, cache=_cache(key, spec, body, seconds))
     total = target.row.timeouts.total or settings.total_timeout
     budget = _budget(request.headers, total, checked.stream)
-    pending = g.call = broker.submit(spec, orjson.dumps(checked.parameters), admission, budget)
+    pending = g.call = broker.submit(spec, body, admission, budget)
 
     def renderer(route: str) -> Renderer:
         substitute = _substitute(targets, route)
@@ -206,6 +211,22 @@ def _account(key: KeyRecord, model: str, admission: AdmissionRequest) -> dict[st
         "created_ms": int(time.time() * 1000),
         "prompt_tokens": admission.prompt_tokens,
     }
+
+
+def _cache_seconds(key: KeyRecord) -> int:
+    """How long the response may be kept for identical calls; 0: not at all."""
+    seconds = cache.seconds(request.headers.get(cache.HEADER), key.cache_seconds)
+    return seconds if services().settings.cache_bytes else 0
+
+
+def _cache(key: KeyRecord, spec: CallSpec, body: bytes, seconds: int) -> dict[str, Any]:
+    """The `cache` of a CallSpec with this body."""
+    pepper = services().settings.key_pepper
+    scope = key.public_id
+    if key.owner and services().shared_caches.shares(key.owner):
+        scope = keys.owner_scope(key.owner)
+    rest = (spec.kind, spec.stream, spec.targets[0].route, spec.optional)
+    return {"name": cache.name(pepper, scope, rest, body), "seconds": seconds}
 
 
 def _waits(headers: Headers) -> bool:

@@ -9,7 +9,7 @@ from flask import Flask, current_app
 
 from gateway.account.api_keys import KeyStore
 from gateway.account.ledger import Ledger, open_ledger
-from gateway.account.owners import OwnerRecord, owner_store
+from gateway.account.owners import OwnerRecord, SharedCaches, owner_store
 from gateway.account.record_store import RecordStore
 from gateway.broker.body_room import BodyRoom
 from gateway.broker.broker import Broker
@@ -39,6 +39,7 @@ class Services:
     ledger: Ledger
     bodies: BodyRoom
     readers: Places
+    shared_caches: SharedCaches
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -60,6 +61,7 @@ class Services:
             ledger=open_ledger(settings, redis),
             bodies=BodyRoom(settings.web_body_bytes),
             readers=Places(settings.max_in_flight),
+            shared_caches=SharedCaches(redis),
         )
 
     def install(self, app: Flask) -> None:

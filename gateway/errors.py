@@ -6,6 +6,7 @@
   x ModelNotAllowed            403  the key may not use this model
   x NotFound                   404  no such address
     + ModelNotFound            404
+  x PermissionDenied           403  an operator's route with another key, or the reverse
   x MethodNotAllowed           405
   x BodyTimeout                408
   x PayloadTooLarge            413
@@ -175,6 +176,13 @@ class ModelNotFound(NotFound):
 
     code = "model_not_found"
     message = "The model does not exist or you do not have access to it."
+
+
+class PermissionDenied(InvalidRequest):
+    """Raised when the key is valid and not of the kind that this route needs."""
+
+    status, code = 403, "insufficient_permissions"
+    message = "This API key may not do that."
 
 
 class MethodNotAllowed(InvalidRequest):

@@ -16,6 +16,7 @@ from gateway.timeouts import Timeouts
 log = logging.getLogger(__name__)
 
 PEPPER_LENGTH = 32  # characters
+ADMIN_KEY_LENGTH = 200  # characters at most: it goes into a header
 # Old name of a variable -> its name. Old names are read for one release.
 RENAMED = {"UPSTREAM_SILENCE_SECONDS": "UPSTREAM_BETWEEN_TOKENS_SECONDS"}
 REDIS_PREFIX = re.compile(r"[\w.:-]{0,40}", re.ASCII)
@@ -118,6 +119,12 @@ class Settings:
         100_000,
         "Maximum number of records of ended calls that wait to be written to the ledger. Further "
         "calls are refused with 503, so that no record is lost.",
+    )
+    cache_bytes: int = setting(
+        "CACHE_BYTES",
+        64_000_000,
+        "Maximum size of all responses that Redis keeps for callers who want that (`X-Cache: on`). "
+        "`0` keeps none.",
     )
     max_in_flight: int = setting(
         "WEB_MAX_IN_FLIGHT",
@@ -245,8 +252,10 @@ class Settings:
                 f"KEY_PEPPER must be set to {PEPPER_LENGTH} characters or more, for instance by "
                 "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
             )
-        if self.admin_key and len(self.admin_key) < PEPPER_LENGTH:
-            raise ConfigurationError(f"ADMIN_KEY must have {PEPPER_LENGTH} characters or more")
+        if self.admin_key and not PEPPER_LENGTH <= len(self.admin_key) <= ADMIN_KEY_LENGTH:
+            raise ConfigurationError(
+                f"ADMIN_KEY must have {PEPPER_LENGTH} to {ADMIN_KEY_LENGTH} characters"
+            )
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
         if self.retired_models not in ("refuse", "successor"):

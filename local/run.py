@@ -24,6 +24,8 @@ from types import FrameType
 from redis import RedisError
 
 from gateway.account.api_keys import KeyStore
+from gateway.account.database import schema
+from gateway.account.ledger import LedgerUnavailable
 from gateway.queue import clients, keys
 from gateway.settings import ConfigurationError, Settings
 from local import credentials
@@ -86,6 +88,7 @@ def plan(folder: Path, environ: Mapping[str, str]) -> Plan:
     env["PYTHONUNBUFFERED"] = "1"
     env.pop("LOCAL_MODEL_PORT", None)
     env.setdefault("KEY_PEPPER", credentials.pepper(folder))
+    env.setdefault("DATABASE_URL", f"sqlite:///{folder.resolve()}/account.db")
     env["PORT"], *notes = _port(env.get("PORT", str(PORT)))
     if env.get("LOCAL_MODEL", "").lower() == "off":
         return Plan(env, (*notes, "The local model is off (LOCAL_MODEL=off)."))
@@ -154,6 +157,7 @@ def run(folder: Path, environ: Mapping[str, str], news: News) -> None:
             todo.environ["REDIS_URL"] = redis.url
         settings = Settings.from_env(todo.environ)
         keys.use_prefix(settings.redis_prefix)
+        schema.upgrade_url(settings.database_url)
         with clients.commands(settings, 1) as client:
             key = credentials.development_key(folder, KeyStore(client, settings.key_pepper))
         for names in todo.stages:
@@ -220,6 +224,9 @@ def main() -> int:
         run(arguments.data, environment(arguments.env), news)
     except (NotStarted, RedisServerError, ModelMissing, EnvFileError, ConfigurationError) as error:
         say(f"make run: {error}\n")
+        return 1
+    except LedgerUnavailable as error:
+        say(f"make run: the database at DATABASE_URL does not answer: {error}\n")
         return 1
     except RedisError as error:
         say(f"make run: Redis at REDIS_URL does not answer: {error}\n")

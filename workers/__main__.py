@@ -15,6 +15,7 @@ from redis import Redis  # noqa: E402
 from redis.exceptions import RedisError  # noqa: E402
 
 from gateway import descriptors, memory  # noqa: E402
+from gateway.account.ledger import check_tables, open_ledger  # noqa: E402
 from gateway.catalogue.catalogue import Catalogue  # noqa: E402
 from gateway.logs import configure  # noqa: E402
 from gateway.queue import clients, commands, keys, owner  # noqa: E402
@@ -22,6 +23,7 @@ from gateway.settings import ConfigurationError, Settings  # noqa: E402
 from providers.http.budget import Budget  # noqa: E402
 from workers.attempts import Limits  # noqa: E402
 from workers.breaker import Breakers  # noqa: E402
+from workers.ledger_writer import LedgerWriter  # noqa: E402
 from workers.providers import connect, keep_tidy, make_transport, share_of  # noqa: E402
 from workers.runner import CallRunner  # noqa: E402
 from workers.worker import CallWorker  # noqa: E402
@@ -61,14 +63,19 @@ def main() -> int:
     runner = CallRunner(providers, limits, catalogue, breakers, budget)
     try:
         worker = _start(settings, runner, breakers)
+        ledger = open_ledger(settings, worker.connection)
+        check_tables(ledger)
     except ConfigurationError as error:
         sys.stderr.write(f"configuration: {error}\n")
         return 2
     budget.delivered = partial(_delivered, worker.connection)
     budget.limit = settings.response_bytes or share_of(worker.connection)
+    writer = LedgerWriter(worker.connection, ledger, worker.name)
+    writer.start()
     gevent.spawn(keep_tidy, transport)
     memory.settle()
     worker.work()
+    writer.stop()
     return 0
 
 

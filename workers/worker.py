@@ -49,6 +49,7 @@ from gateway.stalls import Stalls
 from workers.bill import Bill
 from workers.breaker import Breakers
 from workers.claims import Claims
+from workers.keeping import KeepingSender
 from workers.leftovers import Leftovers
 from workers.outbox import Outbox, Sender
 from workers.runner import CallRunner, Claimed, opened
@@ -217,6 +218,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 raise CallCancelled
             if claimed.budget <= 0:
                 raise DeadlineExceeded("The call's deadline passed while it waited in the queue.")
+            if spec.cache:
+                sender = KeepingSender(self.outbox, claimed, spec, self.settings.cache_bytes)
             outcome = self.runner.run(claimed, spec, body, sender, bill)
         except GatewayError as error:
             outcome = Outcome(last=sender.number, error=error)
@@ -230,6 +233,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             sender = Sender(self.outbox, again.call_id, again.claim, again.web)
             outcome = Outcome(error=ReplyLost())
         worked = int((time.monotonic() - claimed.claimed_at) * 1000)
+        if isinstance(sender, KeepingSender):
+            sender.keep(outcome, bill.nano)  # before its end, which other calls may be waiting for
         record = bill.record(claimed, spec, outcome.error, self.name) if spec else None
         sender.finish(self.name, outcome, worked, record)
 

@@ -15,8 +15,8 @@ EXPOSED = (
     "X-Request-Id, X-Generation-Id, Retry-After, retry-after-ms, x-should-retry, x-limit-name, "
     "x-limit-scope, x-limit-reset, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, "
-    "x-ratelimit-reset-tokens, X-Max-Tokens-Capped, X-Ignored-Parameters, X-Token-Count, Warning, "
-    "Deprecation, Sunset, request-id"
+    "x-ratelimit-reset-tokens, X-Cache, X-Max-Tokens-Capped, X-Ignored-Parameters, X-Token-Count, "
+    "Warning, Deprecation, Sunset, request-id"
 )
 PREFLIGHT_SECONDS = "600"
 
@@ -57,7 +57,7 @@ def _preflight() -> dict[str, str]:
     requested = request.headers.get("Access-Control-Request-Headers", "")
     names = [name for name in re.split(r"[,\s]+", requested) if HEADER_NAME.fullmatch(name)]
     return {
-        "Access-Control-Allow-Methods": "GET, POST",
+        "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
         "Access-Control-Allow-Headers": ", ".join(names[:64]) or "Authorization, Content-Type",
         "Access-Control-Max-Age": PREFLIGHT_SECONDS,
     }

@@ -17,7 +17,10 @@ LIMITED = ("requests", "tokens")
 
 
 def headers(call: PendingCall) -> dict[str, str]:
-    """The id of a call and, once it is admitted, its cap and OpenAI's headers of rate limits."""
+    """The id of a call, its cap, whether a kept response answers it, and OpenAI's rate limits.
+
+    What the queue has not admitted yet is left out.
+    """
     values = {"X-Generation-Id": call.call_id}
     for name in LIMITED:
         if row := call.admission.get(name):
@@ -25,6 +28,8 @@ def headers(call: PendingCall) -> dict[str, str]:
             values[f"x-ratelimit-limit-{name}"] = str(limit)
             values[f"x-ratelimit-remaining-{name}"] = str(remaining)
             values[f"x-ratelimit-reset-{name}"] = duration(reset_ms)
+    if call.cache:
+        values["X-Cache"] = call.cache
     if cap := call.admission.get("cap"):
         values["X-Max-Tokens-Capped"] = str(cap)
     return values

@@ -17,9 +17,14 @@ class Health(TypedDict):
 
 
 class Readiness(TypedDict):
-    """Whether calls can be answered: Redis answers, workers live, nothing is shutting down."""
+    """Whether calls can be answered: Redis answers, workers live, nothing is shutting down.
 
-    status: Literal["ok", "unavailable"]
+    `degraded`: they can, and the records of ended calls wait for the database.
+    """
+
+    status: Literal["ok", "degraded", "unavailable"]
     redis: Literal["ok", "unavailable"]
     workers: Annotated[int, Field(ge=0)]
     draining: bool
+    records_waiting: Annotated[int, Field(ge=0)]
+    records_lag_seconds: Annotated[float, Field(ge=0)]

@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 
 from api.chat import request as chat_request
 from api.embeddings import schema as embeddings_schema
-from api.http.auth import keyed
+from api.http.auth import reader
 from api.services import services
 from gateway.account.api_keys import KeyRecord
 from gateway.account.pricing import tiers_of
@@ -27,7 +27,7 @@ PARAMETERS_BY_KIND = {
 
 
 @models.get("/models", strict_slashes=False)
-@keyed
+@reader
 def list_models(key: KeyRecord) -> Response:
     """List the models of the catalogue that have a name of their own."""
     catalogue = services().catalogue
@@ -36,7 +36,7 @@ def list_models(key: KeyRecord) -> Response:
 
 
 @models.get("/models/<path:model_id>")
-@keyed
+@reader
 def get_model(key: KeyRecord, model_id: str) -> Response:
     """Return one model; raises ModelNotFound."""
     catalogue = services().catalogue

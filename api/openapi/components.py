@@ -16,6 +16,8 @@ from api.chat.request import CHAT_REQUEST
 from api.embeddings import response_schema as embeddings
 from api.embeddings.schema import EMBEDDINGS_REQUEST
 from api.http import response_schema as http
+from api.keys import response_schema as keys
+from api.keys.schema import KEY_CHANGE, NEW_KEY, NEW_OWNER, OWNER_CHANGE, ROTATION
 from api.messages import response_schema as messages
 from api.messages.schema import COUNT_TOKENS_REQUEST, MESSAGES_REQUEST
 from api.models import response_schema as models
@@ -33,6 +35,11 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
     "CountTokensRequest": COUNT_TOKENS_REQUEST,
     "MessagesRequest": MESSAGES_REQUEST,
     "ResponsesRequest": RESPONSES_REQUEST,
+    "NewKey": NEW_KEY,
+    "KeyChange": KEY_CHANGE,
+    "RotationRequest": ROTATION,
+    "NewOwner": NEW_OWNER,
+    "OwnerChange": OWNER_CHANGE,
 }
 # Name in the document, which is that of the class where there is one -> the type of a response.
 RESPONSES: dict[str, Any] = {
@@ -55,6 +62,14 @@ RESPONSES: dict[str, Any] = {
     "Response": responses.Response,
     "ResponseEvent": responses.ResponseEvent,
     "InputTokens": responses.InputTokens,
+    "KeyResponse": keys.KeyResponse,
+    "KeyList": keys.KeyList,
+    "CreatedKey": keys.CreatedKey,
+    "RotatedKey": keys.RotatedKey,
+    "OwnerResponse": keys.OwnerResponse,
+    "OwnerList": keys.OwnerList,
+    "Deleted": keys.Deleted,
+    "AuditLog": keys.AuditLog,
     "UsagePage": usage.UsagePage,
 }
 

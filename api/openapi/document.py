@@ -58,6 +58,10 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         for name in ("requests", "tokens")
         for fact in ("limit", "remaining", "reset")
     },
+    "X-Cache": {
+        "description": "Whether a kept response answers the call.",
+        "schema": {"type": "string", "enum": ["hit", "miss"]},
+    },
     "X-Max-Tokens-Capped": {
         "description": "The tokens of output that the rest of a budget allowed the call.",
         "schema": {"type": "integer", "minimum": 1},
@@ -112,14 +116,27 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "enum": ["true", "false"]},
     },
     "WWW-Authenticate": {"schema": {"type": "string"}},
+    "Idempotent-Replayed": {
+        "description": "`true`: this was done before, under the same `Idempotency-Key`.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
 }
 
 LIMIT_HEADERS = ("retry-after-ms", "x-limit-name", "x-limit-scope", "x-limit-reset")
 
 REQUEST_HEADERS: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {
+        "description": "Any name for this request, to send it again if its response was lost.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    },
     "X-Request-Id": {
         "description": "An id for this request: at most 64 letters, digits, `_` and `-`. "
         "Any other value is replaced.",
+        "schema": {"type": "string"},
+    },
+    "X-Cache": {
+        "description": "Whether the response is kept for identical requests, and for how many "
+        "seconds: `on`, `on; ttl=60` or `off`. The default is the key's.",
         "schema": {"type": "string"},
     },
     "X-Queue": {
@@ -171,7 +188,7 @@ def document(app: Flask) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for name, access in routes.items():
         method, path = name.split()
-        sample = curl(method, prefix + path, access == "key", OPERATIONS[name].example)
+        sample = curl(method, prefix + path, access != "public", OPERATIONS[name].example)
         paths.setdefault(path, {})[method.lower()] = _operation(name, access, sample)
     used = [OPERATIONS[name] for name in routes]
     return {
@@ -238,7 +255,7 @@ def _shapes(operations: list[Operation]) -> list[str]:
 
 def curl(method: str, path: str, key: bool, body: str) -> str:
     """The curl command that calls an address of `$HOST`, with a key and a body where needed."""
-    lines = [f"curl {'-X POST ' if method == 'POST' else ''}$HOST{path}"]
+    lines = [f"curl {f'-X {method} ' if method != 'GET' else ''}$HOST{path}"]
     if key:
         lines.append('-H "Authorization: Bearer mk_inference_YOUR_API_KEY"')
     if body:
@@ -253,14 +270,14 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
         "tags": [row.tag],
         "summary": row.summary,
         **({"description": row.description} if row.description else {}),
-        "security": [{scheme: []} for scheme in SECURITY] if access == "key" else [],
+        "security": [{scheme: []} for scheme in SECURITY] if access != "public" else [],
         "parameters": _parameters(name, row),
         "x-codeSamples": [{"lang": "Shell", "source": sample}],
     }
     if row.request:
         operation["requestBody"] = _request_body(row)
     operation["responses"] = {
-        **({"200": _success(row)} if row.media else {}),
+        **({str(row.success): _success(row)} if row.media else {}),
         **{str(status): _body(row.tag, JSON, shape) for status, shape in row.more.items()},
         **{
             str(status): {"$ref": f"#/components/responses/{row.failures.name}{status}"}
@@ -271,7 +288,8 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
 
 
 def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
-    headers = REQUEST_HEADERS if row.request else ("X-Request-Id",)
+    called = ("X-Queue", "X-Request-Timeout") if row.is_call else ()
+    headers = ("X-Request-Id", *called, *row.request_headers)
     return [
         *(
             {"name": each, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -285,13 +303,14 @@ def _request_body(row: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": _ref(row.request)}
     if row.example:
         content["examples"] = {"example": {"value": orjson.loads(row.example)}}
-    return {"required": True, "content": {JSON: content}}
+    return {"required": not row.optional_body, "content": {JSON: content}}
 
 
 def _success(row: Operation) -> dict[str, Any]:
-    """The response 200. That of a call is an error if it fails after the status was sent."""
-    if not row.request:
+    """The successful response. That of a call is an error if it fails after its status was sent."""
+    if not row.is_call:
         success = _body(row.summary, row.media, row.answer)
+        success["headers"] |= _headers(*row.headers)
         if row.text:
             success["content"][row.text] = {"schema": {"type": "string"}}
         return success

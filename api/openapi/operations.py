@@ -19,6 +19,7 @@ TAGS = {
     "Chat": "Call a model.",
     "Embeddings": "Turn text into vectors.",
     "Models": "The available models.",
+    "Keys": "API keys, their limits and their owners. All but the first need an operator key.",
     "Account": "What calls used and cost. A key sees its own calls, an operator key all.",
     "Service": "Health and documentation.",
 }
@@ -42,6 +43,7 @@ CALLED = (
         for name in ("requests", "tokens")
         for fact in ("limit", "remaining", "reset")
     ),
+    "X-Cache",
     "X-Max-Tokens-Capped",
 )
 MESSAGES_CALLED = (
@@ -84,10 +86,31 @@ class Failures:
 PUBLIC = Failures("Public", (GatewayError(),))
 READ = Failures("Read", (errors.AuthenticationFailed(), errors.QueueUnavailable(), *PUBLIC.errors))
 LOOKUP = Failures("Lookup", (*READ.errors, errors.ModelNotFound()))
+NO_KEY = errors.NotFound("There is no such API key.", code="key_not_found")
+NO_OWNER = errors.NotFound("There is no such owner.", code="owner_not_found")
+OWN_KEY = Failures("OwnKey", (*READ.errors, NO_KEY))
+LIST = Failures("List", (*READ.errors, errors.PermissionDenied(), errors.InvalidRequest()))
+GET = Failures("Get", (*READ.errors, errors.PermissionDenied(), NO_KEY, NO_OWNER))
+WRITE = Failures(
+    "Write",
+    (
+        *GET.errors,
+        errors.InvalidRequest(),
+        errors.BodyTimeout(),
+        errors.PayloadTooLarge(),
+        errors.UnsupportedMedia(),
+        errors.Overloaded(),
+        *(
+            errors.InvalidRequest(status=409, code=code)
+            for code in ("idempotency_conflict", "owner_exists", "owner_in_use")
+        ),
+    ),
+)
 UNSTORED = errors.NotFound("No response is stored.", code="response_not_found")
 STORED = Failures("Stored", (*READ.errors, UNSTORED))
 AWAY = errors.Unavailable("The account is behind or away.", code="account_unavailable")
 QUERY = Failures("Query", (*READ.errors, errors.InvalidRequest(), AWAY))
+AUDIT = Failures("Audit", (*LIST.errors, AWAY))
 GENERATION = Failures("Generation", (*QUERY.errors, errors.NotFound(code="generation_not_found")))
 CALL = Failures(
     "Call",
@@ -110,12 +133,13 @@ MESSAGES_CALL = Failures(
 class Operation:
     """What one route does, its request and its responses.
 
-    `query` names its query parameters (see api/openapi/document.py). `example` is a body as a
-    person writes it in JSON. `answer` is the shape of the response 200, and `media` its media type;
-    a route without one returns errors only. `text` is a media type in which the response comes as
-    text where the query says so. `events` is the shape of the data of a stream's events, and
-    `last_event` data of another shape. `more` maps statuses other than 200 whose body is no error
-    to their shapes.
+    `query` names its query parameters (see api/openapi/query.py), and `request_headers` headers of
+    its own (see api/openapi/document.py). `example` is a body as a person writes it in JSON; a
+    request with `optional_body` may have none. `answer` is the shape of the response that has the
+    status `success`, and `media` its media type; a route without one returns errors only. `text` is
+    a media type in which the response comes as text where the query says so. `events` is the shape
+    of the data of a stream's events, and `last_event` data of another shape. `more` maps statuses
+    other than `success` whose body is no error to their shapes.
     """
 
     id: str
@@ -124,7 +148,10 @@ class Operation:
     description: str = ""
     query: tuple[str, ...] = ()
     request: str = ""
+    optional_body: bool = False
+    request_headers: tuple[str, ...] = ()
     example: str = ""
+    success: int = 200
     answer: str = ""
     media: str = JSON
     text: str = ""
@@ -133,6 +160,11 @@ class Operation:
     more: Mapping[int, str] = field(default_factory=dict)
     headers: tuple[str, ...] = ()
     failures: Failures = PUBLIC
+
+    @property
+    def is_call(self) -> bool:
+        """Whether its request becomes a call of a model."""
+        return bool(self.request) and self.failures in (CALL, MESSAGES_CALL)
 
 
 CHAT_EXAMPLE = """{
@@ -152,8 +184,16 @@ COUNT_EXAMPLE = """{
     "model": "anthropic/claude-sonnet-5-5",
     "messages": [{"role": "user", "content": "What is the capital of France?"}]
   }"""
+KEY_EXAMPLE = """{
+    "name": "Zoe",
+    "owner": "team-a",
+    "limit": 25,
+    "limit_reset": "monthly",
+    "requests_per_minute": 60
+  }"""
 RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"}"""
 
+PAGE = ("after", "page.limit")
 PERIOD = ("start_time", "end_time", "page")
 KEYS = ("api_key_ids", "project_ids")
 USAGE_QUERY = (*PERIOD, "bucket_width", "limit", "group_by", "models", *KEYS)
@@ -275,6 +315,129 @@ OPERATIONS: dict[str, Operation] = {
         description="The id may contain slashes, plain or percent-encoded.",
         answer="Model",
         failures=LOOKUP,
+    ),
+    "GET /key": Operation(
+        id="getOwnKey",
+        tag="Keys",
+        summary="Get the key of the request",
+        description="Its limits, what it has used, and what is left.",
+        answer="KeyResponse",
+        failures=OWN_KEY,
+    ),
+    "GET /keys": Operation(
+        id="listKeys",
+        tag="Keys",
+        summary="List the keys",
+        description="The oldest first. Deleted ones are left out.",
+        query=(*PAGE, "keys.owner", "include_disabled"),
+        answer="KeyList",
+        failures=LIST,
+    ),
+    "POST /keys": Operation(
+        id="createKey",
+        tag="Keys",
+        summary="Create a key",
+        description="Only this response has the whole key.",
+        request="NewKey",
+        example=KEY_EXAMPLE,
+        success=201,
+        answer="CreatedKey",
+        failures=WRITE,
+    ),
+    "GET /keys/{key_id}": Operation(
+        id="getKey",
+        tag="Keys",
+        summary="Get a key",
+        answer="KeyResponse",
+        failures=GET,
+    ),
+    "PATCH /keys/{key_id}": Operation(
+        id="changeKey",
+        tag="Keys",
+        summary="Change a key",
+        description="Fields that are absent stay as they are; null takes a value away.",
+        request="KeyChange",
+        example="""{"limit": 50, "requests_per_minute": null}""",
+        answer="KeyResponse",
+        failures=WRITE,
+    ),
+    "DELETE /keys/{key_id}": Operation(
+        id="deleteKey",
+        tag="Keys",
+        summary="Delete a key",
+        description="It is refused at once, and its running calls end within 5 s.",
+        answer="Deleted",
+        failures=GET,
+    ),
+    "POST /keys/{key_id}/rotate": Operation(
+        id="rotateKey",
+        tag="Keys",
+        summary="Give a key a new secret",
+        description=(
+            "The present secret stays valid for `grace_seconds`, by default a day. Repeated with "
+            "the same `Idempotency-Key` within ten minutes, it returns the same secret."
+        ),
+        request="RotationRequest",
+        optional_body=True,
+        request_headers=("Idempotency-Key",),
+        example="""{"grace_seconds": 3600}""",
+        success=201,
+        answer="RotatedKey",
+        headers=("Idempotent-Replayed",),
+        failures=WRITE,
+    ),
+    "GET /owners": Operation(
+        id="listOwners",
+        tag="Keys",
+        summary="List the owners of keys",
+        query=PAGE,
+        answer="OwnerList",
+        failures=LIST,
+    ),
+    "POST /owners": Operation(
+        id="createOwner",
+        tag="Keys",
+        summary="Create an owner",
+        description="A team or customer, whose limits hold for all its keys together.",
+        request="NewOwner",
+        example="""{"id": "team-a", "limit": 500, "limit_reset": "monthly"}""",
+        success=201,
+        answer="OwnerResponse",
+        failures=WRITE,
+    ),
+    "GET /owners/{owner_id}": Operation(
+        id="getOwner",
+        tag="Keys",
+        summary="Get an owner",
+        answer="OwnerResponse",
+        failures=GET,
+    ),
+    "PATCH /owners/{owner_id}": Operation(
+        id="changeOwner",
+        tag="Keys",
+        summary="Change an owner",
+        description="Fields that are absent stay as they are; null takes a value away.",
+        request="OwnerChange",
+        example="""{"limit": 750}""",
+        answer="OwnerResponse",
+        failures=WRITE,
+    ),
+    "DELETE /owners/{owner_id}": Operation(
+        id="deleteOwner",
+        tag="Keys",
+        summary="Delete an owner",
+        description="409 if it has keys.",
+        answer="Deleted",
+        failures=WRITE,
+    ),
+    "GET /audit": Operation(
+        id="listAuditLog",
+        tag="Keys",
+        summary="List the changes of keys and owners",
+        description="The latest first: who changed what, when, and from where.",
+        query=PAGE,
+        answer="AuditLog",
+        failures=AUDIT,
     ),
     "GET /generations/{generation_id}": Operation(
         id="getGeneration",

@@ -58,5 +58,10 @@ QUERY_PARAMETERS: dict[str, dict[str, Any]] = {
     "api_key_id": _one("Only calls with this key, by its public id.", **ID),
     "owner": _one("Only calls of this owner.", **ID),
     "generations.limit": _one("Calls of a page.", **LIMIT, maximum=100, default=20),
-    "after": _one("`last_id` of the page before.", **ID),
+    "after": _one("Id of the last item of the page before.", **ID),
+    "page.limit": _one("Items of a page.", **LIMIT, maximum=500, default=100),
+    "keys.owner": _one("Only keys of this owner.", **ID),
+    "include_disabled": _one(
+        "Whether disabled keys are listed.", enum=["false", "true"], default="false"
+    ),
 }

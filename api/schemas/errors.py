@@ -17,6 +17,7 @@ MAX_ECHO = 64  # characters of a caller's value that a message may repeat
 # Type of error -> code and message. Types with a dot are this service's, the others pydantic's.
 ERRORS: dict[str, tuple[str, str]] = {
     "missing": ("missing_required_parameter", "Missing required parameter: '{path}'."),
+    "extra_forbidden": ("unknown_parameter", "Unknown parameter: '{path}'."),
     "wrong.type": (
         "invalid_type",
         "Invalid type for '{path}': expected {expected}, but got {got} instead.",

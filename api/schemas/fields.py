@@ -65,7 +65,7 @@ def typed(*known: str) -> Choice:
     return Choice(choose, "wrong.member", "wrong {key}", {**facts})
 
 
-def _checked(kind: LiteralString, reason: str, holds: Callable[[Any], bool]) -> AfterValidator:
+def checked(kind: LiteralString, reason: str, holds: Callable[[Any], bool]) -> AfterValidator:
     def check(value: Any) -> Any:
         if not holds(value):
             raise PydanticCustomError(kind, "{reason}", {"reason": reason})
@@ -111,12 +111,12 @@ Label = Annotated[str, Field(max_length=512)]
 ModelName = Annotated[
     str,
     Field(min_length=1, max_length=256),
-    _checked("wrong.value", "expected no control characters", str.isprintable),
+    checked("wrong.value", "expected no control characters", str.isprintable),
 ]
 JsonSchema: TypeAlias = dict[str, Any]
 Metadata = Annotated[
     dict[str, Any],
-    _checked(
+    checked(
         "wrong.value",
         "expected at most 16 keys of at most 64 characters, with strings of at most 512 characters",
         _is_metadata,
@@ -132,7 +132,7 @@ Metadata = Annotated[
 ]
 LogitBias = Annotated[
     dict[str, Any],
-    _checked(
+    checked(
         "wrong.value",
         "expected at most 300 tokens, each with a number from -100 to 100",
         _is_logit_bias,
@@ -147,7 +147,7 @@ LogitBias = Annotated[
 ]
 ImageAddress = Annotated[
     str,
-    _checked(
+    checked(
         "wrong.image_url",
         "expected an http or https URL of a public host, or a base64 data URL of an image",
         is_image_url,
@@ -155,14 +155,14 @@ ImageAddress = Annotated[
 ]
 MediaAddress = Annotated[
     str,
-    _checked(
+    checked(
         "wrong.value",
         "expected an http or https URL of a public host, or a base64 data URL of audio or video",
         is_media_url,
     ),
 ]
 PUBLIC = "expected an http or https URL of a public host"
-WebAddress = Annotated[str, _checked("wrong.value", PUBLIC, is_web_url)]
+WebAddress = Annotated[str, checked("wrong.value", PUBLIC, is_web_url)]
 FileData = Annotated[
-    str, _checked("wrong.value", "expected base64 data or a URL of a public host", is_file_data)
+    str, checked("wrong.value", "expected base64 data or a URL of a public host", is_file_data)
 ]

@@ -11,7 +11,7 @@ import orjson
 from flask import Blueprint, Response, request
 
 from api.http import errors
-from api.http.auth import keyed
+from api.http.auth import reader
 from api.schemas.errors import invalid
 from api.services import services
 from api.usage import query as read
@@ -42,14 +42,14 @@ def _render_unavailable(_: LedgerUnavailable) -> Response:
 
 
 @usage.get("/generations/<generation_id>")
-@keyed
+@reader
 def get_generation(key: KeyRecord, generation_id: str) -> Response:
     """Return one call, also while it waits or runs; raises NotFound for a call of another key."""
     return _generation(key, generation_id)
 
 
 @usage.get("/generation")
-@keyed
+@reader
 def get_generation_by_id(key: KeyRecord) -> Response:
     """Return one call, at OpenRouter's address."""
     read.refuse_unknown(request.args, ("id",))
@@ -60,7 +60,7 @@ def get_generation_by_id(key: KeyRecord) -> Response:
 
 
 @usage.get("/generations")
-@keyed
+@reader
 def list_generations(key: KeyRecord) -> Response:
     """Return a page of calls that have ended, the latest first."""
     args = request.args
@@ -96,28 +96,28 @@ def list_generations(key: KeyRecord) -> Response:
 
 
 @usage.get("/usage")
-@keyed
+@reader
 def get_usage(key: KeyRecord) -> Response:
     """Return the usage of all calls in OpenAI's pages of buckets, or as CSV."""
     return _report(key, reports.USAGE)
 
 
 @usage.get("/organization/usage/completions")
-@keyed
+@reader
 def get_completions_usage(key: KeyRecord) -> Response:
     """Return the usage of chat models as OpenAI's clients read it."""
     return _report(key, reports.COMPLETIONS)
 
 
 @usage.get("/organization/usage/embeddings")
-@keyed
+@reader
 def get_embeddings_usage(key: KeyRecord) -> Response:
     """Return the usage of embedding models as OpenAI's clients read it."""
     return _report(key, reports.EMBEDDINGS)
 
 
 @usage.get("/organization/costs")
-@keyed
+@reader
 def get_costs(key: KeyRecord) -> Response:
     """Return the costs of each day as OpenAI's clients read them."""
     return _report(key, reports.COSTS)

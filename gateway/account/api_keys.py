@@ -120,6 +120,11 @@ def whole(public_id: str, secret: str) -> str:
     return f"{PREFIX}{public_id}_{secret}{checksum(public_id, secret)}"
 
 
+def public_id(key: str) -> str:
+    """Return the public id of a key, or of a string that may be one already."""
+    return key.removeprefix(PREFIX)[:12]
+
+
 def parse(key: str) -> tuple[str, str]:
     """Return public id and secret of a well-formed key; raise AuthenticationFailed for others."""
     match = PATTERN.fullmatch(key)
@@ -186,11 +191,9 @@ class KeyStore:
         return self._change(public_id, edit, by, "updated")
 
     def revoke(self, public_id: str, by: Actor = COMMAND) -> bool:
-        """Refuse the key from now on; return whether there is such a key."""
+        """Refuse the key from now on; return False if there is no such key or it is revoked."""
         now = int(self._clock())
-        if self._change(public_id, lambda record: {"revoked": now}, by, "revoked") is not None:
-            return True
-        return self._records.read(public_id) is not None  # it was revoked before
+        return self._change(public_id, lambda record: {"revoked": now}, by, "revoked") is not None
 
     def rotate(
         self, public_id: str, grace_seconds: int, by: Actor = COMMAND, idempotency_key: str = ""

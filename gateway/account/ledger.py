@@ -6,6 +6,7 @@ ledger writer of one worker writes; calls never wait for it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from redis import Redis
 from gateway.account.records import Record
 from gateway.queue import keys
 from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
 
 BUCKET_SECONDS = {"1m": 60, "1h": 3_600, "1d": 86_400}
 ALL_TIME = 0  # the width of the one bucket that sums up everything
@@ -181,8 +184,13 @@ class Ledger(Protocol):
     """The account's store. Reads block only the greenlet that makes them.
 
     Every method raises LedgerUnavailable, or RedisError without a database, where the store does
-    not answer.
+    not answer. `copies`: it keeps copies of keys, owners and audit log, which live in Redis.
     """
+
+    copies: bool
+
+    def check(self) -> None:
+        """Raise ConfigurationError if the tables are not those of this release."""
 
     def write(self, records: Sequence[Record]) -> None:
         """Keep these records and add them to the sums, all or none.
@@ -217,10 +225,16 @@ class Ledger(Protocol):
         """Return what a scope (`public_id` or `owner:id`) used, by the windows of `now`."""
 
     def save_key(self, public_id: str, fields: Fields) -> None:
-        """Keep a copy of a key's record in Redis, unless a later version is kept."""
+        """Keep a copy of a key's record in Redis, unless a later version is kept.
+
+        No fields: the key was deleted.
+        """
 
     def save_owner(self, owner: str, fields: Fields) -> None:
-        """Keep a copy of an owner's record in Redis, unless a later version is kept."""
+        """Keep a copy of an owner's record in Redis, unless a later version is kept.
+
+        No fields: the owner was deleted.
+        """
 
     def keys(self) -> Iterable[tuple[str, dict[str, str]]]:
         """Return public id and copied fields of every key; without a database none."""
@@ -271,6 +285,17 @@ def open_ledger(settings: Settings, redis: Redis) -> Ledger:
     from gateway.account.redis_ledger import RedisLedger
 
     return RedisLedger(settings, redis)
+
+
+def check_tables(ledger: Ledger) -> None:
+    """Raise ConfigurationError if the tables of the ledger are not those of this release.
+
+    A database that does not answer is a warning: calls do not need it.
+    """
+    try:
+        ledger.check()
+    except LedgerUnavailable as error:
+        log.warning("ledger: the database does not answer (%s)", error)
 
 
 def health(redis: Redis) -> Health:

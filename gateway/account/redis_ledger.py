@@ -42,9 +42,14 @@ Group = tuple[str, str, str, str]  # public id of the key, owner, model, kind
 class RedisLedger:
     """The ledger in Redis. All methods raise RedisError where it does not answer."""
 
+    copies = False
+
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self._redis = redis
         self._record_seconds = settings.record_days * DAY
+
+    def check(self) -> None:
+        """Do nothing: there are no tables."""
 
     def write(self, records: Sequence[Record]) -> None:
         """Keep these records and add them to the sums, all or none."""

@@ -11,6 +11,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from gateway.broker.backlog import Backlog
+from gateway.broker.cached import CachedCalls
 from gateway.broker.inbox import InboxReader
 from gateway.broker.monitor import NO_WORKERS_RETRY_SECONDS, Monitor
 from gateway.broker.pending_call import Buffers, PendingCall
@@ -63,6 +64,7 @@ class Broker:
             self._cancel,
             self.backlog.seconds,
         )
+        self.cached = CachedCalls(redis, self.submitter.put)
         self.reader = InboxReader(
             DedicatedConnection(clients.blocking(settings, stalls)), self.web, self.deliver
         )
@@ -111,7 +113,9 @@ class Broker:
             raise Overloaded(retry_after=self.backlog.seconds())
         self.pending_calls[spec.call_id] = pending
         try:
-            self.submitter.put(Submission(spec, body, pending, admission))
+            (self.cached if spec.cache else self.submitter).put(
+                Submission(spec, body, pending, admission)
+            )
         except BaseException:
             self._forget(pending)
             raise

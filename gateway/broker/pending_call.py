@@ -11,7 +11,7 @@ import gevent
 from gevent.event import Event as Signal
 
 from gateway.errors import GatewayError, ReplyLost, SlowReader
-from gateway.queue.protocol import OUTCOME, Event, Outcome, ProtocolError
+from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome, ProtocolError
 
 BUFFER_BYTES = 2_000_000  # from here on a client that takes nothing for SLOW_SECONDS is too slow
 MOST_BYTES = 8_000_000  # of one that still takes: it did not read while this process stood still
@@ -56,6 +56,7 @@ class PendingCall:
         self.deadline = self.since + budget
         self.key = ""  # public id of the API key
         self.admission: dict[str, Any] = {}  # what the queue admitted: see lua/submit.lua
+        self.cache = ""  # "hit" or "miss", once that is known; "" for a call without a cache
         self.submitted = False
         self.worker = ""  # known once the call has started
         self.claim = ""
@@ -141,6 +142,14 @@ class PendingCall:
     def nudge(self) -> None:
         """End `wait_nudged`."""
         self._signal.set()
+
+    def answer(self, response: bytes, dropped: list[str], stream: bool) -> None:
+        """End the call with a kept response: see gateway.account.cache.Entry."""
+        if stream:
+            self.offer(Event(self.call_id, self.claim, 1, CHUNKS, response))
+            self.end(Outcome(last=1))
+        else:
+            self.end(Outcome(answer=response, dropped=dropped))
 
     def until_admitted(self) -> None:
         """Wait until it is known what was admitted, if a worker has answered before that."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gevent
@@ -13,6 +13,8 @@ import orjson
 from redis.exceptions import RedisError
 
 from gateway.account.api_keys import incorrect
+from gateway.account.cache import Entry
+from gateway.account.records import Record
 from gateway.account.refusals import limited
 from gateway.broker.line import Line
 from gateway.broker.pending_call import PendingCall
@@ -46,12 +48,39 @@ MEMORY_SECONDS = 5  # least, where Redis is full: nobody knows what would free m
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One call on its way into the queue."""
+    """One call on its way into the queue, or with `entry` past it: a kept response answers it."""
 
     spec: CallSpec
     body: bytes
     pending: PendingCall
     admission: AdmissionRequest
+    entry: Entry | None = None
+
+    def record(self) -> bytes:
+        """The record of a call that a kept response answers."""
+        if self.entry is None:
+            return b""
+        account, target, now = self.spec.account, self.spec.targets[0], int(time.time() * 1000)
+        created = int(account.get("created_ms", now))
+        return Record(
+            id=self.spec.call_id,
+            key_id=self.spec.key,
+            created_ms=created,
+            settled_ms=now,
+            kind=self.spec.kind,
+            request_id=account.get("request_id", ""),
+            owner=account.get("owner", ""),
+            model=target.model,
+            model_requested=account.get("model", ""),
+            provider_name=target.provider,
+            upstream_model=target.upstream_model,
+            streamed=self.spec.stream,
+            latency_ms=now - created,
+            saved_nano=self.entry.nano,
+            priority=account.get("priority", ""),
+            user_agent=account.get("user_agent", ""),
+            cache_hit=True,
+        ).encode()
 
 
 class Submitter:
@@ -130,9 +159,10 @@ class Submitter:
                     self._settings,
                     each.spec,
                     each.body,
-                    each.admission,
+                    each.admission if each.entry is None else without_use(each.admission),
                     each.pending.deadline - now,
                     expiry,
+                    each.record(),
                 )
                 for each in batch
             ]
@@ -146,6 +176,9 @@ class Submitter:
             if refused is None:
                 submission.pending.admission = orjson.loads(reply[1])
                 submission.pending.submitted = True
+                if entry := submission.entry:
+                    stream = submission.spec.stream
+                    submission.pending.answer(entry.payload, entry.dropped, stream)
             else:
                 if isinstance(refused, PayloadTooLarge):
                     self._too_large = reply[1]
@@ -165,6 +198,18 @@ class Submitter:
             submission.pending.fail(error)
             if sent:
                 self._on_unknown(submission.pending)
+
+
+def without_use(admission: AdmissionRequest) -> AdmissionRequest:
+    """Return what a call asks of limits that a kept response answers: to be one more request."""
+    return replace(
+        admission,
+        prompt_tokens=0,
+        prompt_nano=0,
+        output_tokens=0,
+        output_nano_per_token=0.0,
+        max_output_tokens=0,
+    )
 
 
 def refusal(reply: Any, public_id: str, seconds: Callable[[int], float]) -> GatewayError | None:

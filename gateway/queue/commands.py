@@ -51,6 +51,7 @@ def submit_command(
     admission: AdmissionRequest,
     budget: float,
     expiry: float = 0,
+    hit: bytes = b"",
 ) -> tuple[object, ...]:
     """Return the command that queues a call, whose deadline is `budget` seconds after it runs.
 
@@ -58,6 +59,8 @@ def submit_command(
     queues the call once and replies the same. Run after `expiry` (seconds since 1970 by Redis'
     clock, 0 for never) it refuses the call, because nobody waits for the reply any more. If the
     reply is lost, the call may be queued: cancel it until that succeeds.
+
+    `hit` is the record of a call that a kept response answers: it is settled and not queued.
 
     The reply is a list: `ok` and what was admitted (see lua/submit.lua), or the reason of the
     refusal and what belongs to it.
@@ -94,6 +97,7 @@ def submit_command(
             admission.version,
             settings.records_backlog,
             _stub(spec, admission),
+            hit,
         ],
     )
 
@@ -249,6 +253,29 @@ def emit_command(web: str, events: Sequence[bytes]) -> tuple[object, ...]:
     """
     args = [keys.INBOX_EVENTS, keys.INBOX_BYTES, keys.INBOX_SECONDS, *events]
     return scripts.EMIT.command([keys.inbox(web)], args)
+
+
+SUBMIT_SECONDS = 2  # from the look for a response until the call is in the queue
+
+
+def look_for_response(redis: Redis, name: str, call_id: str, seconds: float) -> tuple[bytes, bytes]:
+    """Look for a kept response; return what to do, and the response if there is one.
+
+    That is `hit`; `first` (this call runs for all with the same request, for `seconds` at most);
+    `wait` (another does); or `run` (it did, and left no response). Raises RedisError.
+    """
+    names = [keys.cached(name), keys.first_call(name)]
+    args = [call_id, int(seconds) + keys.GRACE_SECONDS, keys.job(""), SUBMIT_SECONDS]
+    action, *rest = scripts.LOOK(redis, names, args)
+    return action, rest[0] if rest else b""
+
+
+def store_command(name: str, response: bytes, seconds: int, most_bytes: int) -> tuple[object, ...]:
+    """Return the command that keeps a response, if all together have at most `most_bytes`."""
+    return scripts.STORE.command(
+        [keys.cached(name), keys.CACHED, keys.CACHED_BYTES],
+        [response, seconds, most_bytes, name, keys.cached(""), keys.CACHED_SECONDS],
+    )
 
 
 def finish_command(

@@ -30,8 +30,12 @@ OWNER: str  # whose names these are: see owner.py. It does not expire
 WAITING: str  # queued calls, by the virtual time at which they should start
 FAIR: str  # virtual time of the queue, and of each key that has calls in it
 RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
+CACHED: str  # responses that are kept, by the time at which they expire: see lua/store.lua
+CACHED_BYTES: str  # of them
 AUDIT: str  # a stream of the changes of keys and owners; it does not expire
+RECORDS_REFUSED: str  # a stream: what the ledger could not take. It does not expire
 LEDGER_WRITER: str  # the name of the process that writes the ledger
+LEDGER_RESTORED: str  # set once Redis has the keys and counters that the database has
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
 
 
@@ -40,6 +44,7 @@ def use_prefix(prefix: str) -> None:
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
     global RQ_DEFERRED, WAITING, FAIR, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS
+    global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -58,8 +63,12 @@ def use_prefix(prefix: str) -> None:
     FAIR = f"{prefix}gw:fair"
     RECORDS = f"{prefix}gw:records"
     AUDIT = f"{prefix}gw:audit"
+    RECORDS_REFUSED = f"{prefix}gw:records:refused"
     LEDGER_WRITER = f"{prefix}gw:ledger:writer"
+    LEDGER_RESTORED = f"{prefix}gw:ledger:restored"
     LEDGER_CALLS = f"{prefix}gw:ledger:calls"
+    CACHED = f"{prefix}gw:cached"
+    CACHED_BYTES = f"{prefix}gw:cached:bytes"
 
 
 use_prefix("")
@@ -83,6 +92,7 @@ BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
+CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
 GRACE_SECONDS = 60  # a job and its body, past the call's deadline
 
 
@@ -144,6 +154,16 @@ def call(call_id: str) -> str:
 def outcome(call_id: str) -> str:
     """The final response or error of a call, until delivered."""
     return f"{PREFIX}gw:outcome:{call_id}"
+
+
+def cached(name: str) -> str:
+    """A response that is kept; `name` is an HMAC of its request."""
+    return f"{PREFIX}gw:cached:response:{name}"
+
+
+def first_call(name: str) -> str:
+    """The call that runs for all calls with this request, until its deadline."""
+    return f"{PREFIX}gw:cached:first:{name}"
 
 
 def cancel(target: str) -> str:

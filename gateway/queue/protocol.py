@@ -40,6 +40,7 @@ class CallSpec:
     is what the record of the call needs and the worker cannot know: `owner`, `request_id`,
     `user_agent`, `priority`, `model` as requested, `created_ms`, and `prompt_tokens`, an estimate.
     `cost`: the usage in the response says what the call cost.
+    `cache` says under which `name` the response is kept, and for how many `seconds`.
     """
 
     call_id: str
@@ -51,6 +52,7 @@ class CallSpec:
     key: str = ""
     account: dict[str, Any] = field(default_factory=dict)
     cost: bool = False
+    cache: dict[str, Any] = field(default_factory=dict)
 
     def encode(self, body: bytes) -> bytes:
         """The value of `gw:call:{id}`."""
@@ -80,6 +82,8 @@ class CallSpec:
             head["account"] = self.account
         if self.cost:
             head["cost"] = True
+        if self.cache:
+            head["cache"] = self.cache
         return b"%b\n%b" % (orjson.dumps(head), body)
 
     @staticmethod
@@ -91,8 +95,9 @@ class CallSpec:
             head["optional"] = tuple(head.get("optional", ()))
             if not isinstance(head.get("key", ""), str):
                 raise TypeError("a key's public id must be a string")
-            if not isinstance(head.get("account", {}), dict):
-                raise TypeError("account must be an object")
+            for name in ("account", "cache"):
+                if not isinstance(head.get(name, {}), dict):
+                    raise TypeError(f"{name} must be an object")
             spec: CallSpec = _build(CallSpec, head)
         except (TypeError, KeyError) as error:
             raise ProtocolError(f"not a spec: {error}") from None

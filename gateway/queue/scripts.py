@@ -48,7 +48,10 @@ CANCEL = _load("cancel")
 BREAKER = _load("breaker")
 LEDGER = _load("ledger")
 RECORD = _load("record")
-ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD)
+RESTORE = _load("restore")
+LOOK = _load("look")
+STORE = _load("store")
+ALL = (SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, LEDGER, RECORD, RESTORE, LOOK, STORE)
 
 
 def load_commands() -> list[Command]:

@@ -73,20 +73,20 @@ def models(spec: CallSpec) -> list[str]:
 def test_the_script_learns_what_the_call_may_use(ask, store):
     _, broker = ask({})
     (call,) = broker.calls
-    asked = call.admission
-    record = store.get(asked.public_id)
-    assert (asked.hmac, asked.version, asked.owner) == (record.hmac, record.version, "")
+    admission = call.admission
+    record = store.get(admission.public_id)
+    assert (admission.hmac, admission.version, admission.owner) == (record.hmac, record.version, "")
     # The dearest of all targets that may answer counts; the prompt is about two tokens.
-    assert asked.prompt_tokens == 2
-    assert asked.prompt_nano == 2 * 5_000
-    assert asked.output_nano_per_token == 2_000
-    assert asked.wait is True
+    assert admission.prompt_tokens == 2
+    assert admission.prompt_nano == 2 * 5_000
+    assert admission.output_nano_per_token == 2_000
+    assert admission.wait is True
 
 
 def test_a_limit_of_the_caller_bounds_what_is_reserved(ask):
     _, broker = ask({"models": ("t/first",)}, max_tokens=50, n=2)
-    asked = broker.calls[0].admission
-    assert (asked.output_tokens, asked.max_output_tokens) == (100, 100)
+    admission = broker.calls[0].admission
+    assert (admission.output_tokens, admission.max_output_tokens) == (100, 100)
 
 
 def test_nobody_knows_the_most_of_a_call_that_a_model_without_a_limit_may_answer(ask):

@@ -206,7 +206,7 @@ def test_it_has_every_route_and_no_other(app, described):
 def test_it_says_who_needs_a_key(app, described):
     for rule in operations(app):
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule).removeprefix(PREFIX)
-        needs_key = app.view_functions[rule.endpoint].access == "key"
+        needs_key = app.view_functions[rule.endpoint].access != "public"
         for operation in described["paths"][path].values():
             assert bool(operation["security"]) == needs_key, path
             assert ("401" in operation["responses"]) == needs_key, path

@@ -118,6 +118,7 @@ class FakeBroker:
         self.script = script
         self.refusal: Exception | None = None
         self.admission: dict[str, Any] = {}  # what the queue admits of each call
+        self.cache = ""  # whether a kept response answers each call
         self.workers: Iterator[bool] = itertools.repeat(True)  # whether one lives, at each look
         self.calls: list[Submitted] = []
         self.left: list[str] = []
@@ -129,7 +130,7 @@ class FakeBroker:
             raise self.refusal
         script = self.script or (STREAM if spec.stream else (ANSWER,))
         pending = ScriptedCall(spec.call_id, budget, iter(script))
-        pending.admission = self.admission
+        pending.admission, pending.cache = self.admission, self.cache
         self.calls.append(Submitted(spec, orjson.loads(body), admission, budget, pending))
         return pending
 

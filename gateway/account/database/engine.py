@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import gevent
 from gevent import monkey
@@ -106,5 +106,14 @@ def off_loop(engine: Engine, function: Callable[..., T], *args: Any) -> T:
     """Return what the function returns; only this greenlet waits for it."""
     if engine.dialect.name != "sqlite" or not monkey.is_module_patched("threading"):
         return function(*args)
-    result: T = gevent.get_hub().threadpool.apply(function, args)
-    return result
+
+    def run() -> tuple[Any, Exception | None]:
+        try:
+            return function(*args), None
+        except Exception as error:  # gevent would write its traceback to standard error
+            return None, error
+
+    result, error = gevent.get_hub().threadpool.apply(run)
+    if error is not None:
+        raise error
+    return cast(T, result)

@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gateway.account.database import schema
 from gateway.account.database.engine import make_engine, off_loop, transaction
 from gateway.account.database.tables import audit, calls, keys, owners, usage
 from gateway.account.ledger import (
@@ -54,10 +55,16 @@ COLUMNS = {"api_key_id": usage.c.key_id, "owner": usage.c.owner} | {
 class SqlLedger:
     """The ledger in a database. All methods raise LedgerUnavailable; see `Ledger`."""
 
+    copies = True
+
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.engine = make_engine(settings.database_url)
         self._redis = redis
         self._record_ms = settings.record_days * DAY * 1000
+
+    def check(self) -> None:
+        """Raise ConfigurationError if the tables are not those of this release."""
+        schema.check(self.engine)
 
     def write(self, records: Sequence[Record]) -> None:
         """Keep these records and add them to the sums, all or none.
@@ -172,14 +179,18 @@ class SqlLedger:
         )
 
     def save_key(self, public_id: str, fields: Fields) -> None:
-        """Keep a copy of a key's record in Redis, unless a later version is kept."""
+        """Keep a copy of a key's record, unless a later one is kept; without fields, none."""
         off_loop(self.engine, self._save, keys, public_id, fields)
 
     def save_owner(self, owner: str, fields: Fields) -> None:
-        """Keep a copy of an owner's record in Redis, unless a later version is kept."""
+        """Keep a copy of an owner's record, unless a later one is kept; without fields, none."""
         off_loop(self.engine, self._save, owners, owner, fields)
 
     def _save(self, table: Table, name: str, fields: Fields) -> None:
+        if not fields:
+            with transaction(self.engine, writes=True) as connection:
+                connection.execute(delete(table).where(table.c.id == name))
+            return
         upsert = INSERT[self.engine.dialect.name](table).values(
             id=name,
             name=fields.get("name", ""),

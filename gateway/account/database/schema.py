@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from gateway.account.database.engine import off_loop, transaction
+from gateway.account.database.engine import make_engine, off_loop, transaction
 from gateway.settings import ConfigurationError
 
 FOLDER = Path(__file__).parent / "migrations"
@@ -45,6 +46,7 @@ def upgrade(engine: Engine) -> tuple[str, str]:
 
     Raises LedgerUnavailable. Several processes may call it at once.
     """
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs its import too
     from alembic import command  # only here: it takes memory
     from alembic.config import Config
 
@@ -56,6 +58,15 @@ def upgrade(engine: Engine) -> tuple[str, str]:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         return before, revision(connection)
+
+
+def upgrade_url(url: str) -> tuple[str, str]:
+    """Do what `upgrade` does, for the database of a URL."""
+    engine = make_engine(url)
+    try:
+        return upgrade(engine)
+    finally:
+        engine.dispose()
 
 
 def differences(engine: Engine) -> list[object]:

@@ -9,6 +9,7 @@
 --       12 seconds that what all calls share lives on  13 milliseconds since 1970, by this clock,
 --       after which nobody waits for the reply (0: somebody always does)  14 kind of call, for `rq info`
 --       15 seconds an ended job is kept  16 version of the key's record  17 most records  18 stub
+--       19 record of a call that a kept response answers ('': none does)
 -- Returns a list: 'ok' and what was admitted, as JSON; or the reason of the refusal, which is one of 'key',
 -- 'expired', 'disabled', 'changed' (the key's record), 'late', 'cancelled', 'records', 'limit', 'calls', 'bytes',
 -- 'memory', 'large'. 'limit' is followed by JSON, 'calls', 'bytes' and 'memory' by how many calls wait, 'large' by
@@ -28,6 +29,16 @@ if disabled then return {'disabled'} end
 if (version or '0') ~= ARGV[16] then return {'changed'} end
 if redis.call('EXISTS', KEYS[4]) == 1 then return {'cancelled'} end
 
+if redis.call('XLEN', KEYS[9]) >= tonumber(ARGV[17]) then return {'records'} end
+if ARGV[19] ~= '' then
+  -- Settled at once. The job only makes a second run of this script answer the same.
+  redis.call('HSET', KEYS[1], 'status', 'finished', 'created_at', ARGV[8], 'data', ARGV[9])
+  redis.call('EXPIRE', KEYS[1], ARGV[15])
+  redis.call('HSET', KEYS[3], 'last_used', time[1])
+  redis.call('XADD', KEYS[9], '*', 'r', ARGV[19], 'q', '{}')
+  return {'ok', ADMITTED}
+end
+
 local waiting = redis.call('LLEN', KEYS[5])
 if waiting >= tonumber(ARGV[6]) then return {'calls', waiting} end
 local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[7]) or 0) or 0, 0) or 0
@@ -41,8 +52,6 @@ if limit > 0 then
   local used = tonumber(string.match(memory, '\nused_memory:(%d+)')) - passing
   if used + #ARGV[2] > share then return {'memory', waiting} end
 end
-if redis.call('XLEN', KEYS[9]) >= tonumber(ARGV[17]) then return {'records'} end
-
 local budget = tonumber(ARGV[5])
 local life = budget + ARGV[10] * 1000
 redis.call('SET', KEYS[2], ARGV[2], 'PX', life)

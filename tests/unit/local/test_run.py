@@ -118,3 +118,9 @@ def test_nothing_local_listens_on_more_than_this_machine() -> None:
     assert "--bind 127.0.0.1:$PORT" in web[1]
     for file in (ROOT / "local").glob("*.py"):
         assert "0.0.0.0" not in file.read_text()
+
+
+def test_the_account_is_kept_beside_the_other_data(tmp_path: Path) -> None:
+    assert run.plan(tmp_path, OFF).environ["DATABASE_URL"] == f"sqlite:///{tmp_path}/account.db"
+    own = {**OFF, "DATABASE_URL": "postgres://h/d"}
+    assert run.plan(tmp_path, own).environ["DATABASE_URL"] == "postgres://h/d"

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from gateway.account import owners
+from gateway.account.api_keys import KeyStore, public_id
 from gateway.account.record_store import COMMAND, Actor
+from gateway.errors import InvalidRequest, NotFound
 from gateway.queue import keys
 
 
@@ -47,11 +49,25 @@ def test_owners_are_changed_and_listed(store):
 
 def test_an_owner_is_deleted_with_what_is_counted_for_it(store, redis):
     store.create("team-a", {}, COMMAND)
-    for name in owners.counters("team-a"):
-        redis.hset(name, "usd", 1)
-    assert store.delete("team-a", COMMAND, owners.counters("team-a"))
+    for name in (keys.spend, keys.held, keys.flight, keys.parked, keys.rate):
+        redis.hset(name(keys.owner_scope("team-a")), "usd", 1)
+    owners.delete(store, [], "team-a", COMMAND)
     assert store.read("team-a") is None
     assert redis.keys() == [keys.AUDIT.encode()]
+    with pytest.raises(NotFound):
+        owners.delete(store, [], "team-a", COMMAND)
+
+
+def test_an_owner_with_keys_is_not_deleted(store, redis):
+    """They would go on without its limits."""
+    store.create("team-a", {}, COMMAND)
+    api_keys = KeyStore(redis, "p" * 40)
+    key = public_id(api_keys.create("one", owner="team-a"))
+    with pytest.raises(InvalidRequest) as caught:
+        owners.delete(store, api_keys.all(), "team-a", COMMAND)
+    assert (caught.value.status, caught.value.code) == (409, "owner_in_use")
+    api_keys.revoke(key)
+    owners.delete(store, api_keys.all(), "team-a", COMMAND)
 
 
 def test_the_log_says_what_was_done_to_an_owner(store, redis):

@@ -59,7 +59,8 @@ def submit(
     the_spec = the_spec or spec()
     body = options.pop("body", b'{"messages":[]}')
     budget, expiry = options.pop("budget", 600), options.pop("expiry", 0)
-    command = commands.submit_command(settings, the_spec, body, admission(key), budget, expiry)
+    hit = options.pop("hit", b"")
+    command = commands.submit_command(settings, the_spec, body, admission(key), budget, expiry, hit)
     refusal = submitter.refusal(
         scripts.run(redis, command), key.public_id, options.pop("seconds", float)
     )
@@ -259,6 +260,37 @@ def test_a_redis_over_four_fifths_of_its_memory_takes_no_more(
         assert refusal.value.retry_after == 30
     finally:
         redis.config_set("maxmemory", 0)
+
+
+def test_a_call_that_a_kept_response_answers_is_settled_once_and_never_queued(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    hit = spec()
+    for _ in range(2):
+        submit(redis, settings, key, hit, hit=b'{"cache_hit":true}')
+    entries: Any = redis.xrange(keys.RECORDS)
+    assert [fields[b"r"] for _, fields in entries] == [b'{"cache_hit":true}']
+    assert redis.llen(keys.RQ_QUEUE) == redis.exists(keys.call(hit.call_id)) == 0
+    assert commands.states(redis, [hit.call_id])[0].status == "finished"
+    assert 0 < redis.ttl(keys.job(hit.call_id)) <= keys.JOB_SECONDS
+
+
+def test_a_full_queue_lets_kept_responses_through(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    full = replace(settings, queue_limit=0)
+    submit(redis, full, key, hit=b"{}")
+    with pytest.raises(Overloaded):
+        submit(redis, full, key)
+
+
+def test_a_revoked_key_gets_no_kept_response(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    KeyStore(redis, settings.key_pepper).revoke(key.public_id)
+    with pytest.raises(AuthenticationFailed):
+        submit(redis, settings, key, hit=b"{}")
+    assert redis.xlen(keys.RECORDS) == 0
 
 
 def test_a_forgotten_script_is_loaded_again(

@@ -1,0 +1,248 @@
+"""GET /key: the caller's own key. /keys, /owners and /audit: what operators manage."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import orjson
+from flask import Blueprint, Response, request
+
+from api import handler
+from api.http import errors
+from api.http.auth import actor, operator, reader
+from api.keys import schema
+from api.keys.shown import shown_key, shown_owner
+from api.schemas.errors import invalid
+from api.services import services
+from api.usage import query
+from gateway.account import counters, owners
+from gateway.account.api_keys import KeyRecord, public_id
+from gateway.account.key_fields import iso_time
+from gateway.account.ledger import LedgerUnavailable
+from gateway.account.owners import OwnerRecord
+from gateway.errors import InvalidRequest, NotFound, Unavailable
+from gateway.queue.keys import owner_scope
+
+keys = Blueprint("keys", __name__)
+
+PAGE, LARGEST_PAGE = 100, 500  # items in a response
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+ENTRY_ID = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
+
+T = TypeVar("T")
+
+
+@keys.errorhandler(LedgerUnavailable)
+def _render_unavailable(_: LedgerUnavailable) -> Response:
+    return errors.render(
+        Unavailable("The database of the account does not answer.", code="account_unavailable")
+    )
+
+
+@keys.get("/key")
+@reader
+def own_key(key: KeyRecord) -> Response:
+    """Show the caller's own key: its limits, what it has used, and what is left."""
+    return _json({"data": _shown(services().keys.get(key.public_id))})
+
+
+@keys.get("/keys")
+@operator
+def list_keys(key: KeyRecord) -> Response:
+    """List the keys that are not deleted, the oldest first."""
+    args = request.args
+    query.refuse_unknown(args, ("after", "limit", "owner", "include_disabled"))
+    after, owner = (query.text(args, name, query.ID) for name in ("after", "owner"))
+    disabled = query.choice(args, "include_disabled", ("false", "true")) == "true"
+    records = sorted(services().keys.all(), key=_age)
+    if after is not None:
+        ids = [record.public_id for record in records]
+        if after not in ids:
+            raise invalid("wrong.value", "after", reason="there is no such key")
+        records = records[ids.index(after) + 1 :]
+    listed = [
+        record
+        for record in records
+        if not record.revoked
+        and (disabled or not record.disabled)
+        and (owner is None or owner == record.owner)
+    ]
+    page, more = _page(listed)
+    return _json({"data": _shown_keys(page), "has_more": more})
+
+
+@keys.post("/keys")
+@operator
+def create_key(key: KeyRecord) -> Response:
+    """Create a key. Only this response has its secret."""
+    data = schema.checked_fields(schema.NEW_KEY, handler.read())
+    store = services().keys
+    values = schema.to_record(data, KeyRecord("", "", ""), time.time())
+    secret = store.create(by=actor(key), **values)
+    return _json({"data": _shown(store.get(public_id(secret))), "key": secret}, 201)
+
+
+@keys.get("/keys/<key_id>")
+@operator
+def get_key(key: KeyRecord, key_id: str) -> Response:
+    """Show a key: its limits, what it has used, and what is left."""
+    record = services().keys.get(key_id)
+    return _json({"data": _shown(None if record is None or record.revoked else record)})
+
+
+@keys.patch("/keys/<key_id>")
+@operator
+def change_key(key: KeyRecord, key_id: str) -> Response:
+    """Change the fields that the request has; null takes a value away."""
+    data = schema.checked_fields(schema.KEY_CHANGE, handler.read())
+    now = time.time()
+
+    def edit(record: KeyRecord) -> Mapping[str, Any]:
+        return schema.to_record(data, record, now)
+
+    return _json({"data": _shown(services().keys.change(key_id, edit, actor(key)))})
+
+
+@keys.delete("/keys/<key_id>")
+@operator
+def delete_key(key: KeyRecord, key_id: str) -> Response:
+    """Refuse a key from now on, and end its running calls. What it has used stays known."""
+    if not services().keys.revoke(key_id, actor(key)):
+        raise _no_key()
+    return _json({"deleted": True})
+
+
+@keys.post("/keys/<key_id>/rotate")
+@operator
+def rotate_key(key: KeyRecord, key_id: str) -> Response:
+    """Give a key a new secret; the present one stays valid for `grace_seconds`."""
+    # A body is optional here.
+    empty = not request.content_length and "Transfer-Encoding" not in request.headers
+    data = schema.checked_fields(schema.ROTATION, {} if empty else handler.read())
+    grace = data.get("grace_seconds", schema.GRACE_SECONDS)
+    idempotency_key = request.headers.get("Idempotency-Key", "")
+    if idempotency_key and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+        raise InvalidRequest(
+            "Invalid Idempotency-Key: expected 1 to 255 printable ASCII characters without blanks.",
+            code="invalid_value",
+        )
+    rotation = services().keys.rotate(key_id, grace, actor(key), idempotency_key)
+    if rotation is None:
+        raise _no_key()
+    data = _shown(rotation.record)
+    previous = data["previous_valid_until"]
+    response = _json({"data": data, "key": rotation.key, "previous_valid_until": previous}, 201)
+    if rotation.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+@keys.get("/owners")
+@operator
+def list_owners(key: KeyRecord) -> Response:
+    """List the owners, by id."""
+    query.refuse_unknown(request.args, ("after", "limit"))
+    after = query.text(request.args, "after", query.ID) or ""
+    records = sorted(services().owners.all(), key=lambda owner: owner.id)
+    page, more = _page([record for record in records if record.id > after])
+    return _json({"data": _shown_owners(page), "has_more": more})
+
+
+@keys.post("/owners")
+@operator
+def create_owner(key: KeyRecord) -> Response:
+    """Create an owner."""
+    data = schema.checked_fields(schema.NEW_OWNER, handler.read())
+    id = data["id"]
+    values = schema.to_record(data, OwnerRecord(""), time.time())
+    if not services().owners.create(id, values, actor(key)):
+        raise InvalidRequest("There is an owner with this id.", status=409, code="owner_exists")
+    return _json({"data": _shown_owner(services().owners.read(id))}, 201)
+
+
+@keys.get("/owners/<owner_id>")
+@operator
+def get_owner(key: KeyRecord, owner_id: str) -> Response:
+    """Show an owner: its limits, what its keys have used, and what is left."""
+    return _json({"data": _shown_owner(services().owners.read(owner_id))})
+
+
+@keys.patch("/owners/<owner_id>")
+@operator
+def change_owner(key: KeyRecord, owner_id: str) -> Response:
+    """Change the fields that the request has; null takes a value away."""
+    data = schema.checked_fields(schema.OWNER_CHANGE, handler.read())
+    now = time.time()
+
+    def edit(record: OwnerRecord) -> Mapping[str, Any]:
+        return schema.to_record(data, record, now)
+
+    return _json({"data": _shown_owner(services().owners.change(owner_id, edit, actor(key)))})
+
+
+@keys.delete("/owners/<owner_id>")
+@operator
+def delete_owner(key: KeyRecord, owner_id: str) -> Response:
+    """Delete an owner that has no keys."""
+    owners.delete(services().owners, services().keys.all(), owner_id, actor(key))
+    return _json({"deleted": True})
+
+
+@keys.get("/audit")
+@operator
+def list_audit_log(key: KeyRecord) -> Response:
+    """List the changes of keys and owners, the latest first."""
+    query.refuse_unknown(request.args, ("after", "limit"))
+    after = query.text(request.args, "after", ENTRY_ID)
+    limit = query.number(request.args, "limit", PAGE, LARGEST_PAGE)
+    entries = services().ledger.audit_log(after=after, limit=limit + 1)
+    page = [{"id": each.id, **_shown_entry(each.entry)} for each in entries[:limit]]
+    return _json({"data": page, "has_more": len(entries) > limit})
+
+
+def _shown(record: KeyRecord | None) -> dict[str, Any]:
+    if record is None:
+        raise _no_key()
+    return _shown_keys([record])[0]
+
+
+def _shown_owner(record: OwnerRecord | None) -> dict[str, Any]:
+    if record is None:
+        raise NotFound("There is no such owner.", code="owner_not_found")
+    return _shown_owners([record])[0]
+
+
+def _shown_keys(records: Sequence[KeyRecord]) -> list[dict[str, Any]]:
+    used = counters.read(services().broker.redis, [record.public_id for record in records])
+    return [shown_key(*pair, time.time()) for pair in zip(records, used, strict=True)]
+
+
+def _shown_owners(records: Sequence[OwnerRecord]) -> list[dict[str, Any]]:
+    used = counters.read(services().broker.redis, [owner_scope(record.id) for record in records])
+    return [shown_owner(*pair, time.time()) for pair in zip(records, used, strict=True)]
+
+
+def _no_key() -> NotFound:
+    return NotFound("There is no such API key.", code="key_not_found")
+
+
+def _age(record: KeyRecord) -> tuple[int, str]:
+    return record.created, record.public_id
+
+
+def _shown_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {"created_at": iso_time(entry["time"]), **{k: entry[k] for k in entry if k != "time"}}
+
+
+def _page(records: list[T]) -> tuple[list[T], bool]:
+    limit = query.number(request.args, "limit", PAGE, LARGEST_PAGE)
+    return records[:limit], len(records) > limit
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    response = Response(orjson.dumps(value), status, content_type="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    return response

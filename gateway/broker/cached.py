@@ -1,0 +1,95 @@
+"""Calls whose response may be kept: looks for it first, and lets identical calls run once.
+
+A call without a cache never comes here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import gevent
+from redis import Redis
+from redis.exceptions import RedisError
+
+from gateway.account.cache import Entry
+from gateway.broker.submitter import Submission
+from gateway.errors import GatewayError
+from gateway.queue import commands
+
+log = logging.getLogger(__name__)
+
+# Between two looks for the response of another call; doubles from the first to the last.
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.05, 0.5
+
+
+class CachedCalls:
+    """Passes each submission on with the kept response, if there is one.
+
+    Of those with the same request, one is passed on without a response, whatever the process; the
+    others wait for its response. If it leaves none (it failed, or nothing of it may be kept), each
+    is passed on by itself. `submit` is called with each.
+    """
+
+    def __init__(self, redis: Redis, submit: Callable[[Submission], None]) -> None:
+        self._redis, self._submit = redis, submit
+        self._waiting: dict[str, list[Submission]] = {}  # by the name of the response
+
+    def put(self, submission: Submission) -> None:
+        """Look for the response, in a greenlet."""
+        name = submission.spec.cache["name"]
+        if name in self._waiting:
+            self._waiting[name].append(submission)
+        else:
+            self._waiting[name] = [submission]
+            gevent.spawn(self._serve, name)
+
+    def _serve(self, name: str) -> None:
+        waiting, pause = self._waiting[name], FIRST_LOOK_SECONDS
+        try:
+            while self._still_waiting(waiting):
+                if self._look(name, waiting):
+                    gevent.sleep(pause)
+                    pause = min(pause * 2, LAST_LOOK_SECONDS)
+        except RedisError as error:
+            log.warning("cache: Redis is away (%s)", type(error).__name__)
+        finally:
+            del self._waiting[name]
+            self._pass_all(waiting)
+
+    def _still_waiting(self, waiting: list[Submission]) -> bool:
+        """Forget the calls that have ended; return whether any is left."""
+        now = time.monotonic()
+        waiting[:] = [each for each in waiting if each.pending.outcome is None]
+        late = [each for each in waiting if now >= each.pending.deadline]
+        for each in late:
+            waiting.remove(each)
+            self._pass(each)  # which ends it
+        return bool(waiting)
+
+    def _look(self, name: str, waiting: list[Submission]) -> bool:
+        """Look once; return whether the calls that are left have to wait."""
+        first = waiting[0]
+        left = max(first.pending.deadline - time.monotonic(), 1)
+        action, value = commands.look_for_response(self._redis, name, first.spec.call_id, left)
+        if action == b"first":
+            waiting.remove(first)
+            self._pass(first)
+            return bool(waiting)
+        if action == b"wait":
+            return True
+        self._pass_all(waiting, Entry.decode(value) if action == b"hit" else None)
+        return False
+
+    def _pass_all(self, waiting: list[Submission], entry: Entry | None = None) -> None:
+        while waiting:
+            self._pass(waiting.pop(0), entry)
+
+    def _pass(self, submission: Submission, entry: Entry | None = None) -> None:
+        submission.pending.cache = "hit" if entry else "miss"
+        try:
+            self._submit(replace(submission, entry=entry))
+        except GatewayError as error:
+            submission.pending.fail(error)

@@ -1,0 +1,152 @@
+"""Kept responses with real processes: found again, for every API, and made once."""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+from redis import Redis
+
+from gateway.account.records import Record
+from gateway.queue import keys
+from tests.support.stack import PATIENCE_SECONDS, Stack, events, until
+
+BODIES: dict[str, dict[str, Any]] = {
+    "/chat/completions": {"messages": [{"role": "user", "content": "one two three"}]},
+    "/responses": {"input": "one two three"},
+    "/messages": {"max_tokens": 99, "messages": [{"role": "user", "content": "one two three"}]},
+}
+# What differs from one response to the next with the same content.
+IDENTITY = re.compile(
+    rb'chatcmpl-\w+|msg_\w+|resp_\w+|rs_\w+|fc_\w+|"(created|created_at|completed_at)":[\d.]+'
+)
+
+
+def post(stack: Stack, path: str, key: str = "", **body: Any) -> requests.Response:
+    headers = {"Authorization": f"Bearer {key or stack.key}", "X-Cache": "on"}
+    return requests.post(
+        f"{stack.url}{path}",
+        json=BODIES.get(path, {}) | body,
+        headers=headers,
+        timeout=PATIENCE_SECONDS,
+    )
+
+
+def records(redis: Redis) -> dict[str, Record]:
+    entries: Any = redis.xrange(keys.RECORDS)
+    decoded = [Record.decode(fields[b"r"]) for _, fields in entries]
+    return {record.id: record for record in decoded}
+
+
+def text(response: requests.Response) -> bytes:
+    return IDENTITY.sub(b"", response.content)
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["fake/echo", "claude/echo"])
+def test_the_same_request_is_answered_again_without_the_provider(
+    stack: Stack, path: str, stream: bool, model: str
+) -> None:
+    model = f"{model}-{path.strip('/').replace('/', '')}-{stream}".lower()
+    stack.upstream.clear()
+    first = post(stack, path, model=model, stream=stream)
+    second = post(stack, path, model=model, stream=stream)
+    assert (first.status_code, first.headers["X-Cache"]) == (200, "miss")
+    assert (second.status_code, second.headers["X-Cache"]) == (200, "hit")
+    assert first.headers["Content-Type"] == second.headers["Content-Type"]
+    assert first.headers["X-Generation-Id"] != second.headers["X-Generation-Id"]
+    if stream:
+        assert content(second) == content(first) == "one two three"
+    else:
+        assert text(second) == text(first)
+    assert len(stack.upstream.log()) == 1
+    third = post(stack, path, stack.keys.create("other"), model=model, stream=stream)
+    assert third.headers["X-Cache"] == "miss"
+
+
+def content(response: requests.Response) -> str:
+    """The text of a stream, of whichever API."""
+    pieces = []
+    for data in events(response):
+        if data == "[DONE]":
+            break
+        event = json.loads(data)
+        for choice in event.get("choices", ()):
+            pieces.append(choice["delta"].get("content") or "")
+        if event.get("type") == "content_block_delta":
+            pieces.append(event["delta"]["text"])
+        if event.get("type") == "response.output_text.delta":
+            pieces.append(event["delta"])
+    return "".join(pieces)
+
+
+def test_a_hit_leaves_a_record_that_costs_nothing(stack: Stack) -> None:
+    first = post(stack, "/chat/completions", model="fake/record")
+    second = post(stack, "/chat/completions", model="fake/record")
+    assert second.headers["X-Cache"] == "hit"
+    call_id = second.headers["X-Generation-Id"]
+    record = until(lambda: records(stack.redis).get(call_id), what="the record")
+    assert record.cache_hit
+    assert (record.status, record.cost_nano, record.usage, record.usage_source) == (
+        "completed",
+        0,
+        {},
+        "none",
+    )
+    assert (record.model, record.provider_name) == ("fake/record", "fake")
+    assert first.headers["X-Generation-Id"] != call_id
+
+
+def test_nothing_is_kept_of_calls_without_a_cache(stack: Stack) -> None:
+    before = stack.redis.keys(keys.cached("*"))
+    stack.ask("fake/plain")
+    assert stack.redis.keys(keys.cached("*")) == before
+    assert "X-Cache" not in stack.ask("fake/plain").headers
+
+
+def test_no_prompt_can_be_read_from_the_names(stack: Stack) -> None:
+    post(stack, "/chat/completions", model="fake/names")
+    names = b" ".join(stack.redis.keys(f"{keys.PREFIX}gw:cached*"))
+    assert b"one two three" not in names
+    assert re.search(rb"gw:cached:response:[0-9a-f]{64}", names)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_identical_calls_at_the_same_time_are_made_once(stack: Stack, stream: bool) -> None:
+    stack.upstream.clear()
+    model = f"fake/delay-1000-{stream}".lower()
+    with ThreadPoolExecutor(10) as pool:
+        calls = [
+            pool.submit(post, stack, "/chat/completions", model=model, stream=stream)
+            for _ in range(10)
+        ]
+        responses = [call.result() for call in calls]
+    assert [response.status_code for response in responses] == [200] * 10
+    assert sorted(response.headers["X-Cache"] for response in responses) == ["hit"] * 9 + ["miss"]
+    assert len(stack.upstream.log()) == 1
+    assert len({response.headers["X-Generation-Id"] for response in responses}) == 10
+
+
+def test_twins_of_a_call_that_fails_make_their_own(stack: Stack) -> None:
+    stack.upstream.clear()
+    with ThreadPoolExecutor(3) as pool:
+        calls = [
+            pool.submit(post, stack, "/chat/completions", model="fake/delay-500-status-400")
+            for _ in range(3)
+        ]
+        responses = [call.result() for call in calls]
+    assert [response.status_code for response in responses] == [400] * 3
+    assert {response.headers["X-Cache"] for response in responses} == {"miss"}
+    assert len(stack.upstream.log()) == 3
+
+
+def test_a_cut_stream_is_not_kept(stack: Stack) -> None:
+    for _ in range(2):
+        response = post(stack, "/chat/completions", model="fake/stream-9-0-cut", stream=True)
+        assert response.headers["X-Cache"] == "miss"
+        assert "error" in response.text

@@ -1,0 +1,215 @@
+"""How records of calls get from Redis into the ledger, whatever fails on the way."""
+
+import dataclasses
+import threading
+
+import orjson
+import pytest
+
+from gateway.account.database import schema
+from gateway.account.ledger import LedgerUnavailable, open_ledger
+from gateway.account.records import Record
+from gateway.queue import keys
+from gateway.settings import ConfigurationError
+from workers.ledger_writer import BATCH, IDLE_SECONDS, LedgerWriter
+
+SETTLED = 1_796_000_000_000
+
+
+class Killed(BaseException):
+    """What ends a process in the middle of a step."""
+
+
+class Failing:
+    """A ledger whose next writes fail as they are told to, and then work again."""
+
+    def __init__(self, ledger):
+        self._ledger = ledger
+        self.errors = []
+        self.after_commit = False
+
+    def __getattr__(self, name):
+        return getattr(self._ledger, name)
+
+    def write(self, records):
+        if self.errors and not self.after_commit:
+            raise self.errors.pop(0)
+        self._ledger.write(records)
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+@pytest.fixture
+def ledger(settings, redis, tmp_path):
+    url = f"sqlite:///{tmp_path}/account.db"
+    ledger = open_ledger(dataclasses.replace(settings, database_url=url), redis)
+    schema.upgrade(ledger.engine)
+    return Failing(ledger)
+
+
+@pytest.fixture
+def writer(redis, ledger):
+    return LedgerWriter(redis, ledger, "worker-1")
+
+
+def append(redis, *numbers, **script):
+    for number in numbers:
+        record = Record(
+            id=f"call-{number:04}",
+            key_id="key1",
+            created_ms=SETTLED - 900,
+            settled_ms=SETTLED - 1,
+            usage={"input": 3},
+            cost_nano=7,
+        )
+        values = {"settled_ms": SETTLED, "queued_ms": 4, "reserved_usd": 50, "reserved_tokens": 6}
+        redis.xadd(keys.RECORDS, {"r": record.encode(), "q": orjson.dumps(values | script)})
+
+
+def run(writer):
+    """Let the writer work until it has nothing to do or fails."""
+    while (seconds := writer.step()) == 0:
+        pass
+    return seconds
+
+
+def requests(ledger):
+    return ledger.totals("key1", SETTLED // 1000).all_time.requests
+
+
+def test_records_are_moved_with_what_the_script_knows(redis, writer, ledger):
+    append(redis, *range(BATCH + 1))
+    assert run(writer) == IDLE_SECONDS
+    assert redis.xlen(keys.RECORDS) == 0
+    assert requests(ledger) == BATCH + 1
+    record = ledger.generation("call-0000")
+    assert (record.settled_ms, record.queued_ms) == (SETTLED, 4)
+    assert (record.reserved_nano, record.reserved_tokens) == (50, 6)
+
+
+def test_a_writer_killed_after_the_commit_leaves_nothing_counted_twice(redis, writer, ledger):
+    append(redis, 1, 2)
+    ledger.after_commit = True
+    ledger.errors = [Killed()]
+    with pytest.raises(Killed):
+        run(writer)
+    assert (redis.xlen(keys.RECORDS), requests(ledger)) == (2, 2)
+    append(redis, 3)
+    redis.delete(keys.LEDGER_WRITER)  # it expires
+    run(LedgerWriter(redis, ledger, "worker-2"))
+    assert (redis.xlen(keys.RECORDS), requests(ledger)) == (0, 3)
+
+
+def test_a_writer_killed_before_the_commit_loses_nothing(redis, writer, ledger):
+    append(redis, 1, 2)
+    ledger.errors = [Killed()]
+    with pytest.raises(Killed):
+        run(writer)
+    redis.delete(keys.LEDGER_WRITER)
+    run(LedgerWriter(redis, ledger, "worker-2"))
+    assert (redis.xlen(keys.RECORDS), requests(ledger)) == (0, 2)
+
+
+def test_records_wait_while_the_database_is_away_and_the_pauses_grow(redis, writer, ledger, caplog):
+    append(redis, 1, 2)
+    ledger.errors = [LedgerUnavailable("connection refused")] * 7
+    pauses = [run(writer) for _ in range(7)]
+    assert pauses == sorted(pauses) and pauses[0] < 1 and pauses[-1] == 10
+    assert redis.xlen(keys.RECORDS) == 2
+    assert run(writer) == IDLE_SECONDS
+    assert (redis.xlen(keys.RECORDS), requests(ledger)) == (0, 2)
+    assert [message for message in caplog.messages if "connection refused" in message] == [
+        "ledger: records wait in Redis (LedgerUnavailable: connection refused)"
+    ]
+
+
+def test_a_writer_without_its_database_lets_another_one_write(redis, writer, ledger):
+    append(redis, 1)
+    ledger.errors = [LedgerUnavailable("connection refused")]
+    run(writer)
+    assert run(LedgerWriter(redis, ledger, "worker-2")) == IDLE_SECONDS
+    assert requests(ledger) == 1
+
+
+def test_only_one_writer_writes(redis, writer, ledger):
+    run(writer)
+    append(redis, 1)
+    other = LedgerWriter(redis, ledger, "worker-2")
+    assert run(other) == IDLE_SECONDS
+    assert redis.xlen(keys.RECORDS) == 1
+    writer.stop()
+    run(other)
+    assert redis.xlen(keys.RECORDS) == 0
+
+
+def test_writers_that_write_at_the_same_time_count_each_record_once(redis, ledger):
+    """As after a pause that was longer than the lease."""
+    append(redis, *range(500))
+    writers = [LedgerWriter(redis, ledger, f"worker-{n}") for n in range(3)]
+
+    def work(writer):
+        while redis.xlen(keys.RECORDS):
+            redis.delete(keys.LEDGER_WRITER)
+            writer.step()
+
+    threads = [threading.Thread(target=work, args=(writer,)) for writer in writers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert requests(ledger) == 500
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"{broken",
+        b"[]",
+        b"{}",
+        b'{"id": "c", "key_id": "k"}',
+        b'{"id": "c", "key_id": "k", "settled_ms": 1, "cost_nano": 1e300}',
+        b'{"id": "c", "key_id": "k", "settled_ms": 1, "cost_nano": 9223372036854775808}',
+        b'{"id": "c", "key_id": 7, "settled_ms": 1}',
+        b'{"id": "c", "key_id": "k", "settled_ms": "1"}',
+        b'{"id": "c", "key_id": "k", "settled_ms": 1, "usage": [1]}',
+        b'{"id": "c", "key_id": "k", "settled_ms": 1, "usage": {"input": null}}',
+    ],
+)
+def test_an_entry_that_is_no_record_is_put_aside_and_the_others_are_kept(
+    redis, writer, ledger, entry
+):
+    append(redis, 1)
+    redis.xadd(keys.RECORDS, {"r": entry})
+    append(redis, 2)
+    run(writer)
+    assert (redis.xlen(keys.RECORDS), requests(ledger)) == (0, 2)
+    assert redis.xlen(keys.RECORDS_REFUSED) == 1
+
+
+def test_wrong_tables_are_found_again_when_the_database_is_back(redis, writer, ledger):
+    append(redis, 1)
+
+    def wrong():
+        raise ConfigurationError("run `flask db upgrade`")
+
+    ledger.check = wrong
+    assert run(writer) > 0
+    assert redis.xlen(keys.RECORDS) == 1
+    del ledger.check
+    run(writer)
+    assert requests(ledger) == 1
+
+
+def test_without_a_database_redis_keeps_the_records(settings, redis):
+    ledger = open_ledger(settings, redis)
+    append(redis, 1, 2)
+    run(LedgerWriter(redis, ledger, "worker-1"))
+    assert requests(ledger) == 2
+
+
+def test_redis_that_is_away_is_waited_for(redis, ledger, caplog):
+    away = type(redis).from_url("redis://127.0.0.1:9")
+    writer = LedgerWriter(away, ledger, "worker-1")
+    assert run(writer) > 0
+    assert run(writer) > 0
+    assert len([message for message in caplog.messages if message.startswith("ledger:")]) == 1

@@ -1,0 +1,179 @@
+"""Moves the records of calls from Redis into the ledger, in one worker at a time.
+
+An entry is deleted from the stream after the ledger has committed it, and the ledger counts a
+record once however often it is written. So nothing is lost or doubled if this process is killed
+anywhere, or if two processes write for a moment. While the database is away, records wait in Redis.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import gevent
+from redis import Redis
+from redis.exceptions import RedisError
+
+from gateway.account.copies import Copies
+from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused
+from gateway.account.records import Record
+from gateway.logs import where
+from gateway.queue import keys
+from gateway.settings import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+BATCH = 100  # records in one transaction
+IDLE_SECONDS = 0.25  # between two looks at an empty stream
+RENEW_SECONDS = 2.0  # between two renewals of the lease
+RETRY_SECONDS = (0.5, 10.0)  # at first and at most, while a store is away
+TRIM_SECONDS = 10.0  # between two slices of what is too old
+
+
+class LedgerWriter:
+    """The ledger writer of one worker: idle while another worker's writes.
+
+    `redis` is a client for short commands; `name` is the worker's.
+    """
+
+    def __init__(self, redis: Redis, ledger: Ledger, name: str) -> None:
+        self._redis, self._ledger, self._name = redis, ledger, name
+        self._copies = Copies(redis, ledger) if ledger.copies else None
+        self._renewed = self._trimmed = -RENEW_SECONDS - TRIM_SECONDS
+        self._checked = False  # whether the tables are ours
+        self._away = 0  # failures in a row
+        self._greenlet: Any = None
+
+    def start(self) -> None:
+        """Begin to move records, until `stop`."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """Stop, and let another worker write at once."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+        try:
+            self._resign()
+        except RedisError:
+            pass  # the lease expires by itself
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(self.step())
+
+    def step(self) -> float:
+        """Move one batch if this worker is the writer; return after how many seconds to go on.
+
+        Failures are logged, once until it works again.
+        """
+        try:
+            busy = self._elected() and self._work()
+        except (RedisError, LedgerUnavailable, ConfigurationError) as error:
+            return self._retry(error, f"{type(error).__name__}: {error}")
+        except Exception as error:
+            return self._retry(error, f"{type(error).__name__} at {where(error)}")
+        if self._away:
+            log.info("ledger: records are written again")
+        self._away = 0
+        return 0.0 if busy else IDLE_SECONDS
+
+    def _retry(self, error: Exception, reason: str) -> float:
+        if not self._away:
+            log.warning("ledger: records wait in Redis (%s)", reason)
+        first, most = RETRY_SECONDS
+        seconds = min(most, first * 2 ** min(self._away, 10))
+        self._away += 1
+        self._checked = False
+        if not isinstance(error, RedisError):
+            try:
+                self._resign()  # another worker may reach the database
+            except RedisError:
+                pass
+        return float(seconds)
+
+    def _elected(self) -> bool:
+        """Whether this worker is the one that writes."""
+        now = time.monotonic()
+        if now - self._renewed < RENEW_SECONDS:
+            return True
+        own, ttl = self._name.encode(), keys.LEDGER_WRITER_MS
+        holder = self._redis.set(keys.LEDGER_WRITER, own, nx=True, px=ttl, get=True)
+        if holder not in (None, own):
+            self._checked = False
+            return False
+        if holder is not None:
+            self._redis.pexpire(keys.LEDGER_WRITER, ttl)
+        self._renewed = now
+        return True
+
+    def _resign(self) -> None:
+        self._renewed = -RENEW_SECONDS
+        if self._redis.get(keys.LEDGER_WRITER) == self._name.encode():
+            self._redis.delete(keys.LEDGER_WRITER)
+
+    def _work(self) -> bool:
+        """Do what is due; return whether records wait."""
+        if not self._checked:
+            self._ledger.check()
+            self._checked = True
+        with self._redis.pipeline() as pipeline:
+            # Both at one moment: what is written after Redis was emptied must not be in the sums
+            # that it gets back.
+            pipeline.exists(keys.LEDGER_RESTORED)
+            pipeline.xrange(keys.RECORDS, count=BATCH)
+            restored, entries = pipeline.execute()
+        if self._copies and not restored:
+            self._copies.restore()
+            return True
+        if entries:
+            self._move(entries)
+        if self._copies:
+            self._copies.update()
+        now = time.monotonic()
+        if len(entries) < BATCH and now - self._trimmed > TRIM_SECONDS:
+            seconds, _ = self._redis.time()
+            if not self._ledger.trim(seconds * 1000):
+                self._trimmed = now
+        return len(entries) == BATCH
+
+    def _move(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> None:
+        records, refused = {}, []
+        for stream_id, fields in entries:
+            try:
+                records[stream_id] = received(fields)
+            except ValueError:
+                refused.append(stream_id)
+        try:
+            self._ledger.write(list(records.values()))
+        except RecordRefused:
+            for stream_id, record in records.items():
+                try:
+                    self._ledger.write([record])
+                except RecordRefused:
+                    refused.append(stream_id)
+        with self._redis.pipeline() as pipeline:
+            for stream_id, fields in entries:
+                if stream_id in refused:
+                    log.error("ledger: record %s is not one: see gw:records:refused", stream_id)
+                    pipeline.xadd(keys.RECORDS_REFUSED, fields)  # type: ignore[arg-type]
+            pipeline.xdel(keys.RECORDS, *(stream_id for stream_id, _ in entries))
+            pipeline.execute()
+        for stream_id, fields in entries:
+            if b"a" in fields and stream_id in records:
+                key_id = records[stream_id].key_id
+                log.warning("key %s: limit used up to %s", key_id, fields[b"a"].decode())
+
+
+def received(fields: dict[bytes, bytes]) -> Record:
+    """Return the record of an entry of the stream. Raises ValueError for what is none."""
+    record = Record.from_entry(fields)
+    if not isinstance(record.usage, dict):
+        raise ValueError("the usage of a record must be an object")
+    numbers = (record.cost_nano, record.saved_nano, record.created_ms, record.settled_ms)
+    names = (record.id, record.key_id, record.owner, record.model, record.kind, record.status)
+    if not all(type(number) is int for number in (*numbers, *record.usage.values())):
+        raise ValueError("a number of a record must be an integer")
+    if not all(type(name) is str for name in names):
+        raise ValueError("a name in a record must be a text")
+    return record
