@@ -16,6 +16,7 @@ from gateway.account.pricing import tiers_of
 from gateway.catalogue import parameters as rules
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import ModelRow
+from gateway.errors import ModelNotFound
 
 models = Blueprint("models", __name__)
 
@@ -29,18 +30,20 @@ PARAMETERS_BY_KIND = {
 @models.get("/models", strict_slashes=False)
 @reader
 def list_models(key: KeyRecord) -> Response:
-    """List the models of the catalogue that have a name of their own."""
+    """List the models of the catalogue that have a name of their own and that the key may use."""
     catalogue = services().catalogue
-    rows = [shown(row.id, row, catalogue) for row in catalogue.listed()]
+    rows = [shown(row.id, row, catalogue) for row in catalogue.listed() if key.allows(row.id)]
     return _json({"object": "list", "data": rows})
 
 
 @models.get("/models/<path:model_id>")
 @reader
 def get_model(key: KeyRecord, model_id: str) -> Response:
-    """Return one model; raises ModelNotFound."""
+    """Return one model; raises ModelNotFound, for one that the key may not use as well."""
     catalogue = services().catalogue
-    model_id = catalogue.full_name(model_id)
+    requested, model_id = model_id, catalogue.full_name(model_id)
+    if not key.allows(model_id, requested):
+        raise ModelNotFound
     return _json(shown(model_id, catalogue.find(model_id), catalogue))
 
 

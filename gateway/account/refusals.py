@@ -50,6 +50,17 @@ def limited(detail: Mapping[str, Any], now: datetime | None = None) -> RateLimit
     return kind(message, headers=headers, retry_after=wait / 1000)
 
 
+def used_up(detail: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the limit that refused a call leaves, in the form of what is admitted of others.
+
+    Empty for limits that are not per minute.
+    """
+    name = {"requests_per_minute": "requests", "tokens_per_minute": "tokens"}.get(detail["name"])
+    if name is None or not detail.get("limit"):
+        return {}
+    return {name: [detail["limit"], 0, detail.get("reset_ms") or 0]}
+
+
 def duration(milliseconds: int) -> str:
     """Return a time as Go writes durations, which is how OpenAI does: "12ms", "1.5s", "6m0s"."""
     if 0 < milliseconds < 1000:

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from gateway.account.api_keys import incorrect
 from gateway.account.cache import Entry
 from gateway.account.records import Record
-from gateway.account.refusals import limited
+from gateway.account.refusals import limited, used_up
 from gateway.broker.line import Line
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import (
@@ -187,7 +187,7 @@ class Submitter:
                     reply[0].decode() if isinstance(reply, list) else type(reply).__name__
                 )
                 if isinstance(refused, RateLimited):
-                    submission.pending.admission = orjson.loads(reply[1])
+                    submission.pending.admission = used_up(orjson.loads(reply[1]))
                 submission.pending.fail(refused)
 
     def _give_up(self, batch: list[Submission]) -> None:

@@ -171,6 +171,18 @@ def test_no_api_lets_a_model_through_that_is_not_allowed(ask, path, body):
     assert broker.calls == []
 
 
+def test_only_allowed_models_are_listed_and_shown(client, store):
+    key = store.create("tests", models=("openai/gpt-4o*", "demo/echo"))
+    headers = {"Authorization": f"Bearer {key}"}
+    listed = client.get("/inference/v1/models", headers=headers).get_json()["data"]
+    names = {model["id"] for model in listed}
+    assert {"openai/gpt-4o", "openai/gpt-4o-mini", "demo/echo"} <= names
+    assert all(name.startswith(("openai/gpt-4o", "demo/echo")) for name in names)
+    assert client.get("/inference/v1/models/demo/echo", headers=headers).status_code == 200
+    refused = client.get("/inference/v1/models/demo/slow", headers=headers)
+    assert (refused.status_code, refused.get_json()["error"]["code"]) == (404, "model_not_found")
+
+
 # Waiting
 
 

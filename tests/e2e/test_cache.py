@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -150,3 +151,39 @@ def test_a_cut_stream_is_not_kept(stack: Stack) -> None:
         response = post(stack, "/chat/completions", model="fake/stream-9-0-cut", stream=True)
         assert response.headers["X-Cache"] == "miss"
         assert "error" in response.text
+
+
+@pytest.fixture
+def two_webs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("two"), env={"WEB_CONCURRENCY": "2"}) as running:
+        yield running
+
+
+def test_identical_calls_are_made_once_over_all_web_processes_and_workers(two_webs: Stack) -> None:
+    two_webs.start_worker()
+    two_webs.until_ready()
+    with ThreadPoolExecutor(40) as pool:
+        calls = [
+            pool.submit(post, two_webs, "/chat/completions", model="fake/delay-1000")
+            for _ in range(40)
+        ]
+        responses = [call.result() for call in calls]
+    found = [response.headers["X-Cache"] for response in responses]
+    assert sorted(found) == ["hit"] * 39 + ["miss"]
+    assert len(two_webs.upstream.log()) == 1
+
+
+def test_twins_of_a_call_whose_worker_is_killed_make_their_own(two_webs: Stack) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(post, two_webs, "/chat/completions", model="fake/delay-3000")
+        two_webs.until_called()
+        twins = [
+            pool.submit(post, two_webs, "/chat/completions", model="fake/delay-3000")
+            for _ in range(2)
+        ]
+        two_webs.workers[0].kill()
+        two_webs.start_worker()
+        assert first.result().json()["error"]["code"] == "worker_lost"
+        responses = [twin.result() for twin in twins]
+    assert [response.status_code for response in responses] == [200] * 2
+    assert len(two_webs.upstream.log()) in (2, 3)  # the second may have found the first's

@@ -85,8 +85,9 @@ def test_every_route_is_in_the_api_page_and_those_of_callers_in_the_readme(
 def test_every_command_in_the_documents_is_real(settings: Settings) -> None:
     cli = create_app(settings).cli
     text = "".join(PAGES.values()) + (ROOT / "Procfile").read_text()
-    named = set(re.findall(r"flask (keys \w+|check-config)", text))
-    real = {"check-config", *(f"keys {name}" for name in cli.commands["keys"].commands)}
+    named = set(re.findall(r"flask ((?:keys|owners) \w+|check-config)", text))
+    groups = {name: cli.commands[name].commands for name in ("keys", "owners")}
+    real = {"check-config"} | {f"{name} {each}" for name in groups for each in groups[name]}
     assert named == real
     assert "check-config" in cli.commands
 

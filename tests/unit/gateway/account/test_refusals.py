@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.account.refusals import duration, limited, timestamp
+from gateway.account.refusals import duration, limited, timestamp, used_up
 from gateway.errors import QuotaExceeded, RateLimited, TokensLimited
 
 NOW = datetime(2026, 11, 30, 23, 59, 58, tzinfo=UTC)
@@ -70,6 +70,13 @@ def test_a_call_that_can_never_fit_is_not_worth_a_retry() -> None:
     error = limited(detail, NOW)
     assert error.message == "Request too large for this API key on tokens per minute: limit 100."
     assert (error.retry_after, error.should_retry) == (None, False)
+
+
+def test_what_is_used_up_is_said_as_of_calls_that_are_admitted() -> None:
+    detail = {"name": "requests_per_minute", "scope": "key", "reset_ms": 1_200, "limit": 60}
+    assert used_up(detail) == {"requests": [60, 0, 1_200]}
+    assert used_up({**detail, "name": "tokens_per_minute"}) == {"tokens": [60, 0, 1_200]}
+    assert used_up({**detail, "name": "limit"}) == used_up({**detail, "limit": None}) == {}
 
 
 BUDGETS: list[tuple[dict[str, Any], str]] = [
