@@ -55,4 +55,5 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     app.cli.add_command(commands.owners)
     app.cli.add_command(commands.check_config)
     app.cli.add_command(account_commands.db)
+    app.cli.add_command(account_commands.account)
     return app

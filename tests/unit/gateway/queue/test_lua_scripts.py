@@ -17,8 +17,8 @@ from gateway.account.api_keys import KeyRecord, KeyStore
 from gateway.broker import submitter
 from gateway.catalogue.target import Target
 from gateway.errors import (
-    AuthenticationFailed,
     CallCancelled,
+    KeyChanged,
     Overloaded,
     PayloadTooLarge,
     QueueUnavailable,
@@ -127,6 +127,8 @@ def test_every_key_of_a_submitted_call_has_an_end(
     submit(redis, settings, key)
     lasting = {name for name in redis.keys() if redis.ttl(name) == -1}
     assert lasting == {
+        b"gw:fair",
+        b"gw:queue",
         b"rq:queue:infer",
         b"rq:queues",
         keys.key(key.public_id).encode(),
@@ -139,14 +141,14 @@ def test_a_body_lives_until_the_deadline_and_a_minute(
 ) -> None:
     call_id = submit(redis, settings, key, budget=100)
     assert 155 <= redis.ttl(keys.call(call_id)) <= 160
-    assert 155 <= redis.ttl(keys.job(call_id)) <= 160
+    assert 86_400 < redis.ttl(keys.job(call_id)) <= 86_500, "its record is still to be written"
 
 
 def test_a_revoked_key_is_refused_though_the_caller_remembers_it(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
     KeyStore(redis, settings.key_pepper).revoke(key.public_id)
-    with pytest.raises(AuthenticationFailed):
+    with pytest.raises(KeyChanged):
         submit(redis, settings, key)
     assert redis.llen(keys.RQ_QUEUE) == 0
 
@@ -154,7 +156,7 @@ def test_a_revoked_key_is_refused_though_the_caller_remembers_it(
 def test_a_key_whose_secret_was_changed_is_refused(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
-    with pytest.raises(AuthenticationFailed):
+    with pytest.raises(KeyChanged):
         submit(redis, settings, replace(key, hmac="0" * 64))
 
 
@@ -288,7 +290,7 @@ def test_a_revoked_key_gets_no_kept_response(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
     KeyStore(redis, settings.key_pepper).revoke(key.public_id)
-    with pytest.raises(AuthenticationFailed):
+    with pytest.raises(KeyChanged):
         submit(redis, settings, key, hit=b"{}")
     assert redis.xlen(keys.RECORDS) == 0
 
