@@ -22,7 +22,7 @@ from api.services import services
 from gateway import strict_json
 from gateway.account import cache
 from gateway.account.api_keys import KeyRecord
-from gateway.account.pricing import estimate
+from gateway.account.pricing import Estimate, estimate
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.target import Target
@@ -107,7 +107,8 @@ def respond(
     `make(call_id, model)` returns the call's renderer. `model` is the provider's name for the model
     that answers; with `full_names`, it is the name in the request, or the id of the substitute that
     answers. Raises a GatewayError where the call fails before anything of the response was sent,
-    where no target can take it, and where the key may not use the model.
+    where no target can take it, and where the key may not use the model. The parameters of an
+    unstreamed call are dropped once it is queued: keep no other reference to them.
     """
     try:
         return _respond(key, target, checked, make, kind, full_names)
@@ -130,7 +131,7 @@ def _respond(
     require_allowed(key, target, checked.model)
     # Refuses early, and names what the first target is not sent. The worker fits the parameters to
     # the target that it calls.
-    _, dropped = target.fit(checked.parameters, target, checked.optional)
+    dropped = target.fit(checked.parameters, target, checked.optional)[1]
     if counts:  # another model counts otherwise
         catalogue.require_configured(target)
     targets = (target,) if counts else _targets(catalogue, key, target, checked, kind)
@@ -153,6 +154,9 @@ def _respond(
     total = target.row.timeouts.total or settings.total_timeout
     budget = _budget(request.headers, total, checked.stream)
     pending = g.call = broker.submit(spec, body, admission, budget)
+    del body  # it may have 20 MB, and the call may run for minutes
+    if not checked.stream:
+        pending.on_accepted = checked.parameters.clear
 
     def renderer(route: str) -> Renderer:
         substitute = _substitute(targets, route)
@@ -184,19 +188,32 @@ def _admission(
     key: KeyRecord, targets: tuple[Target, ...], params: Mapping[str, Any], kind: str
 ) -> AdmissionRequest:
     """What the call asks of the limits of its key: the most that any of its targets may need."""
-    estimates = [estimate(target, params, kind) for target in targets]
-    known = all(each.max_output_tokens for each in estimates)
+    need = _most([estimate(target, params, kind) for target in targets])
     return AdmissionRequest(
         key.public_id,
         key.hmac,
         key.version,
         key.owner,
+        need.prompt_tokens,
+        need.prompt_nano,
+        need.output_tokens,
+        need.output_nano_per_token,
+        need.max_output_tokens,
+        _waits(request.headers),
+    )
+
+
+def _most(estimates: list[Estimate]) -> Estimate:
+    """The most of each; no maximum of output where that of any is unknown."""
+    if len(estimates) == 1:
+        return estimates[0]
+    known = all(each.max_output_tokens for each in estimates)
+    return Estimate(
         prompt_tokens=max(each.prompt_tokens for each in estimates),
         prompt_nano=max(each.prompt_nano for each in estimates),
         output_tokens=max(each.output_tokens for each in estimates),
         output_nano_per_token=max(each.output_nano_per_token for each in estimates),
         max_output_tokens=max(each.max_output_tokens for each in estimates) if known else 0,
-        wait=_waits(request.headers),
     )
 
 

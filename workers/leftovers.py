@@ -1,18 +1,19 @@
 """Ends the calls of workers that were killed together with the web processes that waited.
 
-Without it, their bodies and registry entries would stay until a minute past their deadlines.
+Without it, their bodies and registry entries would stay until a minute past their deadlines, and
+the account would lack them.
 """
 
 from __future__ import annotations
 
 from typing import cast
 
+import orjson
 from redis import Redis
 
 from gateway.errors import WorkerLost
 from gateway.queue import commands, keys
 from gateway.queue.lease import Lease, LostProcesses
-from gateway.queue.protocol import Outcome
 
 
 class Leftovers:
@@ -25,20 +26,31 @@ class Leftovers:
     def sweep(self) -> int:
         """End the calls of workers that had no lease at the last sweep either; return how many.
 
+        Those that no worker ended until a minute after their deadlines end too, so that each has a
+        record. What a call has used is estimated: its prompt, because nobody knows what it wrote.
+
         Raises RedisError.
         """
-        members = cast("list[bytes]", self._redis.zrange(keys.RQ_STARTED, 0, -1))
-        running = [member.decode().partition(":")[::2] for member in members]
+        members = cast(
+            "list[tuple[bytes, float]]", self._redis.zrange(keys.RQ_STARTED, 0, -1, withscores=True)
+        )
+        running = [member.decode().partition(":")[::2] for member, _ in members]
         with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.time()
             for call_id, _ in running:
-                pipeline.hmget(keys.job(call_id), "worker_name", "web")
-            rows = pipeline.execute()
+                pipeline.hmget(keys.job(call_id), "worker_name", "web", "stub")
+            (now, _), *rows = pipeline.execute()
         names = [tuple(field.decode() if field else "" for field in row) for row in rows]
-        lost = self._lost_workers.look(worker for worker, _ in names if worker)
+        lost = self._lost_workers.look(worker for worker, *_ in names if worker)
         ended = 0
-        for (call_id, claim), (worker, web) in zip(running, names, strict=True):
-            if worker in lost:
-                outcome = Outcome(error=WorkerLost())
-                command = commands.finish_command(call_id, claim, web, worker, outcome)
+        for (call_id, claim), (worker, web, stub), (member, end) in zip(
+            running, names, members, strict=True
+        ):
+            if worker in lost or (worker and end < now):
+                command = commands.lost_command(
+                    call_id, claim, web, worker, WorkerLost(), orjson.loads(stub or b"{}")
+                )
                 ended += commands.finish(self._redis, command)
+            if end < now:  # a call that it does not know has no other end
+                self._redis.zrem(keys.RQ_STARTED, member)
         return ended

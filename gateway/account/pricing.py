@@ -112,7 +112,10 @@ def price(usage: Usage, prices: Prices | None) -> int:
         usage.input_image,
         image_out,
     )
-    total = sum(map(int.__mul__, counts, prices.scaled))
+    return _rounded(sum(map(int.__mul__, counts, prices.scaled)), prices)
+
+
+def _rounded(total: int, prices: Prices) -> int:
     return (2 * total + prices.scale) // (2 * prices.scale)
 
 
@@ -125,7 +128,10 @@ def estimate(target: Target, params: Mapping[str, Any], kind: str = "chat") -> E
     if row.context_length:
         tokens = min(tokens, row.context_length)  # a provider would refuse more
     prices = prices_of(row, target.upstream_model, tokens)
-    prompt_nano = price(Usage(tokens), prices)
+    if prices and not prices.billed:
+        prices = None
+    # As `price` does for so many uncached tokens; each call waits for this.
+    prompt_nano = _rounded(tokens * prices.scaled[0], prices) if prices else 0
     if kind == "embeddings":
         return Estimate(tokens, prompt_nano, 0, 0.0, 0)
     choices = params.get("n") or 1
@@ -136,7 +142,7 @@ def estimate(target: Target, params: Mapping[str, Any], kind: str = "chat") -> E
         tokens,
         prompt_nano,
         choices * (min(typical, limit) if limit else typical),
-        max(prices.scaled[1], prices.scaled[5]) / prices.scale if prices and prices.billed else 0.0,
+        max(prices.scaled[1], prices.scaled[5]) / prices.scale if prices else 0.0,
         choices * limit,
     )
 

@@ -43,6 +43,7 @@ SWEEP_BATCH = 200  # calls asked about in one round trip: keeps the event loop t
 OVERDUE_SECONDS = 2.0  # since a tick saw that the deadline passed: its worker had its chance
 REVOKED_EVERY = 4  # ticks between two looks for revoked keys
 LOOK_EVERY = 2  # ticks between two looks at the backlog
+WAITING = ("queued", "deferred")  # deferred: for room among the calls of its key or owner
 NO_WORKERS_RETRY_SECONDS = 5.0  # least: somebody has to start a worker
 
 
@@ -146,7 +147,7 @@ class Monitor:
             for pending, state in zip(batch, states, strict=True):
                 if state.status == "started":
                     pending.started(state.worker, state.claim)
-                elif state.status == "queued":
+                elif state.status in WAITING:
                     queued.append(pending)
         self._watched = set(commands.workers(self._redis)) if queued else set()
         self._end_without_workers(queued)
@@ -200,7 +201,7 @@ class Monitor:
         for pending, state in zip(pending_calls, states, strict=True):
             if state.status == "started":
                 pending.started(state.worker, state.claim)
-            elif state.status == "queued":
+            elif state.status in WAITING:
                 queued.append(pending)
             else:
                 ended.append(pending)
@@ -235,9 +236,15 @@ class Monitor:
 
     def _settle(self, pending: PendingCall, error: GatewayError) -> None:
         """End a started call in Redis as well, so that a late outcome of it is refused."""
-        outcome = Outcome(last=pending.received, error=error)
-        command = commands.finish_command(
-            pending.call_id, pending.claim, self._web, pending.worker, outcome
+        command = commands.lost_command(
+            pending.call_id,
+            pending.claim,
+            self._web,
+            pending.worker,
+            error,
+            pending.estimate,
+            pending.written(),
+            pending.received,
         )
         try:
             if not commands.finish(self._redis, command):
@@ -245,7 +252,7 @@ class Monitor:
         except RedisError as failure:
             # Redis may be read-only. The caller need not wait: the first outcome here stands.
             log.warning("monitor: a loss was not recorded (%s)", type(failure).__name__)
-        pending.end(outcome)
+        pending.fail(error)
 
     def _end_without_workers(self, queued: Iterable[PendingCall]) -> None:
         limit = time.monotonic() - self._settings.no_workers_after
@@ -268,6 +275,7 @@ def _vanished(status: str) -> GatewayError:
 
 def _cancel_quietly(redis: Redis, call_id: str) -> None:
     try:
-        commands.cancel(redis, call_id)
+        ending = {"status": "failed", "error_code": DeadlineExceeded.code}
+        commands.cancel(redis, call_id, ending=ending)
     except RedisError:
         pass  # its worker ends it by the same deadline

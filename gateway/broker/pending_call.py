@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gevent
@@ -12,10 +12,12 @@ from gevent.event import Event as Signal
 
 from gateway.errors import GatewayError, ReplyLost, SlowReader
 from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome, ProtocolError
+from gateway.tokens import CHARACTERS_PER_TOKEN
 
 BUFFER_BYTES = 2_000_000  # from here on a client that takes nothing for SLOW_SECONDS is too slow
 MOST_BYTES = 8_000_000  # of one that still takes: it did not read while this process stood still
 SLOW_SECONDS = 1.0
+CHUNK_BYTES = 80  # of a chunk besides its text
 EVENT_BYTES = 100  # that an event costs besides its payload
 SUBMIT_SECONDS = 1.5  # within which the reply of a submission is read
 TAKE_BYTES = 64_000  # taken at once by a request; what it sends is no longer counted here
@@ -57,7 +59,10 @@ class PendingCall:
         self.key = ""  # public id of the API key
         self.admission: dict[str, Any] = {}  # what the queue admitted: see lua/submit.lua
         self.cache = ""  # "hit" or "miss", once that is known; "" for a call without a cache
+        # What it costs if its worker is lost: see commands.lost_command.
+        self.estimate: Mapping[str, Any] = {}
         self.submitted = False
+        self.on_accepted: Callable[[], None] = lambda: None  # called once it is queued
         self.worker = ""  # known once the call has started
         self.claim = ""
         self.received = 0  # number of the last event
@@ -70,9 +75,15 @@ class PendingCall:
         self._send: tuple[Callable[[bytes], bool], float] | None = None  # while `wait_nudged` runs
         self._parts: deque[bytes] = deque()
         self._bytes = 0
+        self._chunks = self._chunk_bytes = 0  # that have come
         self._signal = Signal()
         self._on_broken = on_broken
         self._buffers = buffers or Buffers()
+
+    def accepted(self) -> None:
+        """Note that the call is queued."""
+        self.submitted = True
+        self.on_accepted()
 
     def started(self, worker: str, claim: str) -> None:
         """Note who runs the call. A second claim, by a Redis that lost the first, ends the call."""
@@ -97,7 +108,14 @@ class PendingCall:
         if event.kind == OUTCOME:
             self._close(event)
         else:
+            self._chunks += event.payload.count(b"\n") + 1
+            self._chunk_bytes += len(event.payload)
             self._take(event.payload)
+
+    def written(self) -> int:
+        """Return about how many tokens of output have come: at least one in each chunk."""
+        characters = self._chunk_bytes - CHUNK_BYTES * self._chunks
+        return max(self._chunks, characters // CHARACTERS_PER_TOKEN)
 
     def end(self, outcome: Outcome) -> None:
         """Set the outcome, unless there is one."""

@@ -6,16 +6,17 @@ that `rq info` and `Job.fetch` show them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
 import orjson
 from redis import Redis
 from rq.utils import utcformat
 
-from gateway.errors import ReplyLost
+from gateway.errors import GatewayError, ReplyLost
 from gateway.queue import keys, scripts
 from gateway.queue.protocol import (
     OUTCOME,
@@ -73,15 +74,14 @@ def submit_command(
             keys.key(admission.public_id),
             keys.cancel(call_id),
             keys.RQ_QUEUE,
-            keys.BELL,
             keys.QUEUED_BYTES,
             keys.RQ_QUEUES,
-            keys.RECORDS,
         ],
         [
             call_id,
             spec.encode(body),
             admission.hmac,
+            admission.version,
             spec.web,
             int(budget * 1000),
             settings.queue_limit,
@@ -90,13 +90,16 @@ def submit_command(
             b'["%b",null,["%b"],{}]' % (TASK, call_id.encode()),  # RQ's form of a call
             keys.GRACE_SECONDS,
             keys.QUEUE,
-            keys.SHARED_SECONDS,
             int(expiry * 1000),
             spec.kind,
             keys.JOB_SECONDS,
-            admission.version,
             settings.records_backlog,
+            keys.UNSETTLED_SECONDS,
             _stub(spec, admission),
+            admission.public_id,
+            spec.account.get("priority", ""),
+            f"{admission.prompt_tokens} {admission.prompt_nano} {admission.output_tokens} "
+            f"{admission.output_nano_per_token} {admission.max_output_tokens} {admission.wait:d}",
             hit,
         ],
     )
@@ -109,28 +112,34 @@ def _stub(spec: CallSpec, admission: AdmissionRequest) -> bytes:
     `output_nano_per_token` are what an estimate needs.
     """
     account = dict(spec.account)
-    account.pop("model", None)
+    model = account.pop("model", "")
     return orjson.dumps(
         {
+            "created_ms": int(time.time() * 1000),
             **account,
             "id": spec.call_id,
             "key_id": admission.public_id,
             "kind": spec.kind,
             "streamed": spec.stream,
             "model": spec.targets[0].model,
-            "model_requested": spec.account.get("model", ""),
-            "prompt_tokens": admission.prompt_tokens,
-            "prompt_nano": admission.prompt_nano,
-            "output_nano_per_token": admission.output_nano_per_token,
+            "model_requested": model,
+            **admission.estimate(),
         }
     )
 
 
-def cancel(redis: Redis, call_id: str, record: bytes = b"") -> bytes:
+def _ending(fields: Mapping[str, Any]) -> bytes:
+    """The beginning of a record, to which the scripts add what they know and the call's stub."""
+    return orjson.dumps(fields)[:-1]
+
+
+def cancel(
+    redis: Redis, call_id: str, record: bytes = b"", ending: Mapping[str, Any] | None = None
+) -> bytes:
     """Give a call up. Raises RedisError.
 
-    A call that never started is settled: its reservation is released and `record` appended;
-    without one, a record with the status `cancelled`.
+    A call that never started is settled: its reservation is released and its record appended. That
+    is `record`; without one it is made of `ending`, by default of the status `cancelled`.
 
     Returns b"removed" (it never started), b"told" (its worker will stop it), b"ended", or b"marked"
     (Redis does not know the call; a submit of it that is still on its way is refused).
@@ -142,11 +151,26 @@ def cancel(redis: Redis, call_id: str, record: bytes = b"") -> bytes:
         keys.cancel(call_id),
         keys.RQ_CANCELED,
         keys.QUEUED_BYTES,
-        keys.RECORDS,
     ]
-    args = [call_id, keys.CANCEL_SECONDS, now_text(), keys.JOB_SECONDS, keys.cancel(""), record]
+    args = [
+        call_id,
+        keys.CANCEL_SECONDS,
+        now_text(),
+        keys.JOB_SECONDS,
+        keys.cancel(""),
+        record,
+        _ending(ending or {"status": "cancelled", "cancelled": True}),
+    ]
     result: bytes = scripts.CANCEL(redis, names, args)
     return result
+
+
+def promote(redis: Redis) -> int:
+    """Queue the parked calls for which there is room now; return how many stay parked.
+
+    Ends those whose deadline has passed. Raises RedisError.
+    """
+    return int(scripts.PROMOTE(redis, [], [now_text(), keys.JOB_SECONDS]))
 
 
 def states(redis: Redis, call_ids: Sequence[str]) -> list[JobState]:
@@ -288,13 +312,20 @@ def finish_command(
     record: bytes = b"",
     nano: int = 0,
     tokens: int = 0,
+    ending: Mapping[str, Any] | None = None,
 ) -> tuple[object, ...]:
     """Return the command that ends a call; the first outcome stands. `milliseconds` is for RQ.
 
     It settles the call: releases what it has reserved, adds what it has used (`nano` is its cost in
-    1e-9 USD) to its key and owner, and appends `record`; without one, a record of a failed call.
+    1e-9 USD) to its key and owner, and appends its record. That is `record`; without one it is made
+    of `ending`, fields of `gateway.account.records.Record`, and of what was known when the call was
+    submitted.
     """
     failed = outcome.error is not None
+    if not record and ending is None:
+        status = "failed" if failed else "completed"
+        code = (outcome.error.code if outcome.error else "") or ""
+        ending = {"status": status, "error_code": code, "worker": worker}
     return scripts.FINISH.command(
         [
             keys.outcome(call_id),
@@ -304,7 +335,6 @@ def finish_command(
             keys.RQ_FAILED if failed else keys.RQ_FINISHED,
             keys.rq_worker(worker),
             keys.call(call_id),
-            keys.RECORDS,
         ],
         [
             call_id,
@@ -320,7 +350,43 @@ def finish_command(
             record,
             nano,
             tokens,
+            _ending(ending) if ending else "",
         ],
+    )
+
+
+def lost_command(
+    call_id: str,
+    claim: str,
+    web: str,
+    worker: str,
+    error: GatewayError,
+    estimate: Mapping[str, Any],
+    written: int = 0,
+    last: int = 0,
+) -> tuple[object, ...]:
+    """Return the command that ends a call whose worker is lost; the first outcome stands.
+
+    It is settled by an estimate, which its record says: the prompt, and `written` tokens of output.
+    `estimate` has `prompt_tokens`, `prompt_nano` and `output_nano_per_token`, as the call's stub
+    does. `last` is the number of the last event that arrived.
+    """
+    prompt = estimate.get("prompt_tokens", 0)
+    nano = estimate.get("prompt_nano", 0) + round(
+        estimate.get("output_nano_per_token", 0) * written
+    )
+    ending = {
+        "status": "lost",
+        "error_code": error.code,
+        "worker": worker,
+        "usage": {"input": prompt, "output": written},
+        "usage_source": "estimated",
+        "cost_nano": nano,
+    }
+    outcome = Outcome(last=last, error=error)
+    tokens = prompt + written
+    return finish_command(
+        call_id, claim, web, worker, outcome, nano=nano, tokens=tokens, ending=ending
     )
 
 

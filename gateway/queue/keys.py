@@ -21,14 +21,16 @@ RQ_FINISHED: str
 RQ_FAILED: str
 RQ_CANCELED: str
 RQ_DEFERRED: str
-RQ_REGISTRIES: tuple[str, ...]
+RQ_ENDED: tuple[str, ...]  # registries of jobs that have ended
 RQ_WORKERS: str
 BELL: str  # a list; workers wait for its elements
 QUEUED_BYTES: str  # of the bodies waiting in the queue
+MEMORY: str  # exists while Redis is known to have much memory free: see lua/submit.lua
 BREAKERS: str  # routes that have failed: see lua/breaker.lua
 OWNER: str  # whose names these are: see owner.py. It does not expire
 WAITING: str  # queued calls, by the virtual time at which they should start
-FAIR: str  # virtual time of the queue, and of each key that has calls in it
+FAIR: str  # virtual time of the queue, and of each key whose calls are in it
+PARKED: str  # a hash: keys that have parked calls, and their owners
 RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
 CACHED: str  # responses that are kept, by the time at which they expire: see lua/store.lua
 CACHED_BYTES: str  # of them
@@ -42,8 +44,8 @@ LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by t
 def use_prefix(prefix: str) -> None:
     """Put `prefix` before the names of this process. Call it once, before any name is used."""
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
-    global RQ_REGISTRIES, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
-    global RQ_DEFERRED, WAITING, FAIR, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS
+    global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
+    global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
     global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
@@ -53,14 +55,16 @@ def use_prefix(prefix: str) -> None:
     RQ_FAILED = f"rq:failed:{QUEUE}"
     RQ_CANCELED = f"rq:canceled:{QUEUE}"
     RQ_DEFERRED = f"rq:deferred:{QUEUE}"
-    RQ_REGISTRIES = (RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED)
+    RQ_ENDED = (RQ_FINISHED, RQ_FAILED, RQ_CANCELED)
     RQ_WORKERS = f"rq:workers:{QUEUE}"
     BELL = f"{prefix}gw:bell"
     QUEUED_BYTES = f"{prefix}gw:queued:bytes"
+    MEMORY = f"{prefix}gw:memory"
     BREAKERS = f"{prefix}gw:breakers"
     OWNER = f"{prefix}gw:owner"
     WAITING = f"{prefix}gw:queue"
     FAIR = f"{prefix}gw:fair"
+    PARKED = f"{prefix}gw:parked"
     RECORDS = f"{prefix}gw:records"
     AUDIT = f"{prefix}gw:audit"
     RECORDS_REFUSED = f"{prefix}gw:records:refused"
@@ -93,7 +97,8 @@ JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
-GRACE_SECONDS = 60  # a job and its body, past the call's deadline
+GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
+UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
 
 
 def job(call_id: str) -> str:
@@ -141,8 +146,13 @@ def parked(scope: str) -> str:
     return f"{PREFIX}gw:parked:{scope}"
 
 
+def turns(owner_id: str) -> str:
+    """The keys of an owner that have parked calls, by whose turn it is."""
+    return f"{PREFIX}gw:turns:{owner_id}"
+
+
 def rate(scope: str) -> str:
-    """The state of a scope's limits per minute."""
+    """The state of a scope's limits per minute: see lua/submit.lua."""
     return f"{PREFIX}gw:rate:{scope}"
 
 
@@ -198,3 +208,30 @@ def ledger_record(call_id: str) -> str:
 def ledger_usage(width: int | str, start: int | str) -> str:
     """Without a database: sums of usage over a bucket. Its TTL is in USAGE_SECONDS."""
     return f"{PREFIX}gw:ledger:usage:{width}:{start}"
+
+
+def script_names() -> dict[str, str]:
+    """Return the names (and a TTL) that lua/account.lua uses; to some of them it adds an id."""
+    return {
+        "BELL": BELL,
+        "CALL": call(""),
+        "DEFERRED": RQ_DEFERRED,
+        "FAIR": FAIR,
+        "FLIGHT": flight(""),
+        "HELD": held(""),
+        "JOB": job(""),
+        "KEY": key(""),
+        "MEMORY": MEMORY,
+        "OWNER": owner_record(""),
+        "PARKED": PARKED,
+        "PARKED_CALLS": parked(""),
+        "QUEUED_BYTES": QUEUED_BYTES,
+        "RATE": rate(""),
+        "RECORDS": RECORDS,
+        "RQ_CANCELED": RQ_CANCELED,
+        "RQ_QUEUE": RQ_QUEUE,
+        "SHARED_SECONDS": str(SHARED_SECONDS),
+        "SPEND": spend(""),
+        "TURNS": turns(""),
+        "WAITING": WAITING,
+    }

@@ -129,6 +129,14 @@ class AdmissionRequest:
     max_output_tokens: int = 0
     wait: bool = True
 
+    def estimate(self) -> dict[str, Any]:
+        """Return what an estimate of the call's usage needs: see `commands.lost_command`."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "prompt_nano": self.prompt_nano,
+            "output_nano_per_token": self.output_nano_per_token,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

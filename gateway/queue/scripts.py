@@ -1,8 +1,10 @@
-"""The Lua scripts of `gateway/lua`, by name."""
+"""The Lua scripts of `gateway/queue/lua`, by name."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,31 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import NoScriptError
 
+from gateway.queue import keys
 from gateway.queue.clients import Command, DedicatedConnection
 
 LUA = Path(__file__).parent / "lua"
 
 
+# Scripts that begin with the functions of account.lua.
+ACCOUNTING = ("submit", "claim", "finish", "cancel", "promote")
+NAME = re.compile(rb"\$([A-Z_]+)")
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script: its text and the digest that EVALSHA knows it by."""
+    """One script, by the name of its file; text and digest depend on the prefix of names."""
 
-    text: bytes
-    sha: str
+    name: str
+
+    @property
+    def text(self) -> bytes:
+        return _load(self.name, keys.PREFIX)[0]
+
+    @property
+    def sha(self) -> str:
+        """The digest that EVALSHA knows the script by."""
+        return _load(self.name, keys.PREFIX)[1]
 
     def command(self, keys: list[Any], args: list[Any]) -> Command:
         """Return the EVALSHA command, for a batch."""
@@ -35,25 +51,34 @@ class Script:
         return run(redis, self.command(keys, args))
 
 
-def _load(name: str) -> Script:
+@functools.cache
+def _load(name: str, prefix: str) -> tuple[bytes, str]:
     text = (LUA / f"{name}.lua").read_bytes()
-    return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+    if name in ACCOUNTING:
+        # Names of keys are written into the text: as arguments, each call would pay for them.
+        names = keys.script_names()
+        account = (LUA / "account.lua").read_bytes()
+        account = NAME.sub(lambda match: b"'%b'" % names[match[1].decode()].encode(), account)
+        head, _, body = text.partition(b"\n\n")  # the flags must stay in the first line
+        text = b"%b\n\n%b\n%b" % (head, account, body)
+    return text, hashlib.sha1(text, usedforsecurity=False).hexdigest()
 
 
-SUBMIT = _load("submit")
-CLAIM = _load("claim")
-EMIT = _load("emit")
-FINISH = _load("finish")
-CANCEL = _load("cancel")
-BREAKER = _load("breaker")
-LEDGER = _load("ledger")
-RECORD = _load("record")
-RESTORE = _load("restore")
-CORRECT = _load("correct")
-LOOK = _load("look")
-STORE = _load("store")
+SUBMIT = Script("submit")
+CLAIM = Script("claim")
+EMIT = Script("emit")
+FINISH = Script("finish")
+CANCEL = Script("cancel")
+BREAKER = Script("breaker")
+PROMOTE = Script("promote")
+LEDGER = Script("ledger")
+RECORD = Script("record")
+RESTORE = Script("restore")
+CORRECT = Script("correct")
+LOOK = Script("look")
+STORE = Script("store")
 ALL = (
-    *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER),
+    *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE),
     *(LEDGER, RECORD, RESTORE, CORRECT, LOOK, STORE),
 )
 

@@ -153,7 +153,7 @@ def leaked_keys(redis: Redis) -> list[str]:
         if name in LASTING or name.startswith(LASTING_PREFIXES):
             continue
         life = redis.ttl(name)
-        registry = name in keys.RQ_REGISTRIES  # their members have ends of their own
+        registry = name in (keys.RQ_STARTED, *keys.RQ_ENDED)  # their members have ends of their own
         if life > LONGEST_TTL and name != keys.QUEUED_BYTES or life == -1 and not registry:
             leaks.append(f"{name}: lives for {life} s")
     return leaks

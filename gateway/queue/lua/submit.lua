@@ -1,72 +1,274 @@
 #!lua flags=allow-oom
 -- Accepts a call: all or nothing. Called again for the same call it answers the same.
 --
--- KEYS  1 job  2 body  3 API key's record  4 cancel mark  5 queue  6 bell  7 bytes queued  8 rq:queues
---       9 records
--- ARGV  1 call id  2 CallSpec and body  3 HMAC of the key's secret  4 web process  5 milliseconds until the deadline
---       6 most calls queued  7 most bytes queued  8 created (RQ's time format)  9 RQ's job data
---       10 seconds kept past the deadline  11 origin (queue name)
---       12 seconds that what all calls share lives on  13 milliseconds since 1970, by this clock,
---       after which nobody waits for the reply (0: somebody always does)  14 kind of call, for `rq info`
---       15 seconds an ended job is kept  16 version of the key's record  17 most records  18 stub
---       19 record of a call that a kept response answers ('': none does)
+-- KEYS  1 job  2 body  3 API key's record  4 cancel mark  5 queue  6 bytes queued  7 rq:queues
+-- ARGV  1 call id  2 CallSpec and body  3 HMAC of the key's secret  4 version of the key's record  5 web process
+--       6 milliseconds until the deadline  7 most calls queued  8 most bytes queued  9 created (RQ's time format)
+--       10 RQ's job data  11 seconds kept past the deadline  12 origin (queue name)
+--       13 milliseconds since 1970, by this clock, after which nobody waits for the reply (0: somebody always does)
+--       14 kind of call, for `rq info`  15 seconds an ended job is kept  16 most records
+--       17 seconds the job of a call that nobody settled is kept  18 the call's stub: see account.lua
+--       19 API key's public id  20 priority of the call ('': its key's)
+--       21 what it asks of limits: tokens of the prompt, their cost, tokens of output to reserve, the cost of one,
+--       most tokens of output (0: unknown), 1 to wait in flight or 0, with blanks between
+--       22 record of a call that a kept response answers ('': none does)
 -- Returns a list: 'ok' and what was admitted, as JSON; or the reason of the refusal, which is one of 'key',
 -- 'expired', 'disabled', 'changed' (the key's record), 'late', 'cancelled', 'records', 'limit', 'calls', 'bytes',
--- 'memory', 'large'. 'limit' is followed by JSON, 'calls', 'bytes' and 'memory' by how many calls wait, 'large' by
--- the bytes that never fit.
+-- 'memory', 'large'. 'limit' is followed by JSON: name and scope of the limit, milliseconds until it resets (0 if that
+-- is unknown), unit and window of a budget, and whether the call alone exceeds it. 'calls', 'bytes' and 'memory' are
+-- followed by how many calls wait, 'large' by the bytes that never fit.
 
-local ADMITTED = '{"requests":null,"tokens":null,"cap":0,"parked":false,"reserved_usd":0,"reserved_tokens":0}'
-if redis.call('EXISTS', KEYS[1]) == 1 then return {'ok', ADMITTED} end
+-- How many calls of another key, at the weight 1, a call lets go before it.
+local OFFSETS = {interactive = 0, standard = 8, batch = 64}
+-- Output that a call of unknown length is taken for, where a budget has less left.
+local LONGEST_OUTPUT = 131072
+
+-- Bodies of this size cannot fill that much memory in that many milliseconds.
+local SMALL_BYTES, MUCH_BYTES, MEMORY_MS = 64000, 128000000, 250
+
+local status, admitted = unpack(redis.call('HMGET', KEYS[1], 'status', 'admission'))
+admitted = admitted
+  or '{"requests":null,"tokens":null,"cap":0,"parked":false,"reserved_usd":0,"reserved_tokens":0}'
+if status then return {'ok', admitted} end
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 if tonumber(ARGV[13]) > 0 and now_ms > tonumber(ARGV[13]) then return {'late'} end
-local secret, revoked, expires, disabled, version, owner = unpack(
-  redis.call('HMGET', KEYS[3], 'hmac', 'revoked', 'expires', 'disabled', 'version', 'owner'))
-if not secret or secret ~= ARGV[3] or revoked then return {'key'} end
-if expires and time[1] >= expires then return {'expired'} end
+
+local hmac, old, old_until, revoked, expires, disabled, version, owner, rpm, tpm, max_in_flight, max_waiting, limit,
+  priority, weight, last_used = unpack(redis.call('HMGET', KEYS[3], 'hmac', 'hmac_old', 'hmac_old_until', 'revoked',
+  'expires', 'disabled', 'version', 'owner', 'rpm', 'tpm', 'max_in_flight', 'max_waiting', 'limit', 'priority',
+  'weight', 'last_used'))
+if not hmac or revoked then return {'key'} end
+if hmac ~= ARGV[3] and not (old == ARGV[3] and time[1] < (old_until or '0')) then return {'key'} end
+if expires and tonumber(time[1]) >= tonumber(expires) then return {'expired'} end
 if disabled then return {'disabled'} end
-if (version or '0') ~= ARGV[16] then return {'changed'} end
+if (version or '0') ~= ARGV[4] then return {'changed'} end
 if redis.call('EXISTS', KEYS[4]) == 1 then return {'cancelled'} end
 
-if redis.call('XLEN', KEYS[9]) >= tonumber(ARGV[17]) then return {'records'} end
-if ARGV[19] ~= '' then
-  -- Settled at once. The job only makes a second run of this script answer the same.
-  redis.call('HSET', KEYS[1], 'status', 'finished', 'created_at', ARGV[8], 'data', ARGV[9])
-  redis.call('EXPIRE', KEYS[1], ARGV[15])
-  redis.call('HSET', KEYS[3], 'last_used', time[1])
-  redis.call('XADD', KEYS[9], '*', 'r', ARGV[19], 'q', '{}')
-  return {'ok', ADMITTED}
+local hit = ARGV[22] ~= ''
+local waiting = redis.call('LLEN', KEYS[5]) + redis.call('ZCARD', DEFERRED)
+if not hit and waiting >= tonumber(ARGV[7]) then return {'calls', waiting} end
+local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[6]) or 0) or 0, 0) or 0
+if not hit and queued + #ARGV[2] > tonumber(ARGV[8]) and waiting > 0 then return {'bytes', waiting} end
+-- To ask for the memory takes Redis as long as half of this script. If there was much room a moment ago, small bodies
+-- have not filled it since.
+local size = #ARGV[2]
+if size > SMALL_BYTES or redis.call('EXISTS', MEMORY) == 0 then
+  local memory = redis.call('INFO', 'memory')
+  local maximum = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or 0)
+  local room = math.huge
+  if maximum > 0 then
+    -- The buffers of the connection and of this script hold the body twice now, which passes.
+    local share, passing = maximum * 0.8, size * 2
+    if passing > share then return {'large', math.floor(share / 2)} end
+    room = share - (tonumber(string.match(memory, '\nused_memory:(%d+)')) - passing) - size
+    if room < 0 then return {'memory', waiting} end
+  end
+  if room > MUCH_BYTES then redis.call('SET', MEMORY, 1, 'PX', MEMORY_MS) end
+end
+if redis.call('XLEN', RECORDS) >= tonumber(ARGV[16]) then return {'records'} end
+
+local public_id, budget_ms = ARGV[19], tonumber(ARGV[6])
+owner = owner or ''
+-- The scopes that have limits.
+local scopes = {}
+if rpm or tpm or max_in_flight or max_waiting or limit then
+  scopes[1] = {letter = 'k', name = 'key', id = public_id, record = KEYS[3], rpm = tonumber(rpm), tpm = tonumber(tpm),
+    max_in_flight = tonumber(max_in_flight), max_waiting = tonumber(max_waiting), limit = tonumber(limit)}
+end
+if owner ~= '' then
+  disabled, rpm, tpm, max_in_flight, max_waiting, limit = unpack(redis.call('HMGET', OWNER .. owner, 'disabled', 'rpm',
+    'tpm', 'max_in_flight', 'max_waiting', 'limit'))
+  if disabled then return {'disabled'} end
+  if rpm or tpm or max_in_flight or max_waiting or limit then
+    scopes[#scopes + 1] = {letter = 'o', name = 'owner', id = 'owner:' .. owner, record = OWNER .. owner,
+      rpm = tonumber(rpm), tpm = tonumber(tpm), max_in_flight = tonumber(max_in_flight),
+      max_waiting = tonumber(max_waiting), limit = tonumber(limit)}
+  end
 end
 
-local waiting = redis.call('LLEN', KEYS[5])
-if waiting >= tonumber(ARGV[6]) then return {'calls', waiting} end
-local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[7]) or 0) or 0, 0) or 0
-if queued + #ARGV[2] > tonumber(ARGV[7]) and waiting > 0 then return {'bytes', waiting} end
-local memory = redis.call('INFO', 'memory')
-local limit = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or 0)
-if limit > 0 then
-  -- The buffers of the connection and of this script hold the body twice now, which passes.
-  local share, passing = limit * 0.8, #ARGV[2] * 2
-  if passing > share then return {'large', math.floor(share / 2)} end
-  local used = tonumber(string.match(memory, '\nused_memory:(%d+)')) - passing
-  if used + #ARGV[2] > share then return {'memory', waiting} end
+local L = #scopes > 0 and limits()
+
+-- Checks all limits; returns nil if the call is admitted, and the refusal otherwise. It changes nothing.
+local wait_in_line, reserved_usd, reserved_tokens, cap = false, 0, 0, 0
+local requests_left, tokens_left
+local function check()
+  local prompt_tokens, prompt_nano, output, per_token, most, wait =
+    string.match(ARGV[21], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  prompt_tokens, prompt_nano, output = tonumber(prompt_tokens), tonumber(prompt_nano), tonumber(output)
+  per_token, most = tonumber(per_token), tonumber(most)
+
+  local function refuse(name, scope, allowed, reset_ms, unit, window, never)
+    return {'limit', string.format(
+      '{"name":"%s","scope":"%s","limit":%.0f,"reset_ms":%.0f,"unit":%s,"window":%s,"never":%s}', name, scope.name,
+      allowed, math.ceil(reset_ms or 0), unit and '"' .. unit .. '"' or 'null', window and '"' .. window .. '"' or 'null',
+      tostring(never or false))}
+  end
+  -- GCRA: `tat` is when the whole minute's allowance will be there again, if nothing more is used.
+  local function after(tat, allowed, number)
+    return math.max(tat or 0, now_ms) + number * MINUTE / allowed
+  end
+  local function too_soon(tat) return tat - now_ms - MINUTE > 0.001 end
+
+  for _, scope in ipairs(scopes) do
+    if scope.rpm or scope.tpm then
+      scope.rpm_tat, scope.tpm_tat = unpack(redis.call('HMGET', RATE .. scope.id, 'rpm', 'tpm'))
+    end
+    if scope.rpm then
+      local tat = after(scope.rpm_tat, scope.rpm, 1)
+      if too_soon(tat) then return refuse('requests_per_minute', scope, scope.rpm, tat - now_ms - MINUTE) end
+      scope.rpm_tat = tat
+    end
+  end
+
+  -- What is left of a budget buys so much output.
+  local buys = math.huge
+  for _, scope in ipairs(scopes) do
+    if scope.limit then
+      local unit, reset, extra, until_ = unpack(
+        redis.call('HMGET', scope.record, 'limit_unit', 'limit_reset', 'limit_extra', 'limit_extra_until'))
+      unit = unit or 'usd'
+      local day, week, month = windows(time[1])
+      local prefix, window = L.window_of(reset, day, week, month)
+      local number, spent = unpack(redis.call('HMGET', SPEND .. scope.id, string.sub(prefix, 1, 1), prefix .. unit))
+      if prefix ~= '' and number ~= tostring(window) then spent = 0 end
+      local held = redis.call('HGET', HELD .. scope.id, unit)
+      local left = L.limit_now(scope.limit, extra, until_, time[1] + 0) - (spent or 0) - (held or 0)
+      local prompt, one = prompt_nano, per_token
+      if unit == 'tokens' then prompt, one = prompt_tokens, 1 end
+      if left < prompt + (output > 0 and one or 0) then
+        return refuse('limit', scope, scope.limit, L.window_end(reset, day, week, month, now_ms), unit, reset)
+      end
+      if one > 0 then buys = math.min(buys, math.max(math.floor((left - prompt) / one), 1)) end
+    end
+  end
+  output = math.min(output, buys)
+  if output > 0 and buys < (most > 0 and most or LONGEST_OUTPUT) then cap = buys end
+
+  -- A guess of the output alone must not refuse a call.
+  for _, scope in ipairs(scopes) do
+    if scope.tpm then output = math.min(output, math.max(scope.tpm - prompt_tokens, 0)) end
+  end
+  reserved_tokens = prompt_tokens + output
+  reserved_usd = prompt_nano + math.ceil(output * per_token)
+  for _, scope in ipairs(scopes) do
+    if scope.tpm then
+      local tat = after(scope.tpm_tat, scope.tpm, reserved_tokens)
+      if reserved_tokens > scope.tpm or too_soon(tat) then
+        local never = reserved_tokens > scope.tpm  -- this call alone exceeds it
+        return refuse('tokens_per_minute', scope, scope.tpm, not never and tat - now_ms - MINUTE, nil, nil, never)
+      end
+      scope.tpm_tat = tat
+    end
+  end
+
+  if hit then return end
+  for _, scope in ipairs(scopes) do
+    if scope.max_in_flight then
+      -- A call waits behind those of its own key. Those of its owner's other keys may wait for room of theirs.
+      local full = redis.call('ZCARD', FLIGHT .. scope.id) >= scope.max_in_flight
+        or scope.letter == 'k' and redis.call('EXISTS', PARKED_CALLS .. scope.id) == 1
+      if full and wait ~= '1' then return refuse('max_in_flight', scope, scope.max_in_flight) end
+      wait_in_line = wait_in_line or full
+    end
+  end
+  for _, scope in ipairs(scopes) do
+    if wait_in_line and scope.max_waiting
+      and redis.call('ZCARD', PARKED_CALLS .. scope.id) >= scope.max_waiting then
+      return refuse('max_waiting', scope, scope.max_waiting)
+    end
+  end
 end
-local budget = tonumber(ARGV[5])
-local life = budget + ARGV[10] * 1000
+
+local letters = ''
+local use_rates, described
+if #scopes > 0 then
+  for _, scope in ipairs(scopes) do
+    letters = letters .. scope.letter
+    if scope.limit or scope.max_in_flight then L.expire(scope.id, now_ms) end
+  end
+  local refusal = check()
+  if refusal then return refusal end
+
+  use_rates = function(scope)
+    if scope.rpm then redis.call('HSET', RATE .. scope.id, 'rpm', scope.rpm_tat) end
+    if scope.tpm then redis.call('HSET', RATE .. scope.id, 'tpm', scope.tpm_tat) end
+    if scope.rpm or scope.tpm then
+      local full = math.max(scope.rpm_tat or 0, scope.tpm_tat or 0)
+      redis.call('PEXPIRE', RATE .. scope.id, math.max(math.ceil(full - now_ms), 0) + 1)
+    end
+  end
+
+  -- Of key and owner the one that has less left.
+  local function tightest(limit_name, tat_name)
+    local best
+    for _, scope in ipairs(scopes) do
+      local allowed, tat = scope[limit_name], scope[tat_name]
+      if allowed then
+        local reset = math.max(tat - now_ms, 0)
+        local left = math.max(math.floor((MINUTE - reset) * allowed / MINUTE + 0.001), 0)
+        if not best or left < best[2] then best = {allowed, left, math.ceil(reset)} end
+      end
+    end
+    return best and string.format('[%.0f,%.0f,%.0f]', unpack(best)) or 'null'
+  end
+  described = function()
+    return string.format(
+      '{"requests":%s,"tokens":%s,"cap":%.0f,"parked":%s,"reserved_usd":%.0f,"reserved_tokens":%.0f}',
+      tightest('rpm', 'rpm_tat'), tightest('tpm', 'tpm_tat'), cap, tostring(wait_in_line), reserved_usd,
+      reserved_tokens)
+  end
+end
+
+if hit then
+  -- It is one more request, and settled at once. The job makes a second run of this script answer the same.
+  for _, scope in ipairs(scopes) do use_rates(scope) end
+  if #scopes > 0 then admitted = described() end
+  redis.call('HSET', KEYS[1], 'status', 'finished', 'created_at', ARGV[9], 'data', ARGV[10], 'admission', admitted)
+  redis.call('EXPIRE', KEYS[1], ARGV[15])
+  if last_used ~= time[1] then redis.call('HSET', KEYS[3], 'last_used', time[1]) end
+  settle(ARGV[1], {public_id, owner}, ARGV[22], '', 0, 0, now_ms)
+  return {'ok', admitted}
+end
+
+local life = budget_ms + ARGV[11] * 1000
 redis.call('SET', KEYS[2], ARGV[2], 'PX', life)
+local offset = math.max(OFFSETS[priority] or 8, OFFSETS[ARGV[20]] or 0)
+weight = tonumber(weight or 1)
+local start = 0
+if not wait_in_line then start = enqueue(ARGV[1], public_id, weight, offset) end
 redis.call('HSET', KEYS[1],
-  'status', 'queued', 'origin', ARGV[11], 'data', ARGV[9], 'description', ARGV[14],
-  'created_at', ARGV[8], 'enqueued_at', ARGV[8],
-  'timeout', math.ceil(budget / 1000), 'result_ttl', ARGV[15], 'failure_ttl', ARGV[15],
-  'web', ARGV[4], 'deadline_ms', string.format('%d', now_ms + budget), 'bytes', #ARGV[2],
-  'key', string.match(KEYS[3], '%w+$'), 'owner', owner or '', 'queued_ms', string.format('%d', now_ms), 'stub', ARGV[18])
-redis.call('PEXPIRE', KEYS[1], life)
-redis.call('HSET', KEYS[3], 'last_used', time[1])
-redis.call('SADD', KEYS[8], KEYS[5])
-redis.call('RPUSH', KEYS[5], ARGV[1])
-redis.call('SET', KEYS[7], queued + #ARGV[2], 'EX', ARGV[12])
--- A bell nobody answers must not grow: this many tokens wake every worker there is.
-if redis.call('LLEN', KEYS[6]) < 64 then redis.call('RPUSH', KEYS[6], 1) end
-redis.call('EXPIRE', KEYS[6], ARGV[12])
-return {'ok', ADMITTED}
+  'status', wait_in_line and 'deferred' or 'queued', 'origin', ARGV[12], 'data', ARGV[10], 'description', ARGV[14],
+  'created_at', ARGV[9], 'enqueued_at', ARGV[9],
+  'timeout', math.ceil(budget_ms / 1000), 'result_ttl', ARGV[15], 'failure_ttl', ARGV[15],
+  'web', ARGV[5], 'deadline_ms', string.format('%.0f', now_ms + budget_ms), 'bytes', #ARGV[2],
+  'key', public_id, 'owner', owner, 'queued_ms', string.format('%.0f', now_ms), 'start', start, 'stub', ARGV[18])
+redis.call('EXPIRE', KEYS[1], math.ceil(budget_ms / 1000) + ARGV[17])
+if last_used ~= time[1] then redis.call('HSET', KEYS[3], 'last_used', time[1]) end
+redis.call('SADD', KEYS[7], KEYS[5])
+redis.call('SET', KEYS[6], queued + #ARGV[2], 'EX', SHARED_SECONDS)
+if #scopes == 0 then return {'ok', admitted} end
+
+local expiry_ms = string.format('%.0f', now_ms + life)
+for _, scope in ipairs(scopes) do
+  use_rates(scope)
+  if scope.limit then
+    redis.call('HSET', HELD .. scope.id, ARGV[1], string.format('%.0f %.0f', reserved_usd, reserved_tokens))
+    redis.call('HINCRBY', HELD .. scope.id, 'usd', string.format('%.0f', reserved_usd))
+    redis.call('HINCRBY', HELD .. scope.id, 'tokens', string.format('%.0f', reserved_tokens))
+    redis.call('EXPIRE', HELD .. scope.id, SHARED_SECONDS)
+  end
+  if not wait_in_line and (scope.limit or scope.max_in_flight) then L.fly(scope.id, ARGV[1], expiry_ms) end
+end
+redis.call('HSET', KEYS[1], 'scopes', letters, 'expiry_ms', expiry_ms, 'offset', offset, 'cap', cap,
+  'usd', string.format('%.0f', reserved_usd), 'tokens', string.format('%.0f', reserved_tokens))
+if wait_in_line then
+  L.park(ARGV[1], public_id, owner, now_ms + life)
+  L.promote(public_id, owner)  -- expired calls may have made room, or a limit was raised
+  wait_in_line = redis.call('HGET', KEYS[1], 'status') == 'deferred'
+end
+
+admitted = described()
+redis.call('HSET', KEYS[1], 'admission', admitted)
+return {'ok', admitted}

@@ -137,7 +137,7 @@ def test_a_life_of_fractions_of_a_second_is_a_life(
     the_spec = spec()
     command = commands.submit_command(settings, the_spec, b"{}", admission(key), 0.5004)
     assert scripts.run(redis, command)[0] == b"ok"
-    left = redis.pttl(keys.job(the_spec.call_id))
+    left = redis.pttl(keys.call(the_spec.call_id))
     assert 59_000 < left <= 60_500
     assert redis.hget(keys.job(the_spec.call_id), "timeout") == b"1"
 
