@@ -10,6 +10,7 @@ from typing import Any, cast
 import orjson
 from redis import Redis
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Select,
     Table,
@@ -111,10 +112,17 @@ class SqlLedger:
         limit: int = 100,
     ) -> Page:
         """Return records settled from `start_ms` to before `end_ms`, the latest first."""
-        filters = {"key_id": key_id, "owner": owner, "model": model, "status": status}
+        filters: dict[ColumnElement[str], str | None] = {
+            calls.c.key_id: key_id,
+            calls.c.owner: owner,
+            calls.c.model: model,
+        }
+        # Nearly all calls are completed: SQLite would take the index of the status for a key's.
+        alone = not any(filters.values())
+        filters[calls.c.status if alone else calls.c.status.concat("")] = status
         statement = (
             select(calls.c.record)
-            .where(*(calls.c[name] == each for name, each in filters.items() if each is not None))
+            .where(*(column == each for column, each in filters.items() if each is not None))
             .order_by(calls.c.settled_ms.desc(), calls.c.id.desc())
             .limit(limit + 1)
         )
