@@ -9,7 +9,7 @@ LOCK := --quiet --generate-hashes --strip-extras --no-config \
 PARALLEL := --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help run key test check lint types lock prices settings bench faults load soak clients guard
+.PHONY: help run key flask test check lint types lock prices settings bench faults load soak clients guard
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ run: $(VENV)/.local ## Start everything here: Redis, web, worker and a local mod
 
 key: $(VENV)/.local ## Make another key for what make run runs: make key NAME=me
 	@$(BIN)/python -m local.key "$$NAME"
+
+flask: $(VENV)/.local ## A command for what make run runs: make flask ARGS="keys list"
+	@$(BIN)/python -m local.flask $(ARGS)
 
 test: $(VENV)/.dev ## Run the fast tests, or those of the path in ARGS
 	@$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,$(PARALLEL) -m "not slow") $(ARGS)

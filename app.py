@@ -52,6 +52,8 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
         app.register_blueprint(blueprint, url_prefix=PREFIX)
     home.register(app, PREFIX)
     app.cli.add_command(commands.keys)
+    app.cli.add_command(commands.owners)
     app.cli.add_command(commands.check_config)
     app.cli.add_command(account_commands.db)
+    app.cli.add_command(account_commands.account)
     return app

@@ -1,59 +1,180 @@
-"""The operator's commands: `flask keys create|list|revoke` and `flask check-config`."""
+"""The operator's commands: `flask keys ...`, `flask owners ...` and `flask check-config`."""
 
 from __future__ import annotations
 
+import json
+import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from flask.cli import AppGroup, with_appcontext
 from redis.exceptions import RedisError, ResponseError
 
+from api.keys.options import KEY, OWNER, Option, duration, options, switch
+from api.keys.schema import (
+    KEY_CHANGE,
+    NEW_KEY,
+    NEW_OWNER,
+    OWNER_CHANGE,
+    ROTATION,
+    checked_fields,
+    to_record,
+)
+from api.keys.shown import shown_key, shown_owner
 from api.services import services
-from gateway.account.api_keys import KeyStore
+from gateway.account import counters
+from gateway.account import owners as account_owners
+from gateway.account.api_keys import KeyRecord, KeyStore, public_id
+from gateway.account.key_fields import iso_time
+from gateway.account.owners import OwnerRecord
+from gateway.account.record_store import COMMAND
+from gateway.errors import GatewayError
 from gateway.queue import clients, owner
+from gateway.queue.keys import owner_scope
 from gateway.settings import ConfigurationError
+
+T = TypeVar("T")
 
 
 class RedisGroup(AppGroup):
-    """Commands that end with one line where Redis does not answer."""
+    """Commands that end with one line where Redis does not answer, or where they are refused."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except GatewayError as error:
+            raise click.ClickException(error.message) from None
         except RedisError as error:
             raise _no_answer(error) from None
 
 
-keys = RedisGroup("keys", help="Create, list and revoke API keys.")
+keys = RedisGroup("keys", help="Create, list, change, rotate and revoke API keys.")
+owners = RedisGroup("owners", help="Create, list, change and delete the owners of API keys.")
+
+KEY_ID = click.argument("public_id", callback=lambda _, __, text: public_id(text))
 
 
 @keys.command("create")
 @click.argument("name")
-def create(name: str) -> None:
+@click.option("--operator", is_flag=True, help="A key that manages keys and calls no model.")
+@options(*KEY)
+def create(name: str, operator: bool, fields: dict[str, Any]) -> None:
     """Create a key called NAME and print it, this once, on the last line."""
-    key = _store().create(name)
-    click.echo("Keep it safe: it cannot be shown again.")
-    click.echo(key)
+    data = {"name": name, **fields, **({"operator": True} if operator else {})}
+    values = to_record(checked_fields(NEW_KEY, data), KeyRecord("", "", ""), time.time())
+    _print_once(_store().create(**values))
 
 
 @keys.command("list")
 def list_keys() -> None:
     """List every key: public id, state, when created and last used, name."""
+    now = time.time()
     for record in sorted(_store().all(), key=lambda record: record.created):
-        state = "revoked" if record.revoked else "active"
         times = f"created {_day(record.created)}  last used {_day(record.last_used)}"
-        click.echo(f"{record.public_id}  {state:<7}  {times}  {record.name}")
+        kind = " (operator)" if record.operator else ""
+        click.echo(f"{record.public_id}  {_state(record, now):<8}  {times}  {record.name}{kind}")
+
+
+@keys.command("show")
+@KEY_ID
+def show(public_id: str) -> None:
+    """Show the key with this PUBLIC_ID: limits, what it has used, and what is left."""
+    record = _found(_store().get(public_id), f"key {public_id}")
+    [used] = counters.read(services().broker.redis, [public_id])
+    _print_fields(shown_key(record, used, time.time()))
+
+
+@keys.command("set")
+@KEY_ID
+@options(Option("--name", "name", str, "What to call it."), *KEY)
+@switch("--disable/--enable", "disabled")
+def set_key(public_id: str, disabled: bool | None, fields: dict[str, Any]) -> None:
+    """Change the key with this PUBLIC_ID; the value `none` takes a limit away."""
+    data = checked_fields(KEY_CHANGE, _switched(fields, disabled=disabled))
+    now = time.time()
+    record = _store().change(public_id, lambda record: to_record(data, record, now))
+    _found(record, f"key {public_id}")
+    click.echo(f"changed {public_id}")
+
+
+@keys.command("rotate")
+@KEY_ID
+@click.option("--grace", default="1d", help="How long the present secret stays valid. Default: 1d.")
+def rotate(public_id: str, grace: str) -> None:
+    """Give the key with this PUBLIC_ID a new secret, and print it, this once, on the last line."""
+    data = checked_fields(ROTATION, {"grace_seconds": 0 if grace == "0" else duration(grace)})
+    rotation = _found(_store().rotate(public_id, data["grace_seconds"]), f"key {public_id}")
+    until = iso_time(rotation.record.hmac_old_until)
+    if until is not None:
+        click.echo(f"The secret before it is valid until {until}.")
+    _print_once(rotation.key)
 
 
 @keys.command("revoke")
-@click.argument("public_id")
+@KEY_ID
 def revoke(public_id: str) -> None:
     """Revoke the key with this PUBLIC_ID (or the whole key): it is refused from now on."""
-    public_id = public_id.removeprefix("mk_inference_")[:12]
     if not _store().revoke(public_id):
-        raise click.ClickException(f"there is no key {public_id}")
+        _found(_store().get(public_id), f"key {public_id}")  # revoked before
     click.echo(f"revoked {public_id}")
+
+
+@owners.command("create")
+@click.argument("owner_id", metavar="ID")
+@options(*OWNER)
+@switch("--share-cache/--no-share-cache", "share_cache")
+def create_owner(owner_id: str, share_cache: bool | None, fields: dict[str, Any]) -> None:
+    """Create an owner with this ID, such as a team or a customer."""
+    data = _switched({"id": owner_id, **fields}, share_cache=share_cache)
+    values = to_record(checked_fields(NEW_OWNER, data), OwnerRecord(""), time.time())
+    if not services().owners.create(owner_id, values, COMMAND):
+        raise click.ClickException(f"there is an owner {owner_id}")
+    click.echo(f"created {owner_id}")
+
+
+@owners.command("list")
+def list_owners() -> None:
+    """List every owner: id, state, when created, name."""
+    for record in sorted(services().owners.all(), key=lambda record: record.id):
+        state = "disabled" if record.disabled else "active"
+        click.echo(f"{record.id}  {state:<8}  created {_day(record.created)}  {record.name}")
+
+
+@owners.command("show")
+@click.argument("owner_id", metavar="ID")
+def show_owner(owner_id: str) -> None:
+    """Show the owner with this ID: limits, what its keys have used, and what is left."""
+    record = _found(services().owners.read(owner_id), f"owner {owner_id}")
+    [used] = counters.read(services().broker.redis, [owner_scope(owner_id)])
+    _print_fields(shown_owner(record, used, time.time()))
+
+
+@owners.command("set")
+@click.argument("owner_id", metavar="ID")
+@options(*OWNER)
+@switch("--disable/--enable", "disabled")
+@switch("--share-cache/--no-share-cache", "share_cache")
+def set_owner(
+    owner_id: str, disabled: bool | None, share_cache: bool | None, fields: dict[str, Any]
+) -> None:
+    """Change the owner with this ID; the value `none` takes a limit away."""
+    data = checked_fields(
+        OWNER_CHANGE, _switched(fields, disabled=disabled, share_cache=share_cache)
+    )
+    now = time.time()
+    store = services().owners
+    record = store.change(owner_id, lambda record: to_record(data, record, now), COMMAND)
+    _found(record, f"owner {owner_id}")
+    click.echo(f"changed {owner_id}")
+
+
+@owners.command("delete")
+@click.argument("owner_id", metavar="ID")
+def delete_owner(owner_id: str) -> None:
+    """Delete the owner with this ID, if no key has it."""
+    account_owners.delete(services().owners, _store().all(), owner_id, COMMAND)
+    click.echo(f"deleted {owner_id}")
 
 
 @click.command("check-config")
@@ -95,6 +216,35 @@ def _no_answer(error: RedisError) -> click.ClickException:
 
 def _store() -> KeyStore:
     return services().keys
+
+
+def _found(record: T | None, what: str) -> T:
+    if record is None:
+        raise click.ClickException(f"there is no {what}")
+    return record
+
+
+def _switched(fields: dict[str, Any], **switches: bool | None) -> dict[str, Any]:
+    return {**fields, **{name: on for name, on in switches.items() if on is not None}}
+
+
+def _state(record: KeyRecord, now: float) -> str:
+    if record.revoked or record.disabled:
+        return "revoked" if record.revoked else "disabled"
+    return "active" if record.valid(now) else "expired"
+
+
+def _print_once(key: str) -> None:
+    click.echo("Keep it safe: it cannot be shown again.")
+    click.echo(key)
+
+
+def _print_fields(fields: dict[str, Any]) -> None:
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        if value not in (None, [], {}):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            click.echo(f"{name:<{width}}  {text}")
 
 
 def _day(seconds: int) -> str:

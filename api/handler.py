@@ -107,7 +107,8 @@ def respond(
     `make(call_id, model)` returns the call's renderer. `model` is the provider's name for the model
     that answers; with `full_names`, it is the name in the request, or the id of the substitute that
     answers. Raises a GatewayError where the call fails before anything of the response was sent,
-    where no target can take it, and where the key may not use the model.
+    where no target can take it, and where the key may not use the model. The parameters of an
+    unstreamed call are dropped once it is queued: keep no other reference to them.
     """
     try:
         return _respond(key, target, checked, make, kind, full_names)
@@ -133,7 +134,7 @@ def _respond(
     require_allowed(key, target, checked.model)
     # Refuses early, and names what the first target is not sent. The worker fits the parameters to
     # the target that it calls.
-    _, dropped = target.fit(checked.parameters, target, checked.optional)
+    dropped = target.fit(checked.parameters, target, checked.optional)[1]
     if counts:  # another model counts otherwise
         catalogue.require_configured(target)
     targets = (target,) if counts else _targets(catalogue, key, target, checked, kind)
@@ -156,6 +157,9 @@ def _respond(
     total = target.row.timeouts.total or settings.total_timeout
     budget = _budget(request.headers, total, checked.stream)
     pending = g.call = broker.submit(spec, body, admission, budget)
+    del body  # it may have 20 MB, and the call may run for minutes
+    if not checked.stream:
+        pending.on_accepted = checked.parameters.clear
 
     def renderer(route: str) -> Renderer:
         substitute = _substitute(targets, route)

@@ -195,11 +195,11 @@ class Reply:
                 break
             elif not self._call.wait_nudged(COMMENT_SECONDS, self._send_at_once):
                 yield sse.COMMENT
-            payloads = self._parts()
-            if self._unsent:
+            sent = bool(self._unsent)
+            if sent:  # the payload counts as held until its rest is sent
                 self._connection.sendall(self._unsent)
                 self._unsent = b""
-                payloads = payloads[1:] or self._parts()
+            payloads = self._parts()[sent:] or self._parts()
         yield self._last_events(self._call.outcome.error)
 
     def _send_at_once(self, payload: bytes) -> bool:

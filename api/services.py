@@ -55,7 +55,12 @@ class Services:
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
-            keys=KeyStore(redis, settings.key_pepper, old_pepper=settings.key_pepper_old),
+            keys=KeyStore(
+                redis,
+                settings.key_pepper,
+                old_pepper=settings.key_pepper_old,
+                copied=bool(settings.database_url),
+            ),
             owners=owner_store(redis),
             broker=Broker(settings, redis, stalls),
             ledger=open_ledger(settings, redis),

@@ -22,22 +22,28 @@ class NotRunning(Exception):
     """Raised when there is no Redis to keep a key in; the message says what to do."""
 
 
-def create(name: str, folder: Path, environ: Mapping[str, str]) -> str:
-    """A new key for the service that runs with this data folder and environment.
-
-    Raises NotRunning, ConfigurationError, and RedisError where REDIS_URL does not answer.
-    """
+def service_environment(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the service that runs with this data folder; raises NotRunning."""
     env = {variable: value for variable, value in environ.items() if value.strip()}
     external = env.get("REDIS_TLS_URL") or env.get("REDIS_URL")
     url = external or running_url(folder)
     if url is None or not folder.is_dir():
         raise NotRunning(
-            f"no service runs with the data in {folder}. Start it with make run, and make the key "
-            "in a second terminal"
+            f"no service runs with the data in {folder}. Start it with make run, and use a second "
+            "terminal for this command"
         )
     env["REDIS_URL"] = url
     env.setdefault("KEY_PEPPER", credentials.pepper(folder))
-    settings = Settings.from_env(env)
+    env.setdefault("DATABASE_URL", f"sqlite:///{folder.resolve()}/account.db")
+    return env
+
+
+def create(name: str, folder: Path, environ: Mapping[str, str]) -> str:
+    """A new key for the service that runs with this data folder and environment.
+
+    Raises NotRunning, ConfigurationError, and RedisError where REDIS_URL does not answer.
+    """
+    settings = Settings.from_env(service_environment(folder, environ))
     keys.use_prefix(settings.redis_prefix)
     with clients.commands(settings, 1) as client:
         return KeyStore(client, settings.key_pepper).create(name)

@@ -16,8 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from gateway.account.copies import Copies
-from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused
-from gateway.account.records import Record
+from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused, received
 from gateway.logs import where
 from gateway.queue import keys
 from gateway.settings import ConfigurationError
@@ -163,17 +162,3 @@ class LedgerWriter:
             if b"a" in fields and stream_id in records:
                 key_id = records[stream_id].key_id
                 log.warning("key %s: limit used up to %s", key_id, fields[b"a"].decode())
-
-
-def received(fields: dict[bytes, bytes]) -> Record:
-    """Return the record of an entry of the stream. Raises ValueError for what is none."""
-    record = Record.from_entry(fields)
-    if not isinstance(record.usage, dict):
-        raise ValueError("the usage of a record must be an object")
-    numbers = (record.cost_nano, record.saved_nano, record.created_ms, record.settled_ms)
-    names = (record.id, record.key_id, record.owner, record.model, record.kind, record.status)
-    if not all(type(number) is int for number in (*numbers, *record.usage.values())):
-        raise ValueError("a number of a record must be an integer")
-    if not all(type(name) is str for name in names):
-        raise ValueError("a name in a record must be a text")
-    return record

@@ -33,6 +33,7 @@ from gateway.queue.protocol import CHUNKS, Event, Outcome
 log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 120.0  # how long a batch is tried before it is given up
+FAILING_SECONDS = 5.0  # without an accepted write: this worker is of no use
 RETRY_SECONDS = 0.25
 BATCH_EVENTS = 256  # most events in one script call
 HOLD_PERCENT = 50  # of an inbox, at which events for it are held back
@@ -102,6 +103,7 @@ class Outbox:
         self._writes: list[Command] = []
         self._full: set[str] = set()  # inboxes whose events are held back
         self._look_comes = False
+        self._failing_since: float | None = None  # by `clock`
         self._sent = Signal()
         self._writer = BatchWriter("outbox", connection, self._flush)
         self._greenlet: Any = None
@@ -133,6 +135,14 @@ class Outbox:
         self._sent.clear()
         self._sent.wait()
 
+    def failing(self) -> bool:
+        """Return whether Redis has accepted no write for FAILING_SECONDS.
+
+        False while there is nothing to write. Any thread may call this.
+        """
+        since = self._failing_since
+        return since is not None and self._clock() - since > FAILING_SECONDS
+
     def settled(self, timeout: float) -> bool:
         """Wait until all is written that is not held back; return whether it is in time.
 
@@ -152,10 +162,10 @@ class Outbox:
         return done
 
     def _flush(self) -> None:
-        batch = self._take()
+        batch = self._take() or self._probe()
         end = self._clock() + KEEP_SECONDS
         while batch:
-            batch = self._attempt(batch)
+            batch = self._attempt(batch) or self._probe()
             if batch:
                 if self._clock() > end:
                     log.error("outbox: %d writes given up", len(batch))
@@ -166,6 +176,10 @@ class Outbox:
         elif self._full and not self._look_comes:
             self._look_comes = True
             gevent.spawn_later(HOLD_SECONDS, self._look)
+
+    def _probe(self) -> list[Command]:
+        """Return a write that changes nothing if Redis accepted none of the last ones."""
+        return [] if self._failing_since is None else [("UNLINK", keys.call(""))]
 
     def _look(self) -> None:
         self._look_comes = False
@@ -197,7 +211,9 @@ class Outbox:
             # Nobody knows which commands ran. All are sent again: events are numbered, and scripts
             # answer the same when run twice. A Redis that still loads its data is away too.
             log.warning("outbox: Redis is away (%s)", type(error).__name__)
+            self._note(accepted=False)
             return batch
+        self._note(any(not isinstance(reply, ResponseError) for reply in replies))
         again: list[Command] = []
         for command, reply in zip(batch, replies, strict=True):
             if command[1] == scripts.EMIT.sha and isinstance(reply, int):
@@ -209,6 +225,12 @@ class Outbox:
             elif isinstance(reply, ResponseError):
                 log.error("outbox: a write was refused (%s)", type(reply).__name__)
         return again
+
+    def _note(self, accepted: bool) -> None:
+        if accepted:
+            self._failing_since = None
+        elif self._failing_since is None:
+            self._failing_since = self._clock()
 
 
 def _emits(events: dict[str, list[bytes]]) -> Iterable[Command]:

@@ -174,7 +174,8 @@ class CallRunner:
             orjson.loads(call.body), failover.targets[0], spec.optional, call.cap
         )
         custom = None
-        if NEEDS_CUSTOM_TOOLS(call.body) and CUSTOM_TOOLS not in target.row.accepts:
+        # In this order: a body of 19 MB takes 10 ms to search.
+        if CUSTOM_TOOLS not in target.row.accepts and NEEDS_CUSTOM_TOOLS(call.body):
             custom = CustomTools(params)
         request = ChatCall(
             target.upstream_model,

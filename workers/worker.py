@@ -40,7 +40,7 @@ from gateway.errors import (
 )
 from gateway.logs import where
 from gateway.memory import Collector
-from gateway.queue import clients, commands, keys
+from gateway.queue import clients, commands, keys, owner
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease, LostProcesses
 from gateway.queue.protocol import Outcome
@@ -100,9 +100,15 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             log_job_description=False,
         )
         self.pool = Pool(settings.worker_concurrency)
-        self.lease = Lease(lambda: clients.commands(settings, 1), name, self.pool.size, self.stalls)
         self.outbox = Outbox(
             DedicatedConnection(clients.blocking(settings, self.stalls)), self.stalls.awake
+        )
+        self.lease = Lease(
+            lambda: clients.commands(settings, 1),
+            name,
+            self.pool.size,
+            self.stalls,
+            useful=lambda: not self.outbox.failing(),
         )
         bell = DedicatedConnection(clients.blocking(settings, self.stalls))
         self.claims = Claims(self.connection, bell, name, self._judge_until)
@@ -172,11 +178,15 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 self.stopping.wait(1)
 
     def take_calls(self) -> None:
-        """Wait until there is a free slot and a call, about a second at most, and start calls."""
+        """Wait until there is a free slot and a call, about a second at most, and start calls.
+
+        A worker whose answers Redis does not accept takes none.
+        """
         self.pool.wait_available(timeout=TICK_SECONDS)
         slots = self.pool.free_count()
-        if not slots or self.suspended:
-            self.stopping.wait(TICK_SECONDS if self.suspended else 0)
+        pausing = self.suspended or self.outbox.failing()
+        if not slots or pausing:
+            self.stopping.wait(TICK_SECONDS if pausing else 0)
             return
         claimed = self.claims.take(slots, self.stopping.is_set)
         if claimed:
@@ -283,9 +293,14 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 self._stop_call(call_id, WebLost())
 
     def renew_records(self) -> None:
-        """Renew RQ's record of this worker and trim its registries. Raises RedisError."""
+        """Renew RQ's record of this worker and trim its registries. Raises RedisError.
+
+        In a Redis that was emptied, enter them again; raises ConfigurationError where another
+        service has taken the names meanwhile.
+        """
         self.outbox.wake()
-        if not self.connection.exists(self.key):  # Redis was emptied
+        if not self.connection.exists(self.key):
+            owner.take(self.connection, self.settings.key_pepper)
             self.register_birth()
         score = int(now().timestamp())
         with self.connection.pipeline(transaction=False) as pipeline:

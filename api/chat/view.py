@@ -22,5 +22,6 @@ def create(key: KeyRecord) -> Response:
     data = handler.read()
     target = handler.resolve(chat_request.model_name(data))
     checked = chat_request.chat_request(data, target.row.extra_parameters)
+    del data
     renderer = partial(ChatRenderer, include_usage=checked.include_usage)
     return handler.respond(key, target, checked, renderer)

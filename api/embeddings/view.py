@@ -23,6 +23,7 @@ def create(key: KeyRecord) -> Response:
     data = handler.read(MAX_ELEMENTS)
     target = handler.resolve(chat_request.model_name(data))
     checked = embeddings_request(data, target.row.extra_parameters)
+    del data
     as_numbers = checked.parameters.get("encoding_format") != "base64"
     make = partial(EmbeddingsRenderer, as_numbers=as_numbers)
     return handler.respond(key, target, checked, make, kind="embeddings")

@@ -21,7 +21,9 @@ from gateway.errors import (
 
 # A body that comes at least this fast is not given up: 160 kbit/s.
 LEAST_BYTES_A_SECOND = 20_000
+PIECE_BYTES = 262_144  # read at once: a fast client would keep the event loop to itself
 TURN_SECONDS = 0.001
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 PARSING = BoundedSemaphore(1)  # large bodies are parsed one at a time
 
 
@@ -78,7 +80,9 @@ def _read(
     # A client that sends nothing for a while is given up by the worker (SEND_SECONDS).
     with gevent.Timeout(timeout + size / LEAST_BYTES_A_SECOND, BodyTimeout()):
         try:
-            body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
+            if length != 0 and _waits(environ):
+                environ["gunicorn.socket"].sendall(CONTINUE)
+            body = _content(environ["wsgi.input"], limit + 1 if length is None else length)
         except TimeoutError:
             raise BodyTimeout from None
         except OSError:
@@ -100,6 +104,23 @@ def _read(
     if length is not None and len(body) < length:
         raise _incomplete()
     return body
+
+
+def _content(stream: Any, size: int) -> bytes:
+    """The next `size` bytes, or all there are; others have their turn in between."""
+    pieces: list[bytes] = []
+    while size and (piece := stream.read(min(size, PIECE_BYTES))):
+        pieces.append(piece)
+        size -= len(piece)
+        if len(piece) == PIECE_BYTES:
+            gevent.sleep(TURN_SECONDS)
+    return b"".join(pieces)
+
+
+def _waits(environ: dict[str, Any]) -> bool:
+    """Whether the client sends its body only once it is asked to (RFC 9110, section 10.1.1)."""
+    expects = environ.get("HTTP_EXPECT", "").lower() == "100-continue"
+    return expects and environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
 
 
 def _incomplete() -> InvalidRequest:

@@ -15,6 +15,8 @@ where it is installed). `tests/unit/api/http/test_gunicorn_worker.py` names a se
 | `Request.read_into`          | HEAD_SECONDS                      | heads that never end        |
 | `Request.max_buffer_headers` | HEAD_BYTES                        | heads that never end        |
 | `Request.should_close`       | true where a body is unread       | endless bodies              |
+| `Request`                    | false: body.py asks for the body  | no body before the key is   |
+| `._expected_100_continue`    |                                   | checked                     |
 | `Request._parse_fast`        | refuse bare line feeds            | request smuggling           |
 | `util.write_error`,          | JSON with a request id            | gunicorn writes HTML        |
 | set in `Worker.init_process` |                                   |                             |
@@ -94,6 +96,7 @@ class StrictRequest(Request):  # type: ignore[misc]
             raise StopIteration from None
         finally:
             self.silent.pop(connection, None)
+        self._expected_100_continue = False
         # An absolute target is for a proxy, an authority for a tunnel: this is neither.
         if not self.uri.startswith("/"):
             raise InvalidRequestLine("not an origin-form target")

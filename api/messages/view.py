@@ -45,6 +45,7 @@ def create(key: KeyRecord) -> Response:
     data = handler.read()
     target = handler.resolve(messages_schema.model_name(data))
     checked = _chat_request(messages_schema.checked(data), target)
+    del data
     estimate = partial(tokens.prompt_tokens, checked.parameters)
     renderer = partial(MessageRenderer, request_id=g.request_id, estimate=estimate)
     response = handler.respond(key, target, checked, renderer, full_names=True)
@@ -61,6 +62,7 @@ def count_tokens(key: KeyRecord) -> Response:
     handler.require_allowed(key, target, messages_schema.model_name(data))
     body = messages_schema.checked({"max_tokens": MAX_TOKENS, **data})
     checked = replace(_chat_request(body, target), stream=False)
+    del data, body
     if MESSAGES_API in target.row.accepts:
         renderer = partial(CountRenderer, request_id=g.request_id)
         response = handler.respond(key, target, checked, renderer, kind="count_tokens")

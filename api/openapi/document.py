@@ -288,7 +288,7 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
 
 
 def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
-    called = ("X-Queue", "X-Request-Timeout") if row.is_call else ()
+    called = ("X-Cache", "X-Queue", "X-Request-Timeout") if row.is_call else ()
     headers = ("X-Request-Id", *called, *row.request_headers)
     return [
         *(

@@ -109,9 +109,11 @@ WRITE = Failures(
 UNSTORED = errors.NotFound("No response is stored.", code="response_not_found")
 STORED = Failures("Stored", (*READ.errors, UNSTORED))
 AWAY = errors.Unavailable("The account is behind or away.", code="account_unavailable")
-QUERY = Failures("Query", (*READ.errors, errors.InvalidRequest(), AWAY))
-AUDIT = Failures("Audit", (*LIST.errors, AWAY))
-GENERATION = Failures("Generation", (*QUERY.errors, errors.NotFound(code="generation_not_found")))
+QUERY = Failures("Query", (*LIST.errors, AWAY))
+GENERATION = Failures(
+    "Generation",
+    (*READ.errors, errors.InvalidRequest(), errors.NotFound(code="generation_not_found"), AWAY),
+)
 CALL = Failures(
     "Call",
     (
@@ -437,7 +439,7 @@ OPERATIONS: dict[str, Operation] = {
         description="The latest first: who changed what, when, and from where.",
         query=PAGE,
         answer="AuditLog",
-        failures=AUDIT,
+        failures=QUERY,
     ),
     "GET /generations/{generation_id}": Operation(
         id="getGeneration",

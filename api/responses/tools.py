@@ -115,13 +115,18 @@ class Tools:
         self.ignored.append(kind)
 
 
+def tool_items(items: str | list[Data]) -> list[Data]:
+    """The items of an input that bring tools."""
+    if isinstance(items, str):
+        return []
+    return [item for item in items if item.get("type") in BRINGS_TOOLS]
+
+
 def _flattened(request: Data) -> Iterator[tuple[str, Data]]:
     """Every tool of the request and of its input items, with its namespace ("": none)."""
     yield from _with_namespaces(request.get("tools") or ())
-    items = request["input"] if isinstance(request["input"], list) else ()
-    for item in items:
-        if item.get("type") in BRINGS_TOOLS:
-            yield from _with_namespaces(item["tools"])
+    for item in tool_items(request["input"]):
+        yield from _with_namespaces(item["tools"])
 
 
 def _with_namespaces(tools: Iterable[Data]) -> Iterator[tuple[str, Data]]:

@@ -14,6 +14,7 @@ from api.http.errors import ApiBlueprint
 from api.responses import errors as responses_errors
 from api.responses import request as responses_request
 from api.responses.renderer import CountRenderer, ResponseRenderer, count_of
+from api.responses.tools import tool_items
 from gateway import tokens
 from gateway.account.api_keys import KeyRecord
 from gateway.catalogue.file import MESSAGES_API
@@ -32,6 +33,7 @@ def create(key: KeyRecord) -> Response:
     target = handler.resolve(chat_request.model_name(data))
     row = target.row
     checked = responses_request.chat_request(data, row.extra_parameters, row.accepts)
+    data["input"] = tool_items(data["input"])  # the renderer needs no others
     renderer = partial(ResponseRenderer, request=data)
     return handler.respond(key, target, checked, renderer, full_names=True)
 
@@ -46,6 +48,7 @@ def count_input_tokens(key: KeyRecord) -> Response:
     row = target.row
     checked = responses_request.chat_request(data, row.extra_parameters, row.accepts)
     checked = replace(checked, stream=False)
+    del data
     if MESSAGES_API in row.accepts:
         return handler.respond(key, target, checked, CountRenderer, kind="count_tokens")
     target.require("chat")

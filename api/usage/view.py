@@ -22,7 +22,7 @@ from gateway.account import running
 from gateway.account.api_keys import KeyRecord
 from gateway.account.ledger import LedgerUnavailable, UnknownCursor
 from gateway.account.records import Record
-from gateway.errors import InvalidRequest, NotFound, Unavailable
+from gateway.errors import InvalidRequest, NotFound, PermissionDenied, Unavailable
 from gateway.queue import keys
 
 usage = Blueprint("usage", __name__)
@@ -139,13 +139,12 @@ def _report(key: KeyRecord, report: Report) -> Response:
 def _seen_by(key: KeyRecord, api_key_ids: tuple[str, ...], name: str) -> tuple[str, ...]:
     """The keys whose calls count: those of the query, or for an ordinary key its own.
 
-    Raises InvalidRequest if an ordinary key names another.
+    Raises PermissionDenied if an ordinary key names another.
     """
     if key.operator:
         return api_key_ids
     if set(api_key_ids) - {key.public_id}:
-        message = "Only an operator key sees the calls of other keys."
-        raise InvalidRequest(message, param=name, code="invalid_value")
+        raise PermissionDenied("Only an operator key sees the calls of other keys.", param=name)
     return (key.public_id,)
 
 

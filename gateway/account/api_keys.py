@@ -26,7 +26,7 @@ from redis.exceptions import ConnectionError
 
 from gateway.account.key_fields import Limits
 from gateway.account.record_store import COMMAND, Actor, Edit, RecordStore
-from gateway.errors import AuthenticationFailed, InvalidRequest
+from gateway.errors import AuthenticationFailed, InvalidRequest, QueueUnavailable
 from gateway.logs import Tally
 from gateway.queue import keys, owner
 
@@ -36,6 +36,7 @@ PREFIX = "mk_inference_"
 DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 PATTERN = re.compile(r"mk_inference_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})", re.ASCII)
 
+RESTORE_SECONDS = 5  # after which a call is tried again where Redis was emptied
 CACHE_SECONDS = 10.0
 CACHE_KEYS = 10_000
 REPLAY_SECONDS = 600  # for which a repeated rotation returns its secret again
@@ -139,7 +140,8 @@ class KeyStore:
     """Creates, verifies and changes keys. All methods raise RedisError if Redis is away.
 
     Keys that were hashed with `old_pepper` are valid too, and are hashed with `pepper` when they
-    are used.
+    are used. `copied`: a database has copies of the keys. Until an emptied Redis has them again, an
+    unknown key is QueueUnavailable.
     """
 
     def __init__(
@@ -148,10 +150,12 @@ class KeyStore:
         pepper: str,
         clock: Callable[[], float] = time.time,
         old_pepper: str = "",
+        copied: bool = False,
     ) -> None:
         self._redis, self._pepper = redis, pepper
         self._peppers = [each.encode() for each in (pepper, old_pepper) if each]
         self._clock = clock
+        self._copied = copied
         self._records = RecordStore(redis, _blank, keys.key, b"hmac", "key", clock)
         # Unknown ids too: otherwise the time of a refusal would tell which ids exist.
         self._cache: TTLCache[str, KeyRecord | None] = TTLCache(
@@ -322,7 +326,11 @@ class KeyStore:
             return shared
         read = self._reads[public_id] = AsyncResult()
         try:
-            record = self._cache[public_id] = self._records.read(public_id)
+            record = self._records.read(public_id)
+            if record is None and self._copied and not self._redis.exists(keys.LEDGER_RESTORED):
+                # An emptied Redis, before a worker has restored it: not a wrong key.
+                raise QueueUnavailable(retry_after=RESTORE_SECONDS)
+            self._cache[public_id] = record
             read.set(record)
             return record
         except Exception as error:

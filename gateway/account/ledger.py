@@ -248,6 +248,12 @@ class Ledger(Protocol):
     def audit_log(self, *, after: str | None = None, limit: int = 100) -> list[AuditEntry]:
         """Return entries of the audit log older than that of the id `after`, the latest first."""
 
+    def unlike_records(self) -> Iterable[tuple[str, str, Sums, Sums]]:
+        """Return keys and days whose sums are not those of their records, and what both say.
+
+        Only requests and money are compared, and whole days of which all records are kept.
+        """
+
     def trim(self, now_ms: int) -> int:
         """Delete one slice of what is older than `RECORD_DAYS`, and return how much it was."""
 
@@ -273,6 +279,20 @@ def bucket_rows(
         UsageRow(sums, **dict(zip(query.group_by, group, strict=True)))
         for group, sums in sorted(grouped.items())
     )
+
+
+def received(fields: dict[bytes, bytes]) -> Record:
+    """Return the record of an entry of the stream. Raises ValueError for what is none."""
+    record = Record.from_entry(fields)
+    if not isinstance(record.usage, dict):
+        raise ValueError("the usage of a record must be an object")
+    numbers = (record.cost_nano, record.saved_nano, record.created_ms, record.settled_ms)
+    names = (record.id, record.key_id, record.owner, record.model, record.kind, record.status)
+    if not all(type(number) is int for number in (*numbers, *record.usage.values())):
+        raise ValueError("a number of a record must be an integer")
+    if not all(type(name) is str for name in names):
+        raise ValueError("a name in a record must be a text")
+    return record
 
 
 def open_ledger(settings: Settings, redis: Redis) -> Ledger:

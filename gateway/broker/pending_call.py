@@ -62,6 +62,7 @@ class PendingCall:
         # What it costs if its worker is lost: see commands.lost_command.
         self.estimate: Mapping[str, Any] = {}
         self.submitted = False
+        self.on_accepted: Callable[[], None] = lambda: None  # called once it is queued
         self.worker = ""  # known once the call has started
         self.claim = ""
         self.received = 0  # number of the last event
@@ -78,6 +79,11 @@ class PendingCall:
         self._signal = Signal()
         self._on_broken = on_broken
         self._buffers = buffers or Buffers()
+
+    def accepted(self) -> None:
+        """Note that the call is queued."""
+        self.submitted = True
+        self.on_accepted()
 
     def started(self, worker: str, claim: str) -> None:
         """Note who runs the call. A second claim, by a Redis that lost the first, ends the call."""

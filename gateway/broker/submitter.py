@@ -151,7 +151,8 @@ class Submitter:
             raise
 
     def _send(self, batch: list[Submission]) -> None:
-        now, expiry = time.monotonic(), self._redis_time(clients.IMPATIENT_SECONDS)
+        size = sum(len(each.body) for each in batch)
+        now, expiry = time.monotonic(), self._redis_time(clients.patience(size))
         # Submitting a call twice queues it once, so the writer may send a batch again.
         replies = self._writer.write(
             [
@@ -175,7 +176,7 @@ class Submitter:
             refused = refusal(reply, submission.admission.public_id, self._seconds)
             if refused is None:
                 submission.pending.admission = orjson.loads(reply[1])
-                submission.pending.submitted = True
+                submission.pending.accepted()
                 if entry := submission.entry:
                     stream = submission.spec.stream
                     submission.pending.answer(entry.payload, entry.dropped, stream)
@@ -221,9 +222,9 @@ def refusal(reply: Any, public_id: str, seconds: Callable[[int], float]) -> Gate
     reason, *details = reply if isinstance(reply, list) else (reply,)
     if reason == b"ok":
         return None
-    if reason in (b"key", b"expired", b"disabled"):  # since this process last looked
+    if reason in (b"expired", b"disabled"):  # since this process last looked
         return AuthenticationFailed(incorrect(public_id))
-    if reason == b"changed":
+    if reason in (b"changed", b"key"):  # a key that is not there: read again, it says why
         return KeyChanged(retry_after=UNAVAILABLE_SECONDS)
     if reason == b"cancelled":
         return CallCancelled()

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from queue import Empty, Full, LifoQueue
 from typing import Any
@@ -35,6 +36,13 @@ IMPATIENT_SECONDS = 1.5
 BLOCK_SECONDS = 1.0  # how long a blocking command may block in Redis
 BLOCKING_READ_SECONDS = 4.0  # for the reply to a blocking command; after it, Redis is away
 
+# Large commands are sent in pieces, for each of which Redis has as long as for a reply.
+PIECE_BYTES = 262_144
+# What the system takes ahead of the network. By default it takes megabytes, and Redis' time for
+# its reply begins before they are sent.
+UNSENT_BYTES = 131_072
+NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+
 IDLE_SECONDS = 0.5  # a dedicated connection unused for so long is checked before it is used
 
 # redis-py reads a file for each connection that is given none. The command that sends it must
@@ -46,6 +54,11 @@ Command = tuple[Any, ...]
 
 class OutOfDescriptors(ConnectionError):
     """Raised where this process, and not Redis, is why there is no connection."""
+
+
+def patience(size: int) -> float:
+    """Return how many seconds a short command of `size` bytes may take, its reply included."""
+    return IMPATIENT_SECONDS * (1 + size // PIECE_BYTES)
 
 
 def commands(settings: Settings, size: int, stalls: Stalls | None = None) -> Redis:
@@ -100,7 +113,7 @@ class DedicatedConnection:
         self.connect()
         connection = self._connection
         try:
-            connection.send_packed_command(connection.pack_commands(commands))
+            connection.send_packed_command(_pieces(connection.pack_commands(commands)))
             replies: list[Any] = []
             for _ in commands:
                 try:
@@ -123,6 +136,16 @@ class DedicatedConnection:
     def disconnect(self) -> None:
         """Close the connection; a round trip of another greenlet ends with ConnectionError."""
         self._connection.disconnect()
+
+
+def _pieces(packed: Iterable[bytes]) -> Iterator[bytes | memoryview]:
+    for item in packed:
+        if len(item) <= PIECE_BYTES:
+            yield item
+        else:
+            view = memoryview(item)
+            for start in range(0, len(item), PIECE_BYTES):
+                yield view[start : start + PIECE_BYTES]
 
 
 class Pool(BlockingConnectionPool):
@@ -186,6 +209,11 @@ def _patient(kind: type[Connection], stalls: Stalls) -> type[Connection]:
     """
 
     class Patient(kind):  # type: ignore[misc, valid-type]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            if issubclass(kind, Connection) and NOTSENT_LOWAT is not None:  # else not TCP
+                self.socket_keepalive_options |= {NOTSENT_LOWAT: UNSENT_BYTES}
+
         def connect(self) -> None:
             stood_still = stalls.total
             try:

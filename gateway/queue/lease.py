@@ -37,7 +37,8 @@ class Lease:
     """This process' lease. `connect` makes a client that only the lease uses.
 
     `slots` is how many calls the process takes at once; other processes read it in the lease.
-    `stalls` tells whether the event loop turns.
+    `stalls` tells whether the event loop turns. While `useful()` returns False, the lease is not
+    renewed: others take the process' calls for lost. The renewing thread calls it.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class Lease:
         process: str,
         slots: int = 0,
         stalls: Stalls | None = None,
+        useful: Callable[[], bool] = lambda: True,
     ) -> None:
         self.process = process
         self.slots = slots
         self._connect = connect
         self.connection = 0  # Redis' id of the connection that renews; 0: unknown
         self._stalls = stalls or Stalls()
+        self._useful = useful
         self._renewed = 0.0
         self._steady_since: float | None = None
         self._clock = 0.0  # how far Redis' clock is ahead of our monotonic one
@@ -120,7 +123,7 @@ class Lease:
     def _run(self) -> None:
         redis = self._connect()  # a gevent socket belongs to the thread that made it
         while not self._stopping:
-            if self._stalls.silence() < LOOP_SECONDS:
+            if self._stalls.silence() < LOOP_SECONDS and self._useful():
                 self.renew(redis)
             time.sleep(RENEW_SECONDS)
         try:

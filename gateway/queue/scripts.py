@@ -74,11 +74,13 @@ PROMOTE = Script("promote")
 LEDGER = Script("ledger")
 RECORD = Script("record")
 RESTORE = Script("restore")
+CORRECT = Script("correct")
 LOOK = Script("look")
 STORE = Script("store")
 ALL = (
-    SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, LOOK, STORE
-)  # fmt: skip
+    *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE),
+    *(LEDGER, RECORD, RESTORE, CORRECT, LOOK, STORE),
+)
 
 
 def load_commands() -> list[Command]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import re
+import tracemalloc
 
 import orjson
 import pytest
@@ -13,7 +14,17 @@ import pytest
 from gateway import SERVICE, VERSION, errors
 from gateway.catalogue.target import Target
 from gateway.queue import keys
-from tests.support.fakes import ANSWER, CHOICE, SILENCE, STREAM, USAGE, FakeBroker, part
+from gateway.queue.protocol import Outcome
+from tests.support.fakes import (
+    ANSWER,
+    CHOICE,
+    SILENCE,
+    STREAM,
+    USAGE,
+    FakeBroker,
+    ScriptedCall,
+    part,
+)
 
 BASE = "/inference/v1"
 CHAT = f"{BASE}/chat/completions"
@@ -573,3 +584,48 @@ def test_a_response_begins_once_a_worker_lives(ask_scripted, stream):
     response, fake = ask_scripted(stream=stream, fake=fake)
     assert response.status_code == 200
     assert "worker_lost" in response.get_data(as_text=True)
+
+
+class Weighing(FakeBroker):
+    """A broker that notes how many bytes Python holds while a call waits."""
+
+    held = 0
+
+    def submit(self, spec, body, key, budget):
+        self.pending = ScriptedCall(spec.call_id, budget, self._steps(spec.kind))
+        return self.pending
+
+    def _steps(self, kind):
+        self.pending.accepted()
+        self.held = tracemalloc.get_traced_memory()[0]
+        yield Outcome(answer=b'{"data":[]}') if kind == "embeddings" else ANSWER
+
+
+TEXT = "x" * 10_000_000
+MESSAGES = [{"role": "user", "content": TEXT}]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("chat/completions", {"messages": MESSAGES}),
+        ("messages", {"messages": MESSAGES, "max_tokens": 5}),
+        ("responses", {"input": TEXT}),
+        ("embeddings", {"input": TEXT, "model": "openai/text-embedding-3-small"}),
+    ],
+)
+def test_a_large_request_is_not_held_while_its_call_waits(
+    make_client, settings, auth, path, fields
+):
+    broker = Weighing()
+    body = orjson.dumps({"model": "openai/gpt-4o-mini", **fields})
+    client = make_client(settings, broker)
+    tracemalloc.start()
+    try:
+        response = client.post(
+            f"{BASE}/{path}", data=body, content_type="application/json", headers=auth
+        )
+    finally:
+        tracemalloc.stop()
+    assert response.status_code == 200, response.text
+    assert 0 < broker.held < len(TEXT) / 10

@@ -267,6 +267,13 @@ def test_30_a_body_that_was_asked_for_and_does_not_come_is_a_408(service: Stack)
     assert answer(received).error["code"] == "body_timeout"
 
 
+def test_30_a_body_is_not_asked_for_without_a_good_key(service: Stack) -> None:
+    raw = request(f"POST {CHAT} HTTP/1.1", *WRONG_KEY, "Expect: 100-continue", "Content-Length: 9")
+    received = say(service, raw, until_closed=True)
+    assert b"100 Continue" not in received
+    assert answer(received).status == 401
+
+
 def test_31_a_length_past_64_bits_is_too_large(service: Stack) -> None:
     response = answer(say(service, post(service, f"Content-Length: {2**64}")))
     assert (response.status, response.error["code"]) == (413, "request_too_large")

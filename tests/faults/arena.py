@@ -27,6 +27,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.stack import LOOK_SECONDS, SECRETS, Process, Stack, reserved_port, until
 from tests.support.upstream import Upstream
 
+UPGRADE = threading.Lock()  # Alembic works for one thread at a time
 SLOW_NAMES = Path(__file__).parent / "slow_names.c"
 IN_FLIGHT = 50  # least calls that a fault must meet
 LOAD = 60
@@ -104,9 +105,10 @@ class Arena(Stack):
     def _start(self) -> None:
         if self._has_database:
             server = self.ending.enter_context(PostgresServer())
-            engine = make_engine(server.url)
-            schema.upgrade(engine)
-            engine.dispose()
+            with UPGRADE:
+                engine = make_engine(server.url)
+                schema.upgrade(engine)
+                engine.dispose()
             socket = f"{server.folder}/.s.PGSQL.5432"
             self.database = self.ending.enter_context(FaultProxy(socket))
             address = f"127.0.0.1:{self.database.port}/postgres"

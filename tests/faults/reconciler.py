@@ -26,8 +26,14 @@ KINDS = {
 }
 ORPHAN_SECONDS = 3.0
 LONGEST_TTL = 240  # seconds: an outcome lives 120, a job its deadline and 60
-LASTING = (keys.RQ_QUEUES, keys.RQ_WORKERS, "rq:workers", keys.BELL, keys.OWNER, keys.AUDIT)
-LASTING_PREFIXES = ("gw:key:", "rq:worker:", "gw:lease:")
+LASTING = (
+    *(keys.RQ_QUEUES, keys.RQ_WORKERS, "rq:workers", keys.BELL, keys.OWNER, keys.AUDIT),
+    *(keys.RECORDS, keys.LEDGER_RESTORED, keys.LEDGER_CALLS),
+)
+LASTING_PREFIXES = (
+    *("gw:key:", "rq:worker:", "gw:lease:"),
+    *("gw:spend:", "gw:ledger:"),  # the account
+)
 ESTABLISHED, CLOSE_WAIT = "01", "08"
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import time
 
 import requests
 
 from gateway.queue import keys
-from tests.faults.arena import LONG, SHORT, Arena
+from tests.faults.arena import LONG, LONGER, SHORT, Arena
 from tests.faults.reconciler import Allowed, nonce_of
 from tests.faults.rows import row
 from tests.support.stack import until
@@ -182,6 +183,31 @@ def a_worker_sleeps(arena: Arena) -> None:
     arena.finish()
     arena.only(["worker_lost"])
     arena.demand(any(each.code for each in arena.here()), "no call was on the stopped worker")
+
+
+@row("P15", "a worker runs out of file descriptors and loses its connections to Redis", workers=2)
+def a_worker_without_descriptors(arena: Arena) -> None:
+    arena.steady()
+    calls = arena.load(LONGER, deadline=60)
+    arena.until_running()
+    arena.soon(0.0, 1.0)
+    worker = arena.workers[0].pid
+    limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, limits[1]))
+    with arena.admin() as admin:
+        for client in admin.client_list():
+            if client["cmd"] != "client|id":  # the lease keeps its connection
+                admin.client_kill_filter(_id=client["id"])
+    cut = time.time()
+    arena.finish()
+    arena.only(["worker_lost"])
+    lost = [each for each in calls if each.code]
+    arena.demand(lost, "the worker without descriptors ran no call")
+    for each in lost:
+        took = each.ended - cut
+        arena.demand(took < arena.within(20), f"{each.nonce}: its loss was told after {took:.1f} s")
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+    until(lambda: len(list(arena.redis.scan_iter(keys.lease("worker-*")))) == 2, arena.within(10))
 
 
 @row("P11", "the only worker dies and is started again, while calls keep coming")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from redis import Redis
@@ -31,23 +31,33 @@ class Calls:
     settings: Settings
     now_ms: int = MONDAY * 1000
     replies: dict[str, list[Any]] = field(default_factory=dict)  # of submit, by call id
+    shas: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.claims = Claims(self.redis, DedicatedConnection(self.redis), WORKER, lambda: 0.0)
         self.redis.set(keys.lease(WEB), 1)
         self.pass_time(0)
 
     def pass_time(self, milliseconds: int) -> None:
         self.now_ms += milliseconds
         seconds, rest = divmod(self.now_ms, 1000)
-        self.redis.delete(CLOCK)
-        self.redis.rpush(CLOCK, seconds, rest * 1000)
+        with self.redis.pipeline() as transaction:
+            transaction.delete(CLOCK)
+            transaction.rpush(CLOCK, seconds, rest * 1000)
+            transaction.execute()
 
     def run(self, command: tuple[Any, ...]) -> Any:
         """Run a script's command by this clock."""
-        (script,) = (script for script in scripts.ALL if script.sha == command[1])
-        clock = b"redis.call('LRANGE', '%b', 0, 1)" % CLOCK.encode()
-        text = script.text.replace(b"redis.call('TIME')", clock)
-        return self.redis.execute_command("EVAL", text, *command[2:])
+        return self.redis.execute_command("EVALSHA", self.by_clock(command[1]), *command[2:])
+
+    def by_clock(self, sha: str) -> str:
+        """The digest of the script that takes the time from this clock; Redis knows it."""
+        if sha not in self.shas:
+            (script,) = (script for script in scripts.ALL if script.sha == sha)
+            clock = b"redis.call('LRANGE', '%b', 0, 1)" % CLOCK.encode()
+            text = script.text.replace(b"redis.call('TIME')", clock)
+            self.shas[sha] = cast("str", self.redis.script_load(text))
+        return self.shas[sha]
 
     def key(self, public_id: str = KEY, **fields: Any) -> str:
         self.redis.delete(keys.key(public_id))
@@ -102,10 +112,9 @@ class Calls:
             if name != keys.MEMORY.encode()
         }
 
-    def claim(self, slots: int = 1, claim_id: str = "") -> list[str]:
-        """Have the worker take calls, in the order of their ids' list, and return their ids."""
-        claims = Claims(self.redis, DedicatedConnection(self.redis), WORKER, lambda: 0.0)
-        reply = self.run(claims.command(claim_id or "c1", slots))
+    def claim(self, slots: int = 1) -> list[str]:
+        """Have the worker take calls, and return their ids in the order in which they start."""
+        reply = self.run(self.claims.command("c1", slots))
         return [call_id.decode() for call_id in reply[::5]]
 
     def finish(self, call_id: str, nano: int = 0, tokens: int = 0, record: bytes = b"{}") -> bool:
@@ -150,3 +159,17 @@ class Calls:
             }
             for _, fields in entries
         ]
+
+
+def flood(settings: Settings, now_ms: int, number: int, request: dict[str, Any]) -> int:
+    """Submit so many calls of KEY in batches, in a process of its own; return how many are in."""
+    with Redis.from_url(settings.redis_url, protocol=2) as redis:
+        calls = Calls(redis, settings, now_ms)
+        accepted = 0
+        for start in range(0, number, 20):
+            with redis.pipeline(transaction=False) as pipeline:
+                for _ in range(min(20, number - start)):
+                    command = calls.command(**request)
+                    pipeline.execute_command("EVALSHA", calls.by_clock(command[1]), *command[2:])
+                accepted += sum(reply[0] == b"ok" for reply in pipeline.execute())
+        return accepted

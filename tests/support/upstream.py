@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
             "started": time.time(),
             "ended": None,
             "closed_early": False,
-            "usage": None,  # what it reported, where the report was sent whole
+            "usage": None,  # what it has reported last
         }
         self.records.calls.append(record)
         answer = Answer(self, path, params)

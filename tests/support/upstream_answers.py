@@ -93,7 +93,7 @@ class Answer:
             self.text = json.dumps(example_of(schema))
         self.shape = Shape(self.words, self.dialect.ping)
         self.key = connection.key
-        self.usage: dict[str, int] | None = None  # what it counted, once the count was sent whole
+        self.usage: dict[str, int] | None = None  # what it has reported last
         self.pause = 0.0
         self.deltas = [word + " " for word in self.text.split(" ")]
         self.deltas[-1] = self.deltas[-1][:-1]
@@ -206,6 +206,7 @@ class Answer:
         deltas = self.deltas[: self.broken_at()] if broken else self.deltas
         shape, write = self.shape, self.connection.write
         data = shape.head(self.connection) + shape.piece(self.dialect.opening())
+        self.usage = self.dialect.usage_at_first
         while "pings" in self.words:
             await write(data)
             await asyncio.sleep(self.number("pings", 100) / 1000)
@@ -257,6 +258,7 @@ CODES = {"toolong": "context_length_exceeded", "policy": "content_policy_violati
 
 class Dialect:
     ping = b": still here\n\n"
+    usage_at_first: dict[str, int] | None = None  # what the opening of a stream reports
 
     def usage(self, completion: int) -> dict[str, int]:
         """What it reports for an answer of so many tokens, in OpenAI's form."""
@@ -375,6 +377,7 @@ class Embeddings(OpenAI):
 
 class Anthropic(Dialect):
     ping = b'event: ping\ndata: {"type": "ping"}\n\n'
+    usage_at_first = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
 
     def __init__(self, thinks: bool = False) -> None:
         self.index = int(thinks)  # of the block of text

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import orjson
 from redis import Redis
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Select,
     Table,
+    case,
     delete,
     func,
     insert,
@@ -108,10 +112,17 @@ class SqlLedger:
         limit: int = 100,
     ) -> Page:
         """Return records settled from `start_ms` to before `end_ms`, the latest first."""
-        filters = {"key_id": key_id, "owner": owner, "model": model, "status": status}
+        filters: dict[ColumnElement[str], str | None] = {
+            calls.c.key_id: key_id,
+            calls.c.owner: owner,
+            calls.c.model: model,
+        }
+        # Nearly all calls are completed: SQLite would take the index of the status for a key's.
+        alone = not any(filters.values())
+        filters[calls.c.status if alone else calls.c.status.concat("")] = status
         statement = (
             select(calls.c.record)
-            .where(*(calls.c[name] == each for name, each in filters.items() if each is not None))
+            .where(*(column == each for column, each in filters.items() if each is not None))
             .order_by(calls.c.settled_ms.desc(), calls.c.id.desc())
             .limit(limit + 1)
         )
@@ -239,6 +250,37 @@ class SqlLedger:
             AuditEntry(f"{row.ms}-{row.number}", orjson.loads(row.entry))
             for row in self._read(statement)
         ]
+
+    def unlike_records(self) -> Iterable[tuple[str, str, Sums, Sums]]:
+        """Return keys and days whose sums are not those of their records, and what both say."""
+        # The day that is being trimmed, and the one before which the oldest record was settled.
+        first_day = (time.time_ns() // 1_000_000 - self._record_ms) // (DAY * 1000) + 1
+        day = calls.c.settled_ms // (DAY * 1000)
+        is_request = case((calls.c.kind == "correction", 0), else_=1)
+        records = self._read(
+            select(calls.c.key_id, day, func.sum(is_request), func.sum(calls.c.cost_nano))
+            .where(calls.c.settled_ms >= first_day * DAY * 1000)
+            .group_by(calls.c.key_id, day)
+        )
+        buckets = self._read(
+            select(
+                usage.c.key_id,
+                usage.c.start // DAY,
+                func.sum(usage.c.requests),
+                func.sum(usage.c.cost_nano),
+            )
+            .where(usage.c.width == DAY, usage.c.start >= first_day * DAY)
+            .group_by(usage.c.key_id, usage.c.start)
+        )
+        recorded, kept = (
+            {(row[0], int(row[1])): Sums(int(row[2]), cost_nano=int(row[3])) for row in rows}
+            for rows in (records, buckets)
+        )
+        for place in sorted(recorded.keys() | kept.keys()):
+            pair = recorded.get(place, Sums()), kept.get(place, Sums())
+            if pair[0] != pair[1]:
+                date = datetime.fromtimestamp(place[1] * DAY, UTC)
+                yield place[0], f"{date:%Y-%m-%d}", *pair
 
     def trim(self, now_ms: int) -> int:
         """Delete one slice of what is older than `RECORD_DAYS`, and return how many rows it was.

@@ -36,7 +36,8 @@ calls = Table(
     _text("record"),
 )
 # The last columns let a filter be decided in the index, without reading the rows.
-Index("ix_calls_settled_ms", calls.c.settled_ms, calls.c.id, calls.c.status)
+Index("ix_calls_settled_ms", calls.c.settled_ms, calls.c.id)
+Index("ix_calls_status", calls.c.status, calls.c.settled_ms, calls.c.id)
 Index("ix_calls_key_id", *(calls.c[n] for n in ("key_id", "settled_ms", "id", "model", "status")))
 Index("ix_calls_owner", *(calls.c[n] for n in ("owner", "settled_ms", "id", "model", "status")))
 Index("ix_calls_model", *(calls.c[n] for n in ("model", "settled_ms", "id", "status")))

@@ -18,7 +18,8 @@ local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local judge = now_ms <= tonumber(ARGV[6])
 local BODY, LEASE = ARGV[12], ARGV[13]
-local out, count = {}, 0
+local MOST_BYTES = 1000000  -- of bodies: small calls do not wait behind several large ones
+local out, count, bytes = {}, 0, 0
 
 local function add(id, web, deadline, waited_ms, cap, usd, tokens)
   out[#out + 1] = id
@@ -29,6 +30,7 @@ local function add(id, web, deadline, waited_ms, cap, usd, tokens)
   out[#out + 1] = string.format('{"cap":%s,"queued_ms":%.0f,"reserved_usd":%s,"reserved_tokens":%s}',
     cap or 0, waited_ms or 0, usd or 0, tokens or 0)
   count = count + 1
+  bytes = bytes + (type(body) == 'string' and #body or 0)
 end
 
 if ARGV[3] == '1' then
@@ -78,19 +80,17 @@ end
 local wanted = tonumber(ARGV[2])
 -- What stands in the list alone was queued by the previous release.
 local strays = redis.call('LLEN', KEYS[5]) - redis.call('ZCARD', WAITING)
-while strays > 0 and count < wanted do
+while strays > 0 and count < wanted and bytes < MOST_BYTES do
   local id = redis.call('LINDEX', KEYS[5], 0)
   if not id or redis.call('ZSCORE', WAITING, id) then break end
   redis.call('LPOP', KEYS[5])
   start(id)
 end
-while count < wanted do
-  local popped = redis.call('ZPOPMIN', WAITING, wanted - count)
-  if #popped == 0 then break end
-  for i = 1, #popped, 2 do
-    redis.call('LREM', KEYS[5], 1, popped[i])
-    start(popped[i])
-  end
+while count < wanted and bytes < MOST_BYTES do
+  local id = redis.call('ZPOPMIN', WAITING)[1]
+  if not id then break end
+  redis.call('LREM', KEYS[5], 1, id)
+  start(id)
 end
 local left = redis.call('LLEN', KEYS[5])
 if left == 0 then

@@ -10,8 +10,10 @@ from gevent import socket
 
 from api.chat.renderer import ChatRenderer
 from api.reply import Reply
-from gateway.broker.pending_call import PendingCall
+from gateway.broker.pending_call import BUFFER_BYTES, SLOW_SECONDS, Buffers, PendingCall
+from gateway.errors import SlowReader
 from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome
+from tests.support.fakes import Clock
 
 
 class Streaming:
@@ -19,7 +21,9 @@ class Streaming:
 
     def __init__(self, protocol: str = "HTTP/1.1") -> None:
         self.server, self.client = socket.socketpair()
-        self.pending = PendingCall("call", 60, lambda pending: None)
+        self.clock = Clock()
+        self.buffers = Buffers(self.clock)
+        self.pending = PendingCall("call", 60, lambda pending: None, self.buffers)
         environ = {"gunicorn.socket": self.server, "SERVER_PROTOCOL": protocol}
         broker = SimpleNamespace(abandon=lambda pending: None, leave=lambda pending: None)
         reply = Reply(
@@ -95,6 +99,21 @@ def test_what_a_client_does_not_take_at_once_is_sent_in_order(stream):
             received += stream.client.recv(100_000)
     stream.greenlet.get(timeout=10)
     assert bytes(received) == whole
+
+
+def test_a_client_that_reads_nothing_is_cut(stream):
+    big = b'{"choices":["%b"]}' % (b"x" * 1_000_000)
+    stream.payload(big)  # sent at once, in part
+    gevent.sleep(0.01)
+    assert stream.buffers.held > len(big), "its rest waits for the client"
+    for _ in range(BUFFER_BYTES // len(big)):
+        stream.payload(big)
+        gevent.sleep(0)
+    assert stream.pending.outcome is None
+    stream.clock.now += SLOW_SECONDS + 1
+    stream.payload(big)
+    assert isinstance(stream.pending.outcome.error, SlowReader)
+    assert stream.buffers.held < BUFFER_BYTES + 2 * len(big)
 
 
 def test_a_client_that_has_left_is_met_by_the_greenlet_of_its_request(stream):

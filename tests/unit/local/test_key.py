@@ -57,8 +57,8 @@ def test_a_service_that_does_not_run_is_reported_with_what_to_do(tmp_path: Path,
 
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        f"make key: no service runs with the data in {folder}. Start it with make run, and make "
-        "the key in a second terminal\n"
+        f"make key: no service runs with the data in {folder}. Start it with make run, and use a "
+        "second terminal for this command\n"
     )
 
 

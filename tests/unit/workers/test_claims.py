@@ -71,9 +71,9 @@ def submit(redis: Redis, settings: Settings) -> Iterator[Callable[[], str]]:
     store = KeyStore(redis, settings.key_pepper)
     key: KeyRecord = store.verify(store.create("tests"))
 
-    def submit() -> str:
+    def submit(body: bytes = BODY) -> str:
         spec = CallSpec(uuid.uuid4().hex, WEB, False, (Target("demo/echo", "demo", "echo"),))
-        command = commands.submit_command(settings, spec, BODY, admission(key), 600)
+        command = commands.submit_command(settings, spec, body, admission(key), 600)
         assert scripts.run(redis, command)[0] == b"ok"
         return spec.call_id
 
@@ -135,6 +135,14 @@ def test_a_worker_with_many_slots_takes_a_batch_at_a_time(
     monkeypatch.setattr(claims, "BATCH", 2)
     ids = [submit() for _ in range(3)]
     assert take(redis, 1000) == ids[:2]
+
+
+def test_calls_with_large_bodies_are_taken_one_at_a_time(
+    redis: Redis, submit: Callable[..., str]
+) -> None:
+    large = b'"%b"' % (b"x" * 2_000_000)
+    ids = [submit(), submit(large), submit(large), submit()]
+    assert [take(redis), take(redis), take(redis)] == [ids[:2], ids[2:3], ids[3:]]
 
 
 def test_a_call_whose_body_is_lost_is_taken_without_one(

@@ -16,8 +16,9 @@ from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome
 from gateway.settings import Settings
 from local.redis_server import RedisServer
+from tests.support.fakes import Clock
 from workers import outbox as outbox_module
-from workers.outbox import Outbox, Sender
+from workers.outbox import FAILING_SECONDS, Outbox, Sender
 
 WEB = "web-1"
 RECORD = Record("a" * 32, "key-1", 1, 2, usage={"input": 5, "output": 6}, cost_nano=70)
@@ -183,6 +184,49 @@ def test_answers_are_kept_while_redis_is_away(tmp_path: Path, settings: Settings
         with Redis.from_url(server.url, protocol=2) as redis:
             numbers = [event.number for event in events(redis)]
         assert sorted(set(numbers)) == [1, 2, 3]
+        outbox.close(0)
+
+
+def test_an_outbox_is_failing_once_redis_has_accepted_nothing_for_a_while(
+    tmp_path: Path, settings: Settings
+) -> None:
+    clock = Clock()
+    with RedisServer(tmp_path) as server:
+        theirs = replace(settings, redis_url=server.url)
+        outbox = Outbox(DedicatedConnection(clients.blocking(theirs)), clock)
+        outbox.start()
+        sender = Sender(outbox, "a" * 32, "claim", WEB)
+        sender.send(b"{}")
+        assert outbox.settled(5)
+        with Redis.from_url(server.url, protocol=2) as redis:
+            redis.replicaof("127.0.0.1", 1)  # read-only from now on
+            sender.send(b"{}")
+            assert not outbox.settled(0.5)
+            assert not outbox.failing()
+            clock.now += FAILING_SECONDS + 1
+            assert outbox.failing()
+            redis.replicaof("no", "one")
+            assert outbox.settled(10)
+        assert not outbox.failing()
+        outbox.close(0)
+
+
+def test_an_outbox_with_nothing_left_to_write_finds_out_that_redis_accepts_again(
+    tmp_path: Path, settings: Settings
+) -> None:
+    clock = Clock()
+    with RedisServer(tmp_path) as server, Redis.from_url(server.url, protocol=2) as redis:
+        redis.acl_setuser("default", enabled=True, nopass=True, commands=["-evalsha", "-unlink"])
+        outbox = Outbox(
+            DedicatedConnection(clients.blocking(replace(settings, redis_url=server.url))), clock
+        )
+        outbox.start()
+        Sender(outbox, "a" * 32, "claim", WEB).send(b"{}")  # refused for good
+        eventually(lambda: not outbox.settled(0))
+        clock.now += FAILING_SECONDS + 1
+        eventually(outbox.failing)
+        redis.acl_setuser("default", commands=["+evalsha", "+unlink"])
+        eventually(lambda: not outbox.failing())
         outbox.close(0)
 
 

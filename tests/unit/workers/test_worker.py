@@ -18,7 +18,7 @@ from rq.worker_registration import clean_worker_registry
 from gateway.account.records import Record
 from gateway.catalogue.target import Target
 from gateway.errors import UpstreamFailed
-from gateway.queue import clients, commands, keys
+from gateway.queue import clients, commands, keys, owner
 from gateway.queue.protocol import CallSpec, Outcome
 from gateway.settings import Settings
 from workers import worker as module
@@ -221,6 +221,19 @@ def test_a_call_that_runs_is_not_begun_a_second_time(
     assert runner.ran == [call.call_id]
 
 
+def test_a_worker_whose_answers_are_not_accepted_takes_no_calls(
+    worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.001)
+    monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: [claimed()])
+    monkeypatch.setattr(worker.outbox, "failing", lambda: True)
+    worker.take_calls()
+    assert worker.running == {}
+    monkeypatch.setattr(worker.outbox, "failing", lambda: False)
+    worker.take_calls()
+    assert len(runner.ran) == 1
+
+
 def test_a_running_call_that_is_handed_out_again_ends_at_once(
     redis: Redis, worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +285,14 @@ def test_records_are_renewed_and_registries_trimmed(redis: Redis, worker: CallWo
     assert redis.zrange(keys.RQ_FINISHED, 0, -1) == [b"new"]
     assert redis.hget(worker.key, "state") == b"idle"
     assert 0 < redis.ttl(worker.key) <= 80
+
+
+def test_a_redis_that_was_emptied_learns_again_whose_the_names_are(
+    redis: Redis, settings: Settings, worker: CallWorker
+) -> None:
+    worker.renew_records()
+    assert redis.exists(worker.key)
+    assert redis.get(keys.OWNER) == owner.fingerprint(settings.key_pepper)
 
 
 def test_what_other_workers_know_of_routes_is_learned(redis: Redis, worker: CallWorker) -> None:

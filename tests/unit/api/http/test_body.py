@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import gevent
 import orjson
 import pytest
 
-from api.http.body import LEAST_BYTES_A_SECOND, PARSING, read_json
+from api.http.body import LEAST_BYTES_A_SECOND, PARSING, PIECE_BYTES, read_json
 from gateway.broker.body_room import COUNTED_BYTES
 from gateway.errors import BodyTimeout, PayloadTooLarge
 
@@ -20,11 +21,11 @@ class SlowInput:
     """A body that takes `seconds` to arrive."""
 
     def __init__(self, body: bytes, seconds: float = 0) -> None:
-        self._body, self._seconds = body, seconds
+        self._body, self._seconds = io.BytesIO(body), seconds
 
     def read(self, size: int) -> bytes:
         gevent.sleep(self._seconds)
-        return self._body[:size]
+        return self._body.read(size)
 
 
 def read(body: bytes, seconds: float = 0, chunked: bool = False, timeout: float = 60) -> list[int]:
@@ -64,6 +65,21 @@ def test_only_the_size_of_large_bodies_is_held() -> None:
 
 def test_for_chunks_the_limit_is_held_until_their_size_is_known() -> None:
     assert read(text(100), chunked=True) == [LIMIT, 100]
+
+
+def test_others_have_their_turn_while_a_large_body_is_read() -> None:
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    other = gevent.spawn(turn)
+    read(text(2 * PIECE_BYTES + 1))
+    assert turns > 2
+    other.kill()
 
 
 def test_a_body_over_the_limit_is_not_held() -> None:

@@ -14,6 +14,7 @@ import pytest
 from gunicorn import util
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.http import wsgi
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
@@ -82,6 +83,11 @@ def test_gunicorns_readers_know_what_is_unread() -> None:
     moved = f"gunicorn {gunicorn.__version__} moved the state of body readers"
     assert "self.length -= size" in inspect.getsource(LengthReader.read), moved
     assert "self.parser = None" in inspect.getsource(ChunkedReader.read), moved
+
+
+def test_gunicorn_asks_for_bodies_by_the_flag_that_is_cleared() -> None:
+    moved = f"gunicorn {gunicorn.__version__} moved _expected_100_continue"
+    assert "if req._expected_100_continue:" in inspect.getsource(wsgi.create), moved
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from gateway.account import api_keys
 from gateway.account.api_keys import CACHE_SECONDS, DIGITS, KeyStore, base62, checksum, parse
 from gateway.account.owners import owner_store
 from gateway.account.record_store import COMMAND, Actor
-from gateway.errors import AuthenticationFailed, InvalidRequest
+from gateway.errors import AuthenticationFailed, InvalidRequest, QueueUnavailable
 from gateway.queue import keys, owner
 from tests.support.fakes import Clock
 
@@ -707,3 +707,15 @@ def test_as_many_hashes_are_compared_for_every_key(store, renewing, monkeypatch)
         refused(renewing, each)
         counts.add(len(compared))
     assert len(counts) == 1
+
+
+def test_an_unknown_key_is_no_wrong_key_before_an_emptied_redis_is_restored(redis, clock):
+    store = KeyStore(redis, PEPPER, clock, copied=True)
+    key = store.create("app")
+    redis.flushall()
+    fresh = KeyStore(redis, PEPPER, clock, copied=True)
+    with pytest.raises(QueueUnavailable):
+        fresh.verify(key)
+    redis.set(keys.LEDGER_RESTORED, 1)
+    with pytest.raises(AuthenticationFailed):
+        fresh.verify(key)

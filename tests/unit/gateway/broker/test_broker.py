@@ -20,8 +20,8 @@ from gateway.broker.backlog import UNKNOWN_SECONDS
 from gateway.broker.broker import Broker
 from gateway.catalogue.target import Target
 from gateway.errors import (
-    AuthenticationFailed,
     CallCancelled,
+    KeyChanged,
     NoWorkers,
     Overloaded,
     QueueUnavailable,
@@ -234,7 +234,7 @@ def test_a_call_that_redis_refuses_ends_with_the_reason_and_disturbs_no_other(
     eventually(lambda: calls[2].submitted)
     assert [pending.submitted for pending in calls] == [True, False, True]
     assert calls[1].outcome is not None
-    assert isinstance(calls[1].outcome.error, AuthenticationFailed)
+    assert isinstance(calls[1].outcome.error, KeyChanged)
     assert redis.llen(keys.RQ_QUEUE) == 2
 
 

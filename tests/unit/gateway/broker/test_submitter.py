@@ -19,9 +19,9 @@ from gateway.broker.pending_call import PendingCall
 from gateway.broker.submitter import Submission, Submitter
 from gateway.catalogue.target import Target
 from gateway.errors import (
-    AuthenticationFailed,
     DeadlineExceeded,
     GatewayError,
+    KeyChanged,
     PayloadTooLarge,
     QueueUnavailable,
 )
@@ -102,7 +102,7 @@ def test_a_refusal_ends_its_own_call_only(redis: Redis, sending: Sending) -> Non
     bad = sending.put(key=replace(sending.key, hmac="0" * 64))
     good = sending.put()
     settled(bad, good)
-    assert isinstance(error(bad), AuthenticationFailed)
+    assert isinstance(error(bad), KeyChanged)
     assert good.submitted
     assert sending.unknown == []
 

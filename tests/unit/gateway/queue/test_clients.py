@@ -344,6 +344,55 @@ def test_a_reply_that_was_not_waited_for_is_no_answer_to_the_next_command(
     connection.disconnect()
 
 
+class SlowLink:
+    """A way to Redis that passes on PIECE bytes at a time, and waits in between."""
+
+    PIECE, SECONDS = 65_536, 0.02
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.PIECE)
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def _serve(self) -> None:
+        client, _ = self._listener.accept()
+        with client, socket.socket(socket.AF_UNIX) as redis:
+            redis.connect(self._path)
+            back = threading.Thread(target=self._pass, args=(redis, client, 0))
+            back.start()
+            self._pass(client, redis, self.SECONDS)
+            back.join()
+
+    def _pass(self, source: socket.socket, target: socket.socket, pause: float) -> None:
+        while data := source.recv(self.PIECE):
+            target.sendall(data)
+            time.sleep(pause)
+        target.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._threads[0].join()
+        self._listener.close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="Linux only")
+def test_a_large_command_over_a_slow_link_may_take_its_time(
+    redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "IMPATIENT_SECONDS", 0.5)
+    link = SlowLink(redis.connection_pool.connection_kwargs["path"])
+    connection = DedicatedConnection(clients.commands(replace(settings, redis_url=link.url), 1))
+    body = b"x" * 5_000_000  # takes 1.5 s
+    began = time.monotonic()
+    assert connection.round_trip([("SET", "large", body), ("PING",)]) == [b"OK", b"PONG"]
+    assert 0.5 < time.monotonic() - began < clients.patience(len(body))
+    assert redis.get("large") == body
+    connection.disconnect()
+    link.close()
+
+
 def test_a_greenlet_that_is_killed_leaves_no_reply_behind(
     connection: DedicatedConnection,
 ) -> None:

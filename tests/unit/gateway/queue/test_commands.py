@@ -23,6 +23,7 @@ from gateway.errors import (
     AuthenticationFailed,
     CallCancelled,
     GatewayError,
+    KeyChanged,
     Overloaded,
     PayloadTooLarge,
     QueueUnavailable,
@@ -79,7 +80,8 @@ def test_what_was_queued_is_no_refusal() -> None:
 @pytest.mark.parametrize(
     ("reply", "kind", "retry"),
     [
-        ([b"key"], AuthenticationFailed, False),
+        ([b"disabled"], AuthenticationFailed, False),
+        ([b"key"], KeyChanged, True),
         ([b"cancelled"], CallCancelled, False),
         ([b"calls", 7], Overloaded, True),
         ([b"bytes", 7], Overloaded, True),
@@ -112,7 +114,7 @@ def test_every_refusal_of_the_script_is_known(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_refused_key_is_named_by_its_beginning_only() -> None:
-    error = submitter.refusal([b"key"], KEY.public_id, float)
+    error = submitter.refusal([b"expired"], KEY.public_id, float)
     assert error is not None
     assert "mk_inference_0123***" in error.message
     assert KEY.public_id not in error.message

@@ -168,6 +168,22 @@ def test_a_process_whose_event_loop_has_stopped_is_dead_until_it_turns_again(
     assert eventually(lambda: bool(redis.exists(KEY)))
 
 
+def test_a_process_that_is_of_no_use_gives_its_lease_up_until_it_is(
+    redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.02)
+    monkeypatch.setattr(keys, "LEASE_MS", 300)
+    useful = True
+    made = Lease(lambda: clients.commands(settings, 1), PROCESS, useful=lambda: useful)
+    made.start()
+    assert eventually(renewed(redis))
+    useful = False
+    assert eventually(lambda: not redis.exists(KEY))
+    useful = True
+    assert eventually(lambda: bool(redis.exists(KEY)))
+    made.release()
+
+
 def test_a_lease_that_redis_has_lost_is_there_again_soon(
     redis: Redis, held: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:

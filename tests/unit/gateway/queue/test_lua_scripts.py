@@ -17,8 +17,8 @@ from gateway.account.api_keys import KeyRecord, KeyStore
 from gateway.broker import submitter
 from gateway.catalogue.target import Target
 from gateway.errors import (
-    AuthenticationFailed,
     CallCancelled,
+    KeyChanged,
     Overloaded,
     PayloadTooLarge,
     QueueUnavailable,
@@ -149,7 +149,7 @@ def test_a_revoked_key_is_refused_though_the_caller_remembers_it(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
     KeyStore(redis, settings.key_pepper).revoke(key.public_id)
-    with pytest.raises(AuthenticationFailed):
+    with pytest.raises(KeyChanged):
         submit(redis, settings, key)
     assert redis.llen(keys.RQ_QUEUE) == 0
 
@@ -157,7 +157,7 @@ def test_a_revoked_key_is_refused_though_the_caller_remembers_it(
 def test_a_key_whose_secret_was_changed_is_refused(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
-    with pytest.raises(AuthenticationFailed):
+    with pytest.raises(KeyChanged):
         submit(redis, settings, replace(key, hmac="0" * 64))
 
 
@@ -309,7 +309,7 @@ def test_a_revoked_key_gets_no_kept_response(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
     KeyStore(redis, settings.key_pepper).revoke(key.public_id)
-    with pytest.raises(AuthenticationFailed):
+    with pytest.raises(KeyChanged):
         submit(redis, settings, key, hit=b"{}")
     assert redis.xlen(keys.RECORDS) == 0
 

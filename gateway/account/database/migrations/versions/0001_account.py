@@ -33,7 +33,8 @@ def upgrade() -> None:
         text("record"),
         sa.PrimaryKeyConstraint("id", name="pk_calls"),
     )
-    op.create_index("ix_calls_settled_ms", "calls", ["settled_ms", "id", "status"])
+    op.create_index("ix_calls_settled_ms", "calls", ["settled_ms", "id"])
+    op.create_index("ix_calls_status", "calls", ["status", "settled_ms", "id"])
     op.create_index("ix_calls_key_id", "calls", ["key_id", "settled_ms", "id", "model", "status"])
     op.create_index("ix_calls_owner", "calls", ["owner", "settled_ms", "id", "model", "status"])
     op.create_index("ix_calls_model", "calls", ["model", "settled_ms", "id", "status"])
