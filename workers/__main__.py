@@ -15,6 +15,7 @@ from redis import Redis  # noqa: E402
 from redis.exceptions import RedisError  # noqa: E402
 
 from gateway import descriptors, memory  # noqa: E402
+from gateway.account import pricing  # noqa: E402
 from gateway.account.ledger import check_tables, open_ledger  # noqa: E402
 from gateway.catalogue.catalogue import Catalogue  # noqa: E402
 from gateway.logs import configure  # noqa: E402
@@ -73,6 +74,7 @@ def main() -> int:
     writer = LedgerWriter(worker.connection, ledger, worker.name)
     writer.start()
     gevent.spawn(keep_tidy, transport)
+    pricing.table()  # now: a worker may have no file descriptor later
     memory.settle()
     worker.work()
     writer.stop()

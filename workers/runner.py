@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import orjson
 
 from gateway import memory
 from gateway.catalogue.catalogue import Catalogue
-from gateway.catalogue.file import CUSTOM_TOOLS
+from gateway.catalogue.file import CUSTOM_TOOLS, LONG_TOOL_NAMES
 from gateway.catalogue.target import UNKNOWN
 from gateway.chat import ChatCall, Chunk
 from gateway.errors import (
@@ -36,6 +36,7 @@ from workers.coalesce import Coalescer
 from workers.custom_tools import CustomTools
 from workers.failover import Failover
 from workers.outbox import Sender
+from workers.tool_names import ToolNames, has_odd_names
 from workers.usage import CallUsage
 
 log = logging.getLogger(__name__)
@@ -173,13 +174,17 @@ class CallRunner:
         params, call.dropped = target.fit(
             orjson.loads(call.body), failover.targets[0], spec.optional, call.cap
         )
-        custom = None
+        # What is changed in tools and their calls, and undone in the response.
+        changes: list[CustomTools | ToolNames] = []
         # In this order: a body of 19 MB takes 10 ms to search.
         if CUSTOM_TOOLS not in target.row.accepts and NEEDS_CUSTOM_TOOLS(call.body):
-            custom = CustomTools(params)
+            changes.append(CustomTools(params))
+        if has_odd_names(call.body):
+            params = changes[-1].params if changes else params
+            changes.append(ToolNames(params, LONG_TOOL_NAMES in target.row.accepts))
         request = ChatCall(
             target.upstream_model,
-            custom.params if custom else params,
+            changes[-1].params if changes else params,
             spec.stream,
             target.row.max_output_tokens,
             target.row.thinking,
@@ -195,9 +200,9 @@ class CallRunner:
         call.bill.upstream.clear()
         call.usage.clear()
         if spec.stream:
-            answer = self._stream(call, attempts, provider, request, custom)
+            answer = self._stream(call, attempts, provider, request, changes)
         else:
-            answer = self._whole(call, attempts, provider, request, custom)
+            answer = self._whole(call, attempts, provider, request, changes)
         self._note_end(call, None)
         return answer
 
@@ -207,7 +212,7 @@ class CallRunner:
         attempts: Attempts,
         provider: Provider,
         request: ChatCall,
-        custom: CustomTools | None,
+        changes: Sequence[CustomTools | ToolNames],
     ) -> bytes:
         kind = call.spec.kind
         if kind == "count_tokens":  # costs nothing
@@ -220,8 +225,9 @@ class CallRunner:
             call.usage.add_whole(response)
         if call.spec.cost:
             self._show_cost(call, [response])
-        if custom and kind == "chat":
-            response = custom.whole(response)
+        if kind == "chat":
+            for change in reversed(changes):
+                response = change.whole(response)
         try:
             answer = orjson.dumps(response)
         except orjson.JSONEncodeError:
@@ -237,7 +243,7 @@ class CallRunner:
         attempts: Attempts,
         provider: Provider,
         request: ChatCall,
-        custom: CustomTools | None,
+        changes: Sequence[CustomTools | ToolNames],
     ) -> bytes:
         sender, usage, first = call.sender, call.usage, True
         with self._coalescer as coalescer:
@@ -245,8 +251,10 @@ class CallRunner:
                 usage.add(chunks)
                 if call.spec.cost:
                     self._show_cost(call, chunks)
+                for change in reversed(changes):
+                    chunks = change.streamed(chunks)
                 try:
-                    payload = lines(custom.streamed(chunks) if custom else chunks)
+                    payload = lines(chunks)
                 except orjson.JSONEncodeError:
                     raise self._unwritable(call, attempts) from None
                 if first:

@@ -235,6 +235,10 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             outcome = Outcome(last=sender.number, error=error)
         except StopCall as stop:
             outcome = Outcome(last=sender.number, error=stop.error)
+        except Exception as fault:
+            # Without an outcome, its caller would wait until the deadline.
+            log.error("call %s: %s at %s", claimed.call_id, type(fault).__name__, where(fault))
+            outcome = Outcome(last=sender.number, error=GatewayError(should_retry=False))
         finally:
             timeout.close()
             self.running.pop(claimed.call_id, None)

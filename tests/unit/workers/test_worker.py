@@ -167,6 +167,19 @@ def test_a_call_without_a_body_is_lost(worker: CallWorker, runner: FakeRunner) -
     assert runner.ran == []
 
 
+def test_a_call_whose_run_breaks_has_an_outcome(
+    worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> Outcome:
+        raise OSError("no descriptors")
+
+    monkeypatch.setattr(runner, "run", fail)
+    error = run(worker, claimed()).error
+    assert error is not None
+    assert (error.status, error.should_retry) == (500, False)
+    assert worker.running == {}
+
+
 def test_a_running_call_is_stopped_and_forgotten(
     redis: Redis, worker: CallWorker, runner: FakeRunner
 ) -> None:
