@@ -112,9 +112,12 @@ def respond(
     """
     try:
         return _respond(key, target, checked, make, kind, full_names)
-    except KeyChanged:  # since this process has read its record
-        key = services().keys.refresh(key)
-        return _respond(key, target, checked, make, kind, full_names)
+    except (KeyChanged, ModelNotAllowed) as error:
+        # This process may have read the key's record before its last change.
+        current = services().keys.refresh(key)
+        if isinstance(error, ModelNotAllowed) and current.version == key.version:
+            raise
+    return _respond(current, target, checked, make, kind, full_names)
 
 
 def _respond(
