@@ -245,7 +245,7 @@ def _cache(key: KeyRecord, spec: CallSpec, body: bytes, seconds: int) -> dict[st
     scope = key.public_id
     if key.owner and services().shared_caches.shares(key.owner):
         scope = keys.owner_scope(key.owner)
-    rest = (spec.kind, spec.stream, spec.targets[0].route, spec.optional)
+    rest = (spec.kind, spec.stream, spec.targets[0].route, spec.optional, spec.cost)
     return {"name": cache.name(pepper, scope, rest, body), "seconds": seconds}
 
 
