@@ -128,15 +128,14 @@ class CallRunner:
             memory.release(failure)
         except StopCall as stop:
             error, sent = stop.error, stop.request_sent
-            self._note_end(call, error)
             memory.release(stop)
         except Exception as fault:
             # Not log.exception: a traceback's last line may quote the prompt or the response.
             log.error("call %s: %s at %s", spec.call_id, type(fault).__name__, where(fault))
             error = GatewayError(should_retry=False)  # the provider may have been called
-            self._note_end(call, error)
             sent = bool(call.usage.deltas or call.usage.counted)
             memory.release(fault)
+        self._note_end(call, error)
         if error is not None and sent and call.attempts is not None and call.attempts.running:
             self._charge(call)
         bill.target = failover.target
@@ -199,12 +198,8 @@ class CallRunner:
         attempts = call.attempts = self._attempts(call)
         call.bill.upstream.clear()
         call.usage.clear()
-        if spec.stream:
-            answer = self._stream(call, attempts, provider, request, changes)
-        else:
-            answer = self._whole(call, attempts, provider, request, changes)
-        self._note_end(call, None)
-        return answer
+        send = self._stream if spec.stream else self._whole
+        return send(call, attempts, provider, request, changes)
 
     def _whole(
         self,
@@ -215,7 +210,7 @@ class CallRunner:
         changes: Sequence[CustomTools | ToolNames],
     ) -> bytes:
         kind = call.spec.kind
-        if kind == "count_tokens":  # costs nothing
+        if kind == "count_tokens":
             response = attempts.count_tokens(provider, request)
         elif kind == "embeddings":
             response = attempts.embed(provider, request)
@@ -232,9 +227,8 @@ class CallRunner:
             answer = orjson.dumps(response)
         except orjson.JSONEncodeError:
             raise self._unwritable(call, attempts) from None
+        self._charge(call)
         self._budget.hold(call.spec.call_id, len(answer))
-        if kind != "count_tokens":
-            self._charge(call)
         return answer
 
     def _stream(
@@ -245,11 +239,11 @@ class CallRunner:
         request: ChatCall,
         changes: Sequence[CustomTools | ToolNames],
     ) -> bytes:
-        sender, usage, first = call.sender, call.usage, True
+        sender, usage, first, with_cost = call.sender, call.usage, True, call.spec.cost
         with self._coalescer as coalescer:
             for chunks in attempts.stream(provider, request):
                 usage.add(chunks)
-                if call.spec.cost:
+                if with_cost:
                     self._show_cost(call, chunks)
                 for change in reversed(changes):
                     chunks = change.streamed(chunks)
@@ -275,12 +269,13 @@ class CallRunner:
 
     def _charge(self, call: Call) -> None:
         """Note what the attempt that runs has used, by the provider's count or by an estimate."""
-        attempts, usage = call.attempts, call.usage
-        if usage.counted is None and attempts is not None:
-            usage.counted = attempts.counted
-        call.bill.add(call.failover.target, usage.so_far(call.body))
+        attempts, usage, spec = call.attempts, call.usage, call.spec
         if attempts is not None:
             attempts.running = False  # nothing of it is charged again
+            usage.counted = usage.counted or attempts.counted
+        if spec.kind != "count_tokens":  # costs nothing
+            estimate = spec.account.get("prompt_tokens", 0)
+            call.bill.add(call.failover.target, usage.so_far(call.body, estimate))
 
     def _note_end(self, call: Call, error: GatewayError | None) -> None:
         """Note how the last attempt ended, if it has not failed before."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults import (  # noqa: F401  (they enter their rows)
+    scenarios_account,
     scenarios_breaker,
     scenarios_processes,
     scenarios_redis,

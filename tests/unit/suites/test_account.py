@@ -75,6 +75,7 @@ def test_a_call_that_is_booked_wrong_is_a_defect(
         (GONE, [provider()], [record((3, 2), **ESTIMATED)]),  # counted, and not read any more
         (GOOD, [provider(), provider(None)], [record()]),  # a second attempt
         (GOOD, [provider()], [record(), record(request_id="other")]),
+        (REFUSED, [], [record((5, 0), status="lost", usage_source="estimated")]),
     ],
 )
 def test_what_may_happen_is_no_defect(

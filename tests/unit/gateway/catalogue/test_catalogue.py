@@ -633,6 +633,10 @@ WRONG = {
         '[models."a/b"]\nprovider = "openai"\nprices = { prompt = "-1" }',
         "a/b",
     ),
+    "price beyond reason": (
+        '[models."a/b"]\nprovider = "openai"\nprices = { prompt = "1e999999" }',
+        "a/b",
+    ),
     "tiers out of order": (
         '[models."a/b"]\nprovider = "openai"\n'
         'prices = { tiers = [{ above = 9, prompt = "1" }, { above = 9, prompt = "2" }] }',
