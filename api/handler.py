@@ -112,9 +112,12 @@ def respond(
     """
     try:
         return _respond(key, target, checked, make, kind, full_names)
-    except KeyChanged:  # since this process has read its record
-        key = services().keys.refresh(key)
-        return _respond(key, target, checked, make, kind, full_names)
+    except (KeyChanged, ModelNotAllowed) as error:
+        # This process may have read the key's record before its last change.
+        current = services().keys.refresh(key)
+        if isinstance(error, ModelNotAllowed) and current.version == key.version:
+            raise
+    return _respond(current, target, checked, make, kind, full_names)
 
 
 def _respond(
@@ -242,7 +245,7 @@ def _cache(key: KeyRecord, spec: CallSpec, body: bytes, seconds: int) -> dict[st
     scope = key.public_id
     if key.owner and services().shared_caches.shares(key.owner):
         scope = keys.owner_scope(key.owner)
-    rest = (spec.kind, spec.stream, spec.targets[0].route, spec.optional)
+    rest = (spec.kind, spec.stream, spec.targets[0].route, spec.optional, spec.cost)
     return {"name": cache.name(pepper, scope, rest, body), "seconds": seconds}
 
 

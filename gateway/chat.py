@@ -10,9 +10,11 @@ Fields beyond OpenAI's:
   "file_url"; `cache_control` on parts of content, tools and tool messages; `is_error` on tool
   messages; `reasoning_content` and `thinking_blocks` on assistant messages, to be replayed.
 * In responses: `reasoning_content`, the text of the model's thinking, and `thinking_blocks`, each
-  block whole, when it ends, in the form that Anthropic takes back. A choice may hold the provider's
-  own `native_finish_reason`, the `stop_sequence` that ended it and Anthropic's `stop_details`.
-  Usage may hold `prompt_tokens_details.cache_write_tokens`, and their TTLs in `cache_creation`.
+  block whole, when it ends, in the form that Anthropic takes back. In a whole response, `after` of
+  a block holds how many characters and tool calls stand before it, if any. A choice may hold the
+  provider's own `native_finish_reason`, the `stop_sequence` that ended it and Anthropic's
+  `stop_details`. Usage may hold `prompt_tokens_details.cache_write_tokens`, and their TTLs in
+  `cache_creation`.
 """
 
 from __future__ import annotations
@@ -156,11 +158,20 @@ def _fold_field(message: Chunk, key: str, value: Any) -> None:
     elif isinstance(value, list):
         if type(message.get(key)) is not list:
             message[key] = []
+        if key == "thinking_blocks":
+            value = [_placed(block, message) for block in value]
         message[key].extend(value)
     elif isinstance(value, dict):
         message[key] = _fold_object(message.get(key) or {}, value)
     else:
         message[key] = value
+
+
+def _placed(block: Chunk, message: Chunk) -> Chunk:
+    """The block of thinking with its place, where text or calls come before it."""
+    text, calls = message.get("content"), message.get("tool_calls")
+    length = sum(map(len, text)) if isinstance(text, _Pieces) else 0
+    return {**block, "after": [length, len(calls or ())]} if length or calls else block
 
 
 def _fold_object(folded: Chunk, more: Chunk) -> Chunk:

@@ -54,7 +54,7 @@ class Bill:
         counts = normal(usage)
         self.prices = prices_of(target.row, target.upstream_model, counts.prompt)
         self.nano += price(counts, self.prices)
-        self.usage = counts if self.source == "none" else self.usage + counts
+        self.usage = counts if self.source == "none" else self.usage.plus(counts)
         if self.source != "estimated":
             self.source = "estimated" if "estimated" in usage else "provider"
 

@@ -24,7 +24,6 @@ from redis.exceptions import (
 )
 
 from gateway.account.records import Record
-from gateway.account.usage import Usage
 from gateway.queue import commands, keys, scripts
 from gateway.queue.batch_writer import BatchWriter
 from gateway.queue.clients import Command, DedicatedConnection
@@ -84,7 +83,7 @@ class Sender:
                 milliseconds,
                 record.encode() if record else b"",
                 record.cost_nano if record else 0,
-                Usage.from_dict(record.usage).tokens if record else 0,
+                record.tokens if record else 0,
             )
         )
 

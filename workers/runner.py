@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import orjson
 
 from gateway import memory
 from gateway.catalogue.catalogue import Catalogue
-from gateway.catalogue.file import CUSTOM_TOOLS
+from gateway.catalogue.file import CUSTOM_TOOLS, LONG_TOOL_NAMES
 from gateway.catalogue.target import UNKNOWN
 from gateway.chat import ChatCall, Chunk
 from gateway.errors import (
@@ -36,6 +36,7 @@ from workers.coalesce import Coalescer
 from workers.custom_tools import CustomTools
 from workers.failover import Failover
 from workers.outbox import Sender
+from workers.tool_names import ToolNames, has_odd_names
 from workers.usage import CallUsage
 
 log = logging.getLogger(__name__)
@@ -127,15 +128,14 @@ class CallRunner:
             memory.release(failure)
         except StopCall as stop:
             error, sent = stop.error, stop.request_sent
-            self._note_end(call, error)
             memory.release(stop)
         except Exception as fault:
             # Not log.exception: a traceback's last line may quote the prompt or the response.
             log.error("call %s: %s at %s", spec.call_id, type(fault).__name__, where(fault))
             error = GatewayError(should_retry=False)  # the provider may have been called
-            self._note_end(call, error)
             sent = bool(call.usage.deltas or call.usage.counted)
             memory.release(fault)
+        self._note_end(call, error)
         if error is not None and sent and call.attempts is not None and call.attempts.running:
             self._charge(call)
         bill.target = failover.target
@@ -173,13 +173,17 @@ class CallRunner:
         params, call.dropped = target.fit(
             orjson.loads(call.body), failover.targets[0], spec.optional, call.cap
         )
-        custom = None
+        # What is changed in tools and their calls, and undone in the response.
+        changes: list[CustomTools | ToolNames] = []
         # In this order: a body of 19 MB takes 10 ms to search.
         if CUSTOM_TOOLS not in target.row.accepts and NEEDS_CUSTOM_TOOLS(call.body):
-            custom = CustomTools(params)
+            changes.append(CustomTools(params))
+        if has_odd_names(call.body):
+            params = changes[-1].params if changes else params
+            changes.append(ToolNames(params, LONG_TOOL_NAMES in target.row.accepts))
         request = ChatCall(
             target.upstream_model,
-            custom.params if custom else params,
+            changes[-1].params if changes else params,
             spec.stream,
             target.row.max_output_tokens,
             target.row.thinking,
@@ -194,12 +198,8 @@ class CallRunner:
         attempts = call.attempts = self._attempts(call)
         call.bill.upstream.clear()
         call.usage.clear()
-        if spec.stream:
-            answer = self._stream(call, attempts, provider, request, custom)
-        else:
-            answer = self._whole(call, attempts, provider, request, custom)
-        self._note_end(call, None)
-        return answer
+        send = self._stream if spec.stream else self._whole
+        return send(call, attempts, provider, request, changes)
 
     def _whole(
         self,
@@ -207,10 +207,10 @@ class CallRunner:
         attempts: Attempts,
         provider: Provider,
         request: ChatCall,
-        custom: CustomTools | None,
+        changes: Sequence[CustomTools | ToolNames],
     ) -> bytes:
         kind = call.spec.kind
-        if kind == "count_tokens":  # costs nothing
+        if kind == "count_tokens":
             response = attempts.count_tokens(provider, request)
         elif kind == "embeddings":
             response = attempts.embed(provider, request)
@@ -220,15 +220,15 @@ class CallRunner:
             call.usage.add_whole(response)
         if call.spec.cost:
             self._show_cost(call, [response])
-        if custom and kind == "chat":
-            response = custom.whole(response)
+        if kind == "chat":
+            for change in reversed(changes):
+                response = change.whole(response)
         try:
             answer = orjson.dumps(response)
         except orjson.JSONEncodeError:
             raise self._unwritable(call, attempts) from None
+        self._charge(call)
         self._budget.hold(call.spec.call_id, len(answer))
-        if kind != "count_tokens":
-            self._charge(call)
         return answer
 
     def _stream(
@@ -237,16 +237,18 @@ class CallRunner:
         attempts: Attempts,
         provider: Provider,
         request: ChatCall,
-        custom: CustomTools | None,
+        changes: Sequence[CustomTools | ToolNames],
     ) -> bytes:
-        sender, usage, first = call.sender, call.usage, True
+        sender, usage, first, with_cost = call.sender, call.usage, True, call.spec.cost
         with self._coalescer as coalescer:
             for chunks in attempts.stream(provider, request):
                 usage.add(chunks)
-                if call.spec.cost:
+                if with_cost:
                     self._show_cost(call, chunks)
+                for change in reversed(changes):
+                    chunks = change.streamed(chunks)
                 try:
-                    payload = lines(custom.streamed(chunks) if custom else chunks)
+                    payload = lines(chunks)
                 except orjson.JSONEncodeError:
                     raise self._unwritable(call, attempts) from None
                 if first:
@@ -267,12 +269,13 @@ class CallRunner:
 
     def _charge(self, call: Call) -> None:
         """Note what the attempt that runs has used, by the provider's count or by an estimate."""
-        attempts, usage = call.attempts, call.usage
-        if usage.counted is None and attempts is not None:
-            usage.counted = attempts.counted
-        call.bill.add(call.failover.target, usage.so_far(call.body))
+        attempts, usage, spec = call.attempts, call.usage, call.spec
         if attempts is not None:
             attempts.running = False  # nothing of it is charged again
+            usage.counted = usage.counted or attempts.counted
+        if spec.kind != "count_tokens":  # costs nothing
+            estimate = spec.account.get("prompt_tokens", 0)
+            call.bill.add(call.failover.target, usage.so_far(call.body, estimate))
 
     def _note_end(self, call: Call, error: GatewayError | None) -> None:
         """Note how the last attempt ended, if it has not failed before."""

@@ -7,6 +7,7 @@ receives. What was read and written until then was used all the same.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -38,6 +39,11 @@ def take_count(chunk: Chunk) -> dict[str, Any] | None:
     return None
 
 
+def _counts(usage: Mapping[str, Any]) -> bool:
+    """Return whether a usage counts anything: some providers send zeros at first, or always."""
+    return bool(usage.get("prompt_tokens") or usage.get("completion_tokens"))
+
+
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= MAX_TOKENS  # a bool is an int as well
 
@@ -50,7 +56,8 @@ def _drop_wrong_counts(details: dict[str, Any]) -> None:
 
 def last_count(chunks: list[Chunk]) -> dict[str, Any] | None:
     """Return the last usage in these chunks, None if there is none that can be right."""
-    return next((usage for chunk in reversed(chunks) if (usage := take_count(chunk))), None)
+    usages = (take_count(chunk) for chunk in reversed(chunks))
+    return next((usage for usage in usages if usage and _counts(usage)), None)
 
 
 class CallUsage:
@@ -82,12 +89,14 @@ class CallUsage:
                 if delta:
                     self.deltas += 1
                     self.characters += _delta_length(delta)
-            if "usage" in chunk and (usage := take_count(chunk)):
+            if "usage" in chunk and (usage := take_count(chunk)) and _counts(usage):
                 self.counted, self.early = usage, not self.characters
 
     def add_whole(self, response: Chunk) -> None:
         """Count a whole response, in place of the chunks that it was made of."""
-        self.counted, self.deltas, self.characters = take_count(response), 0, 0
+        usage = take_count(response)
+        self.counted = usage if usage and _counts(usage) else None
+        self.deltas = self.characters = 0
         for choice in response.get("choices") or ():
             if choice.get("finish_reason"):
                 self.end = response
@@ -96,19 +105,22 @@ class CallUsage:
                 self.characters += _delta_length(message)
         self.early = False
 
-    def so_far(self, body: bytes) -> dict[str, Any]:
+    def so_far(self, body: bytes, prompt_estimate: int = 0) -> dict[str, Any]:
         """Return the provider's count, or an estimate: OpenAI's counts and `"estimated": True`.
 
-        `body` is the JSON of the call's parameters.
+        `body` is the JSON of the call's parameters. `prompt_estimate` is an earlier estimate of
+        its tokens; 0: none was made.
         """
-        if self.counted is not None and not (self.early and self.characters):
-            return self.counted
+        counted = self.counted or {}
+        # A count before the first text, or one without a completion, is of the prompt alone.
+        of_prompt = self.early or not counted.get("completion_tokens")
+        if counted and not (self.characters and of_prompt):
+            return counted
         # Hardly any provider sends less than a token at a time.
         written = max(self.deltas, math.ceil(self.characters / CHARACTERS_PER_TOKEN))
         written = written if self.characters else 0
-        # A count before the first text is of the prompt alone.
-        counted = self.counted or {}
-        prompt = counted.get("prompt_tokens") or prompt_tokens(orjson.loads(body))
+        prompt = counted.get("prompt_tokens") or prompt_estimate
+        prompt = prompt or prompt_tokens(orjson.loads(body))
         return {
             **counted,
             "prompt_tokens": prompt,

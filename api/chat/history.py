@@ -1,7 +1,7 @@
 """Puts what clients send back of earlier responses into the form of OpenAI's requests.
 
-Clients return messages as they have got or stored them: with nulls, empty arrays, fields of
-responses, arguments as objects, and parts of other providers.
+Clients return messages as they have got or stored them: with fields of responses, arguments as
+objects, and parts of other providers. The wires leave out nulls and what is empty.
 """
 
 from __future__ import annotations
@@ -16,16 +16,6 @@ from api.chat.messages_schema import RESULT_PARTS
 Message = dict[str, Any]
 
 TEXT_PARTS = ("text", "refusal")
-ONLY_IN_RESPONSES = frozenset({"annotations"})
-# A message without content means something if it has one of these.
-INSTEAD_OF_CONTENT = (
-    "tool_calls",
-    "refusal",
-    "function_call",
-    "audio",
-    "reasoning_content",
-    "thinking_blocks",
-)
 
 
 def normal(messages: list[Message], ignored: list[str]) -> list[Message]:
@@ -44,24 +34,15 @@ def normal(messages: list[Message], ignored: list[str]) -> list[Message]:
 
 
 def _assistant(message: Message, ignored: list[str]) -> Message:
-    copy = {
-        name: value
-        for name, value in message.items()
-        if name == "content" or not (value is None or name in ONLY_IN_RESPONSES)
-    }
-    if not copy.get("tool_calls", True):
-        del copy["tool_calls"]
+    copy = dict(message)
     if calls := copy.get("tool_calls"):
         copy["tool_calls"] = list(map(_call, calls))
     if function := copy.get("function_call"):
         copy["function_call"] = _function(function)
     if audio := copy.get("audio"):
         copy["audio"] = {"id": audio["id"]}
-    content = copy.get("content")
-    if isinstance(content, list):
-        content = copy["content"] = _parts(content, TEXT_PARTS, ignored) or None
-    if content is None and not any(copy.get(name) for name in INSTEAD_OF_CONTENT):
-        copy["content"] = ""
+    if isinstance(content := copy.get("content"), list):
+        copy["content"] = _parts(content, TEXT_PARTS, ignored)
     return copy
 
 

@@ -25,10 +25,6 @@ CHAT_REQUEST = TypeAdapter(ChatBody)
 OWN_FIELDS = frozenset({"model", "models", "stream", "stream_options", "usage"})
 CHAT_PARAMETERS = frozenset(ChatBody.__annotations__) - OWN_FIELDS
 TOOL_KINDS = ("function", "custom")
-TOOL_PARAMETERS = (
-    ("tools", "tool_choice", "parallel_tool_calls"),
-    ("functions", "function_call"),
-)
 NAME = re.compile("[a-zA-Z0-9_-]{1,64}")
 
 
@@ -112,7 +108,7 @@ def _stream_options(data: dict[str, Any], stream: bool) -> dict[str, Any]:
 
 
 def _leave_out_tools(parameters: dict[str, Any], ignored: list[str]) -> None:
-    """Leave out tools of unknown types, and a choice among no tools, which providers refuse.
+    """Leave out tools of unknown types.
 
     Raises InvalidRequest if nothing is left of the tools and one must be called.
     """
@@ -124,10 +120,6 @@ def _leave_out_tools(parameters: dict[str, Any], ignored: list[str]) -> None:
         if not parameters["tools"] and parameters.get("tool_choice") == "required":
             reason = f"this service does not run tools of the type '{unknown[0][:64]}'"
             raise invalid("wrong.value", "tool_choice", reason=reason)
-    for kind, choice, *others in TOOL_PARAMETERS:
-        if not parameters.get(kind) and parameters.get(choice, "auto") in ("auto", "none"):
-            for name in (kind, choice, *others):
-                parameters.pop(name, None)
 
 
 def _response_format(value: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from api.schemas.fields import (
     Seed,
     Temperature,
     TokenLimit,
+    ToolName,
     TopLogprobs,
     either,
     one_of,
@@ -42,7 +43,7 @@ MAX_FALLBACKS = 5
 
 
 class Function(TypedDict):
-    name: FunctionName
+    name: ToolName
     description: NotRequired[str | None]
     parameters: NotRequired[JsonSchema | None]
     strict: NotRequired[bool | None]
@@ -55,7 +56,7 @@ class FunctionTool(TypedDict):
 
 
 class Custom(TypedDict):
-    name: FunctionName
+    name: ToolName
     description: NotRequired[str | None]
     format: NotRequired[dict[str, Any] | None]
 
@@ -75,7 +76,7 @@ Tool = Annotated[
 
 
 class Named(TypedDict):
-    name: FunctionName
+    name: ToolName
 
 
 class ChosenFunction(TypedDict):

@@ -16,7 +16,7 @@ EXPOSED = (
     "x-limit-scope, x-limit-reset, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
     "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, "
     "x-ratelimit-reset-tokens, X-Cache, X-Max-Tokens-Capped, X-Ignored-Parameters, X-Token-Count, "
-    "Warning, Deprecation, Sunset, request-id"
+    "Idempotent-Replayed, Warning, Deprecation, Sunset, request-id"
 )
 PREFLIGHT_SECONDS = "600"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable
@@ -116,6 +117,7 @@ def options(*table: Option) -> Callable[[Callable[..., None]], Callable[..., Non
     """Add these options to a command, which gets the fields that they set as `fields`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
         def run(**values: Any) -> None:
             fields = {}
             for option in table:
@@ -124,8 +126,6 @@ def options(*table: Option) -> Callable[[Callable[..., None]], Callable[..., Non
                     fields[option.field] = option.value(given)
             command(fields=fields, **values)
 
-        run.__doc__, run.__name__ = command.__doc__, command.__name__
-        run.__click_params__ = list(getattr(command, "__click_params__", ()))  # type: ignore[attr-defined]
         decorated: Callable[..., None] = run
         for option in reversed(table):
             decorated = click.option(

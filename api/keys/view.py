@@ -123,13 +123,13 @@ def rotate_key(key: KeyRecord, key_id: str) -> Response:
     empty = not request.content_length and "Transfer-Encoding" not in request.headers
     data = schema.checked_fields(schema.ROTATION, {} if empty else handler.read())
     grace = data.get("grace_seconds", schema.GRACE_SECONDS)
-    idempotency_key = request.headers.get("Idempotency-Key", "")
-    if idempotency_key and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+    idempotency_key = request.headers.get("Idempotency-Key")
+    if idempotency_key is not None and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
         raise InvalidRequest(
             "Invalid Idempotency-Key: expected 1 to 255 printable ASCII characters without blanks.",
             code="invalid_value",
         )
-    rotation = services().keys.rotate(key_id, grace, actor(key), idempotency_key)
+    rotation = services().keys.rotate(key_id, grace, actor(key), idempotency_key or "")
     if rotation is None:
         raise _no_key()
     data = _shown(rotation.record)

@@ -109,14 +109,29 @@ def _content(chat_message: Data, message_id: str) -> Iterator[Block]:
     text = chat_message.get("reasoning_content")
     if text and all(block["type"] != "thinking" for block in thoughts):
         yield thinking(text)
-    yield from thoughts
-    for text in (chat_message.get("content"), chat_message.get("refusal")):
-        if text:
-            yield {"type": "text", "text": text}
-    for index, call in enumerate(chat_message.get("tool_calls") or ()):
-        function = call.get("function") or {}
-        block = tool_use(call.get("id"), function.get("name") or "", message_id, index)
-        yield {**block, "input": _input(function.get("arguments") or "{}")}
+    text, calls = chat_message.get("content") or "", chat_message.get("tool_calls") or ()
+    uses = [_tool_use(call, message_id, index) for index, call in enumerate(calls)]
+    length, count = 0, 0  # of text and calls so far
+    for block in thoughts:
+        place = block.get("after") or (length, count)
+        yield from _text(text[length : place[0]])
+        yield from uses[count : place[1]]
+        length, count = place
+        yield {name: value for name, value in block.items() if name != "after"}
+    yield from _text(text[length:])
+    yield from _text(chat_message.get("refusal"))
+    yield from uses[count:]
+
+
+def _text(text: str | None) -> Iterator[Block]:
+    if text:
+        yield {"type": "text", "text": text}
+
+
+def _tool_use(call: Data, message_id: str, index: int) -> Block:
+    function = call.get("function") or {}
+    block = tool_use(call.get("id"), function.get("name") or "", message_id, index)
+    return {**block, "input": _input(function.get("arguments") or "{}")}
 
 
 def _input(text: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 from api.messages.blocks_schema import CacheControl, MessageContent, NonEmpty, SystemContent
 from api.schemas.check import check
 from api.schemas.errors import TAG
-from api.schemas.fields import Choice, JsonSchema, TokenLimit, one_of
+from api.schemas.fields import Choice, JsonSchema, TokenLimit, ToolName, one_of
 from gateway.errors import InvalidRequest
 
 MAX_MODEL = 256  # characters
@@ -40,9 +40,6 @@ class Message(TypedDict):
 
     role: Literal["user", "assistant", "system"]
     content: NotRequired[MessageContent | None]
-
-
-ToolName = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,128}$")]
 
 
 class Tool(TypedDict):

@@ -8,7 +8,6 @@ of Codex CLI 0.171.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -21,9 +20,7 @@ Tool = dict[str, Any]
 CALLABLE = ("function", "custom")
 BRINGS_TOOLS = ("additional_tools", "tool_search_output")  # types of input items
 DEFAULT_NAMESPACE = "functions"  # OpenAI's models know tools without a namespace under this one
-MAX_NAME = 64  # characters, at OpenAI
 HASH = 8
-NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 class Tools:
@@ -138,18 +135,14 @@ def _with_namespaces(tools: Iterable[Data]) -> Iterator[tuple[str, Data]]:
 
 
 def _flat_name(namespace: str, name: str) -> str:
-    """One name for both, within OpenAI's limits for names."""
+    """One name for both. It may be one that providers refuse: see workers/tool_names.py."""
     between = "" if namespace.endswith("_") else "__"
-    flat = name if namespace in ("", DEFAULT_NAMESPACE) else f"{namespace}{between}{name}"
-    clean = NOT_IN_A_NAME.sub("_", flat) or "_"
-    if clean == flat and len(flat) <= MAX_NAME:
-        return flat
-    return _hashed(clean, (namespace, name))
+    return name if namespace in ("", DEFAULT_NAMESPACE) else f"{namespace}{between}{name}"
 
 
 def _hashed(name: str, key: tuple[str, str]) -> str:
     digest = hashlib.sha256("\0".join(key).encode("utf-8", "replace")).hexdigest()[:HASH]
-    return f"{name[: MAX_NAME - HASH - 1]}_{digest}"
+    return f"{name}_{digest}"
 
 
 def _chat_tool(tool: Data, name: str) -> Tool:

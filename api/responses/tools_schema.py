@@ -12,7 +12,7 @@ from pydantic import Field, Tag
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
 from api.chat.messages_schema import NonEmpty
-from api.schemas.fields import OTHER, FunctionName, JsonSchema, OtherType, either, one_of, typed
+from api.schemas.fields import OTHER, JsonSchema, OtherType, ToolName, either, one_of, typed
 
 
 class TextGrammar(TypedDict):
@@ -33,7 +33,7 @@ CustomFormat = Annotated[
 
 class FlatFunctionTool(TypedDict):
     type: Literal["function"]
-    name: FunctionName
+    name: ToolName
     description: NotRequired[str | None]
     parameters: NotRequired[JsonSchema | None]
     strict: NotRequired[bool | None]
@@ -41,7 +41,7 @@ class FlatFunctionTool(TypedDict):
 
 class FlatCustomTool(TypedDict):
     type: Literal["custom"]
-    name: FunctionName
+    name: ToolName
     description: NotRequired[str | None]
     format: NotRequired[CustomFormat | None]
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 from flask import Response
+from flask.sansio.blueprints import BlueprintSetupState
+from werkzeug.routing import BaseConverter
 
 from api import handler
 from api.chat import request as chat_request
@@ -23,6 +25,17 @@ from gateway.errors import NotFound
 JSON = "application/json"
 
 responses = ApiBlueprint("responses", __name__, dialect=responses_errors.render)
+
+
+class ResponseId(BaseConverter):
+    """The id of a response in a path: no other address below /responses."""
+
+    regex = r"(?!input_tokens\Z)[^/]+"
+
+
+@responses.record
+def _add_converter(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters["response_id"] = ResponseId
 
 
 @responses.post("/responses")
@@ -57,8 +70,8 @@ def count_input_tokens(key: KeyRecord) -> Response:
     return response
 
 
-@responses.get("/responses/<response_id>")
-@responses.delete("/responses/<response_id>")
+@responses.get("/responses/<response_id:response_id>")
+@responses.delete("/responses/<response_id:response_id>")
 @keyed
 def get(key: KeyRecord, response_id: str) -> Response:
     """Always raises NotFound: no response is stored."""

@@ -106,6 +106,7 @@ Temperature = Annotated[float, Field(ge=0, le=2)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 FunctionName = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")]
+ToolName = Annotated[str, Field(min_length=1, max_length=256)]  # see workers/tool_names.py
 SpeakerName = Annotated[str, Field(max_length=64)]
 Label = Annotated[str, Field(max_length=512)]
 ModelName = Annotated[

@@ -251,11 +251,11 @@ class KeyStore:
         public_id, secret = parse(key)
         record = self._find(public_id)
         matching, digest = self._matching(record, secret)
-        if record is None or not matching or not record.valid(self._clock()):
-            raise AuthenticationFailed(incorrect(public_id))
-        if matching != digest:
+        if record is not None and matching and matching != digest:
             record = self._renew(record, matching, digest)
             matching, _ = self._matching(record, secret)
+        if record is None or not matching or not record.valid(self._clock()):
+            raise AuthenticationFailed(incorrect(public_id))
         return record if matching == record.hmac else replace(record, hmac=matching)
 
     def refresh(self, record: KeyRecord) -> KeyRecord:
@@ -265,7 +265,7 @@ class KeyStore:
         """
         self._cache.pop(record.public_id, None)
         current = self._find(record.public_id)
-        hashes = self._hashes(current)
+        hashes = [each for each in self._hashes(current) if each]
         if current is None or record.hmac not in hashes or not current.valid(self._clock()):
             raise AuthenticationFailed(incorrect(record.public_id))
         return replace(current, hmac=record.hmac)
@@ -299,7 +299,7 @@ class KeyStore:
                     matching = stored
         return matching, digests[0]
 
-    def _renew(self, record: KeyRecord, before: str, after: str) -> KeyRecord:
+    def _renew(self, record: KeyRecord, before: str, after: str) -> KeyRecord | None:
         """Replace a hash that the old pepper made; return the record as it is then.
 
         Not while `gw:owner` says that another pepper is the present one: processes on both sides
@@ -314,7 +314,7 @@ class KeyStore:
 
         renewed = self._records.change(record.public_id, edit, None)
         self._cache[record.public_id] = renewed
-        return renewed or record
+        return renewed
 
     def _find(self, public_id: str) -> KeyRecord | None:
         try:

@@ -83,3 +83,20 @@ def name(pepper: str, scope: str, request: Sequence[object], body: bytes) -> str
     """
     text = b"cache\0%b\n%b" % (orjson.dumps([scope, *request]), body)
     return hmac.new(pepper.encode(), text, hashlib.sha256).hexdigest()
+
+
+def without_cost(payload: bytes) -> bytes:
+    """Return the payload of a response that is used again: a cost in its usage becomes 0."""
+    return b"\n".join(
+        _without_cost(line) if b'"cost":' in line and line.startswith(b"{") else line
+        for line in payload.split(b"\n")
+    )
+
+
+def _without_cost(line: bytes) -> bytes:
+    response = orjson.loads(line)
+    usage = response.get("usage") or {}
+    if "cost" in usage:
+        usage["cost"] = 0
+        usage.pop("cost_details", None)
+    return orjson.dumps(response)

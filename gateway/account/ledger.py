@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from operator import add, attrgetter
 from typing import Any, Protocol
 
 from redis import Redis
@@ -91,7 +92,7 @@ class Sums:
         return self.input + self.cache_read + self.cache_write + self.cache_write_1h + self.output
 
     def __add__(self, other: Sums) -> Sums:
-        return Sums(*(getattr(self, name) + getattr(other, name) for name in SUMS))
+        return Sums(*map(add, _SUMS(self), _SUMS(other)))
 
     @classmethod
     def of(cls, record: Record) -> Sums:
@@ -105,6 +106,7 @@ class Sums:
 
 
 SUMS = tuple(item.name for item in fields(Sums))
+_SUMS = attrgetter(*SUMS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,11 @@ import orjson
 from gateway.tokens import CHARACTERS_PER_TOKEN
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, because each call makes one: that takes four times as long
 class Record:
-    """One settled call. Times end in `_ms`: milliseconds since 1970, or a duration.
+    """One settled call. It is not changed once it is made.
 
+    Times end in `_ms`: milliseconds since 1970, or a duration.
     Money is in integers of 1e-9 USD. `usage` holds the counts of gateway.account.usage.Usage that
     are not 0, `prices` the `record` of the Prices that the last attempt with usage was charged at.
     Where attempts at several models have used something, usage and cost are of all of them. A
@@ -68,6 +69,11 @@ class Record:
     batch_id: str = ""
     correction: bool = False
     note: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that limits count."""
+        return sum(self.usage.get(name, 0) for name in COUNTED)
 
     def encode(self) -> bytes:
         """Return the record as JSON; fields at their default are left out."""
@@ -149,6 +155,7 @@ class Record:
             raise ValueError(f"not a record: {error}") from None
 
 
+COUNTED = ("input", "cache_read", "cache_write", "cache_write_1h", "output")
 # What the script that settles a call knows -> the field of its record.
 FROM_REDIS = {
     "queued_ms": "queued_ms",

@@ -74,9 +74,8 @@ def duration(milliseconds: int) -> str:
 
 
 def timestamp(moment: datetime) -> str:
-    """Return a UTC time as RFC 3339 has it, rounded up to a whole second."""
-    whole = moment + timedelta(microseconds=-moment.microsecond % 1_000_000)
-    return whole.strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return a UTC time as RFC 3339 has it, rounded to a whole second."""
+    return (moment + timedelta(seconds=0.5)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _budget(detail: Mapping[str, Any], scope: str, resets_at: str) -> str:

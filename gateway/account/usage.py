@@ -8,19 +8,18 @@ into OpenAI's form; `normal` does the rest, so that no token is priced twice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_TOKENS = 10**9  # of a call, in any count: more would not fit into the counters of Redis
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of a call. The first five are disjoint and add up to `tokens`.
 
     `input` is what was read uncached, `cache_write` what was written to a cache of 5 minutes or of
     no stated TTL. `reasoning`, `output_audio` and `output_image` are parts of `output`,
     `input_audio` and `input_image` parts of `input`, `cache_read_audio` is a part of `cache_read`.
+    (A tuple, because each call makes one: a frozen dataclass takes three times as long.)
     """
 
     input: int = 0
@@ -45,12 +44,13 @@ class Usage:
         """All tokens of the call: what limits count."""
         return self.prompt + self.output
 
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(*(getattr(self, name) + getattr(other, name) for name in NAMES))
+    def plus(self, other: Usage) -> Usage:
+        """Return the sum of both."""
+        return Usage(*map(int.__add__, self, other))
 
     def to_dict(self) -> dict[str, int]:
         """Return the counts that are not 0."""
-        return {name: count for name in NAMES if (count := getattr(self, name))}
+        return {name: count for name, count in zip(NAMES, self, strict=True) if count}
 
     @staticmethod
     def from_dict(counts: Mapping[str, int]) -> Usage:
@@ -58,7 +58,16 @@ class Usage:
         return Usage(**{name: counts[name] for name in NAMES if name in counts})
 
 
-NAMES = tuple(field.name for field in fields(Usage))
+NAMES = Usage._fields
+STANDARD = frozenset(
+    {"prompt_tokens", "completion_tokens", "total_tokens"}
+    | {"prompt_tokens_details", "completion_tokens_details"}
+)
+READ = (
+    "cached_tokens",  # Moonshot, Together
+    "prompt_cache_hit_tokens",  # DeepSeek
+    "cache_read_input_tokens",  # Anthropic's, through other gateways
+)
 NONE = Usage()
 
 
@@ -72,38 +81,36 @@ def normal(usage: Mapping[str, Any] | None) -> Usage:
     prompt, output = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     of_prompt = usage.get("prompt_tokens_details")
     of_output = usage.get("completion_tokens_details")
-    if not of_prompt and not of_output and len(usage) <= 3:  # nearly always
+    more = not usage.keys() <= STANDARD  # names that only some providers have
+    if not (of_prompt or of_output or more):
         return Usage(prompt, 0, 0, 0, output)
-    of_prompt = of_prompt if isinstance(of_prompt, Mapping) else {}
-    of_output = of_output if isinstance(of_output, Mapping) else {}
 
-    read = (
-        _count(of_prompt, "cached_tokens")
-        or _count(usage, "cached_tokens")  # Moonshot, Together
-        or _count(usage, "prompt_cache_hit_tokens")  # DeepSeek
-        or _count(usage, "cache_read_input_tokens")  # Anthropic's, through other gateways
-    )
-    written = _count(of_prompt, "cache_write_tokens") or _count(
-        usage, "cache_creation_input_tokens"
-    )
-    by_ttl = of_prompt.get("cache_creation") or usage.get("cache_creation")
-    by_ttl = by_ttl if isinstance(by_ttl, Mapping) else {}
-    hour = _count(by_ttl, "ephemeral_1h_input_tokens")
-    written = max(written, hour + _count(by_ttl, "ephemeral_5m_input_tokens"))
+    counts = of_prompt if type(of_prompt) is dict else {}
+    read, written, hour = _count(counts, "cached_tokens"), _count(counts, "cache_write_tokens"), 0
+    audio, image = _count(counts, "audio_tokens"), _count(counts, "image_tokens")
+    by_ttl = counts.get("cache_creation")
+    if more:
+        read = read or next((count for name in READ if (count := _count(usage, name))), 0)
+        written = written or _count(usage, "cache_creation_input_tokens")
+        by_ttl = by_ttl or usage.get("cache_creation")
+    if type(by_ttl) is dict:
+        hour = _count(by_ttl, "ephemeral_1h_input_tokens")
+        written = max(written, hour + _count(by_ttl, "ephemeral_5m_input_tokens"))
     # More than the whole cannot be a part of it: such a provider counts it beside the prompt.
     uncached = prompt - read - written if read + written <= prompt else prompt
-
-    audio = _count(of_prompt, "audio_tokens")
     # Nobody says how much of the audio was cached: what does not fit into the rest.
     cached_audio = min(max(audio - uncached, 0), read)
     input_audio = min(audio - cached_audio, uncached)
-    input_image = min(_count(of_prompt, "image_tokens"), uncached - input_audio)
+    input_image = min(image, uncached - input_audio)
 
-    reasoning = _count(of_output, "reasoning_tokens") or _count(usage, "reasoning_tokens")
+    counts = of_output if type(of_output) is dict else {}
+    reasoning = _count(counts, "reasoning_tokens")
+    if more:
+        reasoning = reasoning or _count(usage, "reasoning_tokens")
     if reasoning > output:
         output += reasoning
-    output_audio = min(_count(of_output, "audio_tokens"), output - reasoning)
-    output_image = min(_count(of_output, "image_tokens"), output - reasoning - output_audio)
+    output_audio = min(_count(counts, "audio_tokens"), output - reasoning)
+    output_image = min(_count(counts, "image_tokens"), output - reasoning - output_audio)
     return Usage(
         uncached,
         read,
@@ -120,5 +127,5 @@ def normal(usage: Mapping[str, Any] | None) -> Usage:
 
 
 def _count(counts: Mapping[str, Any], name: str) -> int:
-    count = counts.get(name)
+    count = counts.get(name, 0)
     return count if type(count) is int and 0 < count <= MAX_TOKENS else 0

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # Between two looks for the response of another call; doubles from the first to the last.
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.05, 0.5
+QUEUED_LOOK_SECONDS = 0.01  # between two looks whether the queue has taken a call
 
 
 class CachedCalls:
@@ -77,18 +78,27 @@ class CachedCalls:
         if action == b"first":
             waiting.remove(first)
             self._pass(first)
-            return bool(waiting)
-        if action == b"wait":
+            if self._queued(first):
+                return bool(waiting)
+            commands.forget_first_call(self._redis, name)  # the others need not wait for it
+        elif action == b"wait":
             return True
         self._pass_all(waiting, Entry.decode(value) if action == b"hit" else None)
         return False
+
+    def _queued(self, first: Submission) -> bool:
+        """Wait until the queue has taken or refused a call; return whether it has taken it."""
+        while not first.pending.submitted and first.pending.outcome is None:
+            gevent.sleep(QUEUED_LOOK_SECONDS)
+        return first.pending.submitted
 
     def _pass_all(self, waiting: list[Submission], entry: Entry | None = None) -> None:
         while waiting:
             self._pass(waiting.pop(0), entry)
 
     def _pass(self, submission: Submission, entry: Entry | None = None) -> None:
-        submission.pending.cache = "hit" if entry else "miss"
+        if entry is None:
+            submission.pending.cache = "miss"
         try:
             self._submit(replace(submission, entry=entry))
         except GatewayError as error:

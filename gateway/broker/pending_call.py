@@ -163,6 +163,7 @@ class PendingCall:
 
     def answer(self, response: bytes, dropped: list[str], stream: bool) -> None:
         """End the call with a kept response: see gateway.account.cache.Entry."""
+        self.cache = "hit"
         if stream:
             self.offer(Event(self.call_id, self.claim, 1, CHUNKS, response))
             self.end(Outcome(last=1))

@@ -13,7 +13,7 @@ import orjson
 from redis.exceptions import RedisError
 
 from gateway.account.api_keys import incorrect
-from gateway.account.cache import Entry
+from gateway.account.cache import Entry, without_cost
 from gateway.account.records import Record
 from gateway.account.refusals import limited, used_up
 from gateway.broker.line import Line
@@ -179,7 +179,10 @@ class Submitter:
                 submission.pending.accepted()
                 if entry := submission.entry:
                     stream = submission.spec.stream
-                    submission.pending.answer(entry.payload, entry.dropped, stream)
+                    payload = entry.payload
+                    if submission.spec.cost:
+                        payload = without_cost(payload)
+                    submission.pending.answer(payload, entry.dropped, stream)
             else:
                 if isinstance(refused, PayloadTooLarge):
                     self._too_large = reply[1]

@@ -45,10 +45,12 @@ PRICES = (
     *("internal_reasoning", "audio", "input_audio_cache", "audio_output"),
     *("image_token", "image_output"),
 )
+MAX_PRICE = 1_000_000  # USD for a million tokens
 FILE_URL = "file_url"  # files by their address
 MESSAGES_API = "messages_api"  # what Anthropic's Messages API has and OpenAI's chat has not
 CUSTOM_TOOLS = "custom_tools"  # tools that take text; others get a function in their place
-ACCEPTS = EXTENSIONS | {FILE_URL, MESSAGES_API, CUSTOM_TOOLS}
+LONG_TOOL_NAMES = "long_tool_names"  # of 128 characters; others get names of 64
+ACCEPTS = EXTENSIONS | {FILE_URL, MESSAGES_API, CUSTOM_TOOLS, LONG_TOOL_NAMES}
 MAX_RETRIES = 10
 AUTHS = ("", "google")
 INHERITED = {"inherited": True}  # metadata of fields that a models file sets elsewhere
@@ -358,7 +360,7 @@ def _price(row: str, name: str, text: Any) -> Decimal:
         price = Decimal(text) if isinstance(text, str) and name in PRICES else None
     except InvalidOperation:
         price = None
-    if price is None or not price.is_finite() or price < 0:
+    if price is None or not price.is_finite() or not 0 <= price <= MAX_PRICE:
         raise _wrong(row, f'prices: expected {", ".join(PRICES)}, such as prompt = "0.15"')
     return price
 

@@ -17,10 +17,11 @@ class Rule:
     """What happens to one parameter; at most one action is set, none to pass it on.
 
     `rename` sends it under another name. `drop` leaves it out and names it to the caller. `refuse`
-    answers 400. `only` leaves it out, and names it unless it has this value. `clamp` moves a number
-    into a range. `map` replaces values. `max_items` cuts a list and names it. `default` is sent
-    where the caller sends nothing. `fix` is always sent, and names another value. `advise` replaces
-    a forced tool, or a schema, by a message of the system that asks for it, and names it.
+    answers 400, with the reason if it is a text. `only` leaves it out, and names it unless it has
+    this value. `clamp` moves a number into a range. `map` replaces values. `max_items` cuts a list
+    and names it. `default` is sent where the caller sends nothing. `fix` is always sent, and names
+    another value. `advise` replaces a forced tool, or a schema, by a message of the system that
+    asks for it, and names it.
 
     `when` names a parameter without which the rule does not hold, or the values that parameters
     must have. `unless` holds values of parameters with which the rule does not hold.
@@ -28,7 +29,7 @@ class Rule:
 
     rename: str | None = None
     drop: bool = False
-    refuse: bool = False
+    refuse: bool | str = False
     only: Any = None
     clamp: tuple[float, float] | None = None
     map: Mapping[str, Any] = field(default_factory=dict)
@@ -73,7 +74,7 @@ ACTIONS: dict[str, Callable[[Any], bool]] = {
     "pass": lambda value: value is True,
     "rename": lambda value: isinstance(value, str),
     "drop": lambda value: value is True,
-    "refuse": lambda value: value is True,
+    "refuse": lambda value: value is True or isinstance(value, str),
     "only": lambda value: type(value) in (int, float, str),
     "clamp": lambda value: isinstance(value, list) and len(value) == 2,
     "map": lambda value: isinstance(value, dict) and bool(value),
@@ -159,7 +160,7 @@ def _first(entry: Rules, params: Mapping[str, Any]) -> Rule | None:
 def taken(table: Mapping[str, Rules], name: str) -> bool:
     """Whether this parameter has an effect on a model with these rules."""
     return not any(
-        not rule.conditional and (rule.drop or rule.refuse or rule.only is not None)
+        not rule.conditional and bool(rule.drop or rule.refuse or rule.only is not None)
         for rule in table.get(name, ())
     )
 
@@ -187,8 +188,9 @@ def _apply_to_value(
             kept["messages"] = [*kept["messages"], {"role": "system", "content": text}]
             dropped.append(name)
     elif rule.refuse and name not in optional:
+        reason = f": {rule.refuse}" if isinstance(rule.refuse, str) else ""
         raise InvalidRequest(
-            f"Unsupported parameter: '{name}' is not supported with this model.",
+            f"Unsupported parameter: '{name}' is not supported with this model{reason}.",
             param=name,
             code="unsupported_parameter",
         )

@@ -15,7 +15,8 @@ WRONG_KIND = {
     "embeddings": (404, "This is not a chat model and thus not supported in this endpoint."),
     "chat": (400, "You are not allowed to generate embeddings from this model."),
 }
-ABOUT_TOOLS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
+# A list of tools, the choice among them, and what else means nothing without them.
+ABOUT_TOOLS = (("tools", "tool_choice", "parallel_tool_calls"), ("functions", "function_call"))
 OUTPUT_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 # Parameters with a number of tokens for thinking, and its field in them.
 THINKING_BUDGETS = {"thinking": "budget_tokens", "reasoning": "max_tokens", "thinking_budget": ""}
@@ -104,7 +105,13 @@ def _capped(params: Mapping[str, Any], cap: int) -> dict[str, Any]:
 
 
 def _without_empty_tools(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The parameters without an empty list of tools, which many providers refuse."""
-    if params.get("tools") != []:
-        return params
-    return {name: value for name, value in params.items() if name not in ABOUT_TOOLS}
+    """The parameters without an empty list of tools, and a choice among none.
+
+    Many providers refuse them. A choice that forces a tool stays: the call cannot mean it.
+    """
+    for tools, choice, *others in ABOUT_TOOLS:
+        if not params.get(tools) and params.get(choice, "auto") in ("auto", "none"):
+            names = {tools, choice, *others}
+            if not names.isdisjoint(params):
+                params = {name: value for name, value in params.items() if name not in names}
+    return params

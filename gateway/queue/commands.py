@@ -294,6 +294,11 @@ def look_for_response(redis: Redis, name: str, call_id: str, seconds: float) -> 
     return action, rest[0] if rest else b""
 
 
+def forget_first_call(redis: Redis, name: str) -> None:
+    """Let no call wait for the first one, which the queue has just refused. Raises RedisError."""
+    redis.delete(keys.first_call(name))
+
+
 def store_command(name: str, response: bytes, seconds: int, most_bytes: int) -> tuple[object, ...]:
     """Return the command that keeps a response, if all together have at most `most_bytes`."""
     return scripts.STORE.command(

@@ -1,8 +1,7 @@
-"""What is taken out of a model's text while it streams: a JSON object, or a tool's raw input."""
+"""The JSON object that is taken out of a model's text while it streams."""
 
 from __future__ import annotations
 
-import json
 import re
 
 import orjson
@@ -61,59 +60,3 @@ class ObjectText:
         raise UpstreamRejected(
             "The model's response is not a JSON object.", code="json_validate_failed"
         )
-
-
-# The arguments of a tool with a raw input, up to that input.
-_START = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-# A JSON string up to its end, or up to an escape that may be incomplete.
-_HIGH = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
-_COMPLETE = re.compile(
-    rf'(?:[^"\\]+|\\[^u]|{_HIGH}(?:\\u[0-9a-fA-F]{{4}}|(?=[^\\]|\\[^u]))'
-    r"|\\u(?![dD][89abAB])[0-9a-fA-F]{4})*",
-    re.DOTALL,
-)
-
-
-class InputText:
-    """Passes on the raw input of a custom tool, which the model writes as `{"input": "..."}`."""
-
-    def __init__(self) -> None:
-        self._waiting = ""  # JSON that is not passed on yet
-        self._began = self._ended = False
-
-    def feed(self, piece: str) -> str:
-        """Return the raw input in the next piece of JSON."""
-        if self._ended:
-            return ""
-        self._waiting += piece
-        if not self._began:
-            start = _START.match(self._waiting)
-            if start is None:
-                return ""
-            self._began, self._waiting = True, self._waiting[start.end() :]
-        complete = _COMPLETE.match(self._waiting)
-        assert complete is not None  # it also matches nothing
-        self._waiting = self._waiting[complete.end() :]
-        self._ended = self._waiting.startswith('"')
-        return _unescaped(complete.group())
-
-    def rest(self) -> str:
-        """Return what is left at the end: all of the arguments, if they have another form."""
-        if self._began:
-            return ""
-        try:
-            value = orjson.loads(self._waiting or "{}")
-        except orjson.JSONDecodeError:
-            return self._waiting
-        if isinstance(value, dict) and len(value) < 2:
-            inner = next(iter(value.values()), "")
-            return inner if isinstance(inner, str) else self._waiting
-        return self._waiting
-
-
-def _unescaped(text: str) -> str:
-    try:
-        value: str = json.loads(f'"{text}"', strict=False)
-    except json.JSONDecodeError:
-        return text
-    return value.encode("utf-8", "replace").decode()  # a lone surrogate is no text

@@ -23,6 +23,7 @@ from providers.anthropic.thinking import (
     leave_out_beside,
     style,
     thinking,
+    without_thinking,
 )
 from providers.anthropic.tools import is_forced, tool_choice, tools, used_tools
 
@@ -56,10 +57,11 @@ def request_body(call: ChatCall) -> Body:
     talk = conversation(params["messages"], call.system_turns)
     if talk.prefilled and not how.prefill:
         talk.go_on()
-    if how.forced and is_forced(params.get("tool_choice")) and "thinking" not in params:
-        params.pop("reasoning_effort", None)  # a hint; a model that thinks cannot be forced
-    if talk.prefilled and "thinking" not in params:
-        params.pop("reasoning_effort", None)  # nor can it go on with a turn
+    ignored = []
+    if how.forced and is_forced(params.get("tool_choice")):
+        ignored += without_thinking(params)  # a model that thinks cannot be forced
+    elif talk.prefilled and "thinking" not in params:
+        ignored += without_thinking(params)  # nor can it go on with a turn
     limit = call.max_output_tokens
     room = _max_tokens(params, limit, default_budget(params, how))
     thought = thinking(params, how, room, talk.may_think)
@@ -69,10 +71,10 @@ def request_body(call: ChatCall) -> Body:
         "messages": talk.turns,
         "stream": True,
     }
-    ignored = ignored_thinking(params, how) + leave_out_beside(params, thought)
+    ignored += ignored_thinking(params, how) + leave_out_beside(params, thought)
     _add_thinking(body, params, thought, talk)
     ignored += _add_sampling(body, params)
-    ignored += _add_tools(body, params, talk, thought, how)
+    ignored += _add_tools(body, params, talk, how)
     ignored += _add_service(body, params)
     if prompt := talk.prompt:
         body["system"] = prompt
@@ -147,7 +149,7 @@ def _add_thinking(
 
 def _add_sampling(body: Body, params: Mapping[str, Any]) -> list[str]:
     ignored = []
-    temperature, top_p = min(params.get("temperature", 1), 1), params.get("top_p", 1)
+    temperature, top_p = params.get("temperature", 1), params.get("top_p", 1)
     if temperature != 1 and top_p != 1:
         # Models since Claude Opus 4.1 refuse the two together.
         ignored.append("top_p")
@@ -165,16 +167,14 @@ def _add_sampling(body: Body, params: Mapping[str, Any]) -> list[str]:
     return ignored
 
 
-def _add_tools(
-    body: Body, params: Mapping[str, Any], talk: Conversation, thought: Thinking, how: Style
-) -> list[str]:
+def _add_tools(body: Body, params: Mapping[str, Any], talk: Conversation, how: Style) -> list[str]:
     ignored = []
     declared = tools(params)
     choice = tool_choice(params, declared)
     if choice is not None and choice["type"] in ("any", "tool"):
         if not declared:
             raise invalid("tool_choice", "only allowed when 'tools' are specified")
-        if not how.forced or thought.on:  # a model that thinks cannot be forced
+        if not how.forced:
             name = choice.pop("name", None)
             choice["type"] = "auto"
             talk.instruct(CALL_THE_TOOL.format(name) if name else CALL_A_TOOL)

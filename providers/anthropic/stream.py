@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
 
 from gateway.chat import Chunk
 from providers import lenient_json
-from providers.anthropic.json_text import InputText, ObjectText
+from providers.anthropic.json_text import ObjectText
 from providers.base import ident_of
 from providers.errors import rejection_inside
 
@@ -39,14 +39,11 @@ DETAILS = (
 class AnthropicDecoder:
     """Decodes the events of one message. Tool calls are numbered; blocks of text are not.
 
-    `custom` names the tools whose input is raw text. `json`: the text is to be one JSON object;
-    what stands around it is left out, and a complete response without one is an error.
+    `json`: the text is to be one JSON object; what stands around it is left out, and a complete
+    response without one is an error.
     """
 
-    def __init__(
-        self, secrets: Iterable[str] = (), custom: Collection[str] = (), json: bool = False
-    ) -> None:
-        self._custom = custom
+    def __init__(self, secrets: Iterable[str] = (), json: bool = False) -> None:
         self._json = ObjectText() if json else None
         self.reads_text = json
         self.finished = False
@@ -90,7 +87,7 @@ class AnthropicDecoder:
                 "index": int(index),
                 "content_block": {"type": "tool_use", "id": str(ident), "name": str(name)} as block,
             }:
-                call = _ToolCall(len(self._tools), block.get("input"), name in self._custom)
+                call = _ToolCall(len(self._tools), block.get("input"))
                 self._tools[index] = call
                 return self._delta(call.start(ident, name))
             case {
@@ -210,35 +207,22 @@ def _text(value: Any) -> str:
 class _ToolCall:
     """One tool call of a message, while it streams."""
 
-    def __init__(self, index: int, params: Any, custom: bool = False) -> None:
+    def __init__(self, index: int, params: Any) -> None:
         self._index = index
-        self._raw = InputText() if custom else None
         self._input = params  # arguments that came with the start; {} before streamed ones
         self._begun = False
 
     def start(self, ident: str, name: str) -> Chunk:
-        if self._raw is not None:
-            return self._delta(
-                {"id": ident, "type": "custom", "custom": {"name": name, "input": ""}}
-            )
         function = {"name": name, "arguments": ""}
         return self._delta({"id": ident, "type": "function", "function": function})
 
-    def more(self, piece: str) -> Chunk | None:
+    def more(self, piece: str) -> Chunk:
         self._begun = True
-        if self._raw is not None:
-            return self._raw_delta(self._raw.feed(piece))
         return self._delta({"function": {"arguments": piece}})
 
     def rest(self) -> Chunk | None:
         """Return the arguments if none were streamed: clients parse them, and "" is not JSON."""
-        if self._raw is not None:
-            begun = "" if self._begun else self._raw.feed(orjson.dumps(self._input or {}).decode())
-            return self._raw_delta(begun + self._raw.rest())
         return None if self._begun else self.more(orjson.dumps(self._input or {}).decode())
-
-    def _raw_delta(self, text: str) -> Chunk | None:
-        return self._delta({"custom": {"input": text}}) if text else None
 
     def _delta(self, call: Chunk) -> Chunk:
         return {"tool_calls": [{"index": self._index, **call}]}

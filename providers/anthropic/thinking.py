@@ -34,6 +34,7 @@ EFFORTS = {
 }
 OWN_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 TYPES = ("enabled", "adaptive", "disabled", "between_tools")
+TYPES_OFF = ("disabled", "between_tools")
 DISPLAYS = ("summarized", "omitted")
 # While a model thinks, temperature and top_k cannot be set, and top_p must be at least this.
 MIN_TOP_P = 0.95
@@ -133,7 +134,7 @@ def _in_style(config: Mapping[str, Any], how: Style, room: int) -> Mapping[str, 
     Clients send what another model understands, above all after a failover.
     """
     kind = config["type"]
-    if kind in ("disabled", "between_tools"):
+    if kind in TYPES_OFF:
         if how.budget:
             return {"type": "disabled"} if kind == "disabled" else None
         return {**config, "type": how.off} if how.off else None
@@ -167,7 +168,7 @@ def default_budget(params: Mapping[str, Any], how: Style) -> int:
     if isinstance(own, Mapping) and kind == "enabled":
         budget = own.get("budget_tokens")
         return budget if type(budget) is int else 0
-    if effort == "none" or kind in ("disabled", "between_tools"):
+    if effort == "none" or kind in TYPES_OFF:
         return 0
     # Thinking without a budget counts as output too; the effort is high by default.
     return BUDGETS.get(effort or ("" if how.budget else "high"), 0)
@@ -176,13 +177,21 @@ def default_budget(params: Mapping[str, Any], how: Style) -> int:
 def ignored_thinking(params: Mapping[str, Any], how: Style) -> list[str]:
     """Return the name of the parameter that turns thinking off where nothing does."""
     own = params.get("thinking")
-    if how.off is None and isinstance(own, Mapping):
-        return ["thinking"] if own.get("type") in ("disabled", "between_tools") else []
-    return ["reasoning_effort"] if how.off is None and _turns_off(params) else []
+    off = isinstance(own, Mapping) and own.get("type") in TYPES_OFF
+    return ["thinking"] if off and how.off is None else []
 
 
-def _turns_off(params: Mapping[str, Any]) -> bool:
-    return params.get("reasoning_effort") == "none"
+def without_thinking(params: dict[str, Any]) -> list[str]:
+    """Remove the parameters that turn thinking on; return their names."""
+    own = params.get("thinking")
+    on = {
+        "thinking": isinstance(own, Mapping) and own.get("type") not in TYPES_OFF,
+        "reasoning_effort": params.get("reasoning_effort", "none") != "none",
+    }
+    names = [name for name, holds in on.items() if holds]
+    for name in names:
+        del params[name]
+    return names
 
 
 def leave_out_beside(params: dict[str, Any], chosen: Thinking) -> list[str]:
@@ -200,7 +209,9 @@ def leave_out_beside(params: dict[str, Any], chosen: Thinking) -> list[str]:
 
 def _off(how: Style) -> Thinking:
     # Older models do not think unless a request turns it on; some of the newest always do.
-    return Thinking() if how.budget or how.off is None else Thinking({"type": how.off})
+    if how.budget:
+        return Thinking()
+    return Thinking({"type": how.off}) if how.off else Thinking(effort="low")
 
 
 def _checked(own: Any, room: int) -> Mapping[str, Any]:
@@ -209,8 +220,10 @@ def _checked(own: Any, room: int) -> Mapping[str, Any]:
     if kind not in TYPES:
         raise invalid("thinking.type", f"expected one of {', '.join(TYPES)}")
     config: dict[str, Any] = {"type": kind}
-    if kind == "enabled":
-        budget = own.get("budget_tokens")
+    if kind == "enabled" and own.get("budget_tokens") is None:
+        config["type"] = "adaptive"  # as other providers are told to think
+    elif kind == "enabled":
+        budget = own["budget_tokens"]
         if type(budget) is not int or budget < MIN_BUDGET:
             raise invalid("thinking.budget_tokens", f"expected an integer >= {MIN_BUDGET}")
         if budget >= room:

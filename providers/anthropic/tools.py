@@ -1,4 +1,8 @@
-"""Tools, their choice and their use, in Anthropic's terms."""
+"""Tools, their choice and their use, in Anthropic's terms.
+
+Custom tools and `allowed_tools` do not come here: workers/custom_tools.py makes functions of them.
+Names are those that Anthropic takes: see workers/tool_names.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from gateway.chat import CALLED, arguments
+from gateway.chat import arguments
 from gateway.errors import InvalidRequest
 from providers.anthropic.blocks import Block, marked
 from providers.anthropic.refusals import invalid, unsupported
@@ -17,14 +21,11 @@ from providers.anthropic.schema import binding_schema
 
 CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 
-RAW_INPUT = "input"  # the parameter that holds the text for a custom tool
 # Keywords that Anthropic refuses at the top of a tool's schema.
 NOT_ON_TOP = ("anyOf", "oneOf", "allOf")
 
-# The patterns in the messages with which Anthropic refuses ids and names.
+# The pattern in the message with which Anthropic refuses ids.
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,128}")  # longer ones hold other providers' signatures
-_NOT_IN_NAME = re.compile(r"[^a-zA-Z0-9_-]")
-MAX_NAME = 128  # characters
 
 
 class ToolIds:
@@ -69,54 +70,26 @@ class ToolIds:
 def tool_use(call: Mapping[str, Any], path: str, ids: ToolIds) -> Block:
     """Return an assistant's tool call as a block; raises InvalidRequest.
 
-    A model's call is taken back whatever it is: names get the characters that Anthropic takes, and
-    arguments that are no JSON object stand under a key of their own.
+    A model's call is taken back whatever it is: arguments that are no JSON object stand under a key
+    of their own.
     """
-    kind = call.get("type", "function")
-    if kind not in CALLED:
-        raise unsupported(f"{path}.type", "must be 'function' or 'custom'")
-    called = call[kind]
-    raw = called.get(CALLED[kind]) or ""
-    params = {RAW_INPUT: raw} if kind == "custom" else arguments(raw or "{}")
-    name = _NOT_IN_NAME.sub("_", called["name"])[:MAX_NAME] or "_"
+    if call.get("type", "function") != "function":
+        raise unsupported(f"{path}.type", "must be 'function'")
+    function = call["function"]
+    raw = function.get("arguments") or ""
+    params = arguments(raw or "{}")
     params = {"invalid_json": raw} if params is None else params
-    return {"type": "tool_use", "id": ids.use(call["id"]), "name": name, "input": params}
+    ident, name = ids.use(call["id"]), function["name"]
+    return {"type": "tool_use", "id": ident, "name": name, "input": params}
 
 
 def tools(params: Mapping[str, Any]) -> list[Block]:
-    """Return the declared tools in Anthropic's terms, each name once; raises InvalidRequest.
-
-    Where `tool_choice` allows some tools only, the others are left out.
-    """
+    """Return the declared tools in Anthropic's terms, each name once; raises InvalidRequest."""
     result: dict[str, Block] = {}
     for i, each in enumerate(params.get("tools") or ()):
         tool = _tool(each, f"tools[{i}]")
         result.setdefault(tool["name"], tool)
-    allowed = _allowed(params.get("tool_choice"))
-    if allowed is None:
-        return list(result.values())
-    names = {_name(each) for each in allowed.get("tools") or ()}
-    return [tool for name, tool in result.items() if name in names]
-
-
-def custom_tools(params: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the tools whose input is raw text."""
-    declared = (each for each in params.get("tools") or () if each.get("type") == "custom")
-    return frozenset(filter(None, map(_name, declared)))
-
-
-def _name(tool: Mapping[str, Any]) -> str | None:
-    """Return the name of a tool, however it is declared or chosen."""
-    inner = tool.get(tool.get("type") or "")
-    name = inner.get("name") if isinstance(inner, Mapping) else tool.get("name")
-    return name if isinstance(name, str) else None
-
-
-def _allowed(choice: Any) -> Mapping[str, Any] | None:
-    if isinstance(choice, Mapping) and choice.get("type") == "allowed_tools":
-        allowed: Mapping[str, Any] = choice["allowed_tools"]
-        return allowed
-    return None
+    return list(result.values())
 
 
 def used_tools(turns: Iterable[Mapping[str, Any]]) -> list[Block]:
@@ -139,15 +112,12 @@ def tool_choice(params: Mapping[str, Any], declared: Iterable[Block]) -> Block |
     single = params.get("parallel_tool_calls") is False
     if choice is None and not single:
         return None
-    if (allowed := _allowed(choice)) is not None:
-        choice = allowed.get("mode")
     if isinstance(choice, Mapping):
-        kind = choice.get("type")
-        if kind not in CALLED:
-            raise unsupported("tool_choice.type", "must be 'function' or 'custom'")
-        name = choice[kind]["name"]
+        if choice.get("type") != "function":
+            raise unsupported("tool_choice.type", "must be 'function'")
+        name = choice["function"]["name"]
         if all(tool["name"] != name for tool in declared):
-            raise invalid(f"tool_choice.{kind}.name", "no tool of this name is declared")
+            raise invalid("tool_choice.function.name", "no tool of this name is declared")
         result: Block = {"type": "tool", "name": name}
     else:
         result = {"type": CHOICES[choice or "auto"]}
@@ -158,17 +128,12 @@ def tool_choice(params: Mapping[str, Any], declared: Iterable[Block]) -> Block |
 
 def is_forced(choice: Any) -> bool:
     """Return whether a caller's `tool_choice` demands the use of a tool."""
-    if (allowed := _allowed(choice)) is not None:
-        choice = allowed.get("mode")
     return isinstance(choice, Mapping) or choice == "required"
 
 
 def _tool(tool: Mapping[str, Any], path: str) -> Block:
-    kind = tool.get("type")
-    if kind == "custom":
-        return marked(_custom(tool["custom"]), tool)
-    if kind != "function":
-        raise unsupported(f"{path}.type", "must be 'function' or 'custom'")
+    if tool.get("type") != "function":
+        raise unsupported(f"{path}.type", "must be 'function'")
     function = tool["function"]
     schema = {"type": "object", **(function.get("parameters") or {"properties": {}})}
     path = f"{path}.function.parameters"
@@ -202,22 +167,3 @@ def _properties(rules: Mapping[str, Any]) -> dict[str, Any]:
         inner = branch.get("properties") if isinstance(branch, Mapping) else None
         properties |= inner if isinstance(inner, dict) else {}
     return properties
-
-
-def _custom(tool: Mapping[str, Any]) -> Block:
-    """Return a tool with a raw input as a function with that text as its only parameter."""
-    description = tool.get("description") or ""
-    grammar = (tool.get("format") or {}).get("grammar") or tool.get("format") or {}
-    if grammar.get("definition"):
-        syntax = grammar.get("syntax") or ""
-        rule = f"The input must match this {syntax} grammar:\n{grammar['definition']}"
-        description = f"{description}\n\n{rule}".strip()
-    result: Block = {
-        "name": tool["name"],
-        "input_schema": {
-            "type": "object",
-            "properties": {RAW_INPUT: {"type": "string"}},
-            "required": [RAW_INPUT],
-        },
-    }
-    return {**result, "description": description} if description else result

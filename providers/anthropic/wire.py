@@ -9,7 +9,6 @@ from gateway.chat import ChatCall, Chunk
 from gateway.errors import GatewayError, UpstreamBadResponse
 from providers.anthropic.request import betas, request_body, wants_json
 from providers.anthropic.stream import AnthropicDecoder
-from providers.anthropic.tools import custom_tools
 from providers.base import ORDINARY, Endpoint, Request, WireOptions
 from providers.errors import rejection, rejection_inside
 
@@ -54,8 +53,7 @@ class AnthropicWire:
         """Return a new decoder for the stream that responds to this call."""
         if call is None:
             return AnthropicDecoder(self._endpoint.secrets)
-        custom = custom_tools(call.parameters)
-        return AnthropicDecoder(self._endpoint.secrets, custom, wants_json(call))
+        return AnthropicDecoder(self._endpoint.secrets, wants_json(call))
 
     def error(self, status: int, body: bytes, headers: Mapping[str, str]) -> GatewayError:
         """Return the error for an HTTP response whose status is not 200."""

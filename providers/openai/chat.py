@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from gateway.chat import IDENTITY, ChatCall, Chunk
-from gateway.errors import GatewayError, UpstreamBadResponse, UpstreamFailed
+from gateway.errors import GatewayError, UpstreamBadResponse
 from providers import lenient_json
 from providers.base import ORDINARY, Endpoint, Request, WireOptions, ident_of
 from providers.error_reports import reports_error
@@ -326,7 +326,7 @@ def _reason(choice: Chunk, secrets: Iterable[str]) -> str | None:
     word = choice.pop("finish_reason", None)
     reason = finish_reason(word)
     if reason == "error":
-        raise UpstreamFailed()
+        raise rejection_inside({"message": f"The response ended with '{word}'."}, secrets)
     if reason is not None and word != reason:
         choice.setdefault("native_finish_reason", word)
     return reason

@@ -17,8 +17,6 @@ ID_LENGTH = 9  # characters of an id that is made up: Mistral takes no others
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Keywords that say what an object may hold, without `properties`.
 _COMPOSED = frozenset({"$ref", "anyOf", "oneOf", "allOf", "not", "if", "enum", "const"})
-# Lists of tools -> parameters that mean something with tools only.
-_WITH_TOOLS = {"tools": ("tool_choice", "parallel_tool_calls"), "functions": ("function_call",)}
 _ONLY_IN_RESPONSES = frozenset({"annotations"})  # of messages, which clients send back whole
 
 
@@ -38,12 +36,6 @@ def request_body(call: ChatCall, options: WireOptions = ORDINARY) -> Chunk:
             body["messages"] = list(map(_with_plain_text, body["messages"]))
     if body.get("tools"):
         body["tools"] = [_tool(tool, without) for tool in body["tools"]]
-    for tools, names in _WITH_TOOLS.items():
-        if not body.get(tools):
-            body.pop(tools, None)
-            for name in names:
-                if body.get(name) in ("auto", "none", True, False):
-                    del body[name]
     with_usage = "stream_options" not in body  # the catalogue sets None where they are refused
     body.pop("stream_options", None)
     if call.stream:
@@ -165,11 +157,12 @@ def _message(message: Mapping[str, Any], without: frozenset[str]) -> Chunk:
     if not plain.get("tool_calls", True):
         del plain["tool_calls"]
     content = plain.get("content")
-    if isinstance(content, list):
+    if content and isinstance(content, list):
         plain["content"] = [_plain(part, without) for part in content]
-    elif content is None:
+    elif not content:
         instead = ("tool_calls", "function_call", "refusal", "audio")
-        plain["content"] = None if any(name in plain for name in instead) else ""
+        empty = content is not None or not any(name in plain for name in instead)
+        plain["content"] = "" if empty else None
     return plain
 
 

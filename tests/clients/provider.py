@@ -1,9 +1,9 @@
 """A provider whose model does what the conversation asks for, in OpenAI's and Anthropic's formats.
 
 The user's text may hold directives, `[[tool {"argument": 1}]]`: the model calls these tools, one in
-each turn, and then repeats the last result. A forced tool is called, a JSON schema is satisfied,
-images are counted. `ENDLESS` in the text is answered by a stream that never ends. Any other text is
-answered by ANSWER.
+each turn, and then repeats the last result. A tool that is forced, or asked for in the service's
+words, is called, a JSON schema is satisfied, images are counted. `ENDLESS` in the text is answered
+by a stream that never ends. Any other text is answered by ANSWER.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ ANSWER = "Paris is the capital of France."
 ENDLESS = "Count without an end."
 INPUT_TOKENS = 42
 DIRECTIVE = re.compile(r"\[\[(\w[\w.-]*) (\{.*?\})\]\]", re.DOTALL)
+# What this service tells a model that cannot be forced to call a tool.
+FORCING = re.compile(r"^Respond with a call of (?:one of the tools|the tool `([^`]+)`)\.$", re.M)
 SMALL_BODY = 8_000  # bytes; larger bodies are billed by their length
 BYTES_PER_TOKEN = 4
 
@@ -100,6 +102,8 @@ def from_anthropic(body: dict[str, Any]) -> Conversation:
         conversation.forced = choice["name"]
     elif choice.get("type") == "any":
         conversation.forced = next(iter(conversation.tools))
+    elif words := FORCING.search("\n".join(conversation.texts)):
+        conversation.forced = words[1] or next(iter(conversation.tools))
     form = (body.get("output_config") or {}).get("format") or body.get("output_format") or {}
     conversation.schema = form.get("schema")
     conversation.json = "json" in system.lower() and len(system) < SMALL_BODY

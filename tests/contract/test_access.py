@@ -121,6 +121,16 @@ def test_these_bodies_would_reach_a_model(send, broker, store):
     assert called == set(BODIES)
 
 
+def test_a_revoked_operator_key_is_refused_at_once_by_every_process(client, store):
+    """An ordinary key may be known for ten seconds more, but its calls are refused by the queue."""
+    key = store.create("one", operator=True)
+    headers = {"Authorization": f"Bearer {key}"}
+    assert client.get("/inference/v1/keys", headers=headers).status_code == 200
+    store.revoke(key[13:25])
+    assert client.get("/inference/v1/keys", headers=headers).status_code == 401
+    assert client.get("/inference/v1/models", headers=headers).status_code == 401
+
+
 @pytest.mark.parametrize("header", ["Authorization", "x-api-key"])
 def test_the_admin_key_is_an_operator_s(client, header):
     value = f"Bearer {ADMIN_KEY}" if header == "Authorization" else ADMIN_KEY

@@ -241,6 +241,15 @@ def test_a_model_that_is_no_longer_allowed_is_a_403(ask, store):
     assert len(broker.calls) == 1
 
 
+def test_a_model_that_was_allowed_a_moment_ago_is_allowed(client, store):
+    key = store.create("tests", models=("demo/slow",))
+    headers = {"Authorization": f"Bearer {key}"}
+    body = {"model": "demo/echo", "messages": HELLO}
+    assert client.post(CHAT, json=body, headers=headers).status_code == 403
+    store.change(key.split("_")[2], lambda record: {"models": ("demo/echo",)})
+    assert client.post(CHAT, json=body, headers=headers).status_code == 200
+
+
 @pytest.mark.parametrize("value", ["revoked", "disabled"])
 def test_a_key_that_is_no_longer_valid_is_a_401(ask, store, value):
     def change(public_id):

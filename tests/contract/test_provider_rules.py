@@ -41,24 +41,40 @@ def ask(make_client, settings, auth):
     client = make_client(settings, exchange)
 
     def post(api, model, **fields):
-        if api == "responses":
-            fields = {"input": "hi", **fields}
-        else:
-            fields = {"messages": HELLO, **fields}
-        if api == "messages":
-            fields = {"max_tokens": 100, **fields}
-        path = "chat/completions" if api == "chat" else api
-        response = client.post(
-            f"/inference/v1/{path}",
-            json={"model": model, **fields},
-            headers={**auth, "anthropic-version": "2023-06-01"},
-            buffered=True,
-        )
+        response = send(client, auth, api, model, **fields)
         assert response.status_code == 200, response.get_data(as_text=True)
         post.request = exchange.transport.request
         return response, exchange.transport.sent
 
     return post
+
+
+@pytest.fixture
+def refused(client, auth):
+    """A function that posts a call that is a 400; gives the error."""
+
+    def post(api, model, **fields):
+        response = send(client, auth, api, model, **fields)
+        assert response.status_code == 400
+        return response.get_json()["error"]
+
+    return post
+
+
+def send(client, auth, api, model, **fields):
+    if api == "responses":
+        fields = {"input": "hi", **fields}
+    else:
+        fields = {"messages": HELLO, **fields}
+    if api == "messages":
+        fields = {"max_tokens": 100, **fields}
+    path = "chat/completions" if api == "chat" else api
+    return client.post(
+        f"/inference/v1/{path}",
+        json={"model": model, **fields},
+        headers={**auth, "anthropic-version": "2023-06-01"},
+        buffered=True,
+    )
 
 
 def ignored(response):
@@ -149,8 +165,8 @@ def test_sampling_makes_way_for_thinking(ask, thinks):
     assert sent["thinking"]["type"] == "enabled"
     assert "temperature" not in sent
     assert "top_k" not in sent
-    assert sent["top_p"] == 0.95
-    assert ignored(response) == {"temperature", "top_k"}
+    assert "top_p" not in sent
+    assert ignored(response) == sampling.keys()
 
 
 # Tools that are forced
@@ -170,7 +186,7 @@ def test_sampling_makes_way_for_thinking(ask, thinks):
 def test_a_model_that_cannot_be_forced_is_asked_to_use_the_tool(ask, api, fields):
     response, sent = ask(api, SONNET, **fields)
     assert sent["tool_choice"] == {"type": "auto"}
-    assert "Answer this turn by calling" in str([sent.get("system"), sent["messages"]])
+    assert "Respond with a call" in str([sent.get("system"), sent["messages"]])
     assert ignored(response) == {"tool_choice"}
 
 
@@ -235,15 +251,16 @@ BOOKKEEPING = {
 }
 STRICT = [
     "groq", "mistral", "deepseek", "together", "xai", "fireworks", "gemini", "bedrock", "cohere",
-    "cerebras", "nvidia", "moonshot", "zai", "alibaba",
+    "cerebras", "nvidia", "moonshot", "zai", "alibaba", "perplexity",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("provider", STRICT)
 def test_what_tunes_nothing_is_left_out_and_named_where_it_is_not_documented(ask, provider):
     response, sent = ask("chat", f"{provider}/model", **BOOKKEEPING)
-    assert not BOOKKEEPING.keys() & sent.keys()
-    assert ignored(response) == BOOKKEEPING.keys()
+    taken = {"prompt_cache_key"} if provider == "fireworks" else set()
+    assert BOOKKEEPING.keys() & sent.keys() == taken
+    assert ignored(response) == BOOKKEEPING.keys() - taken
 
 
 @pytest.mark.parametrize("model", [GPT_6, "azure/gpt-6-luna"])
@@ -285,6 +302,7 @@ def test_a_fallback_is_sent_only_what_it_takes(make_client, settings, auth):
         ("moonshot/kimi-k2.6", {"temperature": 0.2, "top_p": 0.9, "reasoning_effort": "low"}),
         ("zai/glm-5.2", {"frequency_penalty": 1, "seed": 1, "user": "u", "logprobs": True}),
         ("alibaba/qwen-plus", {"user": "u", "frequency_penalty": 1, "logit_bias": {"1": 1}}),
+        ("perplexity/sonar", {"user": "u", "seed": 1, "reasoning_effort": "low"}),
     ],
 )  # fmt: skip
 def test_what_a_provider_refuses_is_left_out_and_named(ask, model, fields):
@@ -301,7 +319,7 @@ def test_claude_code_s_user_does_not_go_to_mistral(ask):
     assert ignored(response) == {"metadata.user_id"}
 
 
-@pytest.mark.parametrize("provider", ["mistral", "cohere", "zai"])
+@pytest.mark.parametrize("provider", ["mistral", "cohere", "zai", "perplexity"])
 def test_no_usage_is_asked_of_a_provider_that_refuses_the_question(ask, provider):
     _, sent = ask("chat", f"{provider}/x", stream=True)
     assert sent["stream"] is True
@@ -370,7 +388,11 @@ def test_developers_are_the_system_for_all_but_openai(ask, model):
         ("mistral/x", "minimal", "none"),
         ("deepseek/x", "xhigh", "high"),
         ("deepseek/x", "max", "max"),
-        ("gemini/gemini-3-pro", "none", "minimal"),
+        ("gemini/gemini-3-pro", "none", "low"),
+        ("gemini/gemini-3-pro-preview", "medium", "high"),
+        ("gemini/gemini-3.1-pro", "medium", "medium"),
+        ("gemini/gemini-3-flash", "minimal", "low"),
+        ("perplexity/sonar-reasoning-pro", "xhigh", "high"),
         ("gemini/gemini-2.5-flash", "none", "none"),
         ("gemini/gemini-3-pro", "xhigh", "high"),
         ("xai/grok-4.3", "none", "none"),
@@ -463,12 +485,27 @@ def test_strictness_of_tools_is_left_out_where_it_is_unknown(ask, provider):
     assert ignored(response) == {"tools.function.strict"}
 
 
-def test_lm_studio_is_asked_for_no_object_without_a_schema(ask):
-    response, sent = ask("chat", "lmstudio/x", response_format={"type": "json_object"})
+@pytest.mark.parametrize("model", ["lmstudio/x", "perplexity/sonar"])
+def test_some_are_asked_for_no_object_without_a_schema(ask, model):
+    response, sent = ask("chat", model, response_format={"type": "json_object"})
     assert "response_format" not in sent
     assert ignored(response) == {"response_format"}
-    response, sent = ask("chat", "lmstudio/x", response_format=SCHEMA)
+    response, sent = ask("chat", model, response_format=SCHEMA)
     assert sent["response_format"] == SCHEMA
+
+
+REFUSES_TOOLS = [
+    ("openai/gpt-6.1-sol", "it calls functions in OpenAI's Responses API only"),
+    ("perplexity/sonar", "its models search the web, and call no functions"),
+]
+
+
+@pytest.mark.parametrize("api", ["chat", "messages", "responses"])
+@pytest.mark.parametrize(("model", "reason"), REFUSES_TOOLS)
+def test_a_model_without_functions_refuses_them_and_says_why(refused, api, model, reason):
+    tool = {"chat": TOOL, "messages": CLAUDE_TOOL, "responses": FLAT_TOOL}[api]
+    error = refused(api, model, tools=[tool])
+    assert reason in error["message"]
 
 
 # Addresses and keys
@@ -487,6 +524,7 @@ def test_lm_studio_is_asked_for_no_object_without_a_schema(ask):
         ("alibaba/qwen3", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "qwen3"),
         ("lmstudio/qwen3-4b", "http://127.0.0.1:1234/v1", "qwen3-4b"),
         ("sglang/qwen3", "http://127.0.0.1:30000/v1", "qwen3"),
+        ("perplexity/sonar-pro", "https://api.perplexity.ai", "sonar-pro"),
     ],
 )  # fmt: skip
 def test_each_provider_is_called_at_its_address_with_its_key(ask, model, url, upstream):

@@ -229,6 +229,14 @@ def test_an_address_below_that_is_not_served_is_unknown(client, auth, method, pa
     assert response.get_json()["error"]["message"] == f"Unknown request URL: {method} {URL}{path}."
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_the_address_of_token_counts_is_no_id_of_a_response(client, auth, method):
+    response = client.open("/inference/v1/responses/input_tokens", method=method, headers=auth)
+    assert (response.status_code, response.headers["Allow"]) == (405, "OPTIONS, POST")
+    longer = client.open("/inference/v1/responses/input_tokens_1", method=method, headers=auth)
+    assert longer.get_json()["error"]["code"] == "response_not_found"
+
+
 def test_the_tokens_of_an_input_are_estimated(client, auth):
     def count(**fields):
         data = {"model": MODEL, "input": "hi", **fields}

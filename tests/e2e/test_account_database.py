@@ -114,6 +114,23 @@ def test_an_emptied_redis_gets_its_keys_and_counters_back_by_itself(
     assert stack.ask("fake/echo", "after the loss").status_code == 200
 
 
+def test_the_books_agree_after_calls_of_all_kinds(stack: Stack) -> None:
+    for number in range(10):
+        assert stack.ask("fake/echo", f"whole {number}").status_code == 200
+        assert stack.ask("fake/echo", f"streamed {number}", stream=True).status_code == 200
+        assert stack.ask("closed/echo", f"failed {number}").status_code == 502
+        stack.open_stream("fake/echo", f"left {number}").close()
+    check = [sys.executable, "-m", "flask", "account", "check"]
+
+    def equal() -> bool:
+        if stack.redis.xlen(keys.RECORDS):
+            return False
+        run = subprocess.run(check, cwd=ROOT, env=stack.env, capture_output=True, text=True)
+        return run.returncode == 0
+
+    until(equal)
+
+
 @pytest.mark.parametrize(
     "command",
     [["gunicorn", "--bind", "127.0.0.1:0", "wsgi:app"], ["workers"]],

@@ -67,6 +67,22 @@ def test_a_call_is_streamed(stack: Stack, model: str) -> None:
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_the_usage_says_what_the_call_cost_if_the_request_includes_it(
+    stack: Stack, stream: bool
+) -> None:
+    response = stack.ask("fake/echo", stream=stream, usage={"include": True})
+    if stream:
+        *_, last, _ = (block[6:] for block in response.text.split("\n\n") if block)
+        usage = json.loads(last)["usage"]
+    else:
+        usage = response.json()["usage"]
+    # The prices of fake/*, in 1e-9 USD for a token; the sum is rounded once.
+    nano = usage["prompt_tokens"] * 123.4567 + usage["completion_tokens"] * 1765.4321
+    assert usage["cost"] == round(nano) / 10**9
+    assert "X-Ignored-Parameters" not in response.headers
+
+
 def test_the_upstream_gets_the_operators_key_and_nothing_of_the_callers(stack: Stack) -> None:
     stack.upstream.clear()
     stack.ask("openai/gpt-4o-mini", headers={"X-Evil": "1"}, base_url="http://evil", api_key="k")

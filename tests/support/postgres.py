@@ -6,11 +6,13 @@ user on the system. Postgres refuses to run as root; then it runs as `nobody`.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -43,6 +45,12 @@ def copy(source: Path, target: Path) -> Path:
         if (source / name).exists():  # its libraries: on Linux only
             shutil.copytree(source / name, target / name, ignore=lambda *_: {"include"})
     return target
+
+
+def end_with_parent() -> None:
+    """Make this process end when its parent does, where the system can: also if that is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
 
 
 class PostgresServer:
@@ -83,6 +91,7 @@ class PostgresServer:
                 stderr=log,
                 start_new_session=True,
                 cwd=self.folder,
+                preexec_fn=end_with_parent,
                 **self._user,
             )
         end = time.monotonic() + START_SECONDS

@@ -101,10 +101,16 @@ class Sent:
 class WholeExchange(FakeBroker):
     """Runs each call at once, as a worker does, against providers that answer everything."""
 
-    def __init__(self, catalogue: Catalogue, settings: Settings) -> None:
+    def __init__(
+        self, catalogue: Catalogue, settings: Settings, transport: CannedTransport | None = None
+    ) -> None:
         super().__init__()
-        self.transport = CannedTransport()
-        self._runner = CallRunner(connect(catalogue, settings, self.transport), Limits(), catalogue)
+        self.transport = transport or CannedTransport()
+        providers, limits = (
+            connect(catalogue, settings, self.transport),
+            Limits(settings.upstream_retries),
+        )
+        self._runner = CallRunner(providers, limits, catalogue)
 
     def submit(
         self, spec: CallSpec, body: bytes, admission: AdmissionRequest, budget: float

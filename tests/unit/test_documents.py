@@ -72,7 +72,7 @@ def test_every_route_is_in_the_api_page_and_those_of_callers_in_the_readme(
     for rule in app.url_map.iter_rules():
         if rule.endpoint == "home":
             continue  # a page, at / and at the base URL
-        path = re.sub(r"<(?:path:)?(\w+)>", "{id}", rule.rule)
+        path = re.sub(r"<(?:\w+:)?\w+>", "{id}", rule.rule)
         names = {f"{method} {path}" for method in rule.methods - {"HEAD", "OPTIONS"}}
         served |= names
         access = app.view_functions[rule.endpoint].access  # type: ignore[attr-defined]

@@ -50,6 +50,7 @@ from gateway.settings import Settings
 DAY, MINUTE = BUCKET_SECONDS["1d"], BUCKET_SECONDS["1m"]
 SLICE = 1_000  # rows that `trim` deletes at once
 INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+CALL_COLUMNS = [column.name for column in calls.c if column.name != "record"]
 COLUMNS = {"api_key_id": usage.c.key_id, "owner": usage.c.owner} | {
     "model": usage.c.model,
     "kind": usage.c.kind,
@@ -63,6 +64,11 @@ class SqlLedger:
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.engine = make_engine(settings.database_url)
+        upsert = INSERT[self.engine.dialect.name](usage)
+        self._add_usage = upsert.on_conflict_do_update(
+            index_elements=list(usage.primary_key),
+            set_={name: usage.c[name] + upsert.excluded[name] for name in SUMS},
+        )
         self._redis = redis
         self._record_ms = settings.record_days * DAY * 1000
 
@@ -87,12 +93,7 @@ class SqlLedger:
             if not by_id:
                 return
             connection.execute(insert(calls), [_row(record) for record in by_id.values()])
-            upsert = INSERT[self.engine.dialect.name](usage)
-            upsert = upsert.on_conflict_do_update(
-                index_elements=list(usage.primary_key),
-                set_={name: usage.c[name] + upsert.excluded[name] for name in SUMS},
-            )
-            connection.execute(upsert, _buckets(by_id.values()))
+            connection.execute(self._add_usage, _buckets(by_id.values()))
 
     def generation(self, call_id: str) -> Record | None:
         """Return the record of a call, if it is settled, written and not expired."""
@@ -321,24 +322,31 @@ class SqlLedger:
 
 
 def _row(record: Record) -> dict[str, Any]:
-    row = {column.name: getattr(record, column.name, None) for column in calls.c}
+    row = {name: getattr(record, name) for name in CALL_COLUMNS}
     row["record"] = record.encode().decode()
     return row
 
 
 def _buckets(records: Iterable[Record]) -> list[dict[str, Any]]:
     """The rows that these records add to, in an order that all writers have."""
-    sums: dict[tuple[int, int, str, str, str, str], Sums] = {}
+    minutes: dict[tuple[int, str, str, str, str], Sums] = {}
     for record in records:
-        seconds, added = record.settled_ms // 1000, Sums.of(record)
+        group = (
+            record.settled_ms // (MINUTE * 1000) * MINUTE,
+            *(record.key_id, record.owner, record.model, record.kind),
+        )
+        added = Sums.of(record)
+        minutes[group] = minutes[group] + added if group in minutes else added
+    sums: dict[tuple[int, int, str, str, str, str], Sums] = {}
+    for (minute, key_id, owner, model, kind), added in minutes.items():
         for width in WIDTHS:
-            start = seconds - seconds % width if width else 0
-            group = (width, start, record.key_id, record.owner, record.model, record.kind)
-            sums[group] = sums[group] + added if group in sums else added
-    names = [column.name for column in usage.primary_key]
+            start = minute - minute % width if width else 0
+            bucket = (width, start, key_id, owner, model, kind)
+            sums[bucket] = sums[bucket] + added if bucket in sums else added
+    columns = [column.name for column in usage.primary_key]
     return [
-        {**dict(zip(names, group, strict=True)), **_counts(each)}
-        for group, each in sorted(sums.items())
+        {**dict(zip(columns, bucket, strict=True)), **_counts(each)}
+        for bucket, each in sorted(sums.items())
     ]
 
 

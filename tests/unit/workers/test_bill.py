@@ -20,6 +20,7 @@ from gateway.errors import (
     CallCancelled,
     DeadlineExceeded,
     GatewayError,
+    PayloadTooLarge,
     StopCall,
     UpstreamFailed,
     UpstreamThrottled,
@@ -124,6 +125,11 @@ class Sender:
 
     def send(self, lines: bytes) -> None:
         self.sent.append(lines)
+
+
+class Full:
+    def hold(self, call_id: str, size: int) -> None:
+        raise PayloadTooLarge
 
 
 @pytest.fixture(autouse=True)
@@ -332,11 +338,23 @@ def test_embeddings_and_counts_of_tokens_are_recorded() -> None:
     body = b'{"input":"x"}'
     record = one(counted, stream=False, kind="embeddings", body=body)
     assert used(record) == ({"input": 8}, "provider", 8_000)
-    record = one({"data": []}, stream=False, kind="embeddings", body=b'{"input":"12345678"}')
-    assert used(record) == ({"input": 2}, "estimated", 2_000)
+    record = one({"data": []}, stream=False, kind="embeddings", body=body)
+    assert used(record) == ({"input": 10}, "estimated", 10_000)
     record = one({"input_tokens": 900}, stream=False, kind="count_tokens")
     assert used(record) == ({}, "none", 0)
     assert (record.kind, record.status) == ("count_tokens", "completed")
+    record = one(StopCall(CallCancelled()), stream=False, kind="count_tokens")
+    assert used(record) == ({}, "none", 0)
+
+
+def test_an_answer_for_which_the_worker_has_no_room_is_charged() -> None:
+    runner = CallRunner({"a": Provider([WHOLE])}, Limits(0), CATALOGUE, budget=Full())  # type: ignore[dict-item, arg-type]
+    spec = CallSpec("c" * 32, "web", False, (Target("a/model", "a", "model"),))
+    claimed, bill = Claimed("c" * 32, "web", "claim", 600, b""), Bill()
+    outcome = runner.run(claimed, spec, BODY, Sender(), bill)  # type: ignore[arg-type]
+    record = bill.record(claimed, spec, outcome.error, "worker-1")
+    assert used(record) == ({"input": 100, "output": 7}, "provider", 170_000)
+    assert tried(record) == [("a", 413, "request_too_large")]
 
 
 def test_a_call_that_never_ran_has_a_record_too() -> None:

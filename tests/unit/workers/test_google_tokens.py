@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import gevent
 import pytest
+import urllib3
 
 from gateway.chat import ChatCall
 from gateway.errors import UpstreamAuth
@@ -110,3 +116,72 @@ def test_a_file_that_is_no_key_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr("workers.google_tokens.import_module", lambda name: Module)
     with pytest.raises(ConfigurationError, match=r"key.json is no key of a service account"):
         service_account(str(tmp_path / "key.json"), None)
+
+
+@pytest.fixture
+def token_server() -> Iterator[Any]:
+    """A server as that of Google, which gives numbered tokens for an hour."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            server.forms.append(form)
+            token = {"access_token": f"ya29.{len(server.forms)}", "expires_in": 3600}
+            body = json.dumps({**token, "token_type": "Bearer"}).encode()
+            self.send_response(server.status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.forms, server.status = [], 200
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_google_s_library_signs_for_a_token(
+    token_server: Any, tmp_path: Path, transport: CannedTransport
+) -> None:
+    pytest.importorskip("google.auth", reason="pip install -r requirements-vertex.txt")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    path = tmp_path / "account.json"
+    account = {
+        "type": "service_account",
+        "client_email": "me@project.iam.gserviceaccount.com",
+        "private_key": key.decode(),
+        "private_key_id": "1",
+        "token_uri": f"http://127.0.0.1:{token_server.server_port}/token",
+    }
+    path.write_text(json.dumps(account))
+    credentials, request = service_account(str(path), urllib3.PoolManager())
+
+    def make(token: str) -> Any:
+        return create(
+            "openai", base_url="http://a/v1", api_key=token, headers={}, transport=transport
+        )
+
+    provider = TokenProvider(credentials, request, make)
+    provider.complete(CALL)
+    provider.complete(CALL)
+    assert transport.request.headers["Authorization"] == "Bearer ya29.1"
+    (form,) = token_server.forms
+    assert form["grant_type"] == ["urn:ietf:params:oauth:grant-type:jwt-bearer"]
+    assert len(form["assertion"][0].split(".")) == 3
+    # A refusal is no traceback with the key in it, but the error of a wrong key.
+    fresh, request = service_account(str(path), urllib3.PoolManager())
+    token_server.status = 401
+    with pytest.raises(UpstreamAuth):
+        TokenProvider(fresh, request, make).complete(CALL)

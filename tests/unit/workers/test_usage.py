@@ -43,6 +43,18 @@ def test_a_count_of_the_prompt_alone_is_completed_by_an_estimate() -> None:
     assert used(counted, delta(content="a"), {"choices": [], "usage": USAGE}) == USAGE
 
 
+@pytest.mark.parametrize("prompt", [0, 500])
+def test_a_count_without_a_completion_is_completed_by_an_estimate(prompt: int) -> None:
+    usage = {"prompt_tokens": prompt, "completion_tokens": 0, "total_tokens": prompt}
+    counted = {**delta(content="a" * 40), "usage": usage}
+    assert used(counted) == {
+        "prompt_tokens": prompt or 10,
+        "completion_tokens": 10,
+        "total_tokens": 10 + (prompt or 10),
+        "estimated": True,
+    }
+
+
 def test_without_a_count_four_characters_are_a_token() -> None:
     assert used(delta(content="a" * 20), delta(content="b" * 21)) == {
         "prompt_tokens": 10,

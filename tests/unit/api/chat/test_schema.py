@@ -172,11 +172,9 @@ BAD = {
         MISSING,
         "messages[0].tool_calls[0].id",
     ),
-    "51 name with blank": (tool("a b"), VALUE, "tools[0].function.name"),
-    "51 name with newline": (tool("ab\n"), VALUE, "tools[0].function.name"),
     "51 name empty": (tool(""), VALUE, "tools[0].function.name"),
-    "51 name of 65": (tool("f" * 65), VALUE, "tools[0].function.name"),
-    "51 second name": (body(tools=[TOOL, tool("é")["tools"][0]]), VALUE, "tools[1].function.name"),
+    "51 name of 257": (tool("f" * 257), "string_above_max_length", "tools[0].function.name"),
+    "51 second name": (body(tools=[TOOL, tool("")["tools"][0]]), VALUE, "tools[1].function.name"),
     "51 schema string": (
         body(tools=[{"type": "function", "function": {"name": "f", "parameters": "{}"}}]),
         TYPE,
@@ -186,7 +184,7 @@ BAD = {
     "51 tool choice word": (body(tool_choice="maybe"), VALUE, "tool_choice"),
     "51 tool choice type": (body(tool_choice={"type": "x"}), VALUE, "tool_choice.type"),
     "51 tool choice integer": (body(tool_choice=1), TYPE, "tool_choice"),
-    "51 legacy function name": (body(functions=[{"name": "a b"}]), VALUE, "functions[0].name"),
+    "51 legacy function name": (body(functions=[{"name": ""}]), VALUE, "functions[0].name"),
     "51 legacy choice": (body(function_call={}), MISSING, "function_call.name"),
     "52 string": (body(temperature="1"), TYPE, "temperature"),
     "52 true": (body(temperature=True), TYPE, "temperature"),
@@ -350,8 +348,10 @@ MESSAGES_TOLD = {
     " but got an array with length 5 instead.": body(stop=["a"] * 5),
     "Invalid 'user': string too long. Expected a string with maximum length 512,"
     " but got a string with length 513 instead.": body(user="u" * 513),
-    "Invalid 'tools[0].function.name': string does not match pattern."
-    " Expected a string that matches the pattern '^[A-Za-z0-9_-]{1,64}$'.": tool("a b"),
+    "Invalid 'response_format.json_schema.name': string does not match pattern."
+    " Expected a string that matches the pattern '^[A-Za-z0-9_-]{1,64}$'.": body(
+        response_format={"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}}
+    ),
     "Invalid type for the request body: expected an object, but got an array instead.": [],
 }
 

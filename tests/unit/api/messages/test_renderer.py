@@ -203,6 +203,32 @@ def test_what_is_said_between_calls_has_its_place():
     assert kinds == ["thinking", "text", "tool_use", "text", "tool_use"]
 
 
+def test_thinking_between_text_and_calls_keeps_its_place_in_a_whole_message():
+    parts = [
+        part(thinking_blocks=[SIGNED]),
+        part(content="One. "),
+        part(content="Two."),
+        part(thinking_blocks=[REDACTED]),
+        part(content="Three."),
+        part(tool_calls=[call(0, "a", "f", "{}")]),
+        part(thinking_blocks=[SIGNED, REDACTED]),
+        part(tool_calls=[call(1, "b", "g", "{}")], finish={"finish_reason": "tool_calls"}),
+    ]
+    whole = fold(parts)
+    content = json.loads(reply().whole(orjson.dumps(whole)))["content"]
+    use = {"type": "tool_use", "input": {}}
+    assert content == [
+        SIGNED,
+        {"type": "text", "text": "One. Two."},
+        REDACTED,
+        {"type": "text", "text": "Three."},
+        {**use, "id": "a", "name": "f"},
+        SIGNED,
+        REDACTED,
+        {**use, "id": "b", "name": "g"},
+    ]
+
+
 def test_arguments_that_are_no_object_are_kept_as_they_are():
     cut = part({"finish_reason": "length"}, tool_calls=[call(0, "t1", "f", '{"a": "b')])
     made = whole(cut)

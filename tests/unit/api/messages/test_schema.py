@@ -89,7 +89,7 @@ WRONG = [
         "tools.0: Input tag 'function' found using 'type' does not match any of the expected tags",
     ),
     (request(tools=[{"name": "f"}]), "tools.0.input_schema: Field required"),
-    (request(tools=[{"name": "a b", "input_schema": {}}]), "tools.0.name: String should match"),
+    (request(tools=[{"name": "", "input_schema": {}}]), "tools.0.name: String should have at"),
     (request(tool_choice={"type": "some"}), "tool_choice: Input tag 'some' found using 'type'"),
     (request(tool_choice={"type": "tool"}), "tool_choice.name: Field required"),
     (

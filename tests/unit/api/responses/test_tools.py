@@ -1,7 +1,5 @@
 """Tools of the Responses API: namespaces, tools in the conversation, and tools that are not run."""
 
-import re
-
 import pytest
 
 from api.responses.request import chat_request
@@ -64,15 +62,6 @@ def test_openai_s_own_namespace_is_left_out_of_the_names():
     assert len(set(names(request(function("wait"), CODEX)))) == 3
 
 
-def test_names_that_no_provider_takes_become_shorter_ones():
-    long = [namespace("mcp__" + "x" * 60, function("a" * 40), function("b" * 40))]
-    odd = [namespace("docs.example", function("read file"), function("read/file"))]
-    sent = names(request(*long, *odd))
-    assert len(set(sent)) == 4
-    assert all(len(name) <= 64 and name.replace("_", "").isalnum() for name in sent)
-    assert sent == names(request(*long, *odd))
-
-
 @pytest.mark.parametrize("name", ["mcp__docs__search", "search", "mcp__docs__.search"])
 def test_a_call_comes_back_with_its_namespace(name):
     (item,) = calls(name, DOCS)
@@ -114,13 +103,6 @@ def test_a_call_in_the_history_may_lack_its_namespace():
     clock = namespace("clock", custom("sleep"))
     messages = request(clock, input=[call]).parameters["messages"]
     assert messages[0]["tool_calls"][0]["custom"]["name"] == "clock__sleep"
-
-
-def test_a_name_in_the_history_that_no_provider_takes_is_replaced():
-    call = {"type": "function_call", "call_id": "c", "name": "functions.ls -l", "arguments": "{}"}
-    messages = request(function("ls"), input=[call]).parameters["messages"]
-    name = messages[0]["tool_calls"][0]["function"]["name"]
-    assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", name)
 
 
 HOSTED = [

@@ -454,6 +454,44 @@ def test_a_key_is_revoked_once(store, redis, clock):
     assert store.get(public_id(key)).revoked == first
 
 
+@pytest.fixture
+def full(redis):
+    redis.config_set("maxmemory", 1)
+    yield redis
+    redis.config_set("maxmemory", 0)
+
+
+def test_a_key_is_revoked_and_rotated_while_redis_is_full(store, request):
+    key = store.create("one")
+    redis = request.getfixturevalue("full")
+    with pytest.raises(RedisError):
+        redis.set("another", 1)
+    assert store.rotate(public_id(key), 0)
+    assert store.revoke(public_id(key))
+
+
+def test_a_change_that_is_sent_again_after_its_reply_was_lost_is_made_once(store, redis):
+    key = store.create("one")
+    sent = []
+
+    class Lossy:
+        """Redis, whose replies to scripts are lost."""
+
+        def execute_command(self, *command):
+            sent.append(redis.execute_command(*command))
+            raise TimeoutError
+
+        def __getattr__(self, name):
+            return getattr(redis, name)
+
+    lossy = KeyStore(Lossy(), PEPPER)
+    with pytest.raises(RedisError):
+        change(lossy, key, rpm=5)
+    assert sent == [b"ok"]
+    assert change(store, key, rpm=5).version == 2
+    assert [entry["action"] for entry in audit(redis)] == ["key.created", "key.updated"]
+
+
 def test_every_change_is_in_the_audit_log_with_who_and_from_where(store, redis, clock):
     by = Actor("0123456789ab", "10.1.2.3", "192.0.2.7")
     key = store.create("one", by, limit=5_000_000_000)
@@ -673,6 +711,34 @@ def test_a_key_that_another_process_has_hashed_anew_is_valid(store, renewing, re
     elsewhere.verify(key)
     stored = redis.hget(keys.key(public_id(key)), "hmac").decode()
     assert renewing.verify(key).hmac == stored
+
+
+def test_a_secret_of_the_old_pepper_that_was_rotated_away_is_refused(store, redis, clock):
+    """Although the record that has its hash is still in the cache."""
+    owner.take(redis, NEW)
+    old = store.create("one")
+    elsewhere = KeyStore(redis, NEW, clock, PEPPER)
+    redis.set(keys.OWNER, owner.fingerprint(PEPPER))  # so that it reads, and renews nothing
+    elsewhere.verify(old)
+    redis.set(keys.OWNER, owner.fingerprint(NEW))
+    store.rotate(public_id(old), 0)
+    refused(elsewhere, old)
+
+
+def test_a_key_that_was_deleted_from_redis_is_not_made_by_hashing_it_anew(store, redis, clock):
+    key = store.create("one")
+    elsewhere = KeyStore(redis, NEW, clock, PEPPER)
+    redis.set(keys.OWNER, owner.fingerprint(PEPPER))
+    elsewhere.verify(key)
+    redis.delete(keys.key(public_id(key)), keys.OWNER)
+    refused(elsewhere, key)
+    assert not redis.exists(keys.key(public_id(key)))
+
+
+def test_a_record_without_a_hash_is_of_no_secret(store):
+    record = store.verify(store.create("one"))
+    with pytest.raises(AuthenticationFailed):
+        store.refresh(dataclasses.replace(record, hmac=""))
 
 
 def test_a_wrong_secret_hashes_nothing_anew(store, renewing, redis):

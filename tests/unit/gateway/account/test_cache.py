@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.account.cache import DEFAULT_SECONDS, MAX_SECONDS, Entry, name, seconds
+from gateway.account.cache import DEFAULT_SECONDS, MAX_SECONDS, Entry, name, seconds, without_cost
 from gateway.errors import InvalidRequest
 
 PEPPER = "p" * 40
@@ -66,3 +66,11 @@ def test_an_entry_survives_its_way_through_redis() -> None:
 )
 def test_what_another_release_has_kept_is_nothing(value: bytes) -> None:
     assert Entry.decode(value) is None
+
+
+def test_a_response_that_is_used_again_cost_nothing() -> None:
+    head = b"#openai/model\tseed\n"
+    text = b'{"choices":[{"delta":{"content":"\\"cost\\":1"}}]}'
+    usage = b'{"choices":[],"usage":{"total_tokens":3,"cost":%b}}'
+    paid = usage % b'0.25,"cost_details":{"upstream_inference_cost":0.2}'
+    assert without_cost(head + text + b"\n" + paid) == head + text + b"\n" + usage % b"0"

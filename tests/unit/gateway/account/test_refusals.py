@@ -25,9 +25,10 @@ def test_durations_are_go_s(milliseconds: int, text: str) -> None:
     assert duration(milliseconds) == text
 
 
-def test_a_time_is_rounded_up_so_that_nobody_comes_too_early() -> None:
-    assert timestamp(NOW) == "2026-11-30T23:59:58Z"
-    assert timestamp(NOW.replace(microsecond=1)) == "2026-11-30T23:59:59Z"
+def test_the_end_of_a_window_is_whole_though_the_clocks_differ_by_milliseconds() -> None:
+    for microsecond in (0, 1, 400_000):
+        assert timestamp(NOW.replace(microsecond=microsecond)) == "2026-11-30T23:59:58Z"
+    assert timestamp(NOW.replace(microsecond=999_000)) == "2026-11-30T23:59:59Z"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_a_rate_limit_names_itself_its_scope_and_its_reset(
     assert error.headers == {
         "x-limit-name": name,
         "x-limit-scope": "owner",
-        "x-limit-reset": "2026-12-01T00:00:00Z",
+        "x-limit-reset": "2026-11-30T23:59:59Z",
         "retry-after-ms": "1200",
     }
     assert (error.retry_after, error.should_retry) == (1.2, None)

@@ -146,5 +146,5 @@ def test_a_usage_is_written_without_zeros_and_read_again():
 
 
 def test_usages_add_up():
-    assert Usage(1, 2, 3, 4, 5) + Usage(10, output=50) == Usage(11, 2, 3, 4, 55)
+    assert Usage(1, 2, 3, 4, 5).plus(Usage(10, output=50)) == Usage(11, 2, 3, 4, 55)
     assert (Usage(1, 2, 3, 4, 5).prompt, Usage(1, 2, 3, 4, 5).tokens) == (10, 15)

@@ -633,6 +633,10 @@ WRONG = {
         '[models."a/b"]\nprovider = "openai"\nprices = { prompt = "-1" }',
         "a/b",
     ),
+    "price beyond reason": (
+        '[models."a/b"]\nprovider = "openai"\nprices = { prompt = "1e999999" }',
+        "a/b",
+    ),
     "tiers out of order": (
         '[models."a/b"]\nprovider = "openai"\n'
         'prices = { tiers = [{ above = 9, prompt = "1" }, { above = 9, prompt = "2" }] }',
@@ -863,11 +867,28 @@ def test_no_model_is_asked_for_more_than_it_can_write(first: str, name: str) -> 
         assert kept == ({"messages": [], name: sent}, [])
 
 
-@pytest.mark.parametrize("choice", ["auto", "none"])
-def test_an_empty_list_of_tools_is_left_out_with_what_is_about_tools(choice: str) -> None:
+NO_TOOLS = [
+    {"tools": []},
+    {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
+    {"tools": [], "tool_choice": "none"},
+    {"tool_choice": "auto"},
+    {"parallel_tool_calls": False},
+    {"functions": [], "function_call": "auto"},
+    {"function_call": "none"},
+]
+
+
+@pytest.mark.parametrize("sent", NO_TOOLS)
+@pytest.mark.parametrize("model", ["openai/gpt-4o", "openai/gpt-6.1-sol"])
+def test_a_choice_among_no_tools_is_left_out_with_them(model: str, sent: dict[str, object]) -> None:
     known = catalogue(variables=KEYS)
-    sent = {"tools": [], "tool_choice": choice, "parallel_tool_calls": True, "stop": "a"}
-    assert fit(known, "openai/gpt-4o", sent, "openai/gpt-4o") == ({"stop": "a"}, [])
+    assert fit(known, model, {**sent, "seed": 1}, model) == ({"seed": 1}, [])
+
+
+def test_a_tool_that_is_forced_among_none_is_left_to_the_provider() -> None:
+    known = catalogue(variables=KEYS)
+    sent = {"tools": [], "tool_choice": "required"}
+    assert fit(known, "openai/gpt-4o", sent, "openai/gpt-4o") == (sent, [])
 
 
 def test_rules_add_to_what_models_accept(with_file):

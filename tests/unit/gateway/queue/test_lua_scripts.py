@@ -22,6 +22,7 @@ from gateway.errors import (
     Overloaded,
     PayloadTooLarge,
     QueueUnavailable,
+    RateLimited,
     WorkerLost,
 )
 from gateway.queue import commands, keys, scripts
@@ -275,6 +276,24 @@ def test_a_call_that_a_kept_response_answers_is_settled_once_and_never_queued(
     assert redis.llen(keys.RQ_QUEUE) == redis.exists(keys.call(hit.call_id)) == 0
     assert commands.states(redis, [hit.call_id])[0].status == "finished"
     assert 0 < redis.ttl(keys.job(hit.call_id)) <= keys.JOB_SECONDS
+
+
+def test_a_kept_response_counts_as_a_request_and_as_nothing_else(
+    redis: Redis, settings: Settings
+) -> None:
+    store = KeyStore(redis, settings.key_pepper)
+    limits = {"rpm": 2, "tpm": 10, "max_in_flight": 1, "limit": 10, "limit_unit": "tokens"}
+    key = store.verify(store.create("tests", **limits))
+    hits = [spec() for _ in range(2)]
+    for hit in (*hits, hits[0]):  # the last is sent again
+        submit(redis, settings, key, hit, hit=b"{}")
+    with pytest.raises(RateLimited) as refusal:
+        submit(redis, settings, key, hit=b"{}")
+    assert refusal.value.headers["x-limit-name"] == "requests_per_minute"
+    used = redis.hmget(keys.spend(key.public_id), "requests", "tokens", "usd")
+    assert used == [b"2", b"0", b"0"]
+    assert redis.zcard(keys.flight(key.public_id)) == 0
+    assert redis.xlen(keys.RECORDS) == 2
 
 
 def test_a_full_queue_lets_kept_responses_through(

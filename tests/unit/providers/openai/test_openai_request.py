@@ -246,14 +246,6 @@ def test_a_function_has_properties(schema, expected):
     assert tool["function"]["parameters"] == expected
 
 
-@pytest.mark.parametrize("tools", [{"tools": []}, {}])
-def test_without_tools_nothing_is_said_about_them(tools):
-    params = {**tools, "tool_choice": "auto", "parallel_tool_calls": False}
-    assert sent(**params).keys() == {"messages", "model"}
-    assert "tool_choice" in sent(**{**params, "tool_choice": "required"})
-    assert sent(functions=[], function_call="none").keys() == {"messages", "model"}
-
-
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
@@ -265,6 +257,8 @@ def test_without_tools_nothing_is_said_about_them(tools):
         ({"refusal": "No."}, {"content": None, "refusal": "No."}),
         ({"thinking_blocks": THOUGHT}, {"content": ""}),
         ({"content": None}, {"content": ""}),
+        ({"content": []}, {"content": ""}),
+        ({"content": "", "function_call": None}, {"content": ""}),
     ],
 )
 def test_a_message_that_comes_back_is_one_that_strict_upstreams_take(message, expected):
