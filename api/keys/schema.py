@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Required
 
@@ -28,10 +28,14 @@ STRICT = ConfigDict(extra="forbid")
 
 
 def timestamp(text: str) -> int | None:
-    """The seconds since 1970 of a time in ISO 8601 with its offset from UTC; None: it is none."""
+    """The seconds since 1970 of a time in ISO 8601 with its offset from UTC; None: it is none.
+
+    Its year must be from 1971 to 9999, in UTC: others cannot be shown.
+    """
     try:
         time = datetime.fromisoformat(text)
-        return int(time.timestamp()) if time.tzinfo and time.year > 1970 else None
+        in_utc = time.astimezone(UTC)
+        return int(time.timestamp()) if time.tzinfo and in_utc.year > 1970 else None
     except (ValueError, OverflowError):
         return None
 

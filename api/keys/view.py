@@ -30,7 +30,8 @@ keys = Blueprint("keys", __name__)
 
 PAGE, LARGEST_PAGE = 100, 500  # items in a response
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-ENTRY_ID = re.compile(r"\d{1,20}-\d{1,20}", re.ASCII)
+# As Redis makes them: numbers of 64 bits, the first of which is a time.
+ENTRY_ID = re.compile(r"[1-9]\d{0,17}-\d{1,18}", re.ASCII)
 
 T = TypeVar("T")
 

@@ -137,6 +137,7 @@ def test_a_change_leaves_what_it_does_not_name_and_null_takes_away(api):
         ({"name": "a", "priority": "high"}, "invalid_value", "priority"),
         ({"name": "a", "expires_at": "tomorrow"}, "invalid_value", "expires_at"),
         ({"name": "a", "expires_at": "2100-01-01T00:00:00"}, "invalid_value", "expires_at"),
+        ({"name": "a", "expires_at": "9999-12-31T23:59:59-01:00"}, "invalid_value", "expires_at"),
         ({"name": "a", "allowed_models": ["open*ai"]}, "invalid_value", "allowed_models[0]"),
         ({"name": "a", "alerts": [1.5]}, "decimal_above_max_value", "alerts[0]"),
         ({"name": "a", "metadata": {"a": 1}}, "invalid_value", "metadata"),
@@ -404,6 +405,15 @@ def test_the_audit_log_says_who_changed_what_and_from_where(api, operator, store
     assert not log["has_more"]
     page = api("GET", f"/audit?limit=1&after={deleted['id']}").get_json()
     assert (page["data"], page["has_more"]) == ([changed], True)
+
+
+@pytest.mark.parametrize("after", ["0-0", "99999999999999999999-0", "1-99999999999999999999"])
+def test_what_is_no_entry_of_the_audit_log_is_not_after_anything(api, after):
+    assert error(api("GET", f"/audit?after={after}")) == (
+        400,
+        "invalid_value",
+        "after",
+    )
 
 
 def test_no_response_log_or_audit_entry_has_a_secret_or_a_hash(api, store, redis, caplog):

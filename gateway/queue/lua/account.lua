@@ -197,11 +197,11 @@ local function limits()
     local spent, alerted = unpack(redis.call('HMGET', SPEND .. scope, prefix .. unit, 'alerted'))
     local before, highest = string.match(alerted or '', '^(%d+) (.+)$')
     highest = before == tostring(window) and tonumber(highest) or 0
-    limit = L.limit_now(limit, extra, until_, now_ms / 1000)
+    limit, spent = L.limit_now(limit, extra, until_, now_ms / 1000), tonumber(spent or 0)
     local reached, last = {}, highest
     for _, share in ipairs(cjson.decode(shares)) do
-      if share > highest and tonumber(spent) >= share * limit then
-        reached[#reached + 1] = {scope = scope, share = share, unit = unit, limit = limit, spent = tonumber(spent),
+      if share > highest and spent >= share * limit then
+        reached[#reached + 1] = {scope = scope, share = share, unit = unit, limit = limit, spent = spent,
           window = reset or cjson.null}
         last = math.max(last, share)
       end

@@ -477,6 +477,19 @@ def test_alerts_are_raised_once_a_window(calls: Calls) -> None:
     assert use(90) == [(0.5, 90, 100), (0.8, 90, 100)]
 
 
+@pytest.mark.parametrize("unit", ["usd", "tokens"])
+def test_a_call_that_used_nothing_is_settled_for_a_key_that_has_used_nothing(
+    calls: Calls, unit: str
+) -> None:
+    """Its counters of all time are not there yet; alerts are compared with them."""
+    calls.key(limit=100, limit_unit=unit, alerts="[0.5]")
+    free, removed = calls.submit(), calls.submit()
+    calls.finish(*calls.claim(), record=b'{"id":"free"}')
+    assert calls.cancel(removed) == b"removed"
+    assert calls.status(free) == "finished"
+    assert [each["id"] for each in calls.records()] == ["free", removed]
+
+
 def test_a_job_of_the_previous_release_is_run_and_recorded(calls: Calls) -> None:
     """It stands in RQ's list alone, and its job knows neither key nor limits."""
     calls.key()
