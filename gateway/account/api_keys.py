@@ -359,13 +359,24 @@ def _hmac(pepper: bytes, text: str) -> str:
 
 
 def revoked(redis: Redis, public_ids: Iterable[str]) -> set[str]:
-    """Return which of these keys are revoked or disabled, in one round trip. Raises RedisError."""
+    """Return which of these keys are revoked or disabled, or have a disabled owner.
+
+    Raises RedisError.
+    """
     names = list(public_ids)
     with redis.pipeline(transaction=False) as pipeline:
         for name in names:
-            pipeline.hmget(keys.key(name), "revoked", "disabled")
-        values = pipeline.execute()
-    return {name for name, value in zip(names, values, strict=True) if any(value)}
+            pipeline.hmget(keys.key(name), "revoked", "disabled", "owner")
+        records = dict(zip(names, pipeline.execute(), strict=True))
+        owners = sorted({record[2] for record in records.values() if record[2]})
+        for owner in owners:
+            pipeline.hget(keys.owner_record(owner.decode()), "disabled")
+        disabled = dict(zip(owners, pipeline.execute(), strict=True)) if owners else {}
+    return {
+        name
+        for name, (revoked_at, off, owner) in records.items()
+        if revoked_at or off or disabled.get(owner)
+    }
 
 
 def incorrect(public_id: str) -> str:

@@ -83,6 +83,9 @@ def _budget(detail: Mapping[str, Any], scope: str, resets_at: str) -> str:
     amount = ""
     if limit := detail.get("limit"):
         tokens = detail.get("unit") == "tokens"
-        amount = f", {limit} tokens," if tokens else f", {int(limit) / NANO:g} USD,"
+        amount = f" ({limit} tokens)" if tokens else f" ({int(limit) / NANO:g} USD)"
     ends = f" It resets at {resets_at}." if resets_at else ""
-    return f"You exceeded your current quota: the {window} of {scope}{amount} is used up.{ends}"
+    return (
+        f"You exceeded your current quota: too little is left of the {window} of {scope}{amount} "
+        f"for this call.{ends}"
+    )

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from gateway.account import api_keys
-from gateway.account.api_keys import CACHE_SECONDS, DIGITS, KeyStore, base62, checksum, parse
+from gateway.account.api_keys import (
+    CACHE_SECONDS,
+    DIGITS,
+    KeyStore,
+    base62,
+    checksum,
+    parse,
+    revoked,
+)
 from gateway.account.owners import owner_store
 from gateway.account.record_store import COMMAND, Actor
 from gateway.errors import AuthenticationFailed, InvalidRequest, QueueUnavailable
@@ -316,6 +324,15 @@ def test_who_shares_the_read_of_a_killed_request_is_not_killed(counting, clock):
 def test_an_unknown_key_cannot_be_revoked(store, redis):
     assert not store.revoke("0" * 12)
     assert redis.keys() == []
+
+
+def test_a_disabled_owner_ends_the_calls_of_its_keys(store, redis):
+    ids = [public_id(store.create(name)) for name in ("free", "owned", "revoked")]
+    redis.hset(keys.key(ids[1]), "owner", "search")
+    assert revoked(redis, ids[:2]) == set()
+    redis.hset(keys.owner_record("search"), "disabled", "1")
+    store.revoke(ids[2])
+    assert revoked(redis, ids) == set(ids[1:])
 
 
 def test_every_key_is_listed_and_nothing_else(store, redis):

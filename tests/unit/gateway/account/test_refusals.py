@@ -83,15 +83,18 @@ def test_what_is_used_up_is_said_as_of_calls_that_are_admitted() -> None:
 BUDGETS: list[tuple[dict[str, Any], str]] = [
     (
         {"unit": "usd", "window": "monthly", "limit": 12_500_000_000, "reset_ms": 2_000},
-        "the monthly budget of this API key, 12.5 USD, is used up. It resets at "
-        "2026-12-01T00:00:00Z.",
+        "too little is left of the monthly budget of this API key (12.5 USD) for this call. "
+        "It resets at 2026-12-01T00:00:00Z.",
     ),
     (
         {"unit": "tokens", "window": "daily", "limit": 1_000_000, "reset_ms": 2_000},
-        "the daily budget of this API key, 1000000 tokens, is used up. It resets at "
-        "2026-12-01T00:00:00Z.",
+        "too little is left of the daily budget of this API key (1000000 tokens) for this call. "
+        "It resets at 2026-12-01T00:00:00Z.",
     ),
-    ({"unit": "usd", "window": None, "reset_ms": 0}, "the budget of this API key is used up."),
+    (
+        {"unit": "usd", "window": None, "reset_ms": 0},
+        "too little is left of the budget of this API key for this call.",
+    ),
 ]
 
 
