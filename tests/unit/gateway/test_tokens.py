@@ -56,3 +56,18 @@ def test_an_input_of_tokens_is_counted() -> None:
     assert prompt_tokens({"input": [[7] * 300, [8] * 20]}) == 320
     assert prompt_tokens({"input": ["x" * 8, "x" * 4]}) == 3
     assert prompt_tokens({"input": []}) == prompt_tokens({}) == 0
+
+
+def test_what_stands_beside_the_messages_counts() -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"title": "x" * 4_000}}}
+    assert prompt_tokens({**asking(TEXT), "response_format": schema}) > 1_000
+    prediction = {"type": "content", "content": "x" * 4_000}
+    assert prompt_tokens({**asking(TEXT), "prediction": prediction}) > 1_000
+    assert prompt_tokens({**asking(TEXT), "tools": [{"a": "x" * 4_000}], "functions": []}) > 1_000
+
+
+@pytest.mark.parametrize(("text", "least"), [("你好" * 100, 150), ("😀" * 100, 100)])
+def test_text_that_is_not_english_has_more_tokens(text: str, least: int) -> None:
+    assert prompt_tokens({"messages": [{"role": "user", "content": text}]}) == least
+    assert prompt_tokens(asking({"type": "text", "text": text})) == least
+    assert prompt_tokens({"input": [text]}) == least
