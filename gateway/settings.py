@@ -110,7 +110,11 @@ class Settings:
         "Origins whose pages may call the service, separated by commas. `*` allows all.",
     )
     total_timeout: float = setting("TOTAL_DEADLINE_SECONDS", 600.0, "Maximum duration of a call.")
-    queue_limit: int = setting("QUEUE_LIMIT", 10_000, "Maximum number of waiting calls.")
+    queue_limit: int = setting(
+        "QUEUE_LIMIT",
+        10_000,
+        "Maximum number of waiting calls, with those that wait for their key's calls in flight.",
+    )
     queue_bytes: int = setting(
         "QUEUE_BYTES", 256_000_000, "Maximum size of all waiting request bodies together."
     )

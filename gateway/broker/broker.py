@@ -185,8 +185,9 @@ class Broker:
         gevent.spawn(self._cancel_until_done, pending.call_id)
 
     def _end(self, pending: PendingCall) -> None:
+        ending = {"status": "failed", "error_code": ShuttingDown.code}
         try:
-            removed = commands.cancel(self.redis, pending.call_id) == b"removed"
+            removed = commands.cancel(self.redis, pending.call_id, ending=ending) == b"removed"
         except RedisError:
             return
         pending.fail(ShuttingDown(retry_after=SHUTDOWN_SECONDS) if removed else WorkerStopped())

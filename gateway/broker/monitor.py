@@ -262,8 +262,9 @@ class Monitor:
         if set(commands.live_workers(self._redis)) - self._lost:
             return
         seconds = max(self._backlog.seconds(len(waiting)), NO_WORKERS_RETRY_SECONDS)
+        ending = {"status": "failed", "error_code": NoWorkers.code}
         for pending in waiting:
-            if commands.cancel(self._redis, pending.call_id) == b"removed":
+            if commands.cancel(self._redis, pending.call_id, ending=ending) == b"removed":
                 pending.fail(NoWorkers(retry_after=seconds))
 
 

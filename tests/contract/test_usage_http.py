@@ -10,7 +10,6 @@ import orjson
 import pytest
 from openai import OpenAI
 
-from api.usage.reports import CHAT
 from app import PREFIX
 from gateway.account.ledger import open_ledger
 from gateway.account.records import Record
@@ -306,7 +305,3 @@ def test_openai_s_client_reads_page_after_page(admin, calls):
         page = {"page": answer.next_page}
     assert len(starts) == len(set(starts)) == 5
     assert starts == sorted(starts)
-
-
-def test_calls_of_every_kind_are_in_one_of_openai_s_reports():
-    assert set(CHAT) == {"chat", "count_tokens"}

@@ -163,6 +163,8 @@ def _unended(redis: Redis) -> dict[str, int]:
     return {
         keys.RQ_STARTED: redis.zcard(keys.RQ_STARTED),
         keys.RQ_QUEUE: redis.llen(keys.RQ_QUEUE),
+        keys.WAITING: redis.zcard(keys.WAITING),
+        keys.RQ_DEFERRED: redis.zcard(keys.RQ_DEFERRED),
         keys.QUEUED_BYTES: int(redis.get(keys.QUEUED_BYTES) or 0),
     }
 

@@ -5,16 +5,23 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from gateway.account.database import schema
 from tests.soak import sampler
 from tests.support.stack import Process, Stack
 from tests.support.upstream import Upstream
 
 
 class SampledStack(Stack):
-    """A stack whose processes tell what they hold: see `socket`."""
+    """A stack whose processes tell what they hold: see `socket`.
+
+    A database takes the account: without one Redis keeps the last 10,000 records.
+    """
 
     def __init__(self, folder: Path, *, workers: int = 1, trace: bool = False) -> None:
-        super().__init__(folder, workers=workers, env={"PYTHONTRACEMALLOC": "1"} if trace else {})
+        url = f"sqlite:///{folder}/account.db"
+        schema.upgrade_url(url)
+        env = {"DATABASE_URL": url, **({"PYTHONTRACEMALLOC": "1"} if trace else {})}
+        super().__init__(folder, workers=workers, env=env)
         self._sockets: dict[int, Path] = {}
 
     def socket(self, process: Process) -> Path:

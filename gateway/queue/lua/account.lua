@@ -92,6 +92,7 @@ local function limits()
       redis.call('HDEL', HELD .. scope, id)
       redis.call('HINCRBY', HELD .. scope, 'usd', string.format('%.0f', 0 - usd))
       redis.call('HINCRBY', HELD .. scope, 'tokens', string.format('%.0f', 0 - tokens))
+      if redis.call('HLEN', HELD .. scope) == 2 then redis.call('DEL', HELD .. scope) end  -- the totals alone
     end
   end
 

@@ -164,6 +164,7 @@ local function check()
   end
 
   if hit then return end
+  if hit then return end  -- nothing of it will be in flight
   for _, scope in ipairs(scopes) do
     if scope.max_in_flight then
       -- A call waits behind those of its own key. Those of its owner's other keys may wait for room of theirs.

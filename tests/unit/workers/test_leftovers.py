@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 import pytest
 from redis import Redis
 
 from gateway.account.api_keys import KeyStore
+from gateway.account.records import Record
 from gateway.catalogue.target import Target
 from gateway.errors import WorkerLost
 from gateway.queue import commands, keys, scripts
@@ -27,12 +29,14 @@ class SteadyLease:
         return True
 
 
-def start_call(redis: Redis, settings: Settings, worker: str) -> str:
+def start_call(redis: Redis, settings: Settings, worker: str, **estimate: int) -> str:
     """Have `worker` claim one call, and read its body no further."""
     store = KeyStore(redis, settings.key_pepper)
     key = store.verify(store.create("tests"))
     spec = CallSpec(uuid.uuid4().hex, "web-1", False, (Target("demo/echo", "demo", "echo"),))
-    command = commands.submit_command(settings, spec, b"{}", admission(key), 600)
+    command = commands.submit_command(
+        settings, spec, b"{}", replace(admission(key), **estimate), 600
+    )
     assert scripts.run(redis, command)[0] == b"ok"
     claims = Claims(redis, DedicatedConnection(redis), worker, lambda: 0.0)
     (claimed,) = claims.take(1, lambda: True)
@@ -59,6 +63,32 @@ def test_a_call_of_a_killed_worker_leaves_nothing_for_long(
     ]  # fmt: skip
     assert not [name for name in lasting if call_id.encode() in name]
     assert keys.inbox("web-1").encode() not in lasting
+
+
+def test_a_lost_call_is_recorded_with_an_estimate_of_its_prompt(
+    redis: Redis, settings: Settings, leftovers: Leftovers
+) -> None:
+    call_id = start_call(redis, settings, "killed", prompt_tokens=40, prompt_nano=600)
+    for _ in range(3):
+        leftovers.sweep()
+    ((_, fields),) = redis.xrange(keys.RECORDS)
+    record = Record.decode(fields[b"r"])
+    assert (record.id, record.status, record.error_code) == (call_id, "lost", "worker_lost")
+    assert (record.usage, record.usage_source) == ({"input": 40, "output": 0}, "estimated")
+    assert (record.cost_nano, record.worker) == (600, "killed")
+
+
+def test_a_call_that_nobody_ended_long_after_its_deadline_is_lost_whoever_lives(
+    redis: Redis, settings: Settings, leftovers: Leftovers
+) -> None:
+    call_id = start_call(redis, settings, "alive")
+    redis.set(keys.lease("alive"), 1)
+    ((member, _),) = redis.zrange(keys.RQ_STARTED, 0, -1, withscores=True)
+    redis.zadd(keys.RQ_STARTED, {member: 1, "gone:claim": 1})
+    assert leftovers.sweep() == 1
+    assert redis.zcard(keys.RQ_STARTED) == 0
+    ((_, fields),) = redis.xrange(keys.RECORDS)
+    assert Record.decode(fields[b"r"]).id == call_id
 
 
 def test_a_call_of_a_worker_that_lives_is_left_alone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from gateway.errors import UpstreamFailed
 from gateway.queue import clients, commands, keys, owner
 from gateway.queue.protocol import CallSpec, Outcome
 from gateway.settings import Settings
+from tests.support.admission import KEY, Calls
 from workers import worker as module
 from workers.bill import Bill
 from workers.outbox import Sender
@@ -288,6 +290,17 @@ def test_the_calls_of_a_web_process_without_a_lease_are_stopped_at_the_second_lo
     error = outcome(worker, call).error
     assert error is not None
     assert error.code == "web_lost"
+
+
+def test_a_tick_queues_calls_that_wait_for_what_has_expired(
+    redis: Redis, settings: Settings, worker: CallWorker
+) -> None:
+    waiting = Calls(redis, settings, int(time.time() * 1000))
+    waiting.key(max_in_flight=1)
+    first, second = waiting.submit(), waiting.submit()
+    redis.zadd(keys.flight(KEY), {first: 1})  # it expired long ago
+    worker.tick()
+    assert waiting.status(second) == "queued"
 
 
 def test_records_are_renewed_and_registries_trimmed(redis: Redis, worker: CallWorker) -> None:

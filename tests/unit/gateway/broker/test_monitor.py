@@ -16,6 +16,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError
 
 from gateway.account.api_keys import KeyRecord, KeyStore
+from gateway.account.records import Record
 from gateway.broker import monitor
 from gateway.broker.backlog import Backlog
 from gateway.broker.inbox import BEGINNING
@@ -415,6 +416,37 @@ def test_a_call_of_a_lost_worker_ends_and_a_late_result_is_fenced_off(world: Wor
     assert error_of(pending) is WorkerLost
     world.redis.unlink(keys.outcome(pending.call_id))  # delivered
     assert not world.finish(pending, Outcome(answer=b"late"))
+
+
+def test_a_lost_call_is_settled_with_what_the_web_process_has_passed_on(world: World) -> None:
+    pending, watch = world.running(), world.monitor()
+    prices = {"prompt_tokens": 9, "prompt_nano": 90, "output_nano_per_token": 10.0}
+    pending.estimate = prices
+    text = b"x" * 400
+    chunk = b'{"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}' % text
+    pending.offer(Event(pending.call_id, pending.claim, 1, CHUNKS, chunk + b"\n" + chunk))
+    for _ in range(2):
+        watch.end_lost_calls()
+    ((_, fields),) = world.redis.xrange(keys.RECORDS)
+    record = Record.decode(fields[b"r"])
+    assert (record.status, record.error_code) == ("lost", "worker_lost")
+    assert record.usage_source == "estimated"
+    assert record.usage["input"] == 9
+    assert 190 <= record.usage["output"] <= 210, "400 characters are about 100 tokens"
+    assert record.cost_nano == 90 + 10 * record.usage["output"]
+
+
+def test_a_call_that_waits_for_room_of_its_key_is_no_lost_call(world: World) -> None:
+    world.redis.hset(keys.key(world.key.public_id), "max_in_flight", 1)
+    world.lives(WORKER)
+    world.started()
+    pending, watch = world.queued(), world.monitor()
+    pending.since -= 60
+    for _ in range(2):
+        watch.find_workers()
+        watch.sweep()
+    assert commands.states(world.redis, [pending.call_id])[0].status == "deferred"
+    assert pending.outcome is None
 
 
 def test_only_calls_of_the_lost_worker_end(world: World) -> None:

@@ -156,7 +156,7 @@ def test_a_budget_reserves_prompt_and_output_and_settles_to_the_cost(calls: Call
     assert calls.refused(**params)["name"] == "limit"
     for call_id in calls.claim(2):
         calls.finish(call_id, nano=3 * USD, tokens=10)
-    assert calls.numbers(keys.held(KEY)) == {"usd": "0", "tokens": "0"}
+    assert not calls.redis.exists(keys.held(KEY))
     assert calls.numbers(keys.spend(KEY))["usd"] == str(6 * USD)
 
 
@@ -265,6 +265,20 @@ def test_a_call_that_does_not_wait_is_refused(calls: Calls) -> None:
     calls.key(max_in_flight=1)
     calls.admitted(wait=False)
     assert calls.refused(wait=False)["name"] == "max_in_flight"
+
+
+def test_a_kept_response_is_one_more_request_and_takes_no_place(calls: Calls) -> None:
+    calls.key(max_in_flight=1, max_waiting=0, rpm=3, limit=100, limit_unit="tokens")
+    calls.admitted()
+    hit = {"hit": b'{"id":"kept"}', "wait": False}
+    call_id = calls.submit(**hit)
+    first = calls.replies[call_id]
+    assert (first[0], b'"requests":[3,1,40000]' in first[1]) == (b"ok", True)
+    calls.submit(call_id=call_id, **hit)
+    assert calls.replies[call_id] == first
+    assert [each["id"] for each in calls.records()] == ["kept"]
+    assert calls.numbers(keys.spend(KEY))["requests"] == "1"
+    assert calls.redis.zcard(keys.flight(KEY)) == 1
 
 
 def test_no_more_calls_wait_than_key_and_owner_allow(calls: Calls) -> None:
