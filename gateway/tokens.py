@@ -67,6 +67,8 @@ def _length(fields: Mapping[str, Any], texts: tuple[str, ...] = TEXTS) -> int:
     for name in texts:
         if type(text := fields.get(name)) is str:
             characters += _size(text)
+    if called := fields.get("function_call"):
+        characters += _length(called)
     for call in fields.get("tool_calls") or ():
         for kind in CALLED:
             if called := call.get(kind):
@@ -83,6 +85,8 @@ def _media_tokens(part: Mapping[str, Any]) -> int:
     data = holder.get(field) if isinstance(holder, Mapping) else None
     if type(data) is not str or data.startswith("http") or per_token == math.inf:
         return elsewhere
+    if data.startswith("data:text/"):
+        per_token = CHARACTERS_PER_TOKEN * 4 / 3
     return math.ceil(len(data) / per_token)
 
 
