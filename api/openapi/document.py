@@ -288,10 +288,7 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
 
 
 def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
-    # A count of tokens may be an estimate, which no header changes.
-    called = ("X-Cache", "X-Queue", "X-Request-Timeout") if row.is_call else ()
-    if row.answer == "TokenCount":
-        called = ()
+    called = ("X-Cache", "X-Queue", "X-Request-Timeout") if row.is_call and not row.counts else ()
     headers = ("X-Request-Id", *called, *row.request_headers)
     return [
         *(

@@ -162,6 +162,7 @@ class Operation:
     more: Mapping[int, str] = field(default_factory=dict)
     headers: tuple[str, ...] = ()
     failures: Failures = PUBLIC
+    counts: bool = False  # tokens; it may answer with an estimate, without a call
 
     @property
     def is_call(self) -> bool:
@@ -244,6 +245,7 @@ OPERATIONS: dict[str, Operation] = {
         request="CountTokensRequest",
         example=COUNT_EXAMPLE,
         answer="TokenCount",
+        counts=True,
         headers=("X-Ignored-Parameters", "X-Token-Count", *MESSAGES_CALLED),
         failures=MESSAGES_CALL,
     ),
@@ -273,6 +275,7 @@ OPERATIONS: dict[str, Operation] = {
         request="ResponsesRequest",
         example=RESPONSES_EXAMPLE,
         answer="InputTokens",
+        counts=True,
         headers=("X-Token-Count", *CALLED),
         failures=CALL,
     ),
