@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from typing import Any
 
 import click
@@ -77,9 +77,9 @@ def correct(public_id: str, usd: str, why: str) -> None:
     public_id = public_id.removeprefix("mk_inference_")[:12]
     try:
         nano = Decimal(usd) * NANO
-    except InvalidOperation:
+    except DecimalException:
         nano = Decimal("NaN")
-    if not nano.is_finite() or nano != int(nano) or not 0 < abs(nano) < 2**53:
+    if not nano.is_finite() or not 0 < abs(nano) < 2**53 or nano != int(nano):
         raise click.ClickException(
             f"--usd must be an amount with at most 9 decimals, not 0 and below 9 million: {usd}"
         )

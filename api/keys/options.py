@@ -31,8 +31,11 @@ def duration(text: str) -> int:
 
 def moment(text: str) -> str:
     """A time in ISO 8601: as it is, or so long after now."""
-    if DURATION.fullmatch(text):
-        return iso_time(int(time.time()) + duration(text)) or ""
+    try:
+        if DURATION.fullmatch(text):
+            text = iso_time(int(time.time()) + duration(text)) or ""
+    except (ValueError, OverflowError):
+        pass  # later than any date
     if timestamp(text) is None:
         raise click.BadParameter(f"{text!r} is neither a time such as 30d nor 2027-01-31T23:59:59Z")
     return text

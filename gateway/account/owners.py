@@ -38,7 +38,9 @@ def owner_store(redis: Redis, clock: Callable[[], float] = time.time) -> RecordS
 def delete(
     store: RecordStore[OwnerRecord], records: Iterable[KeyRecord], id: str, by: Actor
 ) -> None:
-    """Delete an owner, and what is counted for it. `records` are those of all keys.
+    """Delete an owner. `records` are those of all keys.
+
+    What it has used stays known, as in the ledger: an owner with the same id goes on from there.
 
     Raises NotFound, and InvalidRequest (409) if the owner has keys that are not revoked: without
     their owner, they would have its limits no more. Raises RedisError.
@@ -50,14 +52,8 @@ def delete(
             status=409,
             code="owner_in_use",
         )
-    if not store.delete(id, by, counters(id)):
+    if not store.delete(id, by):
         raise NotFound("There is no such owner.", code="owner_not_found")
-
-
-def counters(owner_id: str) -> list[str]:
-    """Return the names of what Redis counts for an owner: to delete with it."""
-    scope = keys.owner_scope(owner_id)
-    return [name(scope) for name in (keys.spend, keys.held, keys.flight, keys.parked, keys.rate)]
 
 
 class SharedCaches:

@@ -6,7 +6,7 @@ adds the entry of the audit log. So no change is lost, and none is without an en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, cast
 
@@ -114,14 +114,14 @@ class RecordStore(Generic[R]):
             if self._write(id, before, after, entry):
                 return replace(after, version=before.version + 1)
 
-    def delete(self, id: str, by: Actor, others: Sequence[str]) -> bool:
-        """Delete a record and these other keys of Redis; return False if there is no record."""
+    def delete(self, id: str, by: Actor) -> bool:
+        """Delete a record; return False if there is none."""
         while True:
             before = self.read(id)
             if before is None:
                 return False
             entry = self._entry("deleted", id, by, before, self._blank)
-            names = [self._name(id), keys.AUDIT, "", *others]
+            names = [self._name(id), keys.AUDIT, ""]
             if self._run(names, before, entry, -1, []):
                 return True
 

@@ -2,7 +2,6 @@
 -- Changes the record of an API key or of an owner, and adds an entry to the audit log: both or none.
 --
 -- KEYS  1 record  2 audit log  3 record of the owner that must exist ('': none must)
---       4... keys that are deleted with the record
 -- ARGV  1 version of the record that the change was made from ('': there is none yet)
 --       2 entry of the audit log, JSON ('': none)  3 most entries of the audit log
 --       4 number of fields to set (-1: the record is deleted)  5... their names and values, then the names of
@@ -17,7 +16,7 @@ if KEYS[3] ~= '' and redis.call('EXISTS', KEYS[3]) == 0 then return 'owner' end
 
 local count = tonumber(ARGV[4])
 if count < 0 then
-  redis.call('UNLINK', KEYS[1], unpack(KEYS, 4))
+  redis.call('UNLINK', KEYS[1])
 else
   for i = 5, 3 + 2 * count, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
   for i = 5 + 2 * count, #ARGV do redis.call('HDEL', KEYS[1], ARGV[i]) end

@@ -43,7 +43,7 @@ def test_books_that_differ_are_shown_with_exit_code_1(run, redis, public_id, mon
     )
 
 
-@pytest.mark.parametrize("usd", ["", "x", "0", "nan", "inf", "1e-10", "1e10"])
+@pytest.mark.parametrize("usd", ["", "x", "0", "nan", "inf", "1e-10", "1e10", "1e999999"])
 def test_an_amount_that_is_none_is_refused(run, redis, public_id, usd):
     result = run("account", "correct", public_id, "--usd", usd, "--why", "w")
     assert result.exit_code == 1 and "--usd must be an amount" in result.output

@@ -213,6 +213,7 @@ def test_what_is_not_there_is_named(run, redis, words):
         (("--rpm", "many"), "'many' is no number"),
         (("--limit", "-1"), "'-1' is no number"),
         (("--expires", "tomorrow"), "'tomorrow' is neither a time such as 30d nor"),
+        (("--expires", "99999999w"), "'99999999w' is neither a time such as 30d nor"),
         (("--cache", "60"), "'60' is no time such as 15m"),
         (("--metadata", "team"), "'team' is no pair"),
         (("--priority", "high"), "'high' is not one of"),

@@ -65,7 +65,7 @@ def test_changes_are_copied_with_their_entries_in_the_audit_log(redis, copies, s
 
 def test_an_owner_that_was_deleted_does_not_come_back(redis, copies, store, database):
     update(copies)
-    owner_store(redis).delete("team1", COMMAND, [])
+    owner_store(redis).delete("team1", COMMAND)
     update(copies)
     assert list(database.owners()) == []
 
@@ -75,7 +75,7 @@ def test_an_owner_that_was_deleted_and_created_again_is_copied(redis, copies, st
     owners = owner_store(redis)
     for number in range(5):
         owners.change("team1", lambda _, number=number: {"rpm": number + 20}, COMMAND)
-    owners.delete("team1", COMMAND, [])
+    owners.delete("team1", COMMAND)
     owners.create("team1", {"name": "New"}, COMMAND)
     update(copies)
     [(_, fields)] = database.owners()
