@@ -66,7 +66,10 @@ class RedisLedger:
             sums = Sums.of(record)
             added = {name: count for name in SUMS if (count := getattr(sums, name))}
             group = orjson.dumps([record.key_id, record.owner, record.model, record.kind])
-            args += [record.id, record.settled_ms, record.encode(), group, orjson.dumps(added)]
+            # What lasts for ever must not grow with the models: callers may make up names.
+            all_time = orjson.dumps([record.key_id, record.owner, "", ""])
+            args += [record.id, record.settled_ms, record.encode()]
+            args += [group, all_time, orjson.dumps(added)]
         scripts.LEDGER(self._redis, [keys.LEDGER_CALLS], args)
 
     def generation(self, call_id: str) -> Record | None:

@@ -341,7 +341,9 @@ def _buckets(records: Iterable[Record]) -> list[dict[str, Any]]:
     for (minute, key_id, owner, model, kind), added in minutes.items():
         for width in WIDTHS:
             start = minute - minute % width if width else 0
-            bucket = (width, start, key_id, owner, model, kind)
+            # What lasts for ever must not grow with the models: callers may make up names.
+            by = (model, kind) if width else ("", "")
+            bucket = (width, start, key_id, owner, *by)
             sums[bucket] = sums[bucket] + added if bucket in sums else added
     columns = [column.name for column in usage.primary_key]
     return [

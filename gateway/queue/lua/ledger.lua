@@ -7,23 +7,23 @@
 --       kept  4 most records  5 JSON: lists [width of a bucket in seconds (0: all time), seconds its
 --       sums are kept (0: for ever)]
 --       then for each record: its id, when it was settled (milliseconds), its JSON, what its sums are
---       grouped by, a JSON object of what it adds
+--       grouped by in buckets and for all time, a JSON object of what it adds
 -- Returns the number of new records.
 
 local widths, sums, new = cjson.decode(ARGV[5]), {}, 0
 
-for i = 6, #ARGV, 5 do
-  local id, settled, group = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 3]
+for i = 6, #ARGV, 6 do
+  local id, settled = ARGV[i], tonumber(ARGV[i + 1])
   if redis.call('SET', ARGV[1] .. id, ARGV[i + 2], 'NX', 'EX', ARGV[3]) then
     new = new + 1
     redis.call('ZADD', KEYS[1], settled, id)
     local seconds = math.floor(settled / 1000)
-    for name, count in pairs(cjson.decode(ARGV[i + 4])) do
+    for name, count in pairs(cjson.decode(ARGV[i + 5])) do
       for _, width in ipairs(widths) do
         local start = width[1] > 0 and seconds - seconds % width[1] or 0
         local bucket = string.format('%s%d:%d', ARGV[2], width[1], start)
         sums[bucket] = sums[bucket] or {keep = width[2]}
-        local field = name .. ' ' .. group
+        local field = name .. ' ' .. (width[1] > 0 and ARGV[i + 3] or ARGV[i + 4])
         sums[bucket][field] = (sums[bucket][field] or 0) + count
       end
     end

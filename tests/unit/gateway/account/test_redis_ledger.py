@@ -57,3 +57,13 @@ def test_the_ledger_is_as_far_behind_as_the_oldest_record_that_waits(settings, r
     health = ledger.health()
     assert health.backlog == 2 and 59 < health.lag_seconds < 600
     assert health.degraded
+
+
+def test_what_lasts_for_ever_does_not_grow_with_the_models_of_a_key(settings, redis):
+    ledger = open_ledger(settings, redis)
+    now = seconds_ago(redis, 0)
+    ledger.write([record(number, now, model=f"fake/{number}") for number in range(50)])
+    fields = redis.hlen(keys.ledger_usage(0, 0))
+    ledger.write([record(50, now, model="fake/50")])
+    assert redis.hlen(keys.ledger_usage(0, 0)) == fields
+    assert ledger.totals("key1", now).all_time.requests == 51
