@@ -78,7 +78,7 @@ def _read(
     if size > COUNTED_BYTES:
         hold(size)
     # A client that sends nothing for a while is given up by the worker (SEND_SECONDS).
-    with gevent.Timeout(timeout + size / LEAST_BYTES_A_SECOND, BodyTimeout()):
+    with gevent.Timeout(timeout + size / LEAST_BYTES_A_SECOND, BodyTimeout):
         try:
             if length != 0 and _waits(environ):
                 environ["gunicorn.socket"].sendall(CONTINUE)
