@@ -96,9 +96,9 @@ def export(month: str) -> None:
     """Write a month's usage as CSV: a line for each key, owner, model and kind."""
     try:
         first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
-    except ValueError:
+        following = (first + timedelta(days=32)).replace(day=1)
+    except (ValueError, OverflowError):
         raise click.ClickException(f"--month must be a month such as 2026-11: {month}") from None
-    following = (first + timedelta(days=32)).replace(day=1)
     query = UsageQuery(int(first.timestamp()), int(following.timestamp()), "1d", GROUPS)
     rows: dict[tuple[str, ...], Sums] = {}
     for bucket in services().ledger.usage(query):

@@ -64,7 +64,7 @@ local function start(id)
   if judge and redis.call('EXISTS', LEASE .. web) == 0 then
     redis.call('HSET', job, 'status', 'canceled')
     fields[4] = waited_ms
-    settle(id, fields, '', '{"status":"cancelled","error_code":"web_lost"', '0', '0', now_ms)
+    settle(id, fields, '', '{"status":"cancelled","cancelled":true,"error_code":"web_lost"', '0', '0', now_ms)
     redis.call('EXPIRE', job, ARGV[9])
     redis.call('UNLINK', BODY .. id)
     return

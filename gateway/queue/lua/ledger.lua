@@ -18,13 +18,16 @@ for i = 6, #ARGV, 6 do
     new = new + 1
     redis.call('ZADD', KEYS[1], settled, id)
     local seconds = math.floor(settled / 1000)
-    for name, count in pairs(cjson.decode(ARGV[i + 5])) do
-      for _, width in ipairs(widths) do
-        local start = width[1] > 0 and seconds - seconds % width[1] or 0
-        local bucket = string.format('%s%d:%d', ARGV[2], width[1], start)
-        sums[bucket] = sums[bucket] or {keep = width[2]}
-        local field = name .. ' ' .. (width[1] > 0 and ARGV[i + 3] or ARGV[i + 4])
-        sums[bucket][field] = (sums[bucket][field] or 0) + count
+    local added = cjson.decode(ARGV[i + 5])
+    for _, width in ipairs(widths) do
+      local start = width[1] > 0 and seconds - seconds % width[1] or 0
+      local bucket = string.format('%s%d:%d', ARGV[2], width[1], start)
+      local group = width[1] > 0 and ARGV[i + 3] or ARGV[i + 4]
+      local fields = sums[bucket] or {keep = width[2]}
+      sums[bucket] = fields
+      for name, count in pairs(added) do
+        local field = name .. ' ' .. group
+        fields[field] = (fields[field] or 0) + count
       end
     end
   end

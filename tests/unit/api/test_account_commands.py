@@ -77,6 +77,7 @@ def test_a_month_is_exported_as_csv(run, redis, settings):
     assert (second["api_key_id"], second["cost_usd"]) == ("key2", "0.000001")
 
 
-def test_a_month_that_is_none_is_refused(run):
-    result = run("account", "export", "--month", "november")
+@pytest.mark.parametrize("month", ["november", "9999-12"])
+def test_a_month_that_is_none_is_refused(run, month):
+    result = run("account", "export", "--month", month)
     assert result.exit_code == 1 and "2026-11" in result.output

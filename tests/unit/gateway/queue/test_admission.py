@@ -443,9 +443,9 @@ def test_a_call_whose_web_process_died_before_it_was_claimed_is_settled(calls: C
     calls.redis.delete(keys.lease("web-1"))
     judge = Claims(calls.redis, DedicatedConnection(calls.redis), "w", lambda: MONDAY + 9.0)
     assert calls.run(judge.command("c1", 5)) == []
-    assert [(each["id"], each["error_code"]) for each in calls.records()] == [
-        (first, "web_lost"),
-        (second, "web_lost"),
+    assert [(each["id"], each["error_code"], each["cancelled"]) for each in calls.records()] == [
+        (first, "web_lost", True),
+        (second, "web_lost", True),
     ]
     assert not calls.redis.exists(keys.flight(KEY), keys.parked(KEY))
 
