@@ -55,8 +55,9 @@ def narrowed(document: dict[str, Any]) -> dict[str, Any]:
     ("operator", "paths"), [(False, "."), (True, "^/(keys?|owners|audit)(/|$)")]
 )
 def test_generated_requests_get_no_answer_that_is_not_documented(
-    stack: Stack, tmp_path: Path, operator: bool, paths: str
+    own_stack: Stack, tmp_path: Path, operator: bool, paths: str
 ) -> None:
+    stack = own_stack  # an operator's requests change keys that the responses name
     key = stack.keys.create("operator", operator=True) if operator else stack.key
     document = requests.get(f"{stack.url}/openapi.json", timeout=PATIENCE_SECONDS).json()
     path = tmp_path / "openapi.json"

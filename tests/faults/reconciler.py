@@ -28,7 +28,7 @@ ORPHAN_SECONDS = 3.0
 LONGEST_TTL = 240  # seconds: an outcome lives 120, a job its deadline and 60
 LASTING = (
     *(keys.RQ_QUEUES, keys.RQ_WORKERS, "rq:workers", keys.BELL, keys.OWNER, keys.AUDIT),
-    *(keys.RECORDS, keys.LEDGER_RESTORED, keys.LEDGER_CALLS),
+    *(keys.FAIR, keys.RECORDS, keys.LEDGER_RESTORED, keys.LEDGER_CALLS),
 )
 LASTING_PREFIXES = (
     *("gw:key:", "rq:worker:", "gw:lease:"),

@@ -18,6 +18,7 @@ local function enqueue(id, public_id, weight, offset)
   local start = math.max(V or 0, F or 0)
   number = (number or 0) + 1
   redis.call('HSET', FAIR, public_id, start + 1 / weight, 'number', string.format('%d', number))
+  if number == 1 then redis.call('EXPIRE', FAIR, SHARED_SECONDS) end
   -- Of calls with the same start the oldest goes first.
   redis.call('ZADD', WAITING, start + offset + number * 1e-9, id)
   redis.call('RPUSH', RQ_QUEUE, id)

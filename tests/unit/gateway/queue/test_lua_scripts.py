@@ -128,7 +128,6 @@ def test_every_key_of_a_submitted_call_has_an_end(
     submit(redis, settings, key)
     lasting = {name for name in redis.keys() if redis.ttl(name) == -1}
     assert lasting == {
-        b"gw:fair",
         b"gw:queue",
         b"rq:queue:infer",
         b"rq:queues",
