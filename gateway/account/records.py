@@ -7,15 +7,12 @@ of that message are here.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
 import orjson
-
-from gateway.tokens import CHARACTERS_PER_TOKEN
 
 
 @dataclass(slots=True)  # not frozen, because each call makes one: that takes four times as long
@@ -98,40 +95,6 @@ class Record:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not an entry: {error!r}") from None
         return cls._from_fields(fields)
-
-    @classmethod
-    def from_stub(
-        cls,
-        stub: Mapping[str, Any],
-        status: str,
-        settled_ms: int,
-        characters: int | None = None,
-        **fields: Any,
-    ) -> Record:
-        """Return the record of a call that no worker has ended, from the stub that its job has.
-
-        A call that had been started is charged by an estimate: its prompt, and the `characters` of
-        its response that have arrived. None: it was never started, and has used nothing. `fields`
-        are further fields of the record.
-        """
-        made: dict[str, Any] = {**stub, "status": status, "settled_ms": settled_ms, **fields}
-        made["cancelled"] = status == "cancelled"
-        made.setdefault("key_id", "")
-        made.setdefault("created_ms", settled_ms)
-        made.setdefault("latency_ms", settled_ms - made["created_ms"])
-        if characters is not None:
-            prompt, output = (
-                stub.get("prompt_tokens", 0),
-                math.ceil(characters / CHARACTERS_PER_TOKEN),
-            )
-            made["usage"] = {
-                n: count for n, count in (("input", prompt), ("output", output)) if count
-            }
-            made["usage_source"] = "estimated"
-            made["cost_nano"] = stub.get("prompt_nano", 0) + round(
-                output * stub.get("output_nano_per_token", 0.0)
-            )
-        return cls._from_fields(made)
 
     @classmethod
     def decode(cls, data: bytes | str) -> Record:

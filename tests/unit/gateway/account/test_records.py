@@ -70,17 +70,3 @@ def test_a_stub_is_the_record_of_a_call_that_no_process_has_ended():
 def test_what_is_no_entry_is_a_value_error(entry):
     with pytest.raises(ValueError):
         Record.from_entry(entry)
-
-
-def test_a_lost_call_is_charged_by_an_estimate():
-    # 100 tokens of the prompt for 250,000 nano; 41 characters are 11 tokens at 10,000.5 nano each
-    record = Record.from_stub(STUB, "lost", 5_000, characters=41, error_code="worker_lost")
-    assert (record.usage, record.usage_source) == ({"input": 100, "output": 11}, "estimated")
-    assert record.cost_nano == 250_000 + 110_006
-    assert (record.error_code, record.latency_ms, record.cancelled) == ("worker_lost", 4_000, False)
-
-
-def test_a_call_that_never_started_has_used_nothing():
-    record = Record.from_stub(STUB, "cancelled", 5_000)
-    assert (record.usage, record.usage_source, record.cost_nano) == ({}, "none", 0)
-    assert record.cancelled
