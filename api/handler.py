@@ -210,13 +210,13 @@ def _most(estimates: list[Estimate]) -> Estimate:
     """The most of each; no maximum of output where that of any is unknown."""
     if len(estimates) == 1:
         return estimates[0]
-    known = all(each.max_output_tokens for each in estimates)
+    bounded = all(each.max_output_tokens for each in estimates)
     return Estimate(
         prompt_tokens=max(each.prompt_tokens for each in estimates),
         prompt_nano=max(each.prompt_nano for each in estimates),
         output_tokens=max(each.output_tokens for each in estimates),
         output_nano_per_token=max(each.output_nano_per_token for each in estimates),
-        max_output_tokens=max(each.max_output_tokens for each in estimates) if known else 0,
+        max_output_tokens=max(each.max_output_tokens for each in estimates) if bounded else 0,
     )
 
 

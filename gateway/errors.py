@@ -134,10 +134,10 @@ class GatewayError(Exception):
 
         Raises TypeError or ValueError for what is no such description.
         """
-        told = dict(data)
-        kind = KINDS.get(told.pop("kind", ""), GatewayError)
+        values = dict(data)
+        kind = KINDS.get(values.pop("kind", ""), GatewayError)
         names = ("message", "param", "code", "status", "retry_after", "should_retry", "headers")
-        return kind(**{name: told[name] for name in names if name in told})
+        return kind(**{name: values[name] for name in names if name in values})
 
 
 class InvalidRequest(GatewayError):

@@ -84,11 +84,11 @@ class Option:
     many: bool = False
     empty: Any = None
 
-    def value(self, given: Any) -> Any:
+    def value(self, option_value: Any) -> Any:
         """The value of the field; raises BadParameter."""
-        if given in (NONE, (NONE,)):
+        if option_value in (NONE, (NONE,)):
             return self.empty
-        return self.parse(given)
+        return self.parse(option_value)
 
 
 LIMITS = (
@@ -124,9 +124,9 @@ def options(*table: Option) -> Callable[[Callable[..., None]], Callable[..., Non
         def run(**values: Any) -> None:
             fields = {}
             for option in table:
-                given = values.pop(f"field_{option.field}")
-                if given not in (None, ()):
-                    fields[option.field] = option.value(given)
+                value = values.pop(f"field_{option.field}")
+                if value not in (None, ()):
+                    fields[option.field] = option.value(value)
             command(fields=fields, **values)
 
         decorated: Callable[..., None] = run

@@ -19,9 +19,9 @@ def generation(record: Record) -> dict[str, Any]:
     """
     usage = record.usage
     ended = bool(record.settled_ms)
-    known = ended and record.usage_source != "none"
-    prompt = sum(usage.get(name, 0) for name in PROMPT) if known else None
-    completion = usage.get("output", 0) if known else None
+    counted = ended and record.usage_source != "none"
+    prompt = sum(usage.get(name, 0) for name in PROMPT) if counted else None
+    completion = usage.get("output", 0) if counted else None
     cost = usd(record.cost_nano) if ended else None
     return {
         "id": record.id,
@@ -50,9 +50,9 @@ def generation(record: Record) -> dict[str, Any]:
         "tokens_completion": completion,
         "native_tokens_prompt": prompt,
         "native_tokens_completion": completion,
-        "native_tokens_cached": usage.get("cache_read", 0) if known else None,
-        "native_tokens_cache_write": _cache_writes(usage) if known else None,
-        "native_tokens_reasoning": usage.get("reasoning", 0) if known else None,
+        "native_tokens_cached": usage.get("cache_read", 0) if counted else None,
+        "native_tokens_cache_write": _cache_writes(usage) if counted else None,
+        "native_tokens_reasoning": usage.get("reasoning", 0) if counted else None,
         "usage_source": record.usage_source,
         "usage": cost,
         "total_cost": cost,

@@ -86,9 +86,9 @@ class Record:
         """
         try:
             fields = orjson.loads(entry[b"r"])
-            known = orjson.loads(entry.get(b"q", b"{}"))
+            numbers = orjson.loads(entry.get(b"q", b"{}"))
             fields.update(
-                (ours, known[theirs]) for theirs, ours in FROM_REDIS.items() if theirs in known
+                (ours, numbers[theirs]) for theirs, ours in FROM_REDIS.items() if theirs in numbers
             )
             fields.setdefault("created_ms", fields.get("settled_ms"))
             fields.setdefault("latency_ms", fields["settled_ms"] - fields["created_ms"])

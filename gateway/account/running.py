@@ -28,11 +28,11 @@ def find(redis: Redis, call_id: str) -> Record | None:
     status, stub, deadline_ms = fields
     if status is None or not stub:  # unknown, or submitted by the previous release
         return None
-    known = {
+    record = {
         "created_ms": 0,
         **orjson.loads(stub),
         "status": STATUSES.get(status, SETTLING),
         "settled_ms": 0,
         "deadline_ms": int(deadline_ms or 0),
     }
-    return Record.decode(orjson.dumps(known))
+    return Record.decode(orjson.dumps(record))

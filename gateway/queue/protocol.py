@@ -249,8 +249,8 @@ def _build(kind: type[Any], values: dict[str, Any]) -> Any:
     try:
         return kind(**values)
     except TypeError:
-        known = {each.name for each in fields(kind)}
-        return kind(**{name: value for name, value in values.items() if name in known})
+        names = {each.name for each in fields(kind)}
+        return kind(**{name: value for name, value in values.items() if name in names})
 
 
 def _split(value: bytes) -> tuple[dict[str, Any], bytes]:
