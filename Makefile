@@ -39,7 +39,8 @@ types: $(VENV)/.dev ## Check types
 
 lock: $(BIN)/python ## Write requirements*.txt anew from requirements*.in
 	@$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet --upgrade pip pip-tools
-	@for name in requirements requirements-local requirements-vertex requirements-dev requirements-bench \
+	@for name in requirements requirements-local requirements-vertex requirements-s3 \
+	requirements-otel requirements-sentry requirements-dev requirements-bench \
 	tests/clients/requirements-clients tests/clients/requirements-openai-2 \
 	tests/clients/requirements-aider; do CUSTOM_COMPILE_COMMAND="make lock" \
 	$(VENV)/lock/bin/pip-compile $(LOCK) $(ARGS) --output-file $$name.txt $$name.in || exit 1; done

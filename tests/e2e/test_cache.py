@@ -104,9 +104,9 @@ def test_a_hit_leaves_a_record_that_costs_nothing(stack: Stack) -> None:
 
 
 def test_nothing_is_kept_of_calls_without_a_cache(stack: Stack) -> None:
-    before = stack.redis.keys(keys.cached("*"))
+    before = set(stack.redis.keys(keys.cached("*")))
     stack.ask("fake/plain")
-    assert stack.redis.keys(keys.cached("*")) == before
+    assert set(stack.redis.keys(keys.cached("*"))) <= before
     assert "X-Cache" not in stack.ask("fake/plain").headers
 
 
