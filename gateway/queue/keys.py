@@ -87,7 +87,6 @@ INBOX_BYTES = 32_000_000
 OUTCOME_SECONDS = 120
 CANCEL_SECONDS = 60
 CLAIM_SECONDS = 120
-LEDGER_WRITER_MS = 10_000  # as a lease
 LEDGER_RECORDS = 10_000  # without a database: most records that the ledger keeps
 # Without a database: how long the sums of buckets of that width are kept; 0 is for ever.
 USAGE_SECONDS = {60: 86_400, 3_600: 31 * 86_400, 86_400: 400 * 86_400, 0: 0}
