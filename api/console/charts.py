@@ -11,6 +11,7 @@ LEFT, BOTTOM, TOP = 58, 24, 10  # margins
 SERIES = 6  # that have a color of their own; the rest are one
 OTHERS = "others"
 LABELS = 12  # below the bars, at most
+STEPS = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)  # in which the highest values are
 GAP = 0.25  # of a bar's place
 
 
@@ -100,4 +101,4 @@ def _color(number: int, name: str) -> int:
 def _round_up(value: float) -> float:
     """The next of these times a power of ten: their quarters are short."""
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if step * power >= value * 0.999)
+    return next(step * power for step in STEPS if step * power >= value * 0.999)
