@@ -7,6 +7,7 @@ from flask import Flask, request
 from api import account_commands, commands
 from api.chat.view import chat
 from api.embeddings.view import embeddings
+from api.files.view import files
 from api.http import errors, headers, not_found
 from api.http.health import health
 from api.keys.view import keys
@@ -45,6 +46,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
         responses,
         keys,
         usage,
+        files,
         health,
         openapi,
         docs,
