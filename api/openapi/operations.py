@@ -158,13 +158,12 @@ class Operation:
     """What one route does, its request and its responses.
 
     `query` names its query parameters (see api/openapi/query.py), and `request_headers` headers of
-    its own (see api/openapi/document.py). `example` is a body as a person writes it in JSON, or for a form
-    the options of curl; a
-    request with `optional_body` may have none. `answer` is the shape of the response that has the
-    status `success`, and `media` its media type; a route without one returns errors only. `text` is
-    a media type in which the response comes as text where the query says so. `events` is the shape
-    of the data of a stream's events, and `last_event` data of another shape. `more` maps statuses
-    other than `success` whose body is no error to their shapes.
+    its own (see api/openapi/document.py). `example` is a body as a person writes it in JSON, or the
+    options of curl for a form; a request with `optional_body` may have none. `answer` is the shape
+    of the response that has the status `success`, and `media` its media type; a route without one
+    returns errors only. `text` is a media type in which the response comes as text where the query
+    says so. `events` is the shape of the data of a stream's events, and `last_event` data of
+    another shape. `more` maps statuses other than `success` whose body is no error to their shapes.
     """
 
     id: str

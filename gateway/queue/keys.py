@@ -101,6 +101,9 @@ CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives l
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
 FILES_SECONDS = 31 * 86_400  # a list of files; a file itself has its own expiry
 UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
+CONSOLE_SESSION_SECONDS = 12 * 3_600  # since its last request
+CONSOLE_LINK_SECONDS = 86_400
+SIGN_IN_SECONDS = 300  # for which failed attempts to sign in are counted
 
 
 def job(call_id: str) -> str:
@@ -220,6 +223,21 @@ def file(file_id: str) -> str:
 def files(public_id: str) -> str:
     """The files of a key ("": of all keys), by when they were created."""
     return f"{PREFIX}gw:files:of:{public_id}"
+
+
+def console_session(session_id: str) -> str:
+    """Exists while somebody is signed in to the console."""
+    return f"{PREFIX}gw:console:session:{session_id}"
+
+
+def console_link(digest: str) -> str:
+    """The key that a one-time link signs in; `digest` is the SHA-256 of its token."""
+    return f"{PREFIX}gw:console:link:{digest}"
+
+
+def console_sign_ins(address: str) -> str:
+    """The number of failed attempts to sign in to the console from an address."""
+    return f"{PREFIX}gw:console:sign-ins:{address}"
 
 
 def script_names() -> dict[str, str]:
