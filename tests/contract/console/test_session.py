@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 
 import pytest
 from werkzeug.datastructures import Headers
 
 from app import create_app
+from gateway.account import sign_in_links
 from gateway.account.api_keys import public_id
 from gateway.queue import keys
 from gateway.settings import Settings
@@ -241,9 +241,9 @@ def test_signing_in_leads_to_the_page_that_was_asked_for(client, key):
 
 
 def test_a_link_signs_in_once(client, key, redis):
-    link = "a-token-of-a-link-of-32-characters"
-    name = keys.console_link(hashlib.sha256(link.encode()).hexdigest())
-    redis.set(name, public_id(key))
+    link = sign_in_links.make(redis, public_id(key))
+    (name,) = redis.keys(keys.console_link("*"))
+    assert link.encode() not in name and redis.ttl(name) > 0
     page = client.get(f"/console/sign-in?link={link}", headers=BROWSER).get_data(as_text=True)
     assert redis.exists(name)  # a preview of the link does not use it up
     data = {"csrf_token": token(page), "link": link}
