@@ -1,16 +1,25 @@
-"""Logging of both processes: lines on standard output, in which secrets are masked."""
+"""Logging of both processes: lines on standard output, in which secrets are masked.
+
+A line may have fields: `log.info("call completed", extra={"fields": {...}})`. Text shows them as
+`name=value` behind the message, JSON as fields of the object. A field without a value (None or "")
+is left out.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import select
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 import gevent
 from gevent import monkey
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.orjson import OrjsonFormatter
 
 from gateway.settings import Settings
 
@@ -22,20 +31,81 @@ SECRET = re.compile(
     r"|((?:rediss?|postgres(?:ql)?)://[^:/@\s]*:)[^@\s]+(?=@)",
     re.IGNORECASE,
 )
+# Each match of SECRET has one of these. The pattern takes 35 µs for the line of a call.
+SIGNS = ("mk_inference_", "sk-", "xai-", "gsk_", "aiza", "bearer", "://")
+PLAIN = re.compile(r"[\w./:@+*-]*", re.ASCII)  # a value that needs no quotes
 
 TALLY_SECONDS = 1.0
 
 
 def mask(text: str) -> str:
     """Return the text with keys, bearer tokens and passwords in URLs cut off."""
+    if not _may_hold_secret(text):
+        return text
     return SECRET.sub(lambda match: next(group for group in match.groups() if group) + "***", text)
 
 
+def _may_hold_secret(text: str) -> bool:
+    lower = text.lower()
+    return any(sign in lower for sign in SIGNS)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """The fields of a line that have a value."""
+    fields: Mapping[str, Any] = getattr(record, "fields", {})
+    return {name: value for name, value in fields.items() if value is not None and value != ""}
+
+
 class MaskingFormatter(logging.Formatter):
-    """Formats a record, exception included, and masks the result."""
+    """Formats a line as text, fields and exception included, and masks the result."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return mask(super().format(record))
+        text = super().format(record)
+        if fields := _fields(record):
+            text += "".join([f" {name}={_shown(value)}" for name, value in fields.items()])
+        return mask(text)
+
+
+def _shown(value: object) -> str:
+    """A value in a line of text: in quotes where it could be taken for something else."""
+    text = str(value)
+    return text if PLAIN.fullmatch(text) else json.dumps(text)
+
+
+class JsonFormatter(OrjsonFormatter):
+    """Formats a line as an object of JSON, and masks its texts."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ["levelname", "name", "message"],
+            rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
+            timestamp="time",
+            reserved_attrs=[*RESERVED_ATTRS, "fields"],
+        )
+
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        super().add_fields(log_data, record, message_dict)
+        log_data.update(_fields(record))
+
+    def serialize_log_record(self, log_data: dict[str, Any]) -> str:
+        line: str = super().serialize_log_record(log_data)
+        if not _may_hold_secret(line):
+            return line
+        # Text by text: a masked line would not be JSON.
+        masked = {
+            name: mask(value) if isinstance(value, str) else value
+            for name, value in log_data.items()
+        }
+        line = super().serialize_log_record(masked)
+        return line
+
+
+FORMATTERS = {
+    "text": lambda: MaskingFormatter("%(levelname)s %(name)s %(message)s"),
+    "json": JsonFormatter,
+}
 
 
 class PatientHandler(logging.StreamHandler[TextIO]):
@@ -79,7 +149,7 @@ class PatientHandler(logging.StreamHandler[TextIO]):
 def configure(settings: Settings) -> None:
     """Send all logs of this process to standard output, as Heroku-style platforms expect."""
     handler = PatientHandler(sys.stdout)
-    handler.setFormatter(MaskingFormatter("%(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(FORMATTERS[settings.log_format]())
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     # It logs a provider's broken header with a traceback; the call's own error is enough.
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)

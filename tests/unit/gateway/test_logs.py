@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 
 import pytest
 
 from gateway import logs
-from gateway.logs import MaskingFormatter, PatientHandler, mask, where
+from gateway.logs import JsonFormatter, MaskingFormatter, PatientHandler, mask, where
 from gateway.settings import Settings
 
 KEY = "mk_inference_AbCdEfGh1234_" + "s" * 43 + "c" * 6
@@ -55,6 +56,52 @@ def test_arguments_of_a_message_are_masked():
     assert MaskingFormatter("%(message)s").format(record) == "key mk_inference_AbCd***"
 
 
+FIELDS = {"call_id": "c1", "model": 'a "b" c', "key": KEY, "attempts": 0, "cause": "", "more": None}
+
+
+def with_fields(**fields):
+    record = logging.LogRecord("name", logging.INFO, "file.py", 1, "call %s", ("x",), None)
+    record.fields = fields
+    return record
+
+
+def test_fields_stand_behind_the_message_and_those_without_a_value_are_left_out():
+    line = MaskingFormatter("%(message)s").format(with_fields(**FIELDS))
+    assert line == r'call x call_id=c1 model="a \"b\" c" key=mk_inference_AbCd*** attempts=0'
+
+
+def test_a_field_cannot_begin_a_line_of_its_own():
+    line = MaskingFormatter("%(message)s").format(with_fields(model="a\nERROR b"))
+    assert line == r'call x model="a\nERROR b"'
+
+
+def test_a_line_of_json_is_one_object_and_its_texts_are_masked():
+    record = with_fields(**FIELDS, url="Bearer abc")
+    record.created = 1_700_000_000.0
+    assert json.loads(JsonFormatter().format(record)) == {
+        "level": "INFO",
+        "logger": "name",
+        "message": "call x",
+        "time": "2023-11-14T22:13:20+00:00",
+        "call_id": "c1",
+        "model": 'a "b" c',
+        "key": "mk_inference_AbCd***",
+        "attempts": 0,
+        "url": "Bearer ***",
+    }
+
+
+def test_an_exception_in_json_is_one_masked_text():
+    try:
+        raise ValueError(f"no such key: {KEY}")
+    except ValueError as error:
+        info = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("name", logging.ERROR, "file.py", 1, "failed", None, info)
+    told = json.loads(JsonFormatter().format(record))["exception"]
+    assert told.startswith("Traceback")
+    assert told.endswith("ValueError: no such key: mk_inference_AbCd***")
+
+
 def test_an_exception_and_its_traceback_are_masked():
     try:
         raise ValueError(f"no such key: {KEY}")
@@ -87,6 +134,13 @@ def test_lines_go_to_standard_output_and_are_masked(own_logging, capsys):
     written = capsys.readouterr()
     assert written.out == "DEBUG gateway.test hello mk_inference_AbCd***\n"
     assert written.err == ""
+
+
+def test_lines_are_json_where_that_is_configured(own_logging, capsys):
+    logs.configure(Settings(log_format="json"))
+    logging.getLogger("gateway.test").info("hello", extra={"fields": {"call_id": "c1"}})
+    line = json.loads(capsys.readouterr().out)
+    assert (line["level"], line["message"], line["call_id"]) == ("INFO", "hello", "c1")
 
 
 def test_the_level_is_the_configured_one(own_logging, capsys):
