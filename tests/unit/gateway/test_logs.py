@@ -6,6 +6,7 @@ import json
 import logging
 import os
 
+import gevent
 import pytest
 
 from gateway import logs
@@ -117,6 +118,8 @@ def test_an_exception_and_its_traceback_are_masked():
 def own_logging(monkeypatch):
     """Lets a test configure logging without taking pytest's handlers away."""
     monkeypatch.setattr(logging.root, "handlers", [])
+    for name in ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile"):
+        monkeypatch.setattr(logging, name, getattr(logging, name))
     names = (None, "urllib3", "urllib3.connection", "rq", "rq.worker")
     levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
     logging.getLogger("rq.worker").setLevel(logging.INFO)  # as importing RQ does
@@ -194,9 +197,7 @@ def test_a_log_that_nobody_reads_does_not_stop_the_process(pipe):
     assert read_all(reader) == ""
     logger.warning("somebody reads")
     logger.warning("again")
-    assert read_all(reader) == (
-        "WARNING gateway.logs 1000 lines dropped: nobody read\nsomebody reads\nagain\n"
-    )
+    assert read_all(reader) == ("1000 lines dropped: nobody read\nsomebody reads\nagain\n")
 
 
 def test_a_line_is_cut_where_the_pipe_is_full(pipe):
@@ -206,4 +207,30 @@ def test_a_line_is_cut_where_the_pipe_is_full(pipe):
     cut = read_all(reader)
     assert 0 < len(cut) < 1_000_000
     logger.warning("next")
-    assert read_all(reader) == "WARNING gateway.logs 1 lines dropped: nobody read\nnext\n"
+    assert read_all(reader) == "1 lines dropped: nobody read\nnext\n"
+
+
+def test_lines_of_calls_are_written_together_and_in_order(pipe):
+    reader, logger = pipe
+    read_all(reader)
+    for number in range(3):
+        logger.info("call %d", number, extra={"fields": {"number": number}})
+    assert read_all(reader) == ""
+    logger.warning("a warning")
+    assert read_all(reader) == "call 0\ncall 1\ncall 2\na warning\n"
+
+
+def test_lines_that_are_held_are_written_within_a_moment(pipe):
+    reader, logger = pipe
+    read_all(reader)
+    logger.info("call", extra={"fields": {"number": 1}})
+    gevent.sleep(2 * logs.HELD_SECONDS)
+    assert read_all(reader) == "call\n"
+
+
+def test_lines_that_are_held_are_written_at_the_end(pipe):
+    reader, logger = pipe
+    read_all(reader)
+    logger.info("call", extra={"fields": {"number": 1}})
+    logger.handlers[0].flush()  # as logging.shutdown does
+    assert read_all(reader) == "call\n"
