@@ -11,7 +11,7 @@ from gateway.account.ledger import LedgerUnavailable, open_ledger
 from gateway.account.records import Record
 from gateway.queue import keys
 from gateway.settings import ConfigurationError
-from workers.ledger_writer import BATCH, IDLE_SECONDS, LedgerWriter
+from workers.ledger_writer import BATCH, IDLE_SECONDS, LedgerWriter, spent
 
 SETTLED = 1_796_000_000_000
 
