@@ -288,7 +288,8 @@ def test_a_parked_call_moves_to_the_front_of_its_key_s(calls: Calls) -> None:
     calls.key(owner="team", max_in_flight=1)
     running, *parked = (calls.submit(owner="team") for _ in range(4))
     calls.claim()
-    assert [call.position for call in page(calls)] == [1, 2, 3]
+    positions = {call.id: call.position for call in page(calls)}
+    assert positions == {parked[0]: 1, parked[1]: 2, parked[2]: 3}
     assert steering.move(calls.redis, parked[2], ENTRY) == "moved"
     calls.finish(running)
     assert calls.claim() == [parked[2]]
