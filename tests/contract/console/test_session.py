@@ -145,7 +145,8 @@ def test_the_cookie_is_secure_where_the_service_is_reached_over_tls(client, key)
 def test_a_cookie_that_was_changed_signs_nobody_in(client, key):
     sign_in(client, key)
     value = client.get_cookie("console_session", path="/console").value
-    for changed in (value[:-1] + ("A" if value[-1] != "A" else "B"), value[1:], "", "x.y", "é"):
+    other = "A" if value[-2] != "A" else "B"  # the last character has bits that say nothing
+    for changed in (value[:-2] + other + value[-1], value[1:], "", "x.y", "é"):
         client.set_cookie("console_session", changed, path="/console")
         assert client.get("/console/playground", headers=BROWSER).status_code == 303
 
