@@ -41,6 +41,7 @@ VIEWS = {
     "keys": "/keys",
     "owners": "/owners",
     "models": "/models",
+    "queue": "/queue",
 }
 OTHERS = {
     "sign-in": "/sign-in",
@@ -328,6 +329,28 @@ def test_calls_appear_as_they_end(
     expect(page.get_by_role("button", name="Live")).to_have_attribute("aria-pressed", "true")
     made = stack.ask("fake/chat").headers["X-Generation-Id"]
     expect(page.locator(f"tr[data-call='{made}']")).to_be_visible()
+
+
+def test_a_model_is_paused_its_calls_wait_and_one_is_cancelled(
+    stack: Stack, operator_key: str, open_console: Callable[..., Console]
+) -> None:
+    console = open_console(operator_key)
+    page = console.open("/models/demo/echo")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("status")).to_contain_text("The model is paused")
+    first, second = (stack.in_background("demo/echo") for _ in range(2))
+
+    def waiting() -> bool:
+        console.open("/queue")
+        return page.get_by_role("button", name="Cancel").count() == 2
+
+    until(waiting, what="both calls in the queue")
+    page.get_by_role("button", name="Cancel").first.click()
+    expect(page.get_by_role("status")).to_contain_text("has been cancelled")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("Nothing is paused.")).to_be_visible()
+    statuses = [each.get(timeout=PATIENCE_SECONDS).status_code for each in (first, second)]
+    assert sorted(status == 200 for status in statuses) == [False, True]
 
 
 def test_every_view_is_accessible_in_both_schemes_and_fits_a_phone(
