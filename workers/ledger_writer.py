@@ -12,9 +12,11 @@ import time
 from typing import Any
 
 import gevent
+import orjson
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway import webhooks
 from gateway.account.copies import Copies
 from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused, received
 from gateway.logs import where
@@ -133,6 +135,13 @@ class LedgerWriter:
                     self._ledger.write([record])
                 except RecordRefused:
                     refused.append(stream_id)
+        alerts = [
+            (stream_id.decode(), records[stream_id].key_id, fields[b"a"].decode())
+            for stream_id, fields in entries
+            if b"a" in fields and stream_id in records
+        ]
+        for entry, key_id, crossed in alerts:
+            self._send_alerts(entry, key_id, orjson.loads(crossed))
         with self._redis.pipeline() as pipeline:
             for stream_id, fields in entries:
                 if stream_id in refused:
@@ -140,7 +149,12 @@ class LedgerWriter:
                     pipeline.xadd(keys.RECORDS_REFUSED, fields)  # type: ignore[arg-type]
             pipeline.xdel(keys.RECORDS, *(stream_id for stream_id, _ in entries))
             pipeline.execute()
-        for stream_id, fields in entries:
-            if b"a" in fields and stream_id in records:
-                key_id = records[stream_id].key_id
-                log.warning("key %s: limit used up to %s", key_id, fields[b"a"].decode())
+        for _, key_id, crossed in alerts:
+            log.warning("key %s: limit used up to %s", key_id, crossed)
+
+    def _send_alerts(self, entry: str, key_id: str, crossed: list[dict[str, Any]]) -> None:
+        """Queue an event for each share of its budget that a key has reached."""
+        for alert in crossed:
+            if alert["scope"] == key_id:
+                occurrence = f"{entry} {alert['share']}"
+                webhooks.enqueue(self._redis, key_id, webhooks.BUDGET, key_id, occurrence)

@@ -77,9 +77,11 @@ RESTORE = Script("restore")
 CORRECT = Script("correct")
 LOOK = Script("look")
 STORE = Script("store")
+WEBHOOK = Script("webhook")
+WEBHOOK_END = Script("webhook_end")
 ALL = (
     *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE),
-    *(LEDGER, RECORD, RESTORE, CORRECT, LOOK, STORE),
+    *(LEDGER, RECORD, RESTORE, CORRECT, LOOK, STORE, WEBHOOK, WEBHOOK_END),
 )
 
 
