@@ -6,6 +6,7 @@ from flask import Flask, request
 
 from api import account_commands, commands
 from api.chat.view import chat
+from api.console.view import console
 from api.embeddings.view import embeddings
 from api.http import errors, headers, not_found
 from api.http.health import health
@@ -50,6 +51,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
         docs,
     ):
         app.register_blueprint(blueprint, url_prefix=PREFIX)
+    app.register_blueprint(console)
     home.register(app, PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.owners)

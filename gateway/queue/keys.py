@@ -103,6 +103,9 @@ CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives l
 WEBHOOK_SECONDS = 90_000  # an event: longer than its delivery is tried
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
 UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
+CONSOLE_SESSION_SECONDS = 12 * 3_600  # since its last request
+CONSOLE_LINK_SECONDS = 86_400
+SIGN_IN_SECONDS = 300  # for which failed attempts to sign in are counted
 
 
 def job(call_id: str) -> str:
@@ -225,6 +228,21 @@ def ledger_record(call_id: str) -> str:
 def ledger_usage(width: int | str, start: int | str) -> str:
     """Without a database: sums of usage over a bucket. Its TTL is in USAGE_SECONDS."""
     return f"{PREFIX}gw:ledger:usage:{width}:{start}"
+
+
+def console_session(session_id: str) -> str:
+    """Exists while somebody is signed in to the console."""
+    return f"{PREFIX}gw:console:session:{session_id}"
+
+
+def console_link(digest: str) -> str:
+    """The key that a one-time link signs in; `digest` is the SHA-256 of its token."""
+    return f"{PREFIX}gw:console:link:{digest}"
+
+
+def console_sign_ins(address: str) -> str:
+    """The number of failed attempts to sign in to the console from an address."""
+    return f"{PREFIX}gw:console:sign-ins:{address}"
 
 
 def script_names() -> dict[str, str]:
