@@ -8,6 +8,7 @@ from api import account_commands, commands
 from api.chat.view import chat
 from api.console.view import console
 from api.embeddings.view import embeddings
+from api.files.view import files
 from api.http import errors, headers, not_found
 from api.http.health import health
 from api.keys.view import keys
@@ -46,6 +47,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
         responses,
         keys,
         usage,
+        files,
         health,
         openapi,
         docs,

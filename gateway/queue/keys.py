@@ -41,6 +41,7 @@ LEDGER_RESTORED: str  # set once Redis has the keys and counters that the databa
 WEBHOOKS: str  # keys with events to deliver, by the time in ms at which one is due. No TTL
 WEBHOOK_SENDER: str  # the name of the process that delivers them
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
+FILES_EXPIRING: str  # files whose content is kept, by when it is to be deleted
 
 
 def use_prefix(prefix: str) -> None:
@@ -48,7 +49,8 @@ def use_prefix(prefix: str) -> None:
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
     global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
-    global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, WEBHOOKS, WEBHOOK_SENDER
+    global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
+    global WEBHOOKS, WEBHOOK_SENDER
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -77,6 +79,7 @@ def use_prefix(prefix: str) -> None:
     WEBHOOK_SENDER = f"{prefix}gw:webhooks:sender"
     CACHED = f"{prefix}gw:cached"
     CACHED_BYTES = f"{prefix}gw:cached:bytes"
+    FILES_EXPIRING = f"{prefix}gw:files:expiring"
 
 
 use_prefix("")
@@ -102,6 +105,7 @@ BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiti
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
 WEBHOOK_SECONDS = 90_000  # an event: longer than its delivery is tried
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
+FILES_SECONDS = 31 * 86_400  # a list of files; a file itself has its own expiry
 UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
 CONSOLE_SESSION_SECONDS = 12 * 3_600  # since its last request
 CONSOLE_LINK_SECONDS = 86_400
@@ -228,6 +232,16 @@ def ledger_record(call_id: str) -> str:
 def ledger_usage(width: int | str, start: int | str) -> str:
     """Without a database: sums of usage over a bucket. Its TTL is in USAGE_SECONDS."""
     return f"{PREFIX}gw:ledger:usage:{width}:{start}"
+
+
+def file(file_id: str) -> str:
+    """The record of a file. It expires with the file."""
+    return f"{PREFIX}gw:file:{file_id}"
+
+
+def files(public_id: str) -> str:
+    """The files of a key ("": of all keys), by when they were created."""
+    return f"{PREFIX}gw:files:of:{public_id}"
 
 
 def console_session(session_id: str) -> str:

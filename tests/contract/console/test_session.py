@@ -1,4 +1,4 @@
-"""The console: who is signed in, what protects the session, and what each page shows."""
+"""The console: who is signed in, what protects the session, and the playground's calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from werkzeug.datastructures import Headers
 
 from app import create_app
-from gateway.account.api_keys import KeyStore, public_id
+from gateway.account.api_keys import public_id
 from gateway.queue import keys
 from gateway.settings import Settings
 from tests.support.fakes import FakeBroker
@@ -24,16 +24,6 @@ ROUTES = sorted(
 )
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 CHAT = {"model": "demo/echo", "messages": [{"role": "user", "content": "hi"}]}
-
-
-@pytest.fixture
-def settings(settings):
-    return dataclasses.replace(settings, admin_key=ADMIN_KEY)
-
-
-@pytest.fixture
-def store(redis, settings):
-    return KeyStore(redis, settings.key_pepper)
 
 
 def token(page: str) -> str:
