@@ -99,7 +99,7 @@ def test_another_worker_goes_on_after_the_sender_is_killed(hooks: Hooks) -> None
     # What failed before is tried again, signed anew.
     events = hooks.until_delivered("/twice", 2)
     assert len({each.headers["webhook-id"] for each in events}) == 1
-    assert len({each.headers["webhook-timestamp"] for each in events}) == 2
+    assert len({each.headers["webhook-timestamp"] for each in events}) == len(events)
     hooks.until_delivered("/redirect", 2)
     assert not hooks.receiver.at("/other")
 
