@@ -110,6 +110,7 @@ class Broker:
             raise NoWorkers(retry_after=NO_WORKERS_RETRY_SECONDS)
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
         pending.key = admission.public_id
+        pending.account, pending.route = spec.account, spec.targets[0].route
         pending.estimate = admission.estimate()
         pending.since += admission.delay  # it waits for workers only from then on
         if not self.places.take(pending.key):
