@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import gevent
@@ -18,6 +19,7 @@ from redis.exceptions import RedisError
 
 from gateway import webhooks
 from gateway.account.copies import Copies
+from gateway.account.key_fields import NANO
 from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused, received
 from gateway.logs import where
 from gateway.queue import keys
@@ -136,12 +138,12 @@ class LedgerWriter:
                 except RecordRefused:
                     refused.append(stream_id)
         alerts = [
-            (stream_id.decode(), records[stream_id].key_id, fields[b"a"].decode())
+            (stream_id.decode(), records[stream_id].key_id, orjson.loads(fields[b"a"]))
             for stream_id, fields in entries
             if b"a" in fields and stream_id in records
         ]
         for entry, key_id, crossed in alerts:
-            self._send_alerts(entry, key_id, orjson.loads(crossed))
+            self._send_alerts(entry, key_id, crossed)
         with self._redis.pipeline() as pipeline:
             for stream_id, fields in entries:
                 if stream_id in refused:
@@ -149,8 +151,9 @@ class LedgerWriter:
                     pipeline.xadd(keys.RECORDS_REFUSED, fields)  # type: ignore[arg-type]
             pipeline.xdel(keys.RECORDS, *(stream_id for stream_id, _ in entries))
             pipeline.execute()
-        for _, key_id, crossed in alerts:
-            log.warning("key %s: limit used up to %s", key_id, crossed)
+        for _, _, crossed in alerts:
+            for alert in crossed:
+                log.warning("limit used up", extra={"fields": spent(alert)})
 
     def _send_alerts(self, entry: str, key_id: str, crossed: list[dict[str, Any]]) -> None:
         """Queue an event for each share of its budget that a key has reached."""
@@ -158,3 +161,17 @@ class LedgerWriter:
             if alert["scope"] == key_id:
                 occurrence = f"{entry} {alert['share']}"
                 webhooks.enqueue(self._redis, key_id, webhooks.BUDGET, key_id, occurrence)
+
+
+def spent(alert: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the log for an alert of lua/account.lua; money is in USD."""
+    money = alert["unit"] == "usd"
+    scope = alert["scope"]
+    owner = scope.removeprefix(keys.owner_scope(""))
+    return {
+        "owner" if owner != scope else "key_id": owner,
+        "share": alert["share"],
+        **{name: alert[name] / NANO if money else int(alert[name]) for name in ("spent", "limit")},
+        "unit": alert["unit"],
+        "window": alert["window"],
+    }
