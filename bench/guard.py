@@ -15,7 +15,7 @@ from bench.peers import say
 from bench.plan import Plan
 from bench.targets import Ours, Running, Stage, serving
 from gateway.queue import keys
-from workers.ledger_writer import RENEW_SECONDS
+from gateway.queue.election import RENEW_SECONDS
 
 Record = dict[str, Any]
 COMMITTED = Path(__file__).parent / "guard.json"

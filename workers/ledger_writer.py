@@ -19,13 +19,13 @@ from gateway.account.copies import Copies
 from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused, received
 from gateway.logs import where
 from gateway.queue import keys
+from gateway.queue.election import Election
 from gateway.settings import ConfigurationError
 
 log = logging.getLogger(__name__)
 
 BATCH = 100  # records in one transaction
 IDLE_SECONDS = 0.25  # between two looks at an empty stream
-RENEW_SECONDS = 2.0  # between two renewals of the lease
 RETRY_SECONDS = (0.5, 10.0)  # at first and at most, while a store is away
 TRIM_SECONDS = 10.0  # between two slices of what is too old
 
@@ -37,9 +37,10 @@ class LedgerWriter:
     """
 
     def __init__(self, redis: Redis, ledger: Ledger, name: str) -> None:
-        self._redis, self._ledger, self._name = redis, ledger, name
+        self._redis, self._ledger = redis, ledger
+        self._election = Election(redis, keys.LEDGER_WRITER, name)
         self._copies = Copies(redis, ledger) if ledger.copies else None
-        self._renewed = self._trimmed = -RENEW_SECONDS - TRIM_SECONDS
+        self._trimmed = -TRIM_SECONDS
         self._checked = False  # whether the tables are ours
         self._away = 0  # failures in a row
         self._greenlet: Any = None
@@ -52,10 +53,7 @@ class LedgerWriter:
         """Stop, and let another worker write at once."""
         if self._greenlet is not None:
             self._greenlet.kill()
-        try:
-            self._resign()
-        except RedisError:
-            pass  # the lease expires by itself
+        self._election.resign()
 
     def _run(self) -> None:
         while True:
@@ -85,31 +83,15 @@ class LedgerWriter:
         self._away += 1
         self._checked = False
         if not isinstance(error, RedisError):
-            try:
-                self._resign()  # another worker may reach the database
-            except RedisError:
-                pass
+            self._election.resign()  # another worker may reach the database
         return float(seconds)
 
     def _elected(self) -> bool:
         """Whether this worker is the one that writes."""
-        now = time.monotonic()
-        if now - self._renewed < RENEW_SECONDS:
+        if self._election.won():
             return True
-        own, ttl = self._name.encode(), keys.LEDGER_WRITER_MS
-        holder = self._redis.set(keys.LEDGER_WRITER, own, nx=True, px=ttl, get=True)
-        if holder not in (None, own):
-            self._checked = False
-            return False
-        if holder is not None:
-            self._redis.pexpire(keys.LEDGER_WRITER, ttl)
-        self._renewed = now
-        return True
-
-    def _resign(self) -> None:
-        self._renewed = -RENEW_SECONDS
-        if self._redis.get(keys.LEDGER_WRITER) == self._name.encode():
-            self._redis.delete(keys.LEDGER_WRITER)
+        self._checked = False
+        return False
 
     def _work(self) -> bool:
         """Do what is due; return whether records wait."""

@@ -39,6 +39,7 @@ RECORDS_REFUSED: str  # a stream: what the ledger could not take. It does not ex
 LEDGER_WRITER: str  # the name of the process that writes the ledger
 LEDGER_RESTORED: str  # set once Redis has the keys and counters that the database has
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
+FILES_EXPIRING: str  # files whose content is kept, by when it is to be deleted
 
 
 def use_prefix(prefix: str) -> None:
@@ -46,7 +47,7 @@ def use_prefix(prefix: str) -> None:
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
     global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
-    global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES
+    global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -73,6 +74,7 @@ def use_prefix(prefix: str) -> None:
     LEDGER_CALLS = f"{prefix}gw:ledger:calls"
     CACHED = f"{prefix}gw:cached"
     CACHED_BYTES = f"{prefix}gw:cached:bytes"
+    FILES_EXPIRING = f"{prefix}gw:files:expiring"
 
 
 use_prefix("")
@@ -87,7 +89,6 @@ INBOX_BYTES = 32_000_000
 OUTCOME_SECONDS = 120
 CANCEL_SECONDS = 60
 CLAIM_SECONDS = 120
-LEDGER_WRITER_MS = 10_000  # as a lease
 LEDGER_RECORDS = 10_000  # without a database: most records that the ledger keeps
 # Without a database: how long the sums of buckets of that width are kept; 0 is for ever.
 USAGE_SECONDS = {60: 86_400, 3_600: 31 * 86_400, 86_400: 400 * 86_400, 0: 0}
@@ -98,7 +99,11 @@ SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than 
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
+FILES_SECONDS = 31 * 86_400  # a list of files; a file itself has its own expiry
 UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
+CONSOLE_SESSION_SECONDS = 12 * 3_600  # since its last request
+CONSOLE_LINK_SECONDS = 86_400
+SIGN_IN_SECONDS = 300  # for which failed attempts to sign in are counted
 
 
 def job(call_id: str) -> str:
@@ -208,6 +213,31 @@ def ledger_record(call_id: str) -> str:
 def ledger_usage(width: int | str, start: int | str) -> str:
     """Without a database: sums of usage over a bucket. Its TTL is in USAGE_SECONDS."""
     return f"{PREFIX}gw:ledger:usage:{width}:{start}"
+
+
+def file(file_id: str) -> str:
+    """The record of a file. It expires with the file."""
+    return f"{PREFIX}gw:file:{file_id}"
+
+
+def files(public_id: str) -> str:
+    """The files of a key ("": of all keys), by when they were created."""
+    return f"{PREFIX}gw:files:of:{public_id}"
+
+
+def console_session(session_id: str) -> str:
+    """Exists while somebody is signed in to the console."""
+    return f"{PREFIX}gw:console:session:{session_id}"
+
+
+def console_link(digest: str) -> str:
+    """The key that a one-time link signs in; `digest` is the SHA-256 of its token."""
+    return f"{PREFIX}gw:console:link:{digest}"
+
+
+def console_sign_ins(address: str) -> str:
+    """The number of failed attempts to sign in to the console from an address."""
+    return f"{PREFIX}gw:console:sign-ins:{address}"
 
 
 def script_names() -> dict[str, str]:

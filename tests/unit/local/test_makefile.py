@@ -79,7 +79,7 @@ def test_every_direct_requirement_is_in_the_file_made_from_it() -> None:
         made = source.with_suffix(".txt").read_text()
         for line in source.read_text().splitlines():
             pinned = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(==\S+)", line)
-            assert pinned or line.startswith(("#", "-c ")), line
+            assert pinned or line.startswith(("#", "-c ", "-r ")), line
             if pinned:
                 assert f"\n{pinned[1]}{pinned[2]} " in made
 
