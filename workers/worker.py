@@ -48,6 +48,7 @@ from gateway.settings import Settings
 from gateway.stalls import Stalls
 from workers.bill import Bill
 from workers.breaker import Breakers
+from workers.call_log import log_call
 from workers.claims import Claims
 from workers.keeping import KeepingSender
 from workers.leftovers import Leftovers
@@ -250,6 +251,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         if isinstance(sender, KeepingSender):
             sender.keep(outcome, bill.nano)  # before its end, which other calls may be waiting for
         record = bill.record(claimed, spec, outcome.error, self.name) if spec else None
+        if record is not None:
+            log_call(record)
         sender.finish(self.name, outcome, worked, record)
 
     def _tick_for_ever(self) -> None:

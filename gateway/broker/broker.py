@@ -109,6 +109,7 @@ class Broker:
             raise NoWorkers(retry_after=NO_WORKERS_RETRY_SECONDS)
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
         pending.key = admission.public_id
+        pending.account, pending.route = spec.account, spec.targets[0].route
         pending.estimate = admission.estimate()
         if not self.places.take(pending.key):
             raise Overloaded(retry_after=self.backlog.seconds())

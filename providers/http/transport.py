@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.util.ssl_match_hostname import CertificateError
@@ -91,33 +92,39 @@ class Transport:
         On exit the connection is kept if the body has been read to its end, and closed otherwise.
         """
         route = self._connections.route(request.url)
-        try:
-            head = encode_head(
-                route.target, {**route.headers, **request.headers}, len(request.body)
-            )
-        except ValueError:
-            # The exception holds the header's value, which may be a key.
-            raise UpstreamError() from None
         reading, exchange = Reading(self._budget), None
         connection = route.take(self._timeouts[0])
         try:
-            exchange = self._exchange(route, connection, head, request.body)
+            exchange = self._exchange(route, connection, request)
             yield Response(exchange, self._limit, self._silence, reading)
+        except GatewayError as error:
+            error.host = urlsplit(request.url).hostname or ""
+            if exchange is not None:
+                error.upstream_status = exchange.status
+            if isinstance(error.__cause__, CONNECT_ERRORS):
+                error.cause = _words(error.__cause__)
+            raise
         finally:
             reading.close()
             if exchange is None or not (exchange.ended and exchange.reusable):
                 connection.close()
             route.give_back(connection)
 
-    def _exchange(self, route: Route, connection: Any, head: bytes, body: bytes) -> Exchange:
+    def _exchange(self, route: Route, connection: Any, request: Request) -> Exchange:
         """Send a request and return it with the head of its response read."""
+        headers = {**route.headers, **request.headers}
+        try:
+            head = encode_head(route.target, headers, len(request.body))
+        except ValueError:
+            # The exception holds the header's value, which may be a key.
+            raise UpstreamError() from None
         began, reused = time.monotonic(), connection.sock is not None
         if not reused:
             _connect(route, connection)
         connection.sock.settimeout(self._timeouts[1])
         exchange = Exchange(connection.sock)
         try:
-            exchange.send(head, body)
+            exchange.send(head, request.body)
             exchange.read_head()
         except OSError as error:
             if isinstance(error, TimeoutError):
@@ -220,3 +227,24 @@ def _connect(route: Route, connection: Any) -> None:
         raise UpstreamTLS() from error
     except CONNECT_ERRORS as error:
         raise UpstreamUnreachable() from error
+
+
+def _words(error: BaseException) -> str:
+    """Return the system's or OpenSSL's words for the inmost cause of an error.
+
+    The texts of libraries are left out: they may quote a URL or a header.
+    """
+    *_, inmost = (error, *_causes(error))
+    while inmost.__cause__ is not None:  # urllib3 keeps the system's error there
+        *_, inmost = (inmost.__cause__, *_causes(inmost.__cause__))
+    words = getattr(inmost, "verify_message", "") or getattr(inmost, "strerror", "")
+    name = type(inmost).__name__
+    return f"{name}: {words}" if isinstance(words, str) and words else name
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions that one wraps: urllib3 keeps them in its arguments."""
+    for inner in (*error.args, getattr(error, "reason", None)):
+        if isinstance(inner, BaseException):
+            yield inner
+            yield from _causes(inner)

@@ -44,7 +44,9 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_readme_shows_what_make_run_prints() -> None:
-    printed = banner("http://127.0.0.1:8000/inference/v1", "mk_inference_...", f"local/{MODEL}", ())
+    printed = banner(
+        "http://127.0.0.1:8000/inference/v1", "mk_inference_...", f"local/{MODEL}", (), "..."
+    )
     for line in printed.strip("\n-").splitlines():
         assert line.startswith("curl ") or f"    {line}\n" in README or not line, line
     assert f'"model": "local/{MODEL}"' in README
