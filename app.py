@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, request
 
-from api import account_commands, commands
+from api import account_commands, commands, doctor
 from api.chat.view import chat
 from api.console.view import console
 from api.embeddings.view import embeddings
@@ -58,6 +58,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.owners)
     app.cli.add_command(commands.check_config)
+    app.cli.add_command(doctor.doctor)
     app.cli.add_command(account_commands.db)
     app.cli.add_command(account_commands.account)
     return app

@@ -172,6 +172,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 # The name is new: a record under it is our own, of a try whose reply was lost.
                 self.connection.delete(self.key)
                 self.register_birth()
+                self.connection.hset(self.key, "release", self.settings.release)
                 self.set_state(WorkerStatus.IDLE)
                 return
             except RedisError as error:
@@ -309,6 +310,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         if not self.connection.exists(self.key):
             owner.take(self.connection, self.settings.key_pepper)
             self.register_birth()
+            self.connection.hset(self.key, "release", self.settings.release)
         score = int(now().timestamp())
         with self.connection.pipeline(transaction=False) as pipeline:
             self.heartbeat(pipeline=pipeline)

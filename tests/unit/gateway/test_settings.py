@@ -232,3 +232,13 @@ def test_a_renamed_variable_is_read_with_a_warning(caplog):
 def test_the_timeouts_of_a_call_are_settings():
     settings = read(UPSTREAM_CONNECT_SECONDS="3", TOTAL_DEADLINE_SECONDS="9")
     assert settings.timeouts == Timeouts(3, 300, 300, 300, 9)
+
+
+def test_the_release_is_the_commit_where_the_platform_names_it():
+    assert read(HEROKU_SLUG_COMMIT="3f2a91c").release == "3f2a91c"
+    assert read(HEROKU_SLUG_COMMIT="3f2a91c", RELEASE="r7").release == "r7"
+
+
+def test_lines_of_the_log_are_text_or_json():
+    with pytest.raises(ConfigurationError, match="LOG_FORMAT must be text or json"):
+        read(LOG_FORMAT="xml")
