@@ -22,6 +22,7 @@ from tests.faults import (  # noqa: F401  (they enter their rows)
     scenarios_starved,
     scenarios_upstream,
     scenarios_upstream_odd,
+    scenarios_webhooks,
 )
 from tests.faults.arena import IN_FLIGHT, Arena
 from tests.faults.client import Seen
