@@ -138,12 +138,15 @@ class LedgerWriter:
                 except RecordRefused:
                     refused.append(stream_id)
         alerts = [
-            (stream_id.decode(), records[stream_id].key_id, orjson.loads(fields[b"a"]))
+            (stream_id.decode(), records[stream_id].key_id, alert)
             for stream_id, fields in entries
             if b"a" in fields and stream_id in records
+            for alert in orjson.loads(fields[b"a"])
         ]
-        for entry, key_id, crossed in alerts:
-            self._send_alerts(entry, key_id, crossed)
+        for entry, key_id, alert in alerts:
+            if alert["scope"] == key_id:
+                occurrence = f"{entry} {alert['share']}"
+                webhooks.enqueue(self._redis, key_id, webhooks.BUDGET, key_id, occurrence)
         with self._redis.pipeline() as pipeline:
             for stream_id, fields in entries:
                 if stream_id in refused:
@@ -151,16 +154,8 @@ class LedgerWriter:
                     pipeline.xadd(keys.RECORDS_REFUSED, fields)  # type: ignore[arg-type]
             pipeline.xdel(keys.RECORDS, *(stream_id for stream_id, _ in entries))
             pipeline.execute()
-        for _, _, crossed in alerts:
-            for alert in crossed:
-                log.warning("limit used up", extra={"fields": spent(alert)})
-
-    def _send_alerts(self, entry: str, key_id: str, crossed: list[dict[str, Any]]) -> None:
-        """Queue an event for each share of its budget that a key has reached."""
-        for alert in crossed:
-            if alert["scope"] == key_id:
-                occurrence = f"{entry} {alert['share']}"
-                webhooks.enqueue(self._redis, key_id, webhooks.BUDGET, key_id, occurrence)
+        for _, _, alert in alerts:
+            log.warning("limit used up", extra={"fields": spent(alert)})
 
 
 def spent(alert: Mapping[str, Any]) -> dict[str, Any]:
