@@ -69,6 +69,7 @@ def post_worker_init(worker):
         gevent.spawn(_take_names_later, broker.redis)
     _check_tables(services(worker.wsgi).ledger)
     broker.start()
+    services(worker.wsgi).reporter.start()
     gevent.spawn(_lead_drain, worker, broker)
 
 
@@ -129,6 +130,8 @@ def _lead_drain(worker, broker):
     waits for idle connections until its arbiter kills the process, and streams stop without an
     error event.
     """
+    from api.services import services
+
     while worker.alive:
         gevent.sleep(0.1)
     stopped = time.monotonic()
@@ -138,6 +141,7 @@ def _lead_drain(worker, broker):
     _wait_idle(worker, time.monotonic() + LAST_SECONDS)
     gevent.sleep(max(0, stopped + LISTENER_SECONDS - time.monotonic()))
     _wait_idle(worker, stopped + settings.drain_seconds + GRACE_SECONDS + LAST_SECONDS)
+    services(worker.wsgi).reporter.close()
     broker.close()
     sys.exit(0)  # in any greenlet, gevent raises it in the main one
 

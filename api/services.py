@@ -16,6 +16,7 @@ from gateway.broker.broker import Broker
 from gateway.broker.places import Places
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
+from gateway.metrics.reporter import Reporter
 from gateway.queue import clients
 from gateway.settings import Settings
 from gateway.stalls import Stalls
@@ -40,6 +41,7 @@ class Services:
     bodies: BodyRoom
     readers: Places
     shared_caches: SharedCaches
+    reporter: Reporter
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -52,6 +54,15 @@ class Services:
         # Submitter, reader and lease have a connection each; the rest are for commands.
         stalls = Stalls()
         redis = clients.commands(settings, settings.redis_connections - 3, stalls)
+        broker = Broker(settings, redis, stalls)
+        reporter = Reporter(
+            redis,
+            broker.web,
+            "web",
+            stalls,
+            lambda: len(broker.pending_calls),
+            lambda: broker.reader.last,
+        )
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
@@ -62,11 +73,12 @@ class Services:
                 copied=bool(settings.database_url),
             ),
             owners=owner_store(redis),
-            broker=Broker(settings, redis, stalls),
+            broker=broker,
             ledger=open_ledger(settings, redis),
             bodies=BodyRoom(settings.web_body_bytes),
             readers=Places(settings.max_in_flight),
             shared_caches=SharedCaches(redis),
+            reporter=reporter,
         )
 
     def install(self, app: Flask) -> None:

@@ -77,9 +77,10 @@ RESTORE = Script("restore")
 CORRECT = Script("correct")
 LOOK = Script("look")
 STORE = Script("store")
+COUNT = Script("count")
 ALL = (
     *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE),
-    *(LEDGER, RECORD, RESTORE, CORRECT, LOOK, STORE),
+    *(LEDGER, RECORD, RESTORE, CORRECT, LOOK, STORE, COUNT),
 )
 
 
