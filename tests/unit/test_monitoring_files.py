@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules name metrics and labels that exist, and Prometheus takes them."""
+"""The dashboard and the alert rules name metrics and labels that exist; Prometheus takes them."""
 
 from __future__ import annotations
 
