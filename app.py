@@ -6,7 +6,9 @@ from flask import Flask, request
 
 from api import account_commands, commands
 from api.chat.view import chat
+from api.console.view import console
 from api.embeddings.view import embeddings
+from api.files.view import files
 from api.http import errors, headers, measure, not_found
 from api.http.health import health
 from api.keys.view import keys
@@ -47,12 +49,14 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
         responses,
         keys,
         usage,
+        files,
         health,
         openapi,
         docs,
     ):
         app.register_blueprint(blueprint, url_prefix=PREFIX)
     app.register_blueprint(metrics)  # at the root, where Prometheus looks
+    app.register_blueprint(console)
     home.register(app, PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.owners)

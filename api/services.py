@@ -16,6 +16,8 @@ from gateway.broker.broker import Broker
 from gateway.broker.places import Places
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
+from gateway.files.records import FileStore
+from gateway.files.storage import Storage, open_storage
 from gateway.metrics.reporter import Reporter
 from gateway.queue import clients
 from gateway.settings import Settings
@@ -29,6 +31,7 @@ class Services:
     """The parts of one web process that requests use.
 
     `readers` are places for requests whose body is being read. `today` returns the current date.
+    `storage` is None if no files can be stored.
     `pages` holds what is generated at the first request for it, by the name of its blueprint.
     """
 
@@ -42,6 +45,8 @@ class Services:
     readers: Places
     shared_caches: SharedCaches
     reporter: Reporter
+    files: FileStore
+    storage: Storage | None
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -49,7 +54,7 @@ class Services:
     def create(cls, settings: Settings) -> Services:
         """The services for these settings. Connects to nothing yet.
 
-        Raises ConfigurationError for a catalogue that cannot be used.
+        Raises ConfigurationError for a catalogue or a storage that cannot be used.
         """
         # Submitter, reader and lease have a connection each; the rest are for commands.
         stalls = Stalls()
@@ -79,6 +84,8 @@ class Services:
             readers=Places(settings.max_in_flight),
             shared_caches=SharedCaches(redis),
             reporter=reporter,
+            files=FileStore(redis),
+            storage=open_storage(settings),
         )
 
     def install(self, app: Flask) -> None:

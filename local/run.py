@@ -89,6 +89,7 @@ def plan(folder: Path, environ: Mapping[str, str]) -> Plan:
     env.pop("LOCAL_MODEL_PORT", None)
     env.setdefault("KEY_PEPPER", credentials.pepper(folder))
     env.setdefault("DATABASE_URL", f"sqlite:///{folder.resolve()}/account.db")
+    env.setdefault("FILES_URL", (folder.resolve() / "files").as_uri())
     env["PORT"], *notes = _port(env.get("PORT", str(PORT)))
     if env.get("LOCAL_MODEL", "").lower() == "off":
         return Plan(env, (*notes, "The local model is off (LOCAL_MODEL=off)."))

@@ -15,6 +15,8 @@ from api.chat import response_schema as chat
 from api.chat.request import CHAT_REQUEST
 from api.embeddings import response_schema as embeddings
 from api.embeddings.schema import EMBEDDINGS_REQUEST
+from api.files import response_schema as files
+from api.files.schema import NEW_FILE
 from api.http import response_schema as http
 from api.keys import response_schema as keys
 from api.keys.schema import KEY_CHANGE, NEW_KEY, NEW_OWNER, OWNER_CHANGE, ROTATION
@@ -35,6 +37,7 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
     "CountTokensRequest": COUNT_TOKENS_REQUEST,
     "MessagesRequest": MESSAGES_REQUEST,
     "ResponsesRequest": RESPONSES_REQUEST,
+    "NewFile": NEW_FILE,
     "NewKey": NEW_KEY,
     "KeyChange": KEY_CHANGE,
     "RotationRequest": ROTATION,
@@ -49,6 +52,9 @@ RESPONSES: dict[str, Any] = {
     "EmbeddingList": embeddings.EmbeddingList,
     "EmbeddingsUsagePage": usage.EmbeddingsUsagePage,
     "Error": shared.Error,
+    "File": files.File,
+    "FileDeleted": files.FileDeleted,
+    "FileList": files.FileList,
     "GenerationData": usage.GenerationData,
     "GenerationList": usage.GenerationList,
     "Health": http.Health,

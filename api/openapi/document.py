@@ -13,7 +13,7 @@ import orjson
 from flask import Blueprint, Flask, Response, current_app
 
 from api.http.auth import public
-from api.openapi.operations import JSON, OPERATIONS, TAGS, Failures, Operation
+from api.openapi.operations import FORM, JSON, OPERATIONS, TAGS, Failures, Operation
 from api.openapi.query import QUERY_PARAMETERS
 from api.services import services
 from gateway import VERSION
@@ -115,6 +115,10 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         "`true`: the call is safe to repeat.",
         "schema": {"type": "string", "enum": ["true", "false"]},
     },
+    "Content-Disposition": {
+        "description": "The name of the file.",
+        "schema": {"type": "string"},
+    },
     "WWW-Authenticate": {"schema": {"type": "string"}},
     "Idempotent-Replayed": {
         "description": "`true`: this was done before, under the same `Idempotency-Key`.",
@@ -188,7 +192,7 @@ def document(app: Flask) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for name, access in routes.items():
         method, path = name.split()
-        sample = curl(method, prefix + path, access != "public", OPERATIONS[name].example)
+        sample = curl(method, prefix + path, access != "public", OPERATIONS[name])
         paths.setdefault(path, {})[method.lower()] = _operation(name, access, sample)
     used = [OPERATIONS[name] for name in routes]
     return {
@@ -253,12 +257,15 @@ def _shapes(operations: list[Operation]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def curl(method: str, path: str, key: bool, body: str) -> str:
+def curl(method: str, path: str, key: bool, row: Operation) -> str:
     """The curl command that calls an address of `$HOST`, with a key and a body where needed."""
+    body = row.example
     lines = [f"curl {f'-X {method} ' if method != 'GET' else ''}$HOST{path}"]
     if key:
         lines.append('-H "Authorization: Bearer mk_inference_YOUR_API_KEY"')
-    if body:
+    if row.request_media == FORM:
+        lines.append(body)
+    elif body:
         lines += ['-H "Content-Type: application/json"', f"-d '{body}'"]
     return " \\\n  ".join(lines)
 
@@ -301,9 +308,9 @@ def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
 
 def _request_body(row: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": _ref(row.request)}
-    if row.example:
+    if row.example and row.request_media == JSON:
         content["examples"] = {"example": {"value": orjson.loads(row.example)}}
-    return {"required": not row.optional_body, "content": {JSON: content}}
+    return {"required": not row.optional_body, "content": {row.request_media: content}}
 
 
 def _success(row: Operation) -> dict[str, Any]:

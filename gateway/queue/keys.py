@@ -42,6 +42,7 @@ LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by t
 METRICS: str  # a hash of all counters: see gateway/metrics/counts.py. It does not expire
 METRICS_CURSOR: str  # id of the last entry of RECORDS that is in them. It does not expire
 METRICS_PROCESSES: str  # a hash: what each process last reported, as JSON
+FILES_EXPIRING: str  # files whose content is kept, by when it is to be deleted
 
 
 def use_prefix(prefix: str) -> None:
@@ -49,8 +50,8 @@ def use_prefix(prefix: str) -> None:
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
     global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
-    global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES
     global METRICS, METRICS_CURSOR, METRICS_PROCESSES
+    global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -80,6 +81,7 @@ def use_prefix(prefix: str) -> None:
     METRICS = f"{prefix}gw:metrics"
     METRICS_CURSOR = f"{prefix}gw:metrics:cursor"
     METRICS_PROCESSES = f"{prefix}gw:metrics:processes"
+    FILES_EXPIRING = f"{prefix}gw:files:expiring"
 
 
 use_prefix("")
@@ -108,7 +110,11 @@ RECENT_SECONDS = 90  # these figures
 FLUSH_SECONDS = 600  # the number of a process' last flush of metrics
 REPORT_SECONDS = 120  # what processes report, since the last report of any
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
+FILES_SECONDS = 31 * 86_400  # a list of files; a file itself has its own expiry
 UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
+CONSOLE_SESSION_SECONDS = 12 * 3_600  # since its last request
+CONSOLE_LINK_SECONDS = 86_400
+SIGN_IN_SECONDS = 300  # for which failed attempts to sign in are counted
 
 
 def job(call_id: str) -> str:
@@ -228,6 +234,31 @@ def recent(slot: int) -> str:
 def flush(process: str) -> str:
     """The number of the last flush of a process that is in METRICS."""
     return f"{PREFIX}gw:metrics:flush:{process}"
+
+
+def file(file_id: str) -> str:
+    """The record of a file. It expires with the file."""
+    return f"{PREFIX}gw:file:{file_id}"
+
+
+def files(public_id: str) -> str:
+    """The files of a key ("": of all keys), by when they were created."""
+    return f"{PREFIX}gw:files:of:{public_id}"
+
+
+def console_session(session_id: str) -> str:
+    """Exists while somebody is signed in to the console."""
+    return f"{PREFIX}gw:console:session:{session_id}"
+
+
+def console_link(digest: str) -> str:
+    """The key that a one-time link signs in; `digest` is the SHA-256 of its token."""
+    return f"{PREFIX}gw:console:link:{digest}"
+
+
+def console_sign_ins(address: str) -> str:
+    """The number of failed attempts to sign in to the console from an address."""
+    return f"{PREFIX}gw:console:sign-ins:{address}"
 
 
 def script_names() -> dict[str, str]:
