@@ -73,6 +73,14 @@ def post_worker_init(worker):
     gevent.spawn(_lead_drain, worker, broker)
 
 
+def worker_exit(server, worker):
+    """Add to the metrics what this process has counted, however it ends."""
+    from api.services import services
+
+    if hasattr(worker, "wsgi"):
+        services(worker.wsgi).reporter.close()
+
+
 def pre_request(worker, req):
     worker.requests_running += 1
     # Idle connections are kept for `keepalive` and would keep new ones out: after a rush, no new
@@ -130,8 +138,6 @@ def _lead_drain(worker, broker):
     waits for idle connections until its arbiter kills the process, and streams stop without an
     error event.
     """
-    from api.services import services
-
     while worker.alive:
         gevent.sleep(0.1)
     stopped = time.monotonic()
@@ -141,7 +147,6 @@ def _lead_drain(worker, broker):
     _wait_idle(worker, time.monotonic() + LAST_SECONDS)
     gevent.sleep(max(0, stopped + LISTENER_SECONDS - time.monotonic()))
     _wait_idle(worker, stopped + settings.drain_seconds + GRACE_SECONDS + LAST_SECONDS)
-    services(worker.wsgi).reporter.close()
     broker.close()
     sys.exit(0)  # in any greenlet, gevent raises it in the main one
 

@@ -90,9 +90,10 @@ class Reporter:
             self._greenlet = gevent.spawn(self._run)
 
     def close(self) -> None:
-        """Flush once more, and stop."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        """Flush once more, and stop; do nothing unless started."""
+        if self._greenlet is None:
+            return
+        self._greenlet.kill()
         try:
             self.flush()
             self._redis.hdel(keys.METRICS_PROCESSES, self._process)
@@ -101,13 +102,13 @@ class Reporter:
 
     def _run(self) -> None:
         while True:
-            gevent.sleep(FLUSH_SECONDS)
             try:
                 self.flush()
             except RedisError as error:
                 log.debug("metrics: Redis is away (%s)", type(error).__name__)
             except Exception as error:
                 log.error("metrics: %s at %s", type(error).__name__, where(error))
+            gevent.sleep(FLUSH_SECONDS)
 
     def flush(self) -> None:
         """Add what was counted, and report how this process is. Raises RedisError."""

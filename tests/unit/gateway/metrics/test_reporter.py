@@ -84,6 +84,7 @@ def test_nothing_is_lost_while_redis_is_away(redis, redis_url, scrape):
 
 def test_a_process_that_ends_counts_what_it_has_and_is_no_longer_there(redis, scrape):
     reporter = make(redis)
+    reporter.start()
     reporter.flush()
     reporter.counts.observe(HTTP_DURATION, LABELS, 1_500)
     reporter.close()
