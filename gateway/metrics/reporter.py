@@ -120,8 +120,9 @@ class Reporter:
         microseconds = int((time.monotonic() - began) * 1e6)
         self.counts.observe(f.REDIS_ROUND_TRIP, (self._kind,), microseconds)
         stalled_ms = int(self._stalls.seconds() * 1000)
-        self.counts.add(f.STALLS, (self._kind,), stalled_ms - self._stalled_ms)
-        self._stalled_ms = stalled_ms
+        if stalled_ms > self._stalled_ms:
+            self.counts.add(f.STALLS, (self._kind,), stalled_ms - self._stalled_ms)
+            self._stalled_ms = stalled_ms
         self._number += 1
         self._unsent = count_command(
             keys.flush(self._process),
