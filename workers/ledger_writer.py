@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import gevent
+import orjson
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway import webhooks
 from gateway.account.copies import Copies
+from gateway.account.key_fields import NANO
 from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused, received
 from gateway.logs import where
 from gateway.metrics.records import RecordCounter
@@ -148,6 +152,16 @@ class LedgerWriter:
                     self._ledger.write([record])
                 except RecordRefused:
                     refused.append(stream_id)
+        alerts = [
+            (stream_id.decode(), records[stream_id].key_id, alert)
+            for stream_id, fields in entries
+            if b"a" in fields and stream_id in records
+            for alert in orjson.loads(fields[b"a"])
+        ]
+        for entry, key_id, alert in alerts:
+            if alert["scope"] == key_id:
+                occurrence = f"{entry} {alert['share']}"
+                webhooks.enqueue(self._redis, key_id, webhooks.BUDGET, key_id, occurrence)
         with self._redis.pipeline() as pipeline:
             for stream_id, fields in entries:
                 if stream_id in refused:
@@ -155,7 +169,19 @@ class LedgerWriter:
                     pipeline.xadd(keys.RECORDS_REFUSED, fields)  # type: ignore[arg-type]
             pipeline.xdel(keys.RECORDS, *(stream_id for stream_id, _ in entries))
             pipeline.execute()
-        for stream_id, fields in entries:
-            if b"a" in fields and stream_id in records:
-                key_id = records[stream_id].key_id
-                log.warning("key %s: limit used up to %s", key_id, fields[b"a"].decode())
+        for _, _, alert in alerts:
+            log.warning("limit used up", extra={"fields": spent(alert)})
+
+
+def spent(alert: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the log for an alert of lua/account.lua; money is in USD."""
+    money = alert["unit"] == "usd"
+    scope = alert["scope"]
+    owner = scope.removeprefix(keys.owner_scope(""))
+    return {
+        "owner" if owner != scope else "key_id": owner,
+        "share": alert["share"],
+        **{name: alert[name] / NANO if money else int(alert[name]) for name in ("spent", "limit")},
+        "unit": alert["unit"],
+        "window": alert["window"],
+    }

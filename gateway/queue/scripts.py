@@ -19,7 +19,7 @@ LUA = Path(__file__).parent / "lua"
 
 
 # Scripts that begin with the functions of account.lua.
-ACCOUNTING = ("submit", "claim", "finish", "cancel", "promote")
+ACCOUNTING = ("submit", "claim", "finish", "cancel", "promote", "move")
 NAME = re.compile(rb"\$([A-Z_]+)")
 
 
@@ -78,9 +78,13 @@ CORRECT = Script("correct")
 LOOK = Script("look")
 STORE = Script("store")
 COUNT = Script("count")
+MOVE = Script("move")
+STEER = Script("steer")
+WEBHOOK = Script("webhook")
+WEBHOOK_END = Script("webhook_end")
 ALL = (
-    *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE),
-    *(LEDGER, RECORD, RESTORE, CORRECT, LOOK, STORE, COUNT),
+    *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, CORRECT),
+    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END),
 )
 
 
