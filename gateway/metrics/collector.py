@@ -57,9 +57,13 @@ class RedisCollector(Collector):
             pipeline.get(keys.QUEUED_BYTES)
             pipeline.get(keys.CACHED_BYTES)
             pipeline.xlen(keys.RECORDS_REFUSED)
+            pipeline.zrange(keys.WEBHOOKS, 0, 0, withscores=True)
+            pipeline.zcard(keys.WEBHOOKS)
             pipeline.info("memory")
             pipeline.info("clients")
-            counts, breakers, queued, cached, refused, memory, clients = pipeline.execute()
+            counts, breakers, queued, cached, refused, due, webhooks, memory, clients = (
+                pipeline.execute()
+            )
         now, behind = look(self._redis), ledger.health(self._redis)
         stored = _by_family(counts)
         for family in f.COUNTED:
@@ -71,6 +75,8 @@ class RedisCollector(Collector):
             f.LEDGER_REFUSED: [((), refused)],
             f.QUEUE_BYTES: [((), int(queued or 0))],
             f.CACHE_BYTES: [((), int(cached or 0))],
+            f.WEBHOOK_KEYS: [((), webhooks)],
+            f.WEBHOOK_LAG: [((), max((now.at - score / 1000 for _, score in due), default=0.0))],
             f.BREAKER_OPEN: self._breakers(breakers, now.at),
             f.REDIS_MEMORY: [((), memory.get("used_memory", 0))],
             f.REDIS_MEMORY_MAX: [((), memory.get("maxmemory", 0))],
@@ -149,7 +155,10 @@ def _of_processes(now: Now) -> dict[Family, Values]:
 
     return {
         f.QUEUE_CALLS: by_kind(
-            {"queued": now.queued, "parked": now.parked, "running": now.running}
+            {
+                state: getattr(now, state)
+                for state in ("queued", "parked", "paused", "scheduled", "running")
+            }
         ),
         f.QUEUE_OLDEST: [((), now.oldest_queued)],
         f.PROCESSES: by_kind({"web": now.webs, "worker": now.workers}),

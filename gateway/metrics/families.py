@@ -211,8 +211,9 @@ COUNTED = (
 QUEUE_CALLS = Family(
     "inference_queue_calls",
     "gauge",
-    "Calls that wait for a worker (queued), that wait for room among the calls in flight of their "
-    "key or owner (parked), or that run (running).",
+    "Calls that wait for a worker (queued), for room among the calls in flight of their key or "
+    "owner (parked), for the end of a pause (paused) or for their start (scheduled), or that run "
+    "(running).",
     ("state",),
 )
 QUEUE_OLDEST = Family(
@@ -245,6 +246,14 @@ LEDGER_LAG = Family(
 LEDGER_REFUSED = Family(
     "inference_ledger_refused_records", "gauge", "Records that the ledger could not take."
 )
+WEBHOOK_KEYS = Family(
+    "inference_webhook_keys", "gauge", "API keys with events that wait to be delivered."
+)
+WEBHOOK_LAG = Family(
+    "inference_webhook_lag_seconds",
+    "gauge",
+    "How long ago the next delivery was due. Negative: it is not due yet.",
+)
 BREAKER_OPEN = Family(
     "inference_breaker_open",
     "gauge",
@@ -262,6 +271,7 @@ BUILD = Family("inference_build_info", "gauge", "1; the label is the version.", 
 GAUGES = (
     *(QUEUE_CALLS, QUEUE_OLDEST, QUEUE_BYTES, PROCESSES, SLOTS, IN_FLIGHT, PROCESS_MEMORY),
     *(INBOX_LAG, LEDGER_BACKLOG, LEDGER_LAG, LEDGER_REFUSED, BREAKER_OPEN, CACHE_BYTES),
+    *(WEBHOOK_KEYS, WEBHOOK_LAG),
     *(REDIS_MEMORY, REDIS_MEMORY_MAX, REDIS_CLIENTS, BUILD),
 )
 

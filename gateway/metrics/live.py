@@ -66,6 +66,8 @@ def snapshot(redis: Redis) -> dict[str, Any]:
         ],
         "queued": now.queued,
         "parked": now.parked,
+        "paused": now.paused,
+        "scheduled": now.scheduled,
         "running": now.running,
         "oldest_queued": now.oldest_queued,
         "workers": now.workers,

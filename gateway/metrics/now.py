@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from redis import Redis
 
 from gateway.metrics.reporter import Report, reports
-from gateway.queue import commands, keys
+from gateway.queue import commands, keys, steering
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """Calls in the queue, parked and running; seconds that the oldest has waited; processes.
+    """How many calls wait and run, for how many seconds the oldest has waited, and the processes.
 
-    `at` is Redis' time in seconds since 1970.
+    `at` is Redis' time in seconds since 1970. `parked` calls wait for room among the calls in
+    flight of their key or owner, `paused` and `scheduled` ones until somebody or a clock lets them.
     """
 
     at: float
     queued: int
     parked: int
+    paused: int
+    scheduled: int
     running: int
     oldest_queued: float
     workers: int
@@ -43,19 +46,19 @@ def look(redis: Redis) -> Now:
     """Return what is so now. Raises RedisError."""
     with redis.pipeline(transaction=False) as pipeline:
         pipeline.time()
-        pipeline.llen(keys.RQ_QUEUE)
-        pipeline.zcard(keys.RQ_DEFERRED)
         pipeline.zcard(keys.RQ_STARTED)
         pipeline.lindex(keys.RQ_QUEUE, 0)
         pipeline.hgetall(keys.METRICS_PROCESSES)
-        (seconds, microseconds), queued, parked, running, oldest, rows = pipeline.execute()
+        (seconds, microseconds), running, oldest, rows = pipeline.execute()
     at = seconds + microseconds / 1e6
     queued_ms = redis.hget(keys.job(oldest.decode()), "queued_ms") if oldest else None
-    leases = commands.live_workers(redis)
+    waiting, leases = steering.counts(redis), commands.live_workers(redis)
     return Now(
         at=at,
-        queued=queued,
-        parked=parked,
+        queued=waiting[steering.IN_LINE],
+        parked=waiting[steering.LIMIT],
+        paused=waiting[steering.PAUSED],
+        scheduled=waiting[steering.SCHEDULED],
         running=running,
         oldest_queued=max(0.0, at - int(queued_ms) / 1000) if queued_ms else 0.0,
         workers=len(leases),

@@ -13,7 +13,7 @@ from gateway.metrics.records import RecordCounter
 from gateway.queue import keys, scripts
 from workers.breaker import Breakers
 
-STATES = ("queued", "parked", "running")
+STATES = ("queued", "parked", "paused", "scheduled", "running")
 
 
 def value(samples, name, **labels):
@@ -23,6 +23,8 @@ def value(samples, name, **labels):
 def test_the_queue_and_the_workers_are_read(redis, scrape):
     seconds, _ = redis.time()
     redis.rpush(keys.RQ_QUEUE, "call-1", "call-2")
+    redis.zadd(keys.WAITING, {"call-1": 1, "call-2": 2})
+    redis.zadd(keys.WEBHOOKS, {"key1": (seconds - 20) * 1000, "key2": (seconds + 20) * 1000})
     redis.hset(keys.job("call-1"), "queued_ms", (seconds - 9) * 1000)
     redis.zadd(keys.RQ_DEFERRED, {"call-3": 1})
     redis.zadd(keys.RQ_STARTED, {"call-4": 1, "call-5": 1, "call-6": 1})
@@ -32,7 +34,9 @@ def test_the_queue_and_the_workers_are_read(redis, scrape):
     redis.xadd(keys.RECORDS, {"r": b"{}"})
     samples = scrape()
     states = {state: value(samples, "inference_queue_calls", state=state) for state in STATES}
-    assert states == {"queued": 2, "parked": 1, "running": 3}
+    assert states == {"queued": 2, "parked": 1, "paused": 0, "scheduled": 0, "running": 3}
+    assert value(samples, "inference_webhook_keys") == 2
+    assert 20 <= value(samples, "inference_webhook_lag_seconds") < 30
     assert 9 <= value(samples, "inference_queue_oldest_seconds") < 15
     assert value(samples, "inference_queue_bytes") == 5_000
     assert value(samples, "inference_processes", process="worker") == 1
