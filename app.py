@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, request
 
-from api import account_commands, commands, queue_commands
+from api import account_commands, commands, doctor, queue_commands
 from api.chat.view import chat
 from api.console.view import console
 from api.embeddings.view import embeddings
@@ -64,6 +64,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     app.cli.add_command(commands.owners)
     app.cli.add_command(commands.webhooks)
     app.cli.add_command(commands.check_config)
+    app.cli.add_command(doctor.doctor)
     app.cli.add_command(account_commands.db)
     app.cli.add_command(account_commands.account)
     app.cli.add_command(queue_commands.queue)

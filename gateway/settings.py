@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from gateway import VERSION
 from gateway.timeouts import Timeouts
 
 log = logging.getLogger(__name__)
@@ -242,6 +243,19 @@ class Settings:
     log_format: str = setting(
         "LOG_FORMAT", "text", "Lines of the log: `text`, or `json` for one object a line."
     )
+    release: str = setting(
+        "RELEASE",
+        VERSION,
+        "Name of what is deployed, such as a commit, for `flask doctor` and Sentry. "
+        "`HEROKU_SLUG_COMMIT` stands in for it.",
+    )
+    sentry_dsn: str = setting(
+        "SENTRY_DSN",
+        "",
+        "Project of Sentry that errors are reported to, without prompts, answers, keys and "
+        "values of variables. Needs `requirements-sentry.txt`.",
+        secret=True,
+    )
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -260,6 +274,8 @@ class Settings:
         tls_url = environ.get("REDIS_TLS_URL", "").strip()
         if tls_url:
             values["redis_url"] = tls_url
+        if commit := environ.get("HEROKU_SLUG_COMMIT", "").strip():
+            values.setdefault("release", commit)
         settings = cls(**values)
         _check_database_url(settings.database_url)
         _check_redis_url("REDIS_TLS_URL" if tls_url else "REDIS_URL", settings.redis_url)
