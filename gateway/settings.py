@@ -226,6 +226,19 @@ class Settings:
     drain_seconds: float = setting(
         "DRAIN_SECONDS", 25.0, "Time that running calls get to end after SIGTERM."
     )
+    metrics_token: str = setting(
+        "METRICS_TOKEN",
+        "",
+        "Secret of at least 32 characters with which Prometheus reads `/metrics` "
+        "(`Authorization: Bearer ...`). Operator keys can read it as well.",
+        secret=True,
+    )
+    metrics_by_key: bool = setting(
+        "METRICS_BY_KEY",
+        False,
+        "Count calls, tokens and costs by API key as well. Each key makes a dozen series, which "
+        "stay after it was revoked.",
+    )
     log_level: str = setting("LOG_LEVEL", "INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
     log_format: str = setting(
         "LOG_FORMAT", "text", "Lines of the log: `text`, or `json` for one object a line."
@@ -293,6 +306,10 @@ class Settings:
         if self.admin_key and not PEPPER_LENGTH <= len(self.admin_key) <= ADMIN_KEY_LENGTH:
             raise ConfigurationError(
                 f"ADMIN_KEY must have {PEPPER_LENGTH} to {ADMIN_KEY_LENGTH} characters"
+            )
+        if self.metrics_token and not PEPPER_LENGTH <= len(self.metrics_token) <= ADMIN_KEY_LENGTH:
+            raise ConfigurationError(
+                f"METRICS_TOKEN must have {PEPPER_LENGTH} to {ADMIN_KEY_LENGTH} characters"
             )
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
