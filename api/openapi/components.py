@@ -43,12 +43,14 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
 }
 # Name in the document, which is that of the class where there is one -> the type of a response.
 RESPONSES: dict[str, Any] = {
+    "Accepted": usage.Accepted,
     "ChatCompletion": chat.ChatCompletion,
     "ChatCompletionChunk": chat.ChatCompletionChunk,
     "CostsPage": usage.CostsPage,
     "EmbeddingList": embeddings.EmbeddingList,
     "EmbeddingsUsagePage": usage.EmbeddingsUsagePage,
     "Error": shared.Error,
+    "GenerationEvent": (chat.ChatCompletionChunk | messages.MessageEvent | responses.ResponseEvent),
     "GenerationData": usage.GenerationData,
     "GenerationList": usage.GenerationList,
     "Health": http.Health,
