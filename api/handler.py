@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 import uuid
@@ -17,6 +16,7 @@ from flask import Response, after_this_request, g, request, url_for
 from werkzeug.datastructures import Headers
 
 from api.http.body import read_json
+from api.http.schedule import schedule
 from api.rendering import LoggedCall, Rendering, numbered
 from api.reply import Reply
 from api.services import services
@@ -146,9 +146,13 @@ def _respond(
     if counts:  # another model counts otherwise
         catalogue.require_configured(target)
     targets = (target,) if counts else _targets(catalogue, key, target, checked, kind)
-    admission = _admission(key, targets, checked.parameters, kind)
-    call_id = uuid.uuid4().hex
+    total = target.row.timeouts.total or settings.total_timeout
     wait = None if counts else _async_wait(request.headers, checked)
+    delay, budget = schedule(
+        request.headers, total, checked.stream or wait is not None, time.time(), wait is None
+    )
+    admission = _admission(key, targets, checked.parameters, kind, delay)
+    call_id = uuid.uuid4().hex
     resumable = checked.stream and _flag(request.headers, "X-Resumable")
     log_seconds = _log_seconds(settings, resumable, wait)
     spec = CallSpec(
@@ -164,10 +168,8 @@ def _respond(
     )
     body = orjson.dumps(checked.parameters)
     # A kept response would be in no log.
-    if not (counts or log_seconds) and (seconds := _cache_seconds(key)):
+    if not (counts or delay or log_seconds) and (seconds := _cache_seconds(key)):
         spec = replace(spec, cache=_cache(key, spec, body, seconds))
-    total = target.row.timeouts.total or settings.total_timeout
-    budget = _budget(request.headers, total, checked.stream or wait is not None)
     names = {each.route: each.model if full_names else each.upstream_model for each in targets[1:]}
     names[""] = checked.model if full_names else target.upstream_model
     created, tokens = spec.account["created_ms"] // 1000, admission.prompt_tokens
@@ -253,7 +255,11 @@ def require_allowed(key: KeyRecord, target: Target, name: str) -> None:
 
 
 def _admission(
-    key: KeyRecord, targets: tuple[Target, ...], params: Mapping[str, Any], kind: str
+    key: KeyRecord,
+    targets: tuple[Target, ...],
+    params: Mapping[str, Any],
+    kind: str,
+    delay: float,
 ) -> AdmissionRequest:
     """What the call asks of the limits of its key: the most that any of its targets may need."""
     need = _most([estimate(target, params, kind) for target in targets])
@@ -268,6 +274,7 @@ def _admission(
         need.output_nano_per_token,
         need.max_output_tokens,
         _waits(request.headers),
+        delay,
     )
 
 
@@ -369,20 +376,3 @@ def _warn(text: str, response: Response, shutdown: date | None = None) -> Respon
     if shutdown is not None:
         response.headers.update(deprecation.headers(shutdown))
     return response
-
-
-def _budget(headers: Headers, longest: float, stream: bool) -> float:
-    """Seconds the call may live: the service's deadline, or less where the client waits less.
-
-    `x-stainless-read-timeout` is what OpenAI's clients send. It is the longest silence they bear:
-    for an unstreamed answer that is the whole wait, for a stream it is not.
-    """
-    names = ("X-Request-Timeout",) if stream else ("X-Request-Timeout", "x-stainless-read-timeout")
-    for name in names:
-        try:
-            seconds = float(headers.get(name, ""))
-        except ValueError:
-            continue
-        if math.isfinite(seconds) and seconds > 0:
-            return min(seconds, longest)
-    return longest

@@ -13,12 +13,16 @@ from api.reply import Reply
 from api.services import services
 from gateway.account import running
 from gateway.broker.pending_call import PendingCall
-from gateway.errors import CallCancelled, GatewayError, WorkerLost
+from gateway.errors import CallCancelled, CancelledByOperator, GatewayError, WorkerLost
 from gateway.queue import commands
 from gateway.queue.protocol import Outcome
 
 # Code of an error -> status of a call that ended with it; with others, it has failed.
-STATUSES: Mapping[str | None, str] = {CallCancelled.code: "cancelled", WorkerLost.code: "lost"}
+STATUSES: Mapping[str | None, str] = {
+    CallCancelled.code: "cancelled",
+    CancelledByOperator.code: "cancelled",
+    WorkerLost.code: "lost",
+}
 
 
 def find(call_id: str) -> LoggedCall | None:

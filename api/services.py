@@ -16,6 +16,8 @@ from gateway.broker.broker import Broker
 from gateway.broker.places import Places
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
+from gateway.files.records import FileStore
+from gateway.files.storage import Storage, open_storage
 from gateway.queue import clients
 from gateway.settings import Settings
 from gateway.stalls import Stalls
@@ -28,6 +30,7 @@ class Services:
     """The parts of one web process that requests use.
 
     `readers` are places for requests whose body is being read. `today` returns the current date.
+    `storage` is None if no files can be stored.
     `pages` holds what is generated at the first request for it, by the name of its blueprint.
     """
 
@@ -40,6 +43,8 @@ class Services:
     bodies: BodyRoom
     readers: Places
     shared_caches: SharedCaches
+    files: FileStore
+    storage: Storage | None
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -47,7 +52,7 @@ class Services:
     def create(cls, settings: Settings) -> Services:
         """The services for these settings. Connects to nothing yet.
 
-        Raises ConfigurationError for a catalogue that cannot be used.
+        Raises ConfigurationError for a catalogue or a storage that cannot be used.
         """
         # Submitter, reader and lease have a connection each; the rest are for commands.
         stalls = Stalls()
@@ -67,6 +72,8 @@ class Services:
             bodies=BodyRoom(settings.web_body_bytes),
             readers=Places(settings.max_in_flight),
             shared_caches=SharedCaches(redis),
+            files=FileStore(redis),
+            storage=open_storage(settings),
         )
 
     def install(self, app: Flask) -> None:

@@ -92,6 +92,12 @@ class Settings:
         "Number of days that the record of a call is kept. Sums by the hour and by the day stay in "
         "the database.",
     )
+    files_url: str = setting(
+        "FILES_URL",
+        "",
+        "Where files and batches are stored: `file:///FOLDER`, which all processes share, or "
+        "`s3://BUCKET/PREFIX`. Without it, their endpoints answer 503.",
+    )
     models_file: str = setting(
         "MODELS_FILE", "", "TOML file that extends or replaces the catalogue."
     )
@@ -221,6 +227,9 @@ class Settings:
         "DRAIN_SECONDS", 25.0, "Time that running calls get to end after SIGTERM."
     )
     log_level: str = setting("LOG_LEVEL", "INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+    log_format: str = setting(
+        "LOG_FORMAT", "text", "Lines of the log: `text`, or `json` for one object a line."
+    )
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -272,11 +281,15 @@ class Settings:
             )
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
+        if self.log_format not in ("text", "json"):
+            raise ConfigurationError("LOG_FORMAT must be text or json")
         if self.retired_models not in ("refuse", "successor"):
             raise ConfigurationError("RETIRED_MODELS must be refuse or successor")
         if self.upstream_proxy and not is_http_url(self.upstream_proxy):
             # Not quoted: it may hold a password.
             raise ConfigurationError("UPSTREAM_PROXY must be a URL such as http://HOST:PORT")
+        if self.files_url and not _is_storage_url(self.files_url):
+            raise ConfigurationError("FILES_URL must be file:///FOLDER or s3://BUCKET/PREFIX")
         for origin in self.cors_allow_origins:
             if origin != "*" and not _is_origin(origin):
                 raise ConfigurationError(
@@ -326,6 +339,17 @@ def is_http_url(text: str) -> bool:
 def _is_origin(text: str) -> bool:
     scheme, separator, host = text.partition("://")
     return bool(scheme and separator and host) and not set("/?#@ ").intersection(host)
+
+
+def _is_storage_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return False
+    if url.query or url.fragment:
+        return False
+    in_folder = url.scheme == "file" and not url.netloc and len(url.path) > 1
+    return in_folder or url.scheme == "s3" and bool(url.netloc)
 
 
 def _check_redis_url(variable: str, text: str) -> None:

@@ -19,6 +19,14 @@ chat = Blueprint("chat", __name__)
 @keyed
 def create(key: KeyRecord) -> Response:
     """Create a chat completion, whole or as server-sent events."""
+    return complete(key)
+
+
+def complete(key: KeyRecord) -> Response:
+    """The response to the chat request in the body, as a call of this key.
+
+    Raises a GatewayError, as `handler.respond` does.
+    """
     data = handler.read()
     target = handler.resolve(chat_request.model_name(data))
     checked = chat_request.chat_request(data, target.row.extra_parameters)

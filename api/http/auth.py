@@ -50,11 +50,16 @@ def authenticate(
     if scheme.lower() != "bearer" or len(header or key) > LONGEST_HEADER:
         raise AuthenticationFailed("Incorrect API key provided: ***.")
     if admin_key and hmac.compare_digest(admin_key.encode(), key.encode()):
-        return KeyRecord(ADMIN, name=ADMIN, hmac="", operator=True)
+        return admin()
     try:
         return keys.verify(key)
     except RedisError as error:
         raise QueueUnavailable(retry_after=2) from error
+
+
+def admin() -> KeyRecord:
+    """The record of ADMIN_KEY, which Redis does not have."""
+    return KeyRecord(ADMIN, name=ADMIN, hmac="", operator=True)
 
 
 View: TypeAlias = Callable[..., Any]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -18,6 +19,7 @@ from gateway.errors import (
     PayloadTooLarge,
     UnsupportedMedia,
 )
+from gateway.files.storage import StorageUnavailable
 
 # A body that comes at least this fast is not given up: 160 kbit/s.
 LEAST_BYTES_A_SECOND = 20_000
@@ -68,26 +70,83 @@ def _check_type(environ: dict[str, Any]) -> None:
 def _read(
     environ: dict[str, Any], limit: int, timeout: float, hold: Callable[[int], None]
 ) -> bytes:
-    declared = environ.get("CONTENT_LENGTH") or ""
-    length = int(declared) if declared.isdecimal() else None
-    if length is None and not environ.get("HTTP_TRANSFER_ENCODING"):
-        length = 0
+    length = _declared(environ)
     if length is not None and length > limit:
-        raise PayloadTooLarge(f"The request body is too large: at most {limit} bytes are allowed.")
+        raise _too_large(limit)
     size = limit if length is None else length
     if size > COUNTED_BYTES:
         hold(size)
+    with _arrival(environ, length, size, timeout):
+        body = _content(environ["wsgi.input"], limit + 1 if length is None else length)
+    if length is None and len(body) > limit:
+        raise _too_large(limit)
+    if length is None and size > COUNTED_BYTES:
+        hold(len(body))
+    # gunicorn returns the part that has arrived, without an error, when the client closes early.
+    if length is not None and len(body) < length:
+        raise _incomplete()
+    return body
+
+
+class Body:
+    """A request's body that is read in pieces; `length` is None if it was not declared."""
+
+    def __init__(self, stream: Any, length: int | None, limit: int) -> None:
+        self.length = length
+        self._stream, self._limit, self._read = stream, limit, 0
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most `size`; raises PayloadTooLarge."""
+        most = size if self.length is None else min(size, self.length - self._read)
+        piece: bytes = self._stream.read(most) if most else b""
+        self._read += len(piece)
+        if self._read > self._limit:
+            raise _too_large(self._limit)
+        return piece
+
+    def check(self) -> None:
+        """Raise InvalidRequest unless all that was declared has been read."""
+        if self.length is not None and self._read < self.length:
+            raise _incomplete()
+
+
+@contextlib.contextmanager
+def arriving(environ: dict[str, Any], limit: int, timeout: float) -> Iterator[Body]:
+    """The body of a request of at most `limit` bytes, to be read inside the block.
+
+    `timeout` is as for `read_json`. Raises PayloadTooLarge, BodyTimeout and InvalidRequest.
+    """
+    length = _declared(environ)
+    if length is not None and length > limit:
+        raise _too_large(limit)
+    with _arrival(environ, length, limit if length is None else length, timeout):
+        yield Body(environ["wsgi.input"], length, limit)
+
+
+def _declared(environ: dict[str, Any]) -> int | None:
+    declared = environ.get("CONTENT_LENGTH") or ""
+    length = int(declared) if declared.isdecimal() else None
+    if length is None and not environ.get("HTTP_TRANSFER_ENCODING"):
+        return 0
+    return length
+
+
+@contextlib.contextmanager
+def _arrival(
+    environ: dict[str, Any], length: int | None, size: int, timeout: float
+) -> Iterator[None]:
+    """Ask for the body if its client waits for that, and turn what goes wrong into our errors."""
     # A client that sends nothing for a while is given up by the worker (SEND_SECONDS).
     with gevent.Timeout(timeout + size / LEAST_BYTES_A_SECOND, BodyTimeout):
         try:
             if length != 0 and _waits(environ):
                 environ["gunicorn.socket"].sendall(CONTINUE)
-            body = _content(environ["wsgi.input"], limit + 1 if length is None else length)
+            yield
         except TimeoutError:
             raise BodyTimeout from None
         except OSError:
             raise _incomplete() from None
-        except GatewayError:
+        except (GatewayError, StorageUnavailable):
             raise
         except Exception:
             if length is not None:
@@ -96,14 +155,10 @@ def _read(
             raise InvalidRequest(
                 "The request body is not valid chunked encoding.", code="invalid_chunks"
             ) from None
-    if length is None and len(body) > limit:
-        raise PayloadTooLarge(f"The request body is too large: at most {limit} bytes are allowed.")
-    if length is None and size > COUNTED_BYTES:
-        hold(len(body))
-    # gunicorn returns the part that has arrived, without an error, when the client closes early.
-    if length is not None and len(body) < length:
-        raise _incomplete()
-    return body
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The request body is too large: at most {limit} bytes are allowed.")
 
 
 def _content(stream: Any, size: int) -> bytes:

@@ -15,12 +15,16 @@ from api.chat import response_schema as chat
 from api.chat.request import CHAT_REQUEST
 from api.embeddings import response_schema as embeddings
 from api.embeddings.schema import EMBEDDINGS_REQUEST
+from api.files import response_schema as files
+from api.files.schema import NEW_FILE
 from api.http import response_schema as http
 from api.keys import response_schema as keys
 from api.keys.schema import KEY_CHANGE, NEW_KEY, NEW_OWNER, OWNER_CHANGE, ROTATION
 from api.messages import response_schema as messages
 from api.messages.schema import COUNT_TOKENS_REQUEST, MESSAGES_REQUEST
 from api.models import response_schema as models
+from api.queue import response_schema as queue
+from api.queue.schema import PAUSE
 from api.responses import response_schema as responses
 from api.responses.schema import RESPONSES_REQUEST
 from api.schemas import response_schema as shared
@@ -35,11 +39,13 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
     "CountTokensRequest": COUNT_TOKENS_REQUEST,
     "MessagesRequest": MESSAGES_REQUEST,
     "ResponsesRequest": RESPONSES_REQUEST,
+    "NewFile": NEW_FILE,
     "NewKey": NEW_KEY,
     "KeyChange": KEY_CHANGE,
     "RotationRequest": ROTATION,
     "NewOwner": NEW_OWNER,
     "OwnerChange": OWNER_CHANGE,
+    "PauseRequest": PAUSE,
 }
 # Name in the document, which is that of the class where there is one -> the type of a response.
 RESPONSES: dict[str, Any] = {
@@ -50,8 +56,11 @@ RESPONSES: dict[str, Any] = {
     "EmbeddingList": embeddings.EmbeddingList,
     "EmbeddingsUsagePage": usage.EmbeddingsUsagePage,
     "Error": shared.Error,
-    "GenerationEvent": (chat.ChatCompletionChunk | messages.MessageEvent | responses.ResponseEvent),
+    "File": files.File,
+    "FileDeleted": files.FileDeleted,
+    "FileList": files.FileList,
     "GenerationData": usage.GenerationData,
+    "GenerationEvent": (chat.ChatCompletionChunk | messages.MessageEvent | responses.ResponseEvent),
     "GenerationList": usage.GenerationList,
     "Health": http.Health,
     "Message": messages.Message,
@@ -73,6 +82,13 @@ RESPONSES: dict[str, Any] = {
     "Deleted": keys.Deleted,
     "AuditLog": keys.AuditLog,
     "UsagePage": usage.UsagePage,
+    "QueuePage": queue.QueuePage,
+    "Moved": queue.Moved,
+    "Cancelled": queue.Cancelled,
+    "PauseResponse": queue.PauseResponse,
+    "Resumed": queue.Resumed,
+    "WorkerList": queue.WorkerList,
+    "Drained": queue.Drained,
 }
 
 

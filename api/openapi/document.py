@@ -13,7 +13,7 @@ import orjson
 from flask import Blueprint, Flask, Response, current_app
 
 from api.http.auth import public
-from api.openapi.operations import JSON, OPERATIONS, TAGS, Failures, Operation
+from api.openapi.operations import FORM, JSON, OPERATIONS, TAGS, Failures, Operation
 from api.openapi.query import QUERY_PARAMETERS
 from api.services import services
 from gateway import VERSION
@@ -115,6 +115,10 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         "`true`: the call is safe to repeat.",
         "schema": {"type": "string", "enum": ["true", "false"]},
     },
+    "Content-Disposition": {
+        "description": "The name of the file.",
+        "schema": {"type": "string"},
+    },
     "WWW-Authenticate": {"schema": {"type": "string"}},
     "Idempotent-Replayed": {
         "description": "`true`: this was done before, under the same `Idempotency-Key`.",
@@ -123,6 +127,8 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
 }
 
 LIMIT_HEADERS = ("retry-after-ms", "x-limit-name", "x-limit-scope", "x-limit-reset")
+
+TIMED = ("X-Request-Timeout", "X-Not-Before", "X-Deadline")  # when a call may run
 
 REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {
@@ -161,6 +167,16 @@ REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Timeout": {
         "description": "Seconds after which the call is cancelled, if the service's own "
         "deadline is not earlier. Values other than positive numbers are ignored.",
+        "schema": {"type": "string"},
+    },
+    "X-Not-Before": {
+        "description": "When the call may start: seconds from now, or a time (RFC 3339, or an "
+        "HTTP date).",
+        "schema": {"type": "string"},
+    },
+    "X-Deadline": {
+        "description": "When the call must have ended, in the same forms: past it, the call is "
+        "504, and is not sent if it still waits.",
         "schema": {"type": "string"},
     },
 }
@@ -202,7 +218,7 @@ def document(app: Flask) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for name, access in routes.items():
         method, path = name.split()
-        sample = curl(method, prefix + path, access != "public", OPERATIONS[name].example)
+        sample = curl(method, prefix + path, access != "public", OPERATIONS[name])
         paths.setdefault(path, {})[method.lower()] = _operation(name, access, sample)
     used = [OPERATIONS[name] for name in routes]
     return {
@@ -267,12 +283,15 @@ def _shapes(operations: list[Operation]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def curl(method: str, path: str, key: bool, body: str) -> str:
+def curl(method: str, path: str, key: bool, row: Operation) -> str:
     """The curl command that calls an address of `$HOST`, with a key and a body where needed."""
+    body = row.example
     lines = [f"curl {f'-X {method} ' if method != 'GET' else ''}$HOST{path}"]
     if key:
         lines.append('-H "Authorization: Bearer mk_inference_YOUR_API_KEY"')
-    if body:
+    if row.request_media == FORM:
+        lines.append(body)
+    elif body:
         lines += ['-H "Content-Type: application/json"', f"-d '{body}'"]
     return " \\\n  ".join(lines)
 
@@ -302,7 +321,7 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
 
 
 def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
-    called = ("X-Cache", "X-Queue", "X-Request-Timeout") if row.is_call and not row.counts else ()
+    called = (*TIMED, "X-Cache", "X-Queue") if row.is_call and not row.counts else ()
     headers = ("X-Request-Id", *called, *row.request_headers)
     return [
         *(
@@ -315,9 +334,9 @@ def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
 
 def _request_body(row: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {"schema": _ref(row.request)}
-    if row.example:
+    if row.example and row.request_media == JSON:
         content["examples"] = {"example": {"value": orjson.loads(row.example)}}
-    return {"required": not row.optional_body, "content": {JSON: content}}
+    return {"required": not row.optional_body, "content": {row.request_media: content}}
 
 
 def _success(row: Operation) -> dict[str, Any]:

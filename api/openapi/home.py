@@ -23,9 +23,10 @@ def register(app: Flask, prefix: str) -> None:
 @public
 def show() -> Response:
     """The page for browsers, JSON for everybody else."""
-    docs = url_for("docs.show")
+    console, docs = url_for("console.home"), url_for("docs.show")
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        response = page.respond(page.render("home.html", summary=SUMMARY, docs=docs))
+        text = page.render("home.html", summary=SUMMARY, console=console, docs=docs)
+        response = page.respond(text)
     else:
         facts = {"service": SERVICE, "description": SUMMARY, "documentation": docs}
         response = Response(orjson.dumps(facts), content_type="application/json")

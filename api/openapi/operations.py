@@ -14,13 +14,16 @@ from gateway import errors
 from gateway.errors import GatewayError
 
 JSON = "application/json"
+FORM = "multipart/form-data"
 
 TAGS = {
     "Chat": "Call a model.",
     "Embeddings": "Turn text into vectors.",
     "Models": "The available models.",
+    "Files": "Files, the input and output of batches. A key sees its own, an operator key all.",
     "Keys": "API keys, their limits and their owners. All but the first need an operator key.",
     "Account": "What calls used and cost. A key sees its own calls, an operator key all.",
+    "Queue": "What waits and who works, and how to steer it. All need an operator key.",
     "Service": "Health and documentation.",
 }
 
@@ -106,6 +109,40 @@ WRITE = Failures(
         ),
     ),
 )
+NO_CALL = errors.NotFound("No call with this id waits or runs.", code="call_not_found")
+STEER = Failures(
+    "Steer",
+    (
+        *READ.errors,
+        errors.PermissionDenied(),
+        NO_CALL,
+        errors.NotFound(code="worker_not_found"),
+        errors.InvalidRequest(status=409, code="call_not_in_line"),
+    ),
+)
+PAUSE = Failures(
+    "Pause", (*WRITE.errors, errors.ModelNotFound(), errors.NotFound(code="provider_not_found"))
+)
+NO_FILES = (
+    errors.Unavailable("FILES_URL is not set.", code="files_not_configured", should_retry=False),
+    errors.Unavailable("The storage does not answer.", code="files_unavailable"),
+)
+NO_FILE = errors.NotFound("There is no such file.", code="file_not_found")
+FILE_LIST = Failures("FileList", (*READ.errors, *NO_FILES, errors.InvalidRequest()))
+FILE = Failures("File", (*READ.errors, *NO_FILES, NO_FILE))
+UPLOAD = Failures(
+    "Upload",
+    (
+        *READ.errors,
+        *NO_FILES,
+        errors.PermissionDenied(),
+        errors.InvalidRequest(),
+        errors.BodyTimeout(),
+        errors.PayloadTooLarge(),
+        errors.UnsupportedMedia(),
+        errors.Overloaded(),
+    ),
+)
 UNSTORED = errors.NotFound("No response is stored.", code="response_not_found")
 STORED = Failures("Stored", (*READ.errors, UNSTORED))
 AWAY = errors.Unavailable("The account is behind or away.", code="account_unavailable")
@@ -141,12 +178,12 @@ class Operation:
     """What one route does, its request and its responses.
 
     `query` names its query parameters (see api/openapi/query.py), and `request_headers` headers of
-    its own (see api/openapi/document.py). `example` is a body as a person writes it in JSON; a
-    request with `optional_body` may have none. `answer` is the shape of the response that has the
-    status `success`, and `media` its media type; a route without one returns errors only. `text` is
-    a media type in which the response comes as text where the query says so. `events` is the shape
-    of the data of a stream's events, and `last_event` data of another shape. `more` maps statuses
-    other than `success` whose body is no error to their shapes.
+    its own (see api/openapi/document.py). `example` is a body as a person writes it in JSON, or the
+    options of curl for a form; a request with `optional_body` may have none. `answer` is the shape
+    of the response that has the status `success`, and `media` its media type; a route without one
+    returns errors only. `text` is a media type in which the response comes as text where the query
+    says so. `events` is the shape of the data of a stream's events, and `last_event` data of
+    another shape. `more` maps statuses other than `success` whose body is no error to their shapes.
     """
 
     id: str
@@ -155,6 +192,7 @@ class Operation:
     description: str = ""
     query: tuple[str, ...] = ()
     request: str = ""
+    request_media: str = JSON
     optional_body: bool = False
     request_headers: tuple[str, ...] = ()
     example: str = ""
@@ -202,6 +240,8 @@ KEY_EXAMPLE = """{
 RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"}"""
 
 ASYNC_HEADERS = ("Prefer", "X-Resumable")
+UPLOAD_EXAMPLE = """-F purpose=batch -F file=@batch.jsonl"""
+
 PAGE = ("after", "page.limit")
 PERIOD = ("start_time", "end_time", "page")
 KEYS = ("api_key_ids", "project_ids")
@@ -330,6 +370,49 @@ OPERATIONS: dict[str, Operation] = {
         description="The id may contain slashes, plain or percent-encoded.",
         answer="Model",
         failures=LOOKUP,
+    ),
+    "POST /files": Operation(
+        id="createFile",
+        tag="Files",
+        summary="Upload a file",
+        description="The input of a batch: JSON lines, 200 MiB at most. It expires after 30 days.",
+        request="NewFile",
+        request_media=FORM,
+        example=UPLOAD_EXAMPLE,
+        answer="File",
+        failures=UPLOAD,
+    ),
+    "GET /files": Operation(
+        id="listFiles",
+        tag="Files",
+        summary="List the files",
+        query=("after", "files.limit", "order", "purpose"),
+        answer="FileList",
+        failures=FILE_LIST,
+    ),
+    "GET /files/{file_id}": Operation(
+        id="getFile",
+        tag="Files",
+        summary="Get a file",
+        description="What is known of it.",
+        answer="File",
+        failures=FILE,
+    ),
+    "DELETE /files/{file_id}": Operation(
+        id="deleteFile",
+        tag="Files",
+        summary="Delete a file",
+        description="A batch that reads it goes on.",
+        answer="FileDeleted",
+        failures=FILE,
+    ),
+    "GET /files/{file_id}/content": Operation(
+        id="getFileContent",
+        tag="Files",
+        summary="Get the content of a file",
+        media="application/octet-stream",
+        headers=("Content-Disposition",),
+        failures=FILE,
     ),
     "GET /key": Operation(
         id="getOwnKey",
@@ -522,6 +605,7 @@ OPERATIONS: dict[str, Operation] = {
         query=(*USAGE_QUERY, "format"),
         answer="UsagePage",
         text="text/csv",
+        headers=("Content-Disposition",),
         failures=QUERY,
     ),
     "GET /organization/usage/completions": Operation(
@@ -547,6 +631,73 @@ OPERATIONS: dict[str, Operation] = {
         query=(*PERIOD, "costs.bucket_width", "costs.limit", "costs.group_by", "line_items", *KEYS),
         answer="CostsPage",
         failures=QUERY,
+    ),
+    "GET /queue": Operation(
+        id="listWaitingCalls",
+        tag="Queue",
+        summary="List the calls that wait, and why",
+        description=(
+            "Those in line in their order, then the others by their deadlines. Requests are not "
+            "shown."
+        ),
+        query=("reason", "api_key_id", "queue.model", "page.limit", "queue.after"),
+        answer="QueuePage",
+        failures=LIST,
+    ),
+    "POST /queue/{call_id}/move": Operation(
+        id="moveCall",
+        tag="Queue",
+        summary="Move a waiting call to the front",
+        answer="Moved",
+        failures=STEER,
+    ),
+    "POST /queue/{call_id}/cancel": Operation(
+        id="cancelCall",
+        tag="Queue",
+        summary="Cancel a call that waits or runs",
+        answer="Cancelled",
+        failures=STEER,
+    ),
+    "POST /queue/pause": Operation(
+        id="pause",
+        tag="Queue",
+        summary="Pause a key, a model or a provider",
+        description="Its calls wait, up to their deadlines; new ones wait too, others pass them.",
+        request="PauseRequest",
+        example="""{"model": "openai/gpt-4o-mini"}""",
+        answer="PauseResponse",
+        failures=PAUSE,
+    ),
+    "POST /queue/resume": Operation(
+        id="resume",
+        tag="Queue",
+        summary="End a pause",
+        request="PauseRequest",
+        example="""{"model": "openai/gpt-4o-mini"}""",
+        answer="Resumed",
+        failures=PAUSE,
+    ),
+    "GET /workers": Operation(
+        id="listWorkers",
+        tag="Queue",
+        summary="List the workers that live",
+        answer="WorkerList",
+        failures=LIST,
+    ),
+    "POST /workers/{name}/drain": Operation(
+        id="drainWorker",
+        tag="Queue",
+        summary="Let a worker take no more calls",
+        description="The calls that it runs go on. It may be stopped once it is `drained`.",
+        answer="Drained",
+        failures=STEER,
+    ),
+    "DELETE /workers/{name}/drain": Operation(
+        id="undrainWorker",
+        tag="Queue",
+        summary="Let a drained worker take calls again",
+        answer="Drained",
+        failures=STEER,
     ),
     "GET /health": Operation(
         id="getHealth",

@@ -80,7 +80,7 @@ def stream_generation(key: KeyRecord, generation_id: str) -> Response:
 def cancel_generation(key: KeyRecord, generation_id: str) -> Response:
     """Stop a call, and return it. One that has ended stays as it is."""
     call_id = BODY_ID.sub("", generation_id)
-    record = _find(call_id)
+    record = find_record(call_id)
     if record is None or record.key_id != key.public_id:
         raise _not_found(generation_id)
     if record.status in (running.QUEUED, running.RUNNING):
@@ -192,7 +192,7 @@ def _seen_by(key: KeyRecord, api_key_ids: tuple[str, ...], name: str) -> tuple[s
 
 
 def _generation(key: KeyRecord, generation_id: str, logged: LoggedCall | None) -> Response:
-    record = _find(BODY_ID.sub("", generation_id))
+    record = find_record(BODY_ID.sub("", generation_id))
     if record is None or not (key.operator or record.key_id == key.public_id):
         raise _not_found(generation_id)
     data = generation(record)
@@ -245,7 +245,7 @@ def _last_event(call_id: str) -> int:
     return int(number)
 
 
-def _find(call_id: str) -> Record | None:
+def find_record(call_id: str) -> Record | None:
     """The record of a call that runs, or that the ledger has.
 
     Redis is read first: it forgets a call JOB_SECONDS after its end, when the ledger has its

@@ -102,7 +102,8 @@ class Broker:
         budget: float,
         logged_request: bytes = b"",
     ) -> PendingCall:
-        """Queue a call that may live `budget` seconds; pass the result to `leave` in the end.
+        """Queue a call that may live `budget` seconds, its delay included; pass the result to
+        `leave` in the end.
 
         A logged call is followed, and goes on when it is left. `logged_request` is what other
         processes need to render it; `commands.logged_request` returns it.
@@ -118,7 +119,9 @@ class Broker:
             raise NoWorkers(retry_after=NO_WORKERS_RETRY_SECONDS)
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
         pending.key = admission.public_id
+        pending.account, pending.route = spec.account, spec.targets[0].route
         pending.estimate = admission.estimate()
+        pending.since += admission.delay  # it waits for workers only from then on
         self._register(pending, spec.web)
         try:
             if pending.logged:

@@ -62,6 +62,9 @@ class PendingCall:
         self.logged = False  # whether that is a log
         self.position = (0, 0)  # id of the last entry of its log that was read
         self.ended_at = 0  # Unix seconds of the outcome of a logged call
+        self.account: Mapping[str, Any] = {}  # see CallSpec
+        self.route = ""  # of the first target
+        self.first_sent = 0.0  # when a stream's first payload was taken, monotonic; 0: not yet
         self.admission: dict[str, Any] = {}  # what the queue admitted: see lua/submit.lua
         self.cache = ""  # "hit" or "miss", once that is known; "" for a call without a cache
         # What it costs if its worker is lost: see commands.lost_command.

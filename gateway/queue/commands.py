@@ -17,7 +17,14 @@ import orjson
 from redis import Redis
 from rq.utils import utcformat
 
-from gateway.errors import CallCancelled, DeadlineExceeded, GatewayError, ReplyLost
+from gateway.errors import (
+    AuthenticationFailed,
+    CallCancelled,
+    CancelledByOperator,
+    DeadlineExceeded,
+    GatewayError,
+    ReplyLost,
+)
 from gateway.queue import keys, scripts
 from gateway.queue.protocol import (
     CHUNKS,
@@ -104,6 +111,7 @@ def submit_command(
             f"{admission.prompt_tokens} {admission.prompt_nano} {admission.output_tokens} "
             f"{admission.output_nano_per_token} {admission.max_output_tokens} {admission.wait:d}",
             hit,
+            int(admission.delay * 1000),
         ],
     )
 
@@ -112,7 +120,7 @@ def _stub(spec: CallSpec, admission: AdmissionRequest) -> bytes:
     """The beginning of the call's record, for those who settle it without having run it.
 
     Its names are those of `gateway.account.records.Record`; `prompt_tokens`, `prompt_nano` and
-    `output_nano_per_token` are what an estimate needs.
+    `output_nano_per_token` are what an estimate needs; `provider` is what a pause may name.
     """
     account = dict(spec.account)
     model = account.pop("model", "")
@@ -125,6 +133,7 @@ def _stub(spec: CallSpec, admission: AdmissionRequest) -> bytes:
             "kind": spec.kind,
             "streamed": spec.stream,
             "model": spec.targets[0].model,
+            "provider": spec.targets[0].provider,
             "model_requested": model,
             **admission.estimate(),
         }
@@ -136,18 +145,24 @@ def _ending(fields: Mapping[str, Any]) -> bytes:
     return orjson.dumps(fields)[:-1]
 
 
+BY_OPERATOR = " operator"  # behind the id of a call that its worker should stop
+
+
 def cancel(redis: Redis, call_id: str, error: GatewayError | None = None) -> bytes:
     """Give a call up. Raises RedisError.
 
     A call that never started is settled: its reservation is released, its record appended, and its
-    log, if it has one, is ended. It has failed with `error`; without one, it was cancelled.
+    log, if it has one, is ended. `error` says why, by default CallCancelled. A worker that runs the
+    call ends it with CancelledByOperator if that is the error, and with CallCancelled otherwise.
 
     Returns b"removed" (it never started), b"told" (its worker will stop it), b"ended", or b"marked"
     (Redis does not know the call; a submit of it that is still on its way is refused).
     """
-    ending: Mapping[str, Any] = {"status": "cancelled", "cancelled": True}
+    ending: dict[str, Any] = {"status": "cancelled", "cancelled": True}
     if error is not None:
-        ending = {"status": "failed", "error_code": error.code or ""}
+        cancelled = isinstance(error, CancelledByOperator)
+        status = "cancelled" if cancelled else "failed"
+        ending = {"status": status, "cancelled": cancelled, "error_code": error.code or ""}
     names = [
         keys.job(call_id),
         keys.RQ_QUEUE,
@@ -164,6 +179,7 @@ def cancel(redis: Redis, call_id: str, error: GatewayError | None = None) -> byt
         keys.cancel(""),
         b"",
         _ending(ending),
+        BY_OPERATOR if isinstance(error, CancelledByOperator) else "",
         _last_event(call_id, error or CallCancelled()),
     ]
     result: bytes = scripts.CANCEL(redis, names, args)
@@ -171,12 +187,14 @@ def cancel(redis: Redis, call_id: str, error: GatewayError | None = None) -> byt
 
 
 def promote(redis: Redis) -> int:
-    """Queue the parked calls for which there is room now; return how many stay parked.
+    """Queue what waits outside the queue for nothing more; return how many calls still do.
 
+    That is calls for which there is room in flight, whose start has come, or whose pause has ended.
     Ends those whose deadline has passed. Raises RedisError.
     """
-    last = _last_event("", DeadlineExceeded(should_retry=True))
-    return int(scripts.PROMOTE(redis, [], [now_text(), keys.JOB_SECONDS, last]))
+    lasts = [_last_event("", error) for error in (DeadlineExceeded(), AuthenticationFailed())]
+    args = [now_text(), keys.JOB_SECONDS, keys.GRACE_SECONDS, *lasts]
+    return int(scripts.PROMOTE(redis, [], args))
 
 
 def _last_event(call_id: str, error: GatewayError) -> bytes:

@@ -31,6 +31,9 @@ OWNER: str  # whose names these are: see owner.py. It does not expire
 WAITING: str  # queued calls, by the virtual time at which they should start
 FAIR: str  # virtual time of the queue, and of each key whose calls are in it
 PARKED: str  # a hash: keys that have parked calls, and their owners
+SCHEDULED: str  # calls that are to start later, by when, in milliseconds
+PAUSED: str  # a hash: what is paused (see `paused_calls`), since when and by whom. No expiry
+PAUSED_NAMES: str  # a set: pauses that hold calls
 RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
 CACHED: str  # responses that are kept, by the time at which they expire: see lua/store.lua
 CACHED_BYTES: str  # of them
@@ -39,6 +42,7 @@ RECORDS_REFUSED: str  # a stream: what the ledger could not take. It does not ex
 LEDGER_WRITER: str  # the name of the process that writes the ledger
 LEDGER_RESTORED: str  # set once Redis has the keys and counters that the database has
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
+FILES_EXPIRING: str  # files whose content is kept, by when it is to be deleted
 
 
 def use_prefix(prefix: str) -> None:
@@ -46,7 +50,8 @@ def use_prefix(prefix: str) -> None:
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
     global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
-    global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES
+    global SCHEDULED, PAUSED, PAUSED_NAMES
+    global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -65,6 +70,9 @@ def use_prefix(prefix: str) -> None:
     WAITING = f"{prefix}gw:queue"
     FAIR = f"{prefix}gw:fair"
     PARKED = f"{prefix}gw:parked"
+    SCHEDULED = f"{prefix}gw:scheduled"
+    PAUSED = f"{prefix}gw:paused"
+    PAUSED_NAMES = f"{prefix}gw:paused:names"
     RECORDS = f"{prefix}gw:records"
     AUDIT = f"{prefix}gw:audit"
     RECORDS_REFUSED = f"{prefix}gw:records:refused"
@@ -73,6 +81,7 @@ def use_prefix(prefix: str) -> None:
     LEDGER_CALLS = f"{prefix}gw:ledger:calls"
     CACHED = f"{prefix}gw:cached"
     CACHED_BYTES = f"{prefix}gw:cached:bytes"
+    FILES_EXPIRING = f"{prefix}gw:files:expiring"
 
 
 use_prefix("")
@@ -98,7 +107,11 @@ LOGGED_OUTCOME_SECONDS = 10  # the outcome of a logged call, which is in its log
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
+FILES_SECONDS = 31 * 86_400  # a list of files; a file itself has its own expiry
 UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
+CONSOLE_SESSION_SECONDS = 12 * 3_600  # since its last request
+CONSOLE_LINK_SECONDS = 86_400
+SIGN_IN_SECONDS = 300  # for which failed attempts to sign in are counted
 
 
 def job(call_id: str) -> str:
@@ -144,6 +157,19 @@ def flight(scope: str) -> str:
 def parked(scope: str) -> str:
     """The calls of a scope that wait because too many of it are in flight."""
     return f"{PREFIX}gw:parked:{scope}"
+
+
+def scheduled(scope: str) -> str:
+    """The calls of a scope that are to start later, by when, in milliseconds."""
+    return f"{PREFIX}gw:scheduled:{scope}"
+
+
+def paused_calls(pause: str) -> str:
+    """The calls that a pause holds, in the order in which they would have started.
+
+    A pause is `key:` and a public id, `model:` and a model's id, or `provider:` and its name.
+    """
+    return f"{PREFIX}gw:paused:calls:{pause}"
 
 
 def turns(owner_id: str) -> str:
@@ -237,6 +263,31 @@ def ledger_usage(width: int | str, start: int | str) -> str:
     return f"{PREFIX}gw:ledger:usage:{width}:{start}"
 
 
+def file(file_id: str) -> str:
+    """The record of a file. It expires with the file."""
+    return f"{PREFIX}gw:file:{file_id}"
+
+
+def files(public_id: str) -> str:
+    """The files of a key ("": of all keys), by when they were created."""
+    return f"{PREFIX}gw:files:of:{public_id}"
+
+
+def console_session(session_id: str) -> str:
+    """Exists while somebody is signed in to the console."""
+    return f"{PREFIX}gw:console:session:{session_id}"
+
+
+def console_link(digest: str) -> str:
+    """The key that a one-time link signs in; `digest` is the SHA-256 of its token."""
+    return f"{PREFIX}gw:console:link:{digest}"
+
+
+def console_sign_ins(address: str) -> str:
+    """The number of failed attempts to sign in to the console from an address."""
+    return f"{PREFIX}gw:console:sign-ins:{address}"
+
+
 def script_names() -> dict[str, str]:
     """Return the names (and a TTL) that lua/account.lua uses; to some of them it adds an id."""
     return {
@@ -253,11 +304,16 @@ def script_names() -> dict[str, str]:
         "OWNER": owner_record(""),
         "PARKED": PARKED,
         "PARKED_CALLS": parked(""),
+        "PAUSED": PAUSED,
+        "PAUSED_CALLS": paused_calls(""),
+        "PAUSED_NAMES": PAUSED_NAMES,
         "QUEUED_BYTES": QUEUED_BYTES,
         "RATE": rate(""),
         "RECORDS": RECORDS,
         "RQ_CANCELED": RQ_CANCELED,
         "RQ_QUEUE": RQ_QUEUE,
+        "SCHEDULED": SCHEDULED,
+        "SCHEDULED_CALLS": scheduled(""),
         "SHARED_SECONDS": str(SHARED_SECONDS),
         "SPEND": spend(""),
         "TURNS": turns(""),

@@ -12,12 +12,12 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_a_browser_gets_a_page_that_leads_to_the_documentation_and_nowhere_else(client, address):
+def test_a_browser_gets_a_page_that_leads_to_console_and_documentation(client, address):
     response = client.get(address, headers={"Accept": BROWSER})
     page = Page(response.get_data(as_text=True))
     assert (response.status_code, response.content_type) == (200, "text/html; charset=utf-8")
-    assert page.all("href") == [f"{PREFIX}/docs"]
-    assert client.get(page.all("href")[0]).status_code == 200
+    assert page.all("href") == ["/console", f"{PREFIX}/docs"]
+    assert client.get(page.all("href")[1]).status_code == 200
     assert "An OpenAI-compatible gateway" in page.text
 
 

@@ -172,6 +172,7 @@ class Stack:
             "ANTHROPIC_API_KEY": ANTHROPIC_KEY,
             "ANTHROPIC_BASE_URL": provider_url,
             "WEB_CONCURRENCY": "1",
+            "FILES_URL": (self.folder / "files").as_uri(),
             **self._env,
         }
         self.keys = KeyStore(self._key_redis(), PEPPER)

@@ -8,7 +8,8 @@
 -- ARGV  1 call id  2 seconds of the marks  3 now (RQ's time format)  4 seconds of an ended job
 --       5 prefix of the names of workers' cancel lists  6 record
 --       7 beginning of the record if there is none yet: see settle in account.lua
---       8 last event of the log of a logged call that is removed
+--       8 what the worker reads behind the call's id: see commands.cancel
+--       9 last event of the log of a logged call that is removed
 -- Returns 'removed', 'told', 'ended' or 'marked'.
 
 local fields = redis.call('HMGET', KEYS[1], 'key', 'owner', 'scopes', 'waited_ms', 'usd', 'tokens', 'status',
@@ -30,7 +31,7 @@ if status == 'queued' or status == 'deferred' then
   settle(ARGV[1], fields, ARGV[6], ARGV[7], '0', '0', now_ms)
   local log_seconds = string.match(web or '', '^log:(%d+):')
   if log_seconds then
-    redis.call('XADD', LOG .. ARGV[1], '*', 'e', ARGV[8])
+    redis.call('XADD', LOG .. ARGV[1], '*', 'e', ARGV[9])
     redis.call('EXPIRE', LOG .. ARGV[1], log_seconds)
   end
   redis.call('EXPIRE', KEYS[1], ARGV[4])
@@ -39,7 +40,7 @@ if status == 'queued' or status == 'deferred' then
 end
 if status == 'started' then
   local list = ARGV[5] .. worker
-  redis.call('SADD', list, ARGV[1])
+  redis.call('SADD', list, ARGV[1] .. ARGV[8])
   redis.call('EXPIRE', list, ARGV[2])
   return 'told'
 end

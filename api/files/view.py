@@ -1,0 +1,185 @@
+"""/files: the input of batches, and what they have written. A key sees its own files."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from flask import Blueprint, Response, request
+
+from api.files import schema
+from api.files.upload import Received
+from api.handler import RETRY_SECONDS
+from api.http import errors
+from api.http.auth import keyed, reader
+from api.services import services
+from api.usage import query
+from gateway.account.api_keys import KeyRecord
+from gateway.errors import InvalidRequest, NotFound, Overloaded, Unavailable
+from gateway.files import records
+from gateway.files.records import FileRecord
+from gateway.files.storage import ObjectMissing, Storage, StorageUnavailable
+
+log = logging.getLogger(__name__)
+
+files = Blueprint("files", __name__)
+
+PURPOSES = ("batch", "batch_output")
+PAGE = 10_000  # files of a page, by default and at most
+NOT_CONFIGURED = "Files and batches are not configured: set FILES_URL."
+
+
+def storage() -> Storage:
+    """The storage of files; raises Unavailable if none is configured."""
+    configured = services().storage
+    if configured is None:
+        raise Unavailable(NOT_CONFIGURED, code="files_not_configured", should_retry=False)
+    return configured
+
+
+def unavailable(error: StorageUnavailable) -> Unavailable:
+    """The error for a caller while the storage does not work."""
+    log.warning("storage of files: %s", error)
+    message = "The storage of files does not answer. Try again in a moment."
+    return Unavailable(message, code="files_unavailable", retry_after=RETRY_SECONDS)
+
+
+@files.errorhandler(StorageUnavailable)
+def _render_unavailable(error: StorageUnavailable) -> Response:
+    return errors.render(unavailable(error))
+
+
+@files.post("/files")
+@keyed
+def upload_file(key: KeyRecord) -> Response:
+    """Store a file, which is never whole in memory."""
+    file_id = records.new_id()
+    received = Received(storage(), records.object_name(file_id))
+    readers = services().readers
+    if not readers.take(key.public_id):
+        raise Overloaded(retry_after=RETRY_SECONDS)
+    try:
+        received.read(request.environ, services().settings.body_timeout)
+        seconds = schema.lifetime(received.fields)
+        if not received.filename.endswith(".jsonl"):
+            raise InvalidRequest("Invalid file format for Batch API. Must be .jsonl")
+        received.check_first_line()
+        received.commit()
+    except BaseException:
+        received.abort()
+        raise
+    finally:
+        readers.give_back(key.public_id)
+    now = int(time.time())
+    record = FileRecord(
+        id=file_id,
+        key_id=key.public_id,
+        filename=received.filename,
+        bytes=received.size,
+        purpose="batch",
+        created=now,
+        expires=records.expiry(now, seconds),
+    )
+    services().files.add(record)
+    return _json(shown(record))
+
+
+@files.get("/files")
+@reader
+def list_files(key: KeyRecord) -> Response:
+    """Return a page of files, the latest first unless `order` is `asc`."""
+    args = request.args
+    query.refuse_unknown(args, ("after", "limit", "order", "purpose"))
+    page = services().files.page(
+        _whose(key),
+        after=query.text(args, "after", query.ID) or "",
+        limit=query.number(args, "limit", PAGE, PAGE),
+        descending=query.choice(args, "order", ("asc", "desc")) != "asc",
+        purpose=query.choice(args, "purpose", PURPOSES) or "",
+    )
+    if page is None:
+        raise InvalidRequest("Invalid 'after': no such file.", param="after", code="invalid_value")
+    data = [shown(record) for record in page[0]]
+    return _json(
+        {
+            "object": "list",
+            "data": data,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": page[1],
+        }
+    )
+
+
+@files.get("/files/<file_id>")
+@reader
+def get_file(key: KeyRecord, file_id: str) -> Response:
+    """Return what is known of a file."""
+    return _json(shown(find(key, file_id)))
+
+
+@files.delete("/files/<file_id>")
+@reader
+def delete_file(key: KeyRecord, file_id: str) -> Response:
+    """Delete a file. A batch that reads it goes on."""
+    record = find(key, file_id)
+    services().files.delete(record)
+    return _json({"id": record.id, "object": "file", "deleted": True})
+
+
+@files.get("/files/<file_id>/content")
+@reader
+def get_file_content(key: KeyRecord, file_id: str) -> Response:
+    """Return the content of a file, read from the storage while it is sent."""
+    record = find(key, file_id)
+    try:
+        pieces = records.content(storage(), record)
+    except ObjectMissing:
+        raise _missing(file_id) from None
+    response = Response(pieces, content_type="application/octet-stream")
+    response.headers["Content-Length"] = str(record.bytes)
+    name = quote(record.filename, safe="")
+    response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def find(key: KeyRecord, file_id: str) -> FileRecord:
+    """The record of a file that this key may see; raises NotFound and Unavailable."""
+    storage()
+    record = services().files.get(file_id, _whose(key))
+    if record is None:
+        raise _missing(file_id)
+    return record
+
+
+def shown(record: FileRecord) -> dict[str, Any]:
+    """A file as OpenAI shows it."""
+    return {
+        "id": record.id,
+        "object": "file",
+        "bytes": record.bytes,
+        "created_at": record.created,
+        "expires_at": record.expires,
+        "filename": record.filename,
+        "purpose": record.purpose,
+        "status": "processed",
+        "status_details": None,
+    }
+
+
+def _whose(key: KeyRecord) -> str:
+    """The key whose files this one sees; "": those of all keys."""
+    storage()
+    return "" if key.operator else key.public_id
+
+
+def _missing(file_id: str) -> NotFound:
+    return NotFound(f"No such File object: {file_id[:64]}", param="id", code="file_not_found")
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), content_type="application/json")

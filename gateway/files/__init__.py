@@ -1,0 +1,1 @@
+"""Files that callers upload, and those that batches write: their content and their records."""
