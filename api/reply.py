@@ -7,7 +7,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from flask import Response
 from gevent.socket import socket as Socket
@@ -29,12 +29,24 @@ WORKERS_SECONDS = 1.0  # between two looks for workers before a response begins
 BLANK_SECONDS = 15.0  # of silence between two blanks before an unstreamed reply
 
 
+RENDERERS: dict[str, type[Renderer]] = {}
+
+
 class Renderer(ABC):
     """What the result of one call looks like in one API. Each call has its own renderer.
 
     Workers send results as JSON (see gateway/chat.py). An API whose calls are never streamed
-    implements the first two methods only.
+    implements the first two methods only. `api` is the name under which RENDERERS has the class:
+    its objects are made from the call's id, the model's name, `created`, `prompt_tokens` and
+    options, and then depend on nothing else.
     """
+
+    api: ClassVar[str] = ""
+    completed_at = 0  # Unix seconds, before the last method is called; 0: now
+
+    def __init_subclass__(cls) -> None:
+        if cls.api:
+            RENDERERS[cls.api] = cls
 
     @abstractmethod
     def whole(self, result: bytes) -> bytes:
@@ -103,7 +115,8 @@ class Reply:
         if outcome.error is not None:
             raise outcome.error
         self.route, self.dropped = outcome.route, outcome.dropped
-        return Response(self._renderer().whole(outcome.answer), content_type="application/json")
+        body = self._renderer().whole(outcome.answer)
+        return Response(body, content_type="application/json")
 
     def streamed(self) -> Response:
         """The response as server-sent events.
@@ -130,6 +143,7 @@ class Reply:
     def _renderer(self) -> Renderer:
         if self._rendering is None:
             self._rendering = self._make(self.route)
+        self._rendering.completed_at = self._call.ended_at
         return self._rendering
 
     def _parts(self) -> list[bytes]:

@@ -149,8 +149,12 @@ AWAY = errors.Unavailable("The account is behind or away.", code="account_unavai
 QUERY = Failures("Query", (*LIST.errors, AWAY))
 GENERATION = Failures(
     "Generation",
-    (*READ.errors, errors.InvalidRequest(), errors.NotFound(code="generation_not_found"), AWAY),
+    (
+        *(*READ.errors, errors.InvalidRequest(), errors.PermissionDenied()),
+        *(errors.NotFound(code="generation_not_found"), AWAY, errors.Overloaded()),
+    ),
 )
+NO_CALL = errors.NotFound(code="generation_not_found")
 CALL = Failures(
     "Call",
     (
@@ -159,6 +163,7 @@ CALL = Failures(
     ),
     headers=CALLED,
 )
+GENERATION_STREAM = Failures("GenerationStream", (*CALL.errors, NO_CALL), headers=CALLED)
 MESSAGES_CALL = Failures(
     "Messages",
     CALL.errors,
@@ -234,6 +239,7 @@ KEY_EXAMPLE = """{
   }"""
 RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"}"""
 
+ASYNC_HEADERS = ("Prefer", "X-Resumable")
 UPLOAD_EXAMPLE = """-F purpose=batch -F file=@batch.jsonl"""
 
 PAGE = ("after", "page.limit")
@@ -253,6 +259,8 @@ OPERATIONS: dict[str, Operation] = {
         ),
         request="ChatCompletionRequest",
         example=CHAT_EXAMPLE,
+        request_headers=ASYNC_HEADERS,
+        more={202: "Accepted"},
         answer="ChatCompletion",
         events="ChatCompletionChunk",
         last_event="[DONE]",
@@ -269,6 +277,8 @@ OPERATIONS: dict[str, Operation] = {
         ),
         request="MessagesRequest",
         example=MESSAGES_EXAMPLE,
+        request_headers=ASYNC_HEADERS,
+        more={202: "Accepted"},
         answer="Message",
         events="MessageEvent",
         headers=("X-Ignored-Parameters", *MESSAGES_CALLED),
@@ -534,8 +544,34 @@ OPERATIONS: dict[str, Operation] = {
         description=(
             "What a call was, used and cost, with OpenRouter's names. The id is that of the header "
             "`X-Generation-Id`, or of the response's body. A call that runs is `queued` or "
-            "`running`, and one whose record is on its way `settling`."
+            "`running`, and one whose record is on its way `settling`. The response of an "
+            "asynchronous call is in `response` once it has ended."
         ),
+        query=("wait",),
+        answer="GenerationData",
+        failures=GENERATION,
+    ),
+    "GET /generations/{generation_id}/stream": Operation(
+        id="streamGeneration",
+        tag="Account",
+        summary="Read the stream of a call again",
+        description=(
+            "The events of a stream that was sent with `X-Resumable: true`, or that is "
+            "asynchronous: those after the event of `Last-Event-ID`, or all. What the call still "
+            "sends follows."
+        ),
+        query=("starting_after",),
+        request_headers=("Last-Event-ID",),
+        media="text/event-stream",
+        events="GenerationEvent",
+        last_event="[DONE]",
+        failures=GENERATION_STREAM,
+    ),
+    "POST /generations/{generation_id}/cancel": Operation(
+        id="cancelGeneration",
+        tag="Account",
+        summary="Cancel a call",
+        description="Stops a call at its provider. One that has ended stays as it is.",
         answer="GenerationData",
         failures=GENERATION,
     ),

@@ -27,6 +27,17 @@ LIMIT: dict[str, Any] = {"type": "integer", "minimum": 1}
 
 # Name in the document -> the parameter. What stands before a dot tells two of one name apart.
 QUERY_PARAMETERS: dict[str, dict[str, Any]] = {
+    "wait": _one(
+        "Seconds to wait for the end of a call whose response is kept.",
+        type="integer",
+        minimum=0,
+        maximum=60,
+    ),
+    "starting_after": _one(
+        "The number of the last event that is known; `Last-Event-ID` takes precedence.",
+        type="integer",
+        minimum=0,
+    ),
     "id": _one("The call's id.", **ID) | {"required": True},
     "start_time": _one(f"{TIME}, inclusive. Usage begins with the bucket of this time.", **MOMENT),
     "end_time": _one(f"{TIME}, exclusive.", **MOMENT),

@@ -23,7 +23,8 @@ from gateway.errors import GatewayError
 class ResponseEvents:
     """Makes the events of one response. Each call needs its own.
 
-    `request` is the checked request as the caller wrote it; `clock` returns Unix time in seconds.
+    `request` is the checked request as the caller wrote it. `clock` returns Unix time in seconds,
+    `created` is one, by default now.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class ResponseEvents:
         model: str,
         request: Mapping[str, Any],
         clock: Callable[[], float] = time.time,
+        created: int | None = None,
     ) -> None:
         self._call_id, self._clock = call_id, clock
         self._keeps_reasoning = keeps_reasoning(request)
         self._tools = Tools(request)
-        self._response = response_object.begun(request, f"resp_{call_id}", model, int(clock()))
+        created = int(clock()) if created is None else created
+        self._response = response_object.begun(request, f"resp_{call_id}", model, created)
         self._reason: str | None = None
         self._events: list[Event] = []
         self._sequence = 0

@@ -63,7 +63,7 @@ def count_input_tokens(key: KeyRecord) -> Response:
     checked = replace(checked, stream=False)
     del data
     if MESSAGES_API in row.accepts:
-        return handler.respond(key, target, checked, CountRenderer, kind="count_tokens")
+        return handler.respond(key, target, checked, partial(CountRenderer), kind="count_tokens")
     target.require("chat")
     response = Response(count_of(tokens.prompt_tokens(checked.parameters)), mimetype=JSON)
     response.headers["X-Token-Count"] = "estimate"
