@@ -315,10 +315,11 @@ def test_the_code_that_is_shown_makes_the_same_call(
             text=True,
             timeout=PATIENCE_SECONDS,
         )
-        assert "What's $HOME `id` in é?" in done.stdout, done.stderr
+        assert done.returncode == 0, done.stderr
         bodies.append(stack.upstream.log()[-1]["body"])
     first, second = bodies
     assert first == second
+    assert first["messages"][1]["content"] == "What's $HOME `id` in é?"
     assert first["messages"][0]["content"] == 'It\'s "quoted"\nand has two lines.'
 
 
