@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from gateway.logs import log_fault
 from gateway.sentry import SentryHandler
 from gateway.settings import ConfigurationError, Settings
+from tests.support.sentry import sentry_project
 
 pytest.importorskip("sentry_sdk")
 
@@ -21,28 +19,9 @@ PROMPT, KEY = "a canary of a prompt", "mk_inference_AbCdEfGh1234_" + "s" * 43
 
 @pytest.fixture
 def receiver():
-    """A project of Sentry: its DSN, and the raw bodies that it was sent."""
-    received = []
-
-    class Project(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.headers.get("Content-Encoding") == "gzip":
-                body = gzip.decompress(body)
-            received.append(body.decode())
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Project) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://public@127.0.0.1:{server.server_port}/1", received
-        server.shutdown()
-        thread.join()
+    """A project of Sentry: its DSN, and the bodies that it was sent."""
+    with sentry_project() as project:
+        yield project
 
 
 @pytest.fixture
