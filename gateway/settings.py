@@ -164,6 +164,16 @@ class Settings:
         20.0,
         "Maximum time for a request body to arrive, and a second more for each 20 kB of it.",
     )
+    stream_replay_seconds: int = setting(
+        "STREAM_REPLAY_SECONDS",
+        600,
+        "Time after its end for which a stream with `X-Resumable: true` can be read again.",
+    )
+    result_hours: int = setting(
+        "RESULT_HOURS",
+        24,
+        "Number of hours that Redis keeps the response of a call whose client did not wait for it.",
+    )
     sync_heartbeat: float = setting(
         "SYNC_HEARTBEAT_SECONDS",
         20.0,
@@ -225,6 +235,19 @@ class Settings:
     )
     drain_seconds: float = setting(
         "DRAIN_SECONDS", 25.0, "Time that running calls get to end after SIGTERM."
+    )
+    metrics_token: str = setting(
+        "METRICS_TOKEN",
+        "",
+        "Secret of at least 32 characters with which Prometheus reads `/metrics` "
+        "(`Authorization: Bearer ...`). Operator keys can read it as well.",
+        secret=True,
+    )
+    metrics_by_key: bool = setting(
+        "METRICS_BY_KEY",
+        False,
+        "Count calls, tokens and costs by API key as well. Each key makes a dozen series, which "
+        "stay after it was revoked.",
     )
     log_level: str = setting("LOG_LEVEL", "INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
     log_format: str = setting(
@@ -294,6 +317,10 @@ class Settings:
             raise ConfigurationError(
                 f"ADMIN_KEY must have {PEPPER_LENGTH} to {ADMIN_KEY_LENGTH} characters"
             )
+        if self.metrics_token and not PEPPER_LENGTH <= len(self.metrics_token) <= ADMIN_KEY_LENGTH:
+            raise ConfigurationError(
+                f"METRICS_TOKEN must have {PEPPER_LENGTH} to {ADMIN_KEY_LENGTH} characters"
+            )
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
         if self.log_format not in ("text", "json"):
@@ -327,6 +354,8 @@ class Settings:
             "WORKER_CONCURRENCY": self.worker_concurrency,
             "BREAKER_FAILURES": self.breaker_failures,
             "RECORD_DAYS": self.record_days,
+            "RESULT_HOURS": self.result_hours,
+            "STREAM_REPLAY_SECONDS": self.stream_replay_seconds,
         }.items():
             if count < 1:
                 raise ConfigurationError(f"{variable} must be 1 or more")
