@@ -206,7 +206,9 @@ class WebhookSender:
             return None
         entry = webhooks.allowing(url.decode(), self._settings.webhook_hosts)
         if entry is None:
-            log.warning("webhook of key %s: WEBHOOK_HOSTS does not allow it any more", key_id)
+            log.warning(
+                "webhook not in WEBHOOK_HOSTS any more", extra={"fields": {"key_id": key_id}}
+            )
             return None
         return Receiver(url.decode(), nonce.decode(), entry)
 
@@ -227,19 +229,25 @@ class WebhookSender:
         )
         result = self._post(receiver, {**FIXED, "User-Agent": USER_AGENT, **signed}, body)
         event = orjson.loads(body)
-        # The path of a URL may be a secret of the receiver.
-        what = f"{event['type']} {event_id} of key {key_id} to {receiver.entry}"
+        fields = {
+            "event": event_id,
+            "type": event["type"],
+            "key_id": key_id,
+            "host": receiver.entry,  # the path of a URL may be a secret of the receiver
+            "result": result,
+        }
         if result in ACCEPTED:
-            log.info("webhook %s: delivered", what)
+            log.info("webhook delivered", extra={"fields": fields})
             return 0
         now, created = self._now(), event["created_at"] * 1000
         first, most = self._retry_seconds
         pause = min(max(first * 1000, now - created), most * 1000)
         due = now + int(pause * random.uniform(1 - JITTER, 1 + JITTER))
         if due > created + LIFE_MS:
-            log.error("webhook %s: given up after a day (%s)", what, result)
+            log.error("webhook given up", extra={"fields": fields})
             return 0
-        log.warning("webhook %s: %s, next in %d s", what, result, round(pause / 1000))
+        fields["pause"] = round(pause / 1000)
+        log.warning("webhook failed", extra={"fields": fields})
         return due
 
     def _post(self, receiver: Receiver, fields: dict[str, str], body: bytes) -> int | str:

@@ -108,8 +108,8 @@ def test_the_logs_name_the_host_and_no_secret(hooks: Hooks) -> None:
     key, secret = hooks.key("/path-that-is-a-secret")
     hooks.enqueue(key, "batch_1")
     hooks.until_delivered("/path-that-is-a-secret")
-    host = hooks.receiver.host
-    until(lambda: f"of key {public_id(key)} to {host}: delivered" in hooks.stack.logs())
+    line = f"key_id={public_id(key)} host={hooks.receiver.host} result=200"
+    until(lambda: line in hooks.stack.logs())
     logs = hooks.stack.logs()
     assert "path-that-is-a-secret" not in logs
     assert secret.removeprefix("whsec_") not in logs
