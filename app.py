@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask, request
 
 from api import account_commands, commands
+from api.batches.view import batches
 from api.chat.view import chat
 from api.console.view import console
 from api.embeddings.view import embeddings
@@ -48,6 +49,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
         keys,
         usage,
         files,
+        batches,
         health,
         openapi,
         docs,

@@ -17,6 +17,7 @@ from flask import Response, after_this_request, g, request
 from werkzeug.datastructures import Headers
 
 from api.http.body import read_json
+from api.http.line import the_line
 from api.reply import Renderer, Reply
 from api.services import services
 from gateway import strict_json
@@ -30,6 +31,7 @@ from gateway.errors import InvalidRequest, KeyChanged, ModelNotAllowed, Overload
 from gateway.queue import keys
 from gateway.queue.protocol import AdmissionRequest, CallSpec
 
+LINE_SECONDS = 3_600.0  # that a line of a batch may wait and run, if a call may not do so longer
 RETRY_SECONDS = 5  # where too many bodies of a key are on their way
 IGNORED_NAMES = 20
 USER_AGENT_LENGTH = 200  # characters of it that a record keeps
@@ -114,10 +116,16 @@ def respond(
         return _respond(key, target, checked, make, kind, full_names)
     except (KeyChanged, ModelNotAllowed) as error:
         # This process may have read the key's record before its last change.
-        current = services().keys.refresh(key)
+        current = _current(key)
         if isinstance(error, ModelNotAllowed) and current.version == key.version:
             raise
     return _respond(current, target, checked, make, kind, full_names)
+
+
+def _current(key: KeyRecord) -> KeyRecord:
+    """The record of the key as it is now."""
+    store = services().keys
+    return store.refresh(key) if the_line() is None else store.valid(key.public_id)
 
 
 def _respond(
@@ -154,7 +162,10 @@ def _respond(
     body = orjson.dumps(checked.parameters)
     if not counts and (seconds := _cache_seconds(key)):
         spec = replace(spec, cache=_cache(key, spec, body, seconds))
+    line = the_line()
     total = target.row.timeouts.total or settings.total_timeout
+    if line is not None:
+        total = max(total, LINE_SECONDS)
     budget = _budget(request.headers, total, checked.stream)
     pending = g.call = broker.submit(spec, body, admission, budget)
     del body  # it may have 20 MB, and the call may run for minutes
@@ -167,8 +178,9 @@ def _respond(
             return make(call_id, substitute.model if substitute else checked.model)
         return make(call_id, (substitute or target).upstream_model)
 
+    heartbeat = settings.sync_heartbeat if line is None else 0  # a line needs the status
     reply = Reply(broker, pending, renderer, request.environ)
-    response = reply.streamed() if checked.stream else reply.whole(settings.sync_heartbeat)
+    response = reply.streamed() if checked.stream else reply.whole(heartbeat)
     pending.until_admitted()
     substitute = _substitute(targets, reply.route)
     dropped = reply.dropped if substitute else [*dropped, *reply.dropped]
@@ -222,14 +234,16 @@ def _most(estimates: list[Estimate]) -> Estimate:
 
 def _account(key: KeyRecord, model: str, admission: AdmissionRequest) -> dict[str, Any]:
     """What the record of the call needs of the request: see CallSpec."""
+    line = the_line()
     return {
         "owner": key.owner,
         "request_id": g.request_id,
         "user_agent": (request.user_agent.string or "")[:USER_AGENT_LENGTH],
-        "priority": key.priority,
+        "priority": key.priority if line is None else "batch",
         "model": model,
         "created_ms": int(time.time() * 1000),
         "prompt_tokens": admission.prompt_tokens,
+        **({} if line is None else {"batch_id": line.batch_id}),
     }
 
 

@@ -16,6 +16,7 @@ from gateway.broker.broker import Broker
 from gateway.broker.places import Places
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
+from gateway.files.batches import BatchStore
 from gateway.files.records import FileStore
 from gateway.files.storage import Storage, open_storage
 from gateway.queue import clients
@@ -44,6 +45,7 @@ class Services:
     readers: Places
     shared_caches: SharedCaches
     files: FileStore
+    batches: BatchStore
     storage: Storage | None
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class Services:
             readers=Places(settings.max_in_flight),
             shared_caches=SharedCaches(redis),
             files=FileStore(redis),
+            batches=BatchStore(redis),
             storage=open_storage(settings),
         )
 

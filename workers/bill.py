@@ -127,6 +127,7 @@ class Bill:
             worker=worker,
             user_agent=account.get("user_agent", ""),
             service_tier=_text(self.service_tier),
+            batch_id=account.get("batch_id", ""),
         )
 
 

@@ -65,6 +65,7 @@ class Key(Limits):
     priority: Literal["interactive", "standard", "batch"]
     weight: Count
     cache_seconds: Count | None
+    batch_tokens_queued: Count | None
     expires_at: Time | None
     last_used_at: Time | None
     rotated_at: Time | None

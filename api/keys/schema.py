@@ -102,6 +102,7 @@ class KeyFields(LimitFields, total=False):
     priority: Literal["interactive", "standard", "batch"] | None
     weight: Annotated[int, Field(ge=1, le=1000), Whole] | None
     cache_seconds: Annotated[int, Field(ge=1, le=MOST_CACHE_SECONDS), Whole] | None
+    batch_tokens_queued: Annotated[int, Field(ge=0, le=MOST_TOKENS), Whole] | None
     expires_at: Time | None
 
 

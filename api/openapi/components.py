@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from api.batches import response_schema as batches
+from api.batches.schema import NEW_BATCH
 from api.chat import response_schema as chat
 from api.chat.request import CHAT_REQUEST
 from api.embeddings import response_schema as embeddings
@@ -37,6 +39,7 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
     "CountTokensRequest": COUNT_TOKENS_REQUEST,
     "MessagesRequest": MESSAGES_REQUEST,
     "ResponsesRequest": RESPONSES_REQUEST,
+    "NewBatch": NEW_BATCH,
     "NewFile": NEW_FILE,
     "NewKey": NEW_KEY,
     "KeyChange": KEY_CHANGE,
@@ -46,6 +49,8 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
 }
 # Name in the document, which is that of the class where there is one -> the type of a response.
 RESPONSES: dict[str, Any] = {
+    "Batch": batches.Batch,
+    "BatchList": batches.BatchList,
     "ChatCompletion": chat.ChatCompletion,
     "ChatCompletionChunk": chat.ChatCompletionChunk,
     "CostsPage": usage.CostsPage,

@@ -20,6 +20,7 @@ TAGS = {
     "Chat": "Call a model.",
     "Embeddings": "Turn text into vectors.",
     "Models": "The available models.",
+    "Batches": "Many requests in one file, answered within a day.",
     "Files": "Files, the input and output of batches. A key sees its own, an operator key all.",
     "Keys": "API keys, their limits and their owners. All but the first need an operator key.",
     "Account": "What calls used and cost. A key sees its own calls, an operator key all.",
@@ -115,6 +116,13 @@ NO_FILES = (
 NO_FILE = errors.NotFound("There is no such file.", code="file_not_found")
 FILE_LIST = Failures("FileList", (*READ.errors, *NO_FILES, errors.InvalidRequest()))
 FILE = Failures("File", (*READ.errors, *NO_FILES, NO_FILE))
+NO_BATCH = errors.NotFound("There is no such batch.", code="batch_not_found")
+BATCH_LIST = Failures("BatchList", FILE_LIST.errors)
+BATCH = Failures("Batch", (*READ.errors, *NO_FILES, NO_BATCH))
+CANCEL_BATCH = Failures(
+    "CancelBatch",
+    (*BATCH.errors, errors.InvalidRequest(status=409, code="batch_not_cancellable")),
+)
 UPLOAD = Failures(
     "Upload",
     (
@@ -220,6 +228,12 @@ KEY_EXAMPLE = """{
 RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"}"""
 
 UPLOAD_EXAMPLE = """-F purpose=batch -F file=@batch.jsonl"""
+
+BATCH_EXAMPLE = """{
+    "input_file_id": "file-0123456789abcdef0123456789abcdef",
+    "endpoint": "/v1/chat/completions",
+    "completion_window": "24h"
+  }"""
 
 PAGE = ("after", "page.limit")
 PERIOD = ("start_time", "end_time", "page")
@@ -388,6 +402,44 @@ OPERATIONS: dict[str, Operation] = {
         media="application/octet-stream",
         headers=("Content-Disposition",),
         failures=FILE,
+    ),
+    "POST /batches": Operation(
+        id="createBatch",
+        tag="Batches",
+        summary="Create a batch",
+        description=(
+            "Each line of the input file is a request to one endpoint, for any model. The lines "
+            "are checked first: a batch with a wrong line becomes `failed`. A batch expires after "
+            "24 hours, with the results so far."
+        ),
+        request="NewBatch",
+        example=BATCH_EXAMPLE,
+        answer="Batch",
+        failures=UPLOAD,
+    ),
+    "GET /batches": Operation(
+        id="listBatches",
+        tag="Batches",
+        summary="List the batches",
+        description="The latest first.",
+        query=("after", "batches.limit"),
+        answer="BatchList",
+        failures=BATCH_LIST,
+    ),
+    "GET /batches/{batch_id}": Operation(
+        id="getBatch",
+        tag="Batches",
+        summary="Get a batch",
+        answer="Batch",
+        failures=BATCH,
+    ),
+    "POST /batches/{batch_id}/cancel": Operation(
+        id="cancelBatch",
+        tag="Batches",
+        summary="Cancel a batch",
+        description="Requests that run get ten minutes to end. The results so far are kept.",
+        answer="Batch",
+        failures=CANCEL_BATCH,
     ),
     "GET /key": Operation(
         id="getOwnKey",

@@ -59,6 +59,7 @@ QUERY_PARAMETERS: dict[str, dict[str, Any]] = {
     "owner": _one("Only calls of this owner.", **ID),
     "generations.limit": _one("Calls of a page.", **LIMIT, maximum=100, default=20),
     "after": _one("Id of the last item of the page before.", **ID),
+    "batches.limit": _one("Batches of a page.", **LIMIT, maximum=100, default=20),
     "files.limit": _one("Files of a page.", **LIMIT, maximum=10_000, default=10_000),
     "order": _one("By when they were created.", enum=["asc", "desc"], default="desc"),
     "purpose": _one("Only files of this purpose.", enum=["batch", "batch_output"]),

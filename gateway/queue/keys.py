@@ -39,6 +39,8 @@ RECORDS_REFUSED: str  # a stream: what the ledger could not take. It does not ex
 LEDGER_WRITER: str  # the name of the process that writes the ledger
 LEDGER_RESTORED: str  # set once Redis has the keys and counters that the database has
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
+BATCHES_ACTIVE: str  # batches that have not ended, by when they were created
+BATCH_RUNNER: str  # the name of the process that runs batches
 FILES_EXPIRING: str  # files whose content is kept, by when it is to be deleted
 
 
@@ -48,6 +50,7 @@ def use_prefix(prefix: str) -> None:
     global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
     global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
     global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
+    global BATCHES_ACTIVE, BATCH_RUNNER
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -74,6 +77,8 @@ def use_prefix(prefix: str) -> None:
     LEDGER_CALLS = f"{prefix}gw:ledger:calls"
     CACHED = f"{prefix}gw:cached"
     CACHED_BYTES = f"{prefix}gw:cached:bytes"
+    BATCHES_ACTIVE = f"{prefix}gw:batches:active"
+    BATCH_RUNNER = f"{prefix}gw:batches:runner"
     FILES_EXPIRING = f"{prefix}gw:files:expiring"
 
 
@@ -99,6 +104,7 @@ SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than 
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
+BATCH_SECONDS = 7 * 86_400  # what is noted of a running batch; it expires after a day
 FILES_SECONDS = 31 * 86_400  # a list of files; a file itself has its own expiry
 UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
 CONSOLE_SESSION_SECONDS = 12 * 3_600  # since its last request
@@ -213,6 +219,26 @@ def ledger_record(call_id: str) -> str:
 def ledger_usage(width: int | str, start: int | str) -> str:
     """Without a database: sums of usage over a bucket. Its TTL is in USAGE_SECONDS."""
     return f"{PREFIX}gw:ledger:usage:{width}:{start}"
+
+
+def batch(batch_id: str) -> str:
+    """What is known of a batch. It expires 30 days after its creation."""
+    return f"{PREFIX}gw:batch:{batch_id}"
+
+
+def batches(door: str, public_id: str) -> str:
+    """The batches of a key ("": of all keys) that came through one API, by their creation."""
+    return f"{PREFIX}gw:batches:of:{door}:{public_id}"
+
+
+def batch_lines(batch_id: str) -> str:
+    """A bit for each line of a running batch that has ended."""
+    return f"{PREFIX}gw:batch:lines:{batch_id}"
+
+
+def batch_parts(batch_id: str) -> str:
+    """The objects that hold the results of a running batch."""
+    return f"{PREFIX}gw:batch:parts:{batch_id}"
 
 
 def file(file_id: str) -> str:
