@@ -35,6 +35,19 @@ accesslog = None
 errorlog = "-"
 logger_class = "api.http.gunicorn_worker.Log"
 loglevel = settings.log_level.lower()
+if settings.log_format == "json":
+    # gunicorn's own lines too.
+    logconfig_dict = {
+        "root": {"handlers": []},
+        "loggers": {
+            "gunicorn.error": {
+                "level": settings.log_level,
+                "handlers": ["error_console"],
+                "propagate": False,
+            }
+        },
+        "formatters": {"generic": {"()": "gateway.logs.JsonFormatter"}},
+    }
 
 # Open connections above which each is closed after its response.
 KEPT_CONNECTIONS = worker_connections * 3 // 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 import uuid
@@ -18,6 +17,7 @@ from werkzeug.datastructures import Headers
 
 from api.http.body import read_json
 from api.http.line import the_line
+from api.http.schedule import schedule
 from api.reply import Renderer, Reply
 from api.services import services
 from gateway import strict_json
@@ -146,7 +146,13 @@ def _respond(
     if counts:  # another model counts otherwise
         catalogue.require_configured(target)
     targets = (target,) if counts else _targets(catalogue, key, target, checked, kind)
-    admission = _admission(key, targets, checked.parameters, kind)
+    total = target.row.timeouts.total or settings.total_timeout
+    heartbeat = settings.sync_heartbeat
+    if the_line() is not None:
+        # It may wait behind all other calls, and needs the status of its response.
+        total, heartbeat = max(total, LINE_SECONDS), 0
+    delay, budget = schedule(request.headers, total, checked.stream, time.time())
+    admission = _admission(key, targets, checked.parameters, kind, delay)
     call_id = uuid.uuid4().hex
     spec = CallSpec(
         call_id,
@@ -160,13 +166,8 @@ def _respond(
         checked.include_cost,
     )
     body = orjson.dumps(checked.parameters)
-    if not counts and (seconds := _cache_seconds(key)):
+    if not counts and not delay and (seconds := _cache_seconds(key)):
         spec = replace(spec, cache=_cache(key, spec, body, seconds))
-    line = the_line()
-    total = target.row.timeouts.total or settings.total_timeout
-    if line is not None:
-        total = max(total, LINE_SECONDS)
-    budget = _budget(request.headers, total, checked.stream)
     pending = g.call = broker.submit(spec, body, admission, budget)
     del body  # it may have 20 MB, and the call may run for minutes
     if not checked.stream:
@@ -178,7 +179,6 @@ def _respond(
             return make(call_id, substitute.model if substitute else checked.model)
         return make(call_id, (substitute or target).upstream_model)
 
-    heartbeat = settings.sync_heartbeat if line is None else 0  # a line needs the status
     reply = Reply(broker, pending, renderer, request.environ)
     response = reply.streamed() if checked.stream else reply.whole(heartbeat)
     pending.until_admitted()
@@ -200,7 +200,11 @@ def require_allowed(key: KeyRecord, target: Target, name: str) -> None:
 
 
 def _admission(
-    key: KeyRecord, targets: tuple[Target, ...], params: Mapping[str, Any], kind: str
+    key: KeyRecord,
+    targets: tuple[Target, ...],
+    params: Mapping[str, Any],
+    kind: str,
+    delay: float,
 ) -> AdmissionRequest:
     """What the call asks of the limits of its key: the most that any of its targets may need."""
     need = _most([estimate(target, params, kind) for target in targets])
@@ -215,6 +219,7 @@ def _admission(
         need.output_nano_per_token,
         need.max_output_tokens,
         _waits(request.headers),
+        delay,
     )
 
 
@@ -318,20 +323,3 @@ def _warn(text: str, response: Response, shutdown: date | None = None) -> Respon
     if shutdown is not None:
         response.headers.update(deprecation.headers(shutdown))
     return response
-
-
-def _budget(headers: Headers, longest: float, stream: bool) -> float:
-    """Seconds the call may live: the service's deadline, or less where the client waits less.
-
-    `x-stainless-read-timeout` is what OpenAI's clients send. It is the longest silence they bear:
-    for an unstreamed answer that is the whole wait, for a stream it is not.
-    """
-    names = ("X-Request-Timeout",) if stream else ("X-Request-Timeout", "x-stainless-read-timeout")
-    for name in names:
-        try:
-            seconds = float(headers.get(name, ""))
-        except ValueError:
-            continue
-        if math.isfinite(seconds) and seconds > 0:
-            return min(seconds, longest)
-    return longest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -134,6 +135,7 @@ class Reply:
     def _parts(self) -> list[bytes]:
         payloads = self._call.parts()
         if payloads and self._rendering is None:
+            self._call.first_sent = time.monotonic()
             self.route, self.dropped, payloads[0] = decode_head(payloads[0])
             self._renderer()
         return payloads
@@ -177,7 +179,7 @@ class Reply:
                 return
             except Exception as fault:
                 error = _internal_error(fault)
-        yield renderer.whole_error(error)
+        yield renderer.whole_error(self._named(error))
 
     def _events(self, payloads: list[bytes]) -> Iterator[bytes]:
         if not payloads and self._call.outcome is None:
@@ -188,7 +190,7 @@ class Reply:
                     events = b"".join(map(self._renderer().events, payloads))
                 except Exception as fault:
                     # A stream that just stops looks complete to many clients.
-                    yield self._renderer().error(_internal_error(fault))
+                    yield self._renderer().error(self._named(_internal_error(fault)))
                     return
                 yield events
             elif self._call.outcome is not None:
@@ -228,9 +230,14 @@ class Reply:
     def _last_events(self, error: GatewayError | None) -> bytes:
         renderer = self._renderer()
         try:
-            return renderer.end() if error is None else renderer.error(error)
+            return renderer.end() if error is None else renderer.error(self._named(error))
         except Exception as fault:
-            return renderer.error(_internal_error(fault))
+            return renderer.error(self._named(_internal_error(fault)))
+
+    def _named(self, error: GatewayError) -> GatewayError:
+        """The error with the id of the request, which goes into its body."""
+        error.request_id = self._call.account.get("request_id", "")
+        return error
 
     def _close(self) -> None:
         if self._watcher is not None:

@@ -13,6 +13,7 @@
   x UnsupportedMedia           415
   x CallCancelled              499  the caller left; recorded, never sent
   x DeadlineExceeded           504
+  x CancelledByOperator        503
   x WorkerLost                 502  the worker that ran the call died
   x Unavailable                503  the call never left this service
     + Overloaded               503
@@ -72,6 +73,10 @@ class GatewayError(Exception):
     `retry_after` is in seconds. `should_retry` becomes the `x-should-retry` header that OpenAI's
     clients obey: false once a provider call may have been made, true where none can have been,
     None where the status code says enough. `headers` are further headers of the response.
+    `request_id`, where it is set, goes into the body of the response.
+
+    `host`, `upstream_status` and `cause` say where and why a provider failed. They are for the
+    worker's log and do not leave its process.
     """
 
     status = 500
@@ -80,6 +85,10 @@ class GatewayError(Exception):
     message: str = "The server had an error while processing your request."
     should_retry: bool | None = None
     retryable = False  # may this service itself try the call again?
+    request_id = ""
+    host = ""
+    upstream_status = 0  # 0: there was no response
+    cause = ""
 
     def __init__(
         self,
@@ -105,15 +114,16 @@ class GatewayError(Exception):
         super().__init__(self.message)
 
     def envelope(self) -> dict[str, Any]:
-        """OpenAI's error object, all four keys present."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": self.type,
-                "param": self.param,
-                "code": self.code,
-            }
+        """OpenAI's error object, all four keys present, and the request's id if it is known."""
+        error = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
         }
+        if self.request_id:
+            error["request_id"] = self.request_id
+        return {"error": error}
 
     def to_dict(self) -> dict[str, Any]:
         """What crosses Redis; `from_dict` makes the same error of it again."""
@@ -218,6 +228,14 @@ class CallCancelled(GatewayError):
 
     status, code = 499, "client_closed_request"
     message = "The client closed the connection before the answer."
+    should_retry = False
+
+
+class CancelledByOperator(GatewayError):
+    """Raised when an operator cancels the call; if it ran, the provider was called."""
+
+    status, code = 503, "cancelled_by_operator"
+    message = "An operator of this service cancelled this call."
     should_retry = False
 
 
@@ -464,6 +482,11 @@ class UpstreamRejected(UpstreamError):
     code = None
     message = "The provider rejected the request."
     should_retry = None
+
+
+def code_of(error: GatewayError | None) -> str:
+    """Return the code of an error, or the name of its kind if it has none; "" for no error."""
+    return (error.code or type(error).__name__) if error is not None else ""
 
 
 def kinds(base: type[GatewayError] = GatewayError) -> Iterator[type[GatewayError]]:

@@ -1,19 +1,30 @@
-"""Logging of both processes: lines on standard output, in which secrets are masked."""
+"""Logging of both processes: lines on standard output, in which secrets are masked.
+
+A line may have fields: `log.info("call completed", extra={"fields": {...}})`. Text shows them as
+`name=value` behind the message, JSON as fields of the object. A field without a value (None or "")
+is left out.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import select
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 import gevent
 from gevent import monkey
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.orjson import OrjsonFormatter
 
 from gateway.settings import Settings
 
+HELD = 50  # lines that are held at most
+HELD_SECONDS = 0.1
 # A pipe that poll() says to be ready takes PIPE_BUF bytes without a wait; a character takes 4.
 PIECE = select.PIPE_BUF // 4  # characters
 
@@ -22,32 +33,104 @@ SECRET = re.compile(
     r"|((?:rediss?|postgres(?:ql)?)://[^:/@\s]*:)[^@\s]+(?=@)",
     re.IGNORECASE,
 )
+# Each match of SECRET has one of these. The pattern takes 35 µs for the line of a call.
+SIGNS = ("mk_inference_", "sk-", "xai-", "gsk_", "aiza", "bearer", "://")
+PLAIN = re.compile(r"[\w./:@+*-]*", re.ASCII).fullmatch  # a value that needs no quotes
+NO_FIELDS: Mapping[str, Any] = {}
 
 TALLY_SECONDS = 1.0
 
 
 def mask(text: str) -> str:
     """Return the text with keys, bearer tokens and passwords in URLs cut off."""
+    if not _may_hold_secret(text):
+        return text
     return SECRET.sub(lambda match: next(group for group in match.groups() if group) + "***", text)
 
 
+def _may_hold_secret(text: str) -> bool:
+    lower = text.lower()
+    return any(sign in lower for sign in SIGNS)
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
+    fields: Mapping[str, Any] = getattr(record, "fields", NO_FIELDS)
+    return fields
+
+
 class MaskingFormatter(logging.Formatter):
-    """Formats a record, exception included, and masks the result."""
+    """Formats a line as text, fields and exception included, and masks the result."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return mask(super().format(record))
+        text = super().format(record)
+        if fields := _fields(record):
+            shown = [
+                f"{name}={value if type(value) is int else _shown(value)}"
+                for name, value in fields.items()
+                if value is not None and value != ""
+            ]
+            text = " ".join([text, *shown])
+        return mask(text)
+
+
+def _shown(value: object) -> str:
+    """A value in a line of text: in quotes where it could be taken for something else."""
+    text = str(value)
+    return text if PLAIN(text) else json.dumps(text)
+
+
+class JsonFormatter(OrjsonFormatter):
+    """Formats a line as an object of JSON, and masks its texts."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ["levelname", "name", "message"],
+            rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
+            timestamp="time",
+            reserved_attrs=[*RESERVED_ATTRS, "fields"],
+        )
+
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        super().add_fields(log_data, record, message_dict)
+        log_data |= {
+            name: value
+            for name, value in _fields(record).items()
+            if value is not None and value != ""
+        }
+
+    def serialize_log_record(self, log_data: dict[str, Any]) -> str:
+        line: str = super().serialize_log_record(log_data)
+        if not _may_hold_secret(line):
+            return line
+        # Text by text: a masked line would not be JSON.
+        masked = {
+            name: mask(value) if isinstance(value, str) else value
+            for name, value in log_data.items()
+        }
+        line = super().serialize_log_record(masked)
+        return line
+
+
+FORMATTERS = {
+    "text": lambda: MaskingFormatter("%(levelname)s %(name)s %(message)s"),
+    "json": JsonFormatter,
+}
 
 
 class PatientHandler(logging.StreamHandler[TextIO]):
     """Writes to a stream, and drops lines rather than wait for whoever should read them.
 
     A full pipe would stop the whole process, with all its calls. The number of dropped lines is
-    written as soon as somebody reads again.
+    written as soon as somebody reads again. Lines with fields, up to INFO, are held for
+    HELD_SECONDS and written together: a write takes half of the time of a line.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self.dropped = 0
+        self._held: list[str] = []
         self._poll: Any = None
         try:
             # gevent's takes a turn of the loop, and a log line may come from any thread.
@@ -58,28 +141,48 @@ class PatientHandler(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, or the part of it that can be written without a wait."""
-        if self._poll is None:
-            super().emit(record)
-            return
         try:
             line = self.format(record) + self.terminator
-            if self.dropped:
-                line = f"WARNING gateway.logs {self.dropped} lines dropped: nobody read\n{line}"
-            for start in range(0, len(line), PIECE):
-                if not self._poll.poll(0):
-                    self.dropped += 1
-                    return
-                self.stream.write(line[start : start + PIECE])
-                self.stream.flush()
-            self.dropped = 0
+            if self._poll is None:
+                self.stream.write(line)
+                super().flush()
+                return
+            self._held.append(line)
+            if record.levelno > logging.INFO or not _fields(record) or len(self._held) >= HELD:
+                self.flush()
+            elif len(self._held) == 1:
+                gevent.spawn_later(HELD_SECONDS, self.flush)
         except Exception:
             self.handleError(record)
+
+    def flush(self) -> None:
+        """Write the lines that are held, as far as that takes no wait."""
+        held, self._held = "".join(self._held), []
+        if not held:
+            return
+        notice = ""
+        if self.dropped:
+            about = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING"}
+            text = f"{self.dropped} lines dropped: nobody read"
+            notice = self.format(logging.makeLogRecord({**about, "msg": text})) + self.terminator
+        lines = notice + held
+        size = select.PIPE_BUF if lines.isascii() else PIECE
+        for start in range(0, len(lines), size):
+            if not self._poll.poll(0):
+                self.dropped += held.count("\n", max(start - len(notice), 0))
+                return
+            self.stream.write(lines[start : start + size])
+            self.stream.flush()
+        self.dropped = 0
 
 
 def configure(settings: Settings) -> None:
     """Send all logs of this process to standard output, as Heroku-style platforms expect."""
     handler = PatientHandler(sys.stdout)
-    handler.setFormatter(MaskingFormatter("%(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(FORMATTERS[settings.log_format]())
+    # Nothing shows threads, processes and places in the code: a line of a call is half as dear.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    setattr(logging, "_srcfile", None)  # noqa: B010  (as the logging HOWTO says: Optimization)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     # It logs a provider's broken header with a traceback; the call's own error is enough.
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)

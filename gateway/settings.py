@@ -223,6 +223,9 @@ class Settings:
         "DRAIN_SECONDS", 25.0, "Time that running calls get to end after SIGTERM."
     )
     log_level: str = setting("LOG_LEVEL", "INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+    log_format: str = setting(
+        "LOG_FORMAT", "text", "Lines of the log: `text`, or `json` for one object a line."
+    )
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -274,6 +277,8 @@ class Settings:
             )
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
+        if self.log_format not in ("text", "json"):
+            raise ConfigurationError("LOG_FORMAT must be text or json")
         if self.retired_models not in ("refuse", "successor"):
             raise ConfigurationError("RETIRED_MODELS must be refuse or successor")
         if self.upstream_proxy and not is_http_url(self.upstream_proxy):

@@ -23,11 +23,15 @@ def curl(base_url: str, key: str, model: str, *, stream: bool = False) -> str:
     return shlex.join([*command, "-d", json.dumps(body)])
 
 
-def banner(base_url: str, key: str, model: str, notes: Sequence[str]) -> str:
-    """Return the lines to print: the address, the notes, and two calls to paste."""
+def banner(base_url: str, key: str, model: str, notes: Sequence[str], link: str) -> str:
+    """Return the lines to print: the address, the console, the notes, and two calls to paste.
+
+    `link` is the token of a link that signs in to the console once.
+    """
     rule = "-" * 78
     lines = ["", rule, f"Ready: {base_url}   (Ctrl-C finishes running calls and stops everything)"]
     lines += [
+        f"Console: {urljoin(base_url, '/console/sign-in')}?link={link}   (signs you in once)",
         f"Documentation: {urljoin(base_url, '/')}",
         "Another key: make key NAME=me",
         *notes,

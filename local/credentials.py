@@ -1,4 +1,4 @@
-"""The pepper and the development key of a data folder, created on first use and then kept."""
+"""The secrets of a data folder, created on first use and then kept: pepper and keys."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Keys(Protocol):
 
 def pepper(folder: Path) -> str:
     """Return the folder's pepper."""
-    file = folder / "pepper"
-    secret = _read(file)
-    if not secret:
-        secret = secrets.token_urlsafe(48)
-        _write(file, secret)
-    return secret
+    return _secret(folder / "pepper")
+
+
+def admin_key(folder: Path) -> str:
+    """Return the folder's ADMIN_KEY, whom the console's link signs in."""
+    return _secret(folder / "admin-key")
 
 
 def development_key(folder: Path, keys: Keys) -> str:
@@ -42,6 +42,14 @@ def development_key(folder: Path, keys: Keys) -> str:
     key = keys.create("development")
     _write(file, key)
     return key
+
+
+def _secret(file: Path) -> str:
+    secret = _read(file)
+    if not secret:
+        secret = secrets.token_urlsafe(48)
+        _write(file, secret)
+    return secret
 
 
 def _read(file: Path) -> str:

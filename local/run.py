@@ -23,9 +23,11 @@ from types import FrameType
 
 from redis import RedisError
 
+from gateway.account import sign_in_links
 from gateway.account.api_keys import KeyStore
 from gateway.account.database import schema
 from gateway.account.ledger import LedgerUnavailable
+from gateway.account.record_store import ADMIN
 from gateway.queue import clients, keys
 from gateway.settings import ConfigurationError, Settings
 from local import credentials
@@ -88,6 +90,7 @@ def plan(folder: Path, environ: Mapping[str, str]) -> Plan:
     env["PYTHONUNBUFFERED"] = "1"
     env.pop("LOCAL_MODEL_PORT", None)
     env.setdefault("KEY_PEPPER", credentials.pepper(folder))
+    env.setdefault("ADMIN_KEY", credentials.admin_key(folder))
     env.setdefault("DATABASE_URL", f"sqlite:///{folder.resolve()}/account.db")
     env.setdefault("FILES_URL", (folder.resolve() / "files").as_uri())
     env["PORT"], *notes = _port(env.get("PORT", str(PORT)))
@@ -161,6 +164,7 @@ def run(folder: Path, environ: Mapping[str, str], news: News) -> None:
         schema.upgrade_url(settings.database_url)
         with clients.commands(settings, 1) as client:
             key = credentials.development_key(folder, KeyStore(client, settings.key_pepper))
+            link = sign_in_links.make(client, ADMIN)
         for names in todo.stages:
             processes = Processes(
                 ROOT / "Procfile.dev",
@@ -173,7 +177,7 @@ def run(folder: Path, environ: Mapping[str, str], news: News) -> None:
             ending.enter_context(processes)
         reason = _await_ready(todo.checks, news)
         if reason is None:
-            say(banner(todo.base_url, key, todo.model, todo.notes))
+            say(banner(todo.base_url, key, todo.model, todo.notes, link))
             reason = _await_news(news)
         say("Stopping.\n" if reason == ALL_WELL else f"{reason}; stopping the rest.\n")
     if reason != ALL_WELL:

@@ -14,7 +14,7 @@ from gateway.account.pricing import Prices, price, prices_of, usd
 from gateway.account.records import Record
 from gateway.account.usage import NONE, Usage, normal
 from gateway.catalogue.target import Target
-from gateway.errors import CallCancelled, GatewayError
+from gateway.errors import CallCancelled, GatewayError, code_of
 from gateway.queue.protocol import CallSpec
 
 if TYPE_CHECKING:
@@ -129,11 +129,6 @@ class Bill:
             service_tier=_text(self.service_tier),
             batch_id=account.get("batch_id", ""),
         )
-
-
-def code_of(error: GatewayError | None) -> str:
-    """Return the code of an error, or the name of its kind if it has none; "" for no error."""
-    return (error.code or type(error).__name__) if error is not None else ""
 
 
 def _text(value: object) -> str:

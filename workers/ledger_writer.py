@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import gevent
+import orjson
 from redis import Redis
 from redis.exceptions import RedisError
 
 from gateway.account.copies import Copies
+from gateway.account.key_fields import NANO
 from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused, received
 from gateway.logs import where
 from gateway.queue import keys
@@ -142,5 +145,19 @@ class LedgerWriter:
             pipeline.execute()
         for stream_id, fields in entries:
             if b"a" in fields and stream_id in records:
-                key_id = records[stream_id].key_id
-                log.warning("key %s: limit used up to %s", key_id, fields[b"a"].decode())
+                for alert in orjson.loads(fields[b"a"]):
+                    log.warning("limit used up", extra={"fields": spent(alert)})
+
+
+def spent(alert: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the log for an alert of lua/account.lua; money is in USD."""
+    money = alert["unit"] == "usd"
+    scope = alert["scope"]
+    owner = scope.removeprefix(keys.owner_scope(""))
+    return {
+        "owner" if owner != scope else "key_id": owner,
+        "share": alert["share"],
+        **{name: alert[name] / NANO if money else int(alert[name]) for name in ("spent", "limit")},
+        "unit": alert["unit"],
+        "window": alert["window"],
+    }

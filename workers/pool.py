@@ -20,6 +20,7 @@ from gateway.errors import (
     UpstreamAuth,
     UpstreamQuotaExceeded,
     UpstreamThrottled,
+    code_of,
 )
 from providers.base import IGNORE, OnHead, Provider
 
@@ -142,7 +143,13 @@ class Pool:
         seconds = self._trouble(error)
         if seconds:
             way.load.rests_until = self._clock() + seconds
-            log.warning("%s rests for %.0f seconds: %s", way.name, seconds, error.code)
+            fields = {
+                "host": error.host,
+                "status": error.upstream_status or None,
+                "error": code_of(error),
+                "cause": error.cause,
+            }
+            log.warning("%s rests for %.0f seconds", way.name, seconds, extra={"fields": fields})
         return bool(seconds) and bool(self._rested(tried))
 
     def _rested(self, tried: list[Way]) -> list[Way]:

@@ -22,7 +22,6 @@ from gateway.errors import (
     JobLost,
     ProviderNotConfigured,
     StopCall,
-    UpstreamAuth,
     UpstreamBadResponse,
 )
 from gateway.logs import where
@@ -32,6 +31,7 @@ from providers.http.budget import Budget
 from workers.attempts import Attempts, Limits, lines
 from workers.bill import Bill
 from workers.breaker import Breakers
+from workers.call_log import log_failure, log_skip
 from workers.coalesce import Coalescer
 from workers.custom_tools import CustomTools
 from workers.failover import Failover
@@ -153,13 +153,9 @@ class CallRunner:
     def _answer(self, call: Call) -> bytes:
         """Return the response of the first target that gives one; raises the caller's error."""
         while True:
-            target = call.failover.target
             try:
                 answer = self._call_target(call)
             except GatewayError as error:
-                # A refused key is for the operator to fix; the caller learns nothing about it.
-                level = logging.ERROR if isinstance(error, UpstreamAuth) else logging.INFO
-                log.log(level, "call %s: %s by %s", call.spec.call_id, error.code, target.route)
                 call.failover.move_on(error, began=call.sender.number > 0)
             else:
                 if answer is not None:
@@ -169,7 +165,7 @@ class CallRunner:
         """Return the current target's response; None if its breaker is open and another is next."""
         spec, failover, breakers = call.spec, call.failover, self._breakers
         target = failover.target
-        provider = self._provider(failover)
+        provider = self._provider(call)
         params, call.dropped = target.fit(
             orjson.loads(call.body), failover.targets[0], spec.optional, call.cap
         )
@@ -193,6 +189,7 @@ class CallRunner:
         )
         # Last, because a call that it lets through as a probe must be made.
         if breakers.troubled and not failover.alone() and breakers.blocks(target.route, spec.key):
+            log_skip(spec, target)
             failover.skip()
             return None
         attempts = call.attempts = self._attempts(call)
@@ -290,9 +287,9 @@ class CallRunner:
             return chunks
         return encode_head(failover.target.route, call.dropped, chunks)
 
-    def _provider(self, failover: Failover) -> Provider:
+    def _provider(self, call: Call) -> Provider:
         """Return the provider of the current target; raises ProviderNotConfigured."""
-        target = failover.target
+        target = call.failover.target
         row = target.row
         provider = self._providers.get(row.id if row.has_provider else target.provider)
         if provider is None or target.row is UNKNOWN:
@@ -300,7 +297,8 @@ class CallRunner:
                 f"This worker has no provider '{target.provider}' for the model '{target.model}': "
                 "its configuration is not that of the web process."
             )
-            failover.note(error)
+            call.failover.note(error)
+            log_failure(call.spec, target, error, "", 0, 0.0)
             raise error
         return provider
 
@@ -319,8 +317,11 @@ class CallRunner:
 
     def _failed(self, call: Call, attempts: Attempts, error: GatewayError) -> None:
         failover, key = call.failover, call.spec.key
-        route = failover.target.route
-        failover.note(error, attempts.age())
+        target = failover.target
+        route, age = target.route, attempts.age()
+        failover.note(error, age)
+        host = self._catalogue.host(target.provider)
+        log_failure(call.spec, target, error, host, attempts.count, age)
         if not call.sender.number:
             # Nobody got anything of this attempt: only what its provider has counted is charged.
             if usage := call.usage.counted or attempts.counted:
@@ -328,7 +329,7 @@ class CallRunner:
             call.usage.clear()
             attempts.running = False
         if attempts.failure_counts():
-            self._breakers.failed(route, error, attempts.age(), key)
+            self._breakers.failed(route, error, age, key)
         if self._breakers.is_open(route, key) and not failover.alone():
             attempts.allowed = attempts.count  # its breaker has opened: no more of it
 

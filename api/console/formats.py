@@ -19,8 +19,9 @@ def money(usd: float | None) -> str:
     if usd and abs(usd) < 0.01:
         text = f"{Decimal(str(round(usd, 9))):.2g}"
         return f"${Decimal(text):f}"
-    if abs(usd) < 1:
-        return f"${usd:.3f}"
+    if usd and abs(usd) < 1:
+        text = f"{usd:.3f}"
+        return f"${text.removesuffix('0')}"
     return f"${usd:,.2f}"
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from typing import cast
 from urllib.parse import urlsplit
 
 from flask import Response, redirect, request, url_for
@@ -13,9 +11,9 @@ from api.console import session
 from api.console.page import console, page
 from api.http.auth import authenticate, public
 from api.services import services
+from gateway.account import sign_in_links
 from gateway.account.api_keys import KeyRecord
 from gateway.errors import AuthenticationFailed, GatewayError, InvalidRequest
-from gateway.queue import keys
 
 TOKEN = re.compile(r"[\w-]{20,100}", re.ASCII)
 USED = "This link has been used or has expired. Sign in with a key."
@@ -64,9 +62,8 @@ def sign_out(key: object) -> Response:
 
 def _linked(token: str) -> KeyRecord:
     """The key that a link signs in, once; raises AuthenticationFailed."""
-    name = keys.console_link(hashlib.sha256(token.encode()).hexdigest())
-    public_id = cast("bytes | None", services().broker.redis.getdel(name))
-    key = session.valid_record(public_id.decode()) if public_id else None
+    public_id = sign_in_links.use(services().broker.redis, token)
+    key = session.valid_record(public_id) if public_id else None
     if key is None:
         raise AuthenticationFailed(USED)
     return key

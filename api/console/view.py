@@ -1,6 +1,6 @@
 """The console's blueprint, with all of its pages."""
 
-from api.console import playground, sign_in
+from api.console import calls, keys, models, owners, playground, sign_in, usage
 from api.console.page import console
 
-__all__ = ["console", "playground", "sign_in"]
+__all__ = ["calls", "console", "keys", "models", "owners", "playground", "sign_in", "usage"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import orjson
-from flask import Blueprint, Flask, Response, current_app, request
+from flask import Blueprint, Flask, Response, current_app, g, request
 from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -29,7 +29,10 @@ KINDS: dict[int, type[GatewayError]] = {
 
 
 def body(error: GatewayError) -> bytes:
-    """The error in OpenAI's envelope, as JSON."""
+    """The error in OpenAI's envelope, as JSON; with its `request_id` if it has one.
+
+    OpenAI's SDKs keep unknown fields of an error, and show them in the text of the exception.
+    """
     return orjson.dumps(error.envelope())
 
 
@@ -66,6 +69,8 @@ def render(error: GatewayError) -> Response:
     # The traceback holds the request's frames, which hold the call, which holds the error: a cycle
     # that only a garbage collection frees.
     error.__traceback__ = None
+    error.request_id = g.get("request_id", "")
+    g.error = error
     response = _dialect()(error)
     response.headers.update(headers(error))
     if error.status == 401:

@@ -227,7 +227,8 @@ def write_error(sock: Any, status_int: int, reason: str, mesg: str) -> None:
     else:
         text = REFUSALS.get(status_int, "The request is not valid HTTP/1.1.")
         error = InvalidRequest(text, code="invalid_http", status=status_int)
-    request_id, content = uuid.uuid4().hex, body(error)
+    request_id = error.request_id = uuid.uuid4().hex
+    content = body(error)
     log.info("request %s: %d before the app", request_id, status_int)
     head = (
         f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\n"

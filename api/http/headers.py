@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
 
 from flask import Flask, Response, g, request
 
-from api.http import limits
+from api.http import limits, request_log
 
 REQUEST_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 HEADER_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
@@ -27,6 +28,7 @@ def register(app: Flask, origins: tuple[str, ...]) -> None:
     @app.before_request
     def answer_preflight() -> Response | None:
         request_id = request.headers.get("X-Request-Id", "")
+        g.began = time.monotonic()
         g.request_id = request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
         requested = request.headers.get("Access-Control-Request-Method")
         if request.method == "OPTIONS" and requested and _allowed(origins):
@@ -44,6 +46,7 @@ def register(app: Flask, origins: tuple[str, ...]) -> None:
             if _allowed(origins):
                 response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
                 response.headers["Access-Control-Expose-Headers"] = EXPOSED
+        request_log.follow(response)
         return response
 
 

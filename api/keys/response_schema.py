@@ -134,12 +134,12 @@ class Deleted(TypedDict):
 
 
 class AuditEntry(TypedDict):
-    """One change of a key or an owner."""
+    """One change of a key or an owner, or one act that steers the queue or a worker."""
 
     id: str
     created_at: Time | None
     action: Annotated[str, Field(examples=["key.updated"])]
-    target: Annotated[str, Field(description="Id of the key or owner.")]
+    target: Annotated[str, Field(description="Id of the key, owner, call, pause or worker.")]
     actor: Annotated[str, Field(description="Public id of an operator key, or another name.")]
     address: str | None
     forwarded_for: Annotated[

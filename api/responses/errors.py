@@ -36,7 +36,9 @@ def renamed(error: GatewayError) -> GatewayError:
     if first[0] != "messages":
         param += error.param[first.end() :]
     message = error.message.replace(f"'{error.param}'", f"'{param}'")
-    return GatewayError.from_dict({**error.to_dict(), "param": param, "message": message})
+    renamed = GatewayError.from_dict({**error.to_dict(), "param": param, "message": message})
+    renamed.request_id = error.request_id
+    return renamed
 
 
 def failure(error: GatewayError) -> dict[str, Any]:

@@ -7,7 +7,7 @@ does not hold them.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
@@ -17,12 +17,13 @@ Created = Annotated[int, Field(description="Unix time, in seconds.")]
 
 
 class ErrorDetails(TypedDict):
-    """OpenAI's error object: all four keys are always there."""
+    """OpenAI's error object: its four keys are always there."""
 
     message: str
     type: Annotated[str, Field(examples=["invalid_request_error"])]
     param: Annotated[str | None, Field(description="Path of the wrong value in the request.")]
     code: Annotated[str | None, Field(examples=["model_not_found"])]
+    request_id: NotRequired[Annotated[str, Field(description="As in the header X-Request-Id.")]]
 
 
 class Error(TypedDict):

@@ -150,7 +150,7 @@ def _seen_by(key: KeyRecord, api_key_ids: tuple[str, ...], name: str) -> tuple[s
 
 def _generation(key: KeyRecord, generation_id: str) -> Response:
     call_id = BODY_ID.sub("", generation_id)
-    record = _find(call_id)
+    record = find_record(call_id)
     if record is None or not (key.operator or record.key_id == key.public_id):
         raise NotFound(
             f"Generation with id '{generation_id[:64]}' not found.",
@@ -160,7 +160,7 @@ def _generation(key: KeyRecord, generation_id: str) -> Response:
     return _json({"data": generation(record)})
 
 
-def _find(call_id: str) -> Record | None:
+def find_record(call_id: str) -> Record | None:
     """The record of a call that runs, or that the ledger has.
 
     Redis is read first: it forgets a call JOB_SECONDS after its end, when the ledger has its

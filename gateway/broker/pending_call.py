@@ -57,6 +57,9 @@ class PendingCall:
         self.since = time.monotonic()
         self.deadline = self.since + budget
         self.key = ""  # public id of the API key
+        self.account: Mapping[str, Any] = {}  # see CallSpec
+        self.route = ""  # of the first target
+        self.first_sent = 0.0  # when a stream's first payload was taken, monotonic; 0: not yet
         self.admission: dict[str, Any] = {}  # what the queue admitted: see lua/submit.lua
         self.cache = ""  # "hit" or "miss", once that is known; "" for a call without a cache
         # What it costs if its worker is lost: see commands.lost_command.

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from gateway.catalogue import file as catalogue_file
 from gateway.catalogue import parameters as rules
@@ -51,6 +52,11 @@ class Catalogue:
         for provider in rows.providers.values():
             provider.check_address(settings)
         return cls(rows, settings)
+
+    def host(self, provider: str) -> str:
+        """The host that a provider is called at, "" for one that is not called over HTTP."""
+        row = self.providers.get(provider)
+        return (urlsplit(row.address(self._settings)).hostname or "") if row else ""
 
     def find(self, model: str) -> ModelRow:
         """The row of `model`, with all rules for it; raises ModelNotFound."""

@@ -31,6 +31,9 @@ OWNER: str  # whose names these are: see owner.py. It does not expire
 WAITING: str  # queued calls, by the virtual time at which they should start
 FAIR: str  # virtual time of the queue, and of each key whose calls are in it
 PARKED: str  # a hash: keys that have parked calls, and their owners
+SCHEDULED: str  # calls that are to start later, by when, in milliseconds
+PAUSED: str  # a hash: what is paused (see `paused_calls`), since when and by whom. No expiry
+PAUSED_NAMES: str  # a set: pauses that hold calls
 RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
 CACHED: str  # responses that are kept, by the time at which they expire: see lua/store.lua
 CACHED_BYTES: str  # of them
@@ -49,6 +52,7 @@ def use_prefix(prefix: str) -> None:
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
     global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
+    global SCHEDULED, PAUSED, PAUSED_NAMES
     global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
     global BATCHES_ACTIVE, BATCH_RUNNER
     PREFIX = prefix
@@ -69,6 +73,9 @@ def use_prefix(prefix: str) -> None:
     WAITING = f"{prefix}gw:queue"
     FAIR = f"{prefix}gw:fair"
     PARKED = f"{prefix}gw:parked"
+    SCHEDULED = f"{prefix}gw:scheduled"
+    PAUSED = f"{prefix}gw:paused"
+    PAUSED_NAMES = f"{prefix}gw:paused:names"
     RECORDS = f"{prefix}gw:records"
     AUDIT = f"{prefix}gw:audit"
     RECORDS_REFUSED = f"{prefix}gw:records:refused"
@@ -155,6 +162,19 @@ def flight(scope: str) -> str:
 def parked(scope: str) -> str:
     """The calls of a scope that wait because too many of it are in flight."""
     return f"{PREFIX}gw:parked:{scope}"
+
+
+def scheduled(scope: str) -> str:
+    """The calls of a scope that are to start later, by when, in milliseconds."""
+    return f"{PREFIX}gw:scheduled:{scope}"
+
+
+def paused_calls(pause: str) -> str:
+    """The calls that a pause holds, in the order in which they would have started.
+
+    A pause is `key:` and a public id, `model:` and a model's id, or `provider:` and its name.
+    """
+    return f"{PREFIX}gw:paused:calls:{pause}"
 
 
 def turns(owner_id: str) -> str:
@@ -281,11 +301,16 @@ def script_names() -> dict[str, str]:
         "OWNER": owner_record(""),
         "PARKED": PARKED,
         "PARKED_CALLS": parked(""),
+        "PAUSED": PAUSED,
+        "PAUSED_CALLS": paused_calls(""),
+        "PAUSED_NAMES": PAUSED_NAMES,
         "QUEUED_BYTES": QUEUED_BYTES,
         "RATE": rate(""),
         "RECORDS": RECORDS,
         "RQ_CANCELED": RQ_CANCELED,
         "RQ_QUEUE": RQ_QUEUE,
+        "SCHEDULED": SCHEDULED,
+        "SCHEDULED_CALLS": scheduled(""),
         "SHARED_SECONDS": str(SHARED_SECONDS),
         "SPEND": spend(""),
         "TURNS": turns(""),

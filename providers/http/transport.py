@@ -7,6 +7,7 @@ import http.client
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -119,18 +120,25 @@ class Transport:
                 prepared, stream=True, timeout=self._timeouts, proxies=self._proxies
             )
         except LIBRARY_ERRORS as error:
-            raise _unsent(error) or _translate(error) from error
+            raise _placed(_unsent(error) or _translate(error), request, error) from error
+        except GatewayError as error:
+            _placed(error, request)
+            raise
         except StopCall as stop:
             stop.request_sent = progress.connected
             raise
         except ValueError:
             # A header that cannot be sent. The exception holds its value, which may be a key.
-            raise UpstreamError() from None
+            raise _placed(UpstreamError(), request) from None
         reading = Reading(self._budget)
         try:
             if self._silence != self._timeouts[1]:
                 set_timeout(response.raw, self._silence)
             yield Response(response, self._limit, self._silence, reading)
+        except GatewayError as error:
+            error.upstream_status = response.status_code
+            _placed(error, request)
+            raise
         finally:
             reading.close()
             response.close()
@@ -177,7 +185,7 @@ class Response:
         try:
             data = read_arrived(self._raw, READ)
         except LIBRARY_ERRORS as error:
-            raise _translate(error) from error
+            raise _caused(_translate(error), error) from error
         self._left -= len(data)
         if self._left < 0:
             raise _too_large()
@@ -240,6 +248,28 @@ def _translate(error: Exception) -> GatewayError:
         if any(isinstance(each, cause) for each in causes):
             return kind()
     return UpstreamError()
+
+
+def _placed(
+    failure: GatewayError, request: Request, error: Exception | None = None
+) -> GatewayError:
+    """Return the failure with the host it happened at, and with its cause."""
+    failure.host = urlsplit(request.url).hostname or ""
+    return failure if error is None else _caused(failure, error)
+
+
+def _caused(failure: GatewayError, error: BaseException) -> GatewayError:
+    """Return the failure with its cause: the system's or OpenSSL's words for the inmost error.
+
+    The texts of libraries are left out: they may quote a URL or a header.
+    """
+    *_, inmost = (error, *_causes(error))
+    while inmost.__cause__ is not None:  # urllib3 keeps the system's error there
+        *_, inmost = (inmost.__cause__, *_causes(inmost.__cause__))
+    words = getattr(inmost, "verify_message", "") or getattr(inmost, "strerror", "")
+    name = type(inmost).__name__
+    failure.cause = f"{name}: {words}" if isinstance(words, str) and words else name
+    return failure
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

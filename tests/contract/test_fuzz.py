@@ -57,7 +57,7 @@ def check_refusal(endpoint, body):
         return
     assert body.keys() == {"error"}
     error = body["error"]
-    assert error.keys() == {"message", "type", "param", "code"}
+    assert error.keys() == {"message", "type", "param", "code", "request_id"}
     assert error["type"] == "invalid_request_error"
     assert isinstance(error["message"], str)
     assert error["message"]

@@ -76,9 +76,10 @@ def events(response):
     return [block[6:] for block in blocks if block.startswith("data: ")]
 
 
-def envelope(error):
+def envelope(error, response):
     names = ("message", "type", "param", "code")
-    return {"error": {name: getattr(error, name) for name in names}}
+    values = {name: getattr(error, name) for name in names}
+    return {"error": {**values, "request_id": response.headers["X-Request-Id"]}}
 
 
 # Routes
@@ -292,7 +293,7 @@ def test_a_slow_answer_begins_with_blanks(ask_scripted, silences):
 def test_a_failure_after_blanks_is_an_error_object(ask_scripted):
     response, fake = ask_scripted(SILENCE, errors.WorkerLost())
     assert response.status_code == 200
-    assert json.loads(response.get_data()) == envelope(errors.WorkerLost())
+    assert json.loads(response.get_data()) == envelope(errors.WorkerLost(), response)
     assert len(fake.left) == 1
 
 
@@ -370,7 +371,7 @@ def test_silence_is_filled_with_comments(ask_scripted):
 def test_an_error_before_the_first_event_keeps_its_status(ask_scripted, stream, error):
     response, fake = ask_scripted(error, stream=stream)
     assert (response.status_code, response.content_type) == (error.status, "application/json")
-    assert response.get_json() == envelope(error)
+    assert response.get_json() == envelope(error, response)
     assert len(fake.left) == 1
 
 
@@ -379,7 +380,7 @@ def test_an_error_after_the_first_event_is_an_event_before_the_end_marker(ask_sc
     assert response.status_code == 200
     first, failure, last = events(response)
     assert json.loads(first)["choices"][0]["delta"]["content"] == "Hel"
-    assert json.loads(failure) == envelope(errors.UpstreamTruncated())
+    assert json.loads(failure) == envelope(errors.UpstreamTruncated(), response)
     assert last == "[DONE]"
     assert len(fake.left) == 1
 
@@ -387,7 +388,7 @@ def test_an_error_after_the_first_event_is_an_event_before_the_end_marker(ask_sc
 def test_an_error_after_a_comment_is_an_event_too(ask_scripted):
     response, _ = ask_scripted(SILENCE, errors.UpstreamTimeout(), stream=True)
     assert response.status_code == 200
-    assert json.loads(events(response)[0]) == envelope(errors.UpstreamTimeout())
+    assert json.loads(events(response)[0]) == envelope(errors.UpstreamTimeout(), response)
 
 
 def test_a_stream_that_nobody_reads_on_is_left(make_client, settings, auth):
@@ -553,7 +554,7 @@ def test_an_unforeseen_fault_is_500_and_the_log_says_nothing_of_the_request(
     with caplog.at_level(logging.DEBUG):
         response = ask(stream=stream, messages=[{"role": "user", "content": "my secret prompt"}])
     assert response.status_code == 500
-    assert response.get_json() == envelope(errors.GatewayError())
+    assert response.get_json() == envelope(errors.GatewayError(), response)
     assert response.headers["X-Request-Id"]
     assert "secret" not in response.get_data(as_text=True) + caplog.text
     assert re.search(

@@ -39,7 +39,8 @@ def refused(response, broker, status, code, param=None):
     told = response.get_json()
     assert told.keys() == {"error"}
     error = told["error"]
-    assert error.keys() == {"message", "type", "param", "code"}
+    assert error.keys() == {"message", "type", "param", "code", "request_id"}
+    assert error["request_id"] == response.headers["X-Request-Id"]
     assert (response.status_code, error["code"], error["param"]) == (status, code, param)
     assert error["type"] == "invalid_request_error"
     assert error["message"]

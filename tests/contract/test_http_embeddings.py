@@ -131,7 +131,9 @@ def test_a_slow_answer_begins_with_blanks(ask):
 def test_a_failure_after_blanks_is_an_error_object(ask):
     response, _ = ask(SILENCE, errors.WorkerLost())
     assert response.status_code == 200
-    assert json.loads(response.get_data()) == errors.WorkerLost().envelope()
+    error = errors.WorkerLost()
+    error.request_id = response.headers["X-Request-Id"]
+    assert json.loads(response.get_data()) == error.envelope()
 
 
 def test_a_chat_request_for_a_model_of_embeddings_is_refused(make_client, settings, auth):

@@ -418,4 +418,4 @@ def test_an_unforeseen_fault_is_an_api_error_that_says_nothing(ask, broker, capl
 )
 def test_other_addresses_keep_openai_s_envelope(client, plain, path):
     told = client.get(f"{BASE}/{path}", headers=plain).get_json()
-    assert told["error"].keys() == {"message", "type", "param", "code"}
+    assert told["error"].keys() == {"message", "type", "param", "code", "request_id"}

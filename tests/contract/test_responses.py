@@ -150,14 +150,17 @@ def test_a_failure_before_the_first_part_has_a_status(ask):
         response, _ = ask(UpstreamFailed(), stream=stream)
         assert response.status_code == 502
         assert response.headers["x-should-retry"] == "false"
-        assert response.get_json() == UpstreamFailed().envelope()
+        expected = UpstreamFailed().envelope()["error"]
+        request_id = response.headers["X-Request-Id"]
+        assert response.get_json() == {"error": {**expected, "request_id": request_id}}
 
 
 def test_a_failure_within_a_stream_is_an_error_and_a_failed_response(ask):
     response, _ = ask(part("Hel"), UpstreamFailed(), stream=True)
     assert response.status_code == 200
     *_, error, failed = events(response)
-    assert error["error"] == UpstreamFailed().envelope()["error"]
+    request_id = response.headers["X-Request-Id"]
+    assert error["error"] == {**UpstreamFailed().envelope()["error"], "request_id": request_id}
     assert failed["type"] == "response.failed"
     assert failed["response"]["output"][0]["content"][0]["text"] == "Hel"
 

@@ -98,9 +98,9 @@ for _name, _kind, _what, _codes in AFTER:
 @row("F-locked", "it refuses the operator's key (401, 403): the fallback answers, the log is loud",
      env=ENV, allowed=TWO_MODELS, shared="routing")  # fmt: skip
 def the_key_is_refused(arena: Arena) -> None:
-    loud = arena.logs().count("ERROR workers.runner call")
+    loud = arena.logs().count("ERROR workers.call_log attempt")
     before_the_first_token("locked")(arena)
-    loud = arena.logs().count("ERROR workers.runner call") - loud
+    loud = arena.logs().count("ERROR workers.call_log attempt") - loud
     arena.demand(loud == len(arena.here()), f"{loud} lines of {len(arena.here())} in the log")
 
 

@@ -170,7 +170,7 @@ def provider_row(models: list[str], codes: set[str], answered: str) -> Callable[
         arena.demand(answered != "none" or count == 0, f"{count} were answered")
         arena.demand(all(each.status not in (401, 403) for each in calls), "a 401 was passed on")
         if "upstream_auth" in codes:
-            loud = arena.logs().count("ERROR workers.runner call")
+            loud = arena.logs().count("ERROR workers.call_log attempt")
             arena.demand(loud >= len(calls), f"{loud} lines in the log of {len(calls)} calls")
 
     return run

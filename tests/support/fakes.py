@@ -131,6 +131,7 @@ class FakeBroker:
         script = self.script or (STREAM if spec.stream else (ANSWER,))
         pending = ScriptedCall(spec.call_id, budget, iter(script))
         pending.admission, pending.cache = self.admission, self.cache
+        pending.account, pending.route = spec.account, spec.targets[0].route
         self.calls.append(Submitted(spec, orjson.loads(body), admission, budget, pending))
         return pending
 

@@ -33,7 +33,7 @@ class Response:
         body = json.loads(self.body)
         assert set(body) == {"error"}
         error: dict[str, Any] = body["error"]
-        assert set(error) == {"message", "type", "param", "code"}
+        assert set(error) == {"message", "type", "param", "code", "request_id"}
         return error
 
 

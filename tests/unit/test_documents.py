@@ -44,7 +44,9 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_readme_shows_what_make_run_prints() -> None:
-    printed = banner("http://127.0.0.1:8000/inference/v1", "mk_inference_...", f"local/{MODEL}", ())
+    printed = banner(
+        "http://127.0.0.1:8000/inference/v1", "mk_inference_...", f"local/{MODEL}", (), "..."
+    )
     for line in printed.strip("\n-").splitlines():
         assert line.startswith("curl ") or f"    {line}\n" in README or not line, line
     assert f'"model": "local/{MODEL}"' in README
@@ -85,8 +87,10 @@ def test_every_route_is_in_the_api_page_and_those_of_callers_in_the_readme(
 def test_every_command_in_the_documents_is_real(settings: Settings) -> None:
     cli = create_app(settings).cli
     text = "".join(PAGES.values()) + (ROOT / "Procfile").read_text()
-    named = set(re.findall(r"flask ((?:keys|owners|account|db) \w+|check-config)", text))
-    groups = ("keys", "owners", "account", "db")
+    named = set(
+        re.findall(r"flask ((?:keys|owners|account|db|queue|workers) \w+|check-config)", text)
+    )
+    groups = ("keys", "owners", "account", "db", "queue", "workers")
     real = {f"{group} {name}" for group in groups for name in cli.commands[group].commands}
     real.add("check-config")
     assert named == real

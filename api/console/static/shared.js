@@ -16,7 +16,7 @@ export function element(name, properties = {}, ...children) {
 export function money(usd) {
   if (usd === null || usd === undefined) return "–";
   if (usd !== 0 && Math.abs(usd) < 0.01) return `$${Number(usd.toPrecision(2)).toFixed(9).replace(/0+$/, "")}`;
-  return `$${usd.toFixed(Math.abs(usd) < 1 ? 3 : 2)}`;
+  return `$${usd !== 0 && Math.abs(usd) < 1 ? usd.toFixed(3).replace(/0$/, "") : usd.toFixed(2)}`;
 }
 
 /** A duration in milliseconds, as the server writes it. */

@@ -41,9 +41,12 @@ def test_a_quote_in_a_value_survives_the_shell() -> None:
 
 
 def test_the_banner_holds_the_address_the_notes_and_both_lines() -> None:
-    lines = banner(BASE, "key", "demo/echo", ["Port 8000 is taken."]).splitlines()
+    lines = banner(BASE, "key", "demo/echo", ["Port 8000 is taken."], "token").splitlines()
 
     assert any(BASE in line and "Ready" in line for line in lines)
+    assert (
+        "Console: http://127.0.0.1:8000/console/sign-in?link=token   (signs you in once)" in lines
+    )
     assert "Documentation: http://127.0.0.1:8000/" in lines
     assert "Another key: make key NAME=me" in lines
     assert "Port 8000 is taken." in lines

@@ -238,7 +238,8 @@ def test_a_refused_key_is_loud_though_the_caller_is_answered(
 ) -> None:
     House(Provider(UpstreamAuth("CANARY")), Provider(WHOLE)).ask()
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "upstream_auth by a/model" in record.getMessage()
+    fields = record.__dict__["fields"]
+    assert (fields["route"], fields["error"]) == ("a/model", "upstream_auth")
     assert "CANARY" not in caplog.text
 
 

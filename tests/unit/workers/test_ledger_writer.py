@@ -11,7 +11,7 @@ from gateway.account.ledger import LedgerUnavailable, open_ledger
 from gateway.account.records import Record
 from gateway.queue import keys
 from gateway.settings import ConfigurationError
-from workers.ledger_writer import BATCH, IDLE_SECONDS, LedgerWriter
+from workers.ledger_writer import BATCH, IDLE_SECONDS, LedgerWriter, spent
 
 SETTLED = 1_796_000_000_000
 
@@ -213,3 +213,17 @@ def test_redis_that_is_away_is_waited_for(redis, ledger, caplog):
     assert run(writer) > 0
     assert run(writer) > 0
     assert len([message for message in caplog.messages if message.startswith("ledger:")]) == 1
+
+
+def test_an_alert_is_logged_in_usd_and_by_whom_it_is_about() -> None:
+    alert = {"scope": "owner:team", "share": 0.8, "unit": "usd", "limit": 25e9, "spent": 20.5e9}
+    assert spent({**alert, "window": "monthly"}) == {
+        "owner": "team",
+        "share": 0.8,
+        "spent": 20.5,
+        "limit": 25.0,
+        "unit": "usd",
+        "window": "monthly",
+    }
+    tokens = spent({**alert, "scope": "AbCdEfGh1234", "unit": "tokens", "limit": 9, "window": None})
+    assert (tokens["key_id"], tokens["limit"], tokens["window"]) == ("AbCdEfGh1234", 9, None)

@@ -119,7 +119,9 @@ def test_it_rests_as_long_as_its_provider_says() -> None:
 def test_a_rest_is_logged_by_number_and_without_the_key(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         whole(pool(Upstream(UpstreamThrottled(retry_after=20)), Upstream()))
-    assert caplog.messages == ["key 0 rests for 20 seconds: rate_limit_exceeded"]
+    (record,) = caplog.records
+    assert record.getMessage() == "key 0 rests for 20 seconds"
+    assert record.__dict__["fields"]["error"] == "rate_limit_exceeded"
 
 
 @pytest.mark.parametrize("error", [UpstreamRejected(), UpstreamFailed(), UpstreamTimeout()])

@@ -170,8 +170,9 @@ def test_an_error_before_the_app_is_json_and_quotes_nothing(
     server.close()
     head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d Reason\r\nConnection: close\r\n" % status)
-    assert b"X-Request-Id: " in head
-    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code", "request_id"}
+    assert f"X-Request-Id: {error['request_id']}".encode() in head
     assert b"canary" not in head + body
 
 

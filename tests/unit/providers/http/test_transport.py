@@ -163,6 +163,22 @@ def test_an_unknown_host_is_unreachable(transport, ask):
         ask(openai("http://nowhere.invalid", transport), "echo")
 
 
+def test_a_failure_names_host_status_and_cause_for_the_log(upstream, transport, ask):
+    with pytest.raises(UpstreamUnreachable) as caught:
+        ask(openai("http://127.0.0.1:1", transport), "echo")
+    failure = caught.value
+    assert (failure.host, failure.upstream_status) == ("127.0.0.1", 0)
+    assert failure.cause == "ConnectionRefusedError: Connection refused"
+    with pytest.raises(UpstreamUnreachable) as caught:
+        ask(openai("http://nowhere.invalid", transport), "echo")
+    assert caught.value.host == "nowhere.invalid"
+    assert caught.value.cause.startswith("gaierror: ")
+    with pytest.raises(UpstreamFailed) as caught:
+        ask(openai(upstream.url, transport), "status-500")
+    assert (caught.value.host, caught.value.upstream_status) == ("127.0.0.1", 500)
+    assert not {"host", "upstream_status", "cause"} & caught.value.to_dict().keys()
+
+
 def test_an_unreachable_proxy_is_unreachable(ask):
     with socket.create_server(("127.0.0.1", 0)) as server:
         proxy = f"http://127.0.0.1:{server.getsockname()[1]}"

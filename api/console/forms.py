@@ -1,0 +1,171 @@
+"""The forms of keys and owners: each field sets one field of the schema of the HTTP API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from flask import request
+
+from api.keys import options
+from api.keys.options import Option
+from gateway.account.key_fields import PRIORITIES, RESETS, UNITS
+from gateway.errors import GatewayError, InvalidRequest
+
+Choices = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: its name in JSON, its label, and what a person may enter.
+
+    `text` writes a value of JSON as the form shows it, and `parse` reads that again.
+    """
+
+    name: str
+    label: str
+    parse: Callable[[Any], Any]
+    many: bool = False
+    hint: str = ""
+    placeholder: str = ""
+    choices: Choices = ()
+    required: bool = False
+
+    def text(self, value: Any) -> str:
+        """A value of JSON as the form shows it."""
+        if value is None or value == "":
+            return ""
+        if isinstance(value, Mapping):
+            return ", ".join(f"{name}={each}" for name, each in value.items())
+        if isinstance(value, list):
+            return ", ".join(map(str, value))
+        if self.name == "cache_seconds":
+            return f"{value}s"
+        return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+    def value(self, text: str) -> Any:
+        """The value of JSON that somebody entered; None for nothing. Raises InvalidRequest."""
+        if not text:
+            return None
+        try:
+            if self.many:
+                return self.parse(tuple(each for each in re.split(r"[,\s]+", text) if each))
+            return self.parse(text)
+        except click.BadParameter as error:
+            raise InvalidRequest(f"{error.message}.", param=self.name) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Fields with a common legend."""
+
+    legend: str
+    fields: tuple[Field, ...]
+
+
+OPTIONS: Mapping[str, Option] = {each.field: each for each in (*options.KEY, *options.OWNER)}
+
+
+def _field(name: str, label: str, **more: Any) -> Field:
+    option = OPTIONS[name]
+    return Field(name, label, option.parse, option.many, **more)
+
+
+def _choices(names: Sequence[str], **labels: str) -> Choices:
+    return tuple((name, labels.get(name, name.capitalize())) for name in names)
+
+
+NAME = Field("name", "Name", str, placeholder="search: nightly report", required=True)
+MOMENT = "A time such as 30d, or 2027-01-31T23:59:59Z."
+EXTRA = (
+    _field("limit_extra", "Extra budget", placeholder="10"),
+    _field("limit_extra_until", "Until", placeholder="end of the window", hint=MOMENT),
+)
+BUDGET = Section(
+    "Budget",
+    (
+        _field("limit", "Amount", placeholder="no limit"),
+        _field("limit_unit", "Unit", choices=_choices(UNITS, usd="USD")),
+        _field("limit_reset", "Starts again", choices=(("", "Never"), *_choices(RESETS))),
+        _field("alerts", "Alerts", placeholder="0.8, 0.95", hint="Shares of the budget."),
+    ),
+)
+RATES = Section(
+    "Rates",
+    (
+        _field("requests_per_minute", "Requests per minute", placeholder="no limit"),
+        _field("tokens_per_minute", "Tokens per minute", placeholder="no limit"),
+        _field("max_in_flight", "Calls in flight", placeholder="no limit"),
+        _field("max_waiting", "Calls waiting above that", placeholder="no limit"),
+    ),
+)
+KEY = (
+    Section(
+        "Key",
+        (
+            NAME,
+            _field("owner", "Owner", placeholder="none"),
+            _field("expires_at", "Expires", placeholder="never", hint=MOMENT),
+            _field(
+                "allowed_models", "Models", placeholder="all", hint="Names; * at the end of one."
+            ),
+        ),
+    ),
+    BUDGET,
+    RATES,
+    Section(
+        "Queue and cache",
+        (
+            _field("priority", "Priority", choices=_choices(PRIORITIES)),
+            _field("weight", "Weight", placeholder="1", hint="Share of the queue among keys."),
+            _field("cache_seconds", "Keep responses", placeholder="not at all", hint="Such as 1h."),
+            _field("metadata", "Metadata", placeholder="team=search"),
+        ),
+    ),
+)
+OWNER_ID = Field("id", "Id", str, placeholder="search", required=True)
+OWNER_NAME = Field("name", "Name", str, placeholder="Search team")
+OWNER = (
+    Section("Owner", (OWNER_NAME, _field("metadata", "Metadata", placeholder="cost-center=42"))),
+    BUDGET,
+    RATES,
+)
+NEW_OWNER = (Section("Owner", (OWNER_ID, *OWNER[0].fields)), *OWNER[1:])
+
+
+def texts(sections: Sequence[Section], shown: Mapping[str, Any]) -> dict[str, str]:
+    """What a form shows for values as JSON shows them."""
+    return {each.name: each.text(shown.get(each.name)) for each in _fields(sections)}
+
+
+def entered(sections: Sequence[Section]) -> dict[str, str]:
+    """What somebody entered."""
+    return {each.name: request.form.get(each.name, "").strip() for each in _fields(sections)}
+
+
+def data(
+    sections: Sequence[Section], texts: Mapping[str, str], before: Mapping[str, str]
+) -> dict[str, Any]:
+    """The JSON of what differs from the texts before; null takes a value away.
+
+    Raises InvalidRequest, which names the field.
+    """
+    return {
+        each.name: each.value(texts[each.name])
+        for each in _fields(sections)
+        if texts[each.name] != before.get(each.name, "")
+    }
+
+
+def problem(sections: Sequence[Section], error: GatewayError) -> tuple[str, str]:
+    """The name of the field that an error is about, or "", and its message."""
+    name = (error.param or "").partition(".")[0].partition("[")[0]
+    known = {each.name for each in _fields(sections)}
+    return name if name in known else "", error.message
+
+
+def _fields(sections: Sequence[Section]) -> list[Field]:
+    return [each for section in sections for each in section.fields]

@@ -1,0 +1,75 @@
+"""The web process' line about a request."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from gateway.errors import UpstreamFailed
+from tests.support.fakes import FakeBroker, part
+
+URL = "/inference/v1/chat/completions"
+BODY = {"model": "demo/echo", "messages": [{"role": "user", "content": "a secret prompt"}]}
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.INFO)
+
+    def lines():
+        records = [each for each in caplog.records if each.name == "api.http.request_log"]
+        return [(record.getMessage(), record.fields) for record in records]
+
+    yield lines
+    assert "secret" not in caplog.text + str(lines())
+
+
+def test_a_call_has_a_line_with_the_id_that_its_caller_has(client, broker, auth, lines):
+    response = client.post(URL, json=BODY, headers={**auth, "X-Request-Id": "mine-1"})
+    response.close()
+    [(message, fields)] = lines()
+    assert message == "call"
+    assert fields.pop("total_ms") >= 0
+    assert fields == {
+        "request_id": "mine-1",
+        "call_id": broker.calls[0].spec.call_id,
+        "key_id": broker.calls[0].spec.key,
+        "method": "POST",
+        "address": URL,
+        "status": 200,
+        "error": "",
+        "model": "demo/echo",
+        "route": "demo/echo",
+        "cache": "",
+    }
+
+
+def test_a_stream_s_line_comes_when_it_has_ended(make_client, settings, auth, lines):
+    client = make_client(settings, FakeBroker(part("Hel"), UpstreamFailed()))
+    response = client.post(URL, json={**BODY, "stream": True}, headers=auth)
+    assert lines() == []
+    assert "upstream_failed" in response.get_data(as_text=True)
+    response.close()
+    [(_, fields)] = lines()
+    assert (fields["status"], fields["error"]) == (200, "upstream_failed")
+    assert fields["first_token_ms"] <= fields["total_ms"]
+
+
+def test_a_refused_request_has_a_line_that_does_not_quote_it(client, auth, lines):
+    response = client.post(URL, json={**BODY, "model": "secret/model"}, headers=auth)
+    response.close()
+    client.get("/secret/path").close()
+    wrong = {"Authorization": "Bearer secret"}
+    client.post(URL, json=BODY, headers=wrong).close()
+    shown = [(f["address"], f["status"], f["error"], bool(f["key_id"])) for _, f in lines()]
+    assert shown == [
+        (URL, 404, "model_not_found", True),
+        ("unknown", 404, "unknown_url", False),
+        (URL, 401, "invalid_api_key", False),
+    ]
+
+
+def test_a_read_that_went_well_has_a_line_at_debug_only(client, auth, lines):
+    client.get("/inference/v1/models", headers=auth).close()
+    assert lines() == []
