@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from api.batches import message_response_schema as message_batches
 from api.batches import response_schema as batches
 from api.batches.schema import NEW_BATCH
 from api.chat import response_schema as chat
@@ -42,6 +43,7 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
     "MessagesRequest": MESSAGES_REQUEST,
     "ResponsesRequest": RESPONSES_REQUEST,
     "NewBatch": NEW_BATCH,
+    "NewMessageBatch": message_batches.NEW_MESSAGE_BATCH,
     "NewFile": NEW_FILE,
     "NewKey": NEW_KEY,
     "KeyChange": KEY_CHANGE,
@@ -68,6 +70,9 @@ RESPONSES: dict[str, Any] = {
     "Health": http.Health,
     "Message": messages.Message,
     "TokenCount": messages.TokenCount,
+    "MessageBatch": message_batches.MessageBatch,
+    "MessageBatchDeleted": message_batches.MessageBatchDeleted,
+    "MessageBatchList": message_batches.MessageBatchList,
     "MessageEvent": messages.MessageEvent,
     "MessagesError": messages.MessagesError,
     "Model": models.Model,

@@ -138,6 +138,16 @@ CANCEL_BATCH = Failures(
     "CancelBatch",
     (*BATCH.errors, errors.InvalidRequest(status=409, code="batch_not_cancellable")),
 )
+MESSAGE_BATCHES = {
+    name: Failures(
+        f"Message{name}", failures, "MessagesError", messages_errors.status, headers=("request-id",)
+    )
+    for name, failures in {
+        "BatchList": BATCH_LIST.errors,
+        "Batch": BATCH.errors,
+        "BatchState": (*BATCH.errors, errors.InvalidRequest()),
+    }.items()
+}
 UPLOAD = Failures(
     "Upload",
     (
@@ -150,6 +160,13 @@ UPLOAD = Failures(
         errors.UnsupportedMedia(),
         errors.Overloaded(),
     ),
+)
+MESSAGE_UPLOAD = Failures(
+    "MessageUpload",
+    (*UPLOAD.errors, errors.RateLimited()),
+    "MessagesError",
+    messages_errors.status,
+    headers=("request-id",),
 )
 UNSTORED = errors.NotFound("No response is stored.", code="response_not_found")
 STORED = Failures("Stored", (*READ.errors, UNSTORED))
@@ -248,6 +265,19 @@ BATCH_EXAMPLE = """{
     "input_file_id": "file-0123456789abcdef0123456789abcdef",
     "endpoint": "/v1/chat/completions",
     "completion_window": "24h"
+  }"""
+
+MESSAGE_BATCH_EXAMPLE = """{
+    "requests": [
+      {
+        "custom_id": "1",
+        "params": {
+          "model": "anthropic/claude-sonnet-5-5",
+          "max_tokens": 1024,
+          "messages": [{"role": "user", "content": "What is the capital of France?"}]
+        }
+      }
+    ]
   }"""
 
 PAGE = ("after", "page.limit")
@@ -455,6 +485,64 @@ OPERATIONS: dict[str, Operation] = {
         description="Requests that run get ten minutes to end. The results so far are kept.",
         answer="Batch",
         failures=CANCEL_BATCH,
+    ),
+    "POST /messages/batches": Operation(
+        id="createMessageBatch",
+        tag="Batches",
+        summary="Create a batch of messages (Anthropic's API)",
+        description=(
+            "Up to 100,000 requests for messages, for any model, of 256 MiB together. The batch "
+            "expires after 24 hours, with the results so far."
+        ),
+        request="NewMessageBatch",
+        example=MESSAGE_BATCH_EXAMPLE,
+        answer="MessageBatch",
+        headers=("request-id",),
+        failures=MESSAGE_UPLOAD,
+    ),
+    "GET /messages/batches": Operation(
+        id="listMessageBatches",
+        tag="Batches",
+        summary="List the batches of messages",
+        description="The latest first.",
+        query=("message_batches.limit", "before_id", "after_id"),
+        answer="MessageBatchList",
+        headers=("request-id",),
+        failures=MESSAGE_BATCHES["BatchList"],
+    ),
+    "GET /messages/batches/{batch_id}": Operation(
+        id="getMessageBatch",
+        tag="Batches",
+        summary="Get a batch of messages",
+        answer="MessageBatch",
+        headers=("request-id",),
+        failures=MESSAGE_BATCHES["Batch"],
+    ),
+    "POST /messages/batches/{batch_id}/cancel": Operation(
+        id="cancelMessageBatch",
+        tag="Batches",
+        summary="Cancel a batch of messages",
+        description="Requests that run get ten minutes to end. A batch that has ended stays so.",
+        answer="MessageBatch",
+        headers=("request-id",),
+        failures=MESSAGE_BATCHES["Batch"],
+    ),
+    "DELETE /messages/batches/{batch_id}": Operation(
+        id="deleteMessageBatch",
+        tag="Batches",
+        summary="Delete a batch of messages that has ended",
+        answer="MessageBatchDeleted",
+        headers=("request-id",),
+        failures=MESSAGE_BATCHES["BatchState"],
+    ),
+    "GET /messages/batches/{batch_id}/results": Operation(
+        id="getMessageBatchResults",
+        tag="Batches",
+        summary="Get the results of a batch of messages that has ended",
+        description="A line of JSON for each request, in no order.",
+        media="application/x-jsonl",
+        headers=("request-id",),
+        failures=MESSAGE_BATCHES["BatchState"],
     ),
     "GET /key": Operation(
         id="getOwnKey",

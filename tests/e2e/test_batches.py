@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
+from anthropic import Anthropic
 from openai import OpenAI
 from openai.types import Batch
 
@@ -105,6 +106,33 @@ def test_a_batch_waits_for_the_limits_of_its_key(stack: Stack) -> None:
         batch = finished(client, create(client, *lines))
     assert batch.request_counts is not None
     assert batch.request_counts.to_dict() == {"total": 2, "completed": 2, "failed": 0}
+
+
+def test_a_batch_of_messages_is_answered(stack: Stack) -> None:
+    base = stack.url.removesuffix("/v1")
+    messages: Any = [{"role": "user", "content": "one"}]
+    with Anthropic(api_key=stack.key, base_url=base, max_retries=0) as client:
+        batches = client.messages.batches
+        models = {"claude": "claude/echo", "openai": "fake/echo", "none": "none/at-all"}
+        batch = batches.create(
+            requests=[
+                {
+                    "custom_id": name,
+                    "params": {"model": model, "max_tokens": 100, "messages": messages},
+                }
+                for name, model in models.items()
+            ]
+        )
+        until(lambda: batches.retrieve(batch.id).processing_status == "ended")
+        found = {each.custom_id: each.result for each in batches.results(batch.id)}
+        counts = batches.retrieve(batch.id).request_counts
+    assert (counts.succeeded, counts.errored) == (2, 1)
+    for name in ("claude", "openai"):
+        result = found[name]
+        assert result.type == "succeeded"
+        assert result.message.content[0].type == "text"
+        assert result.message.content[0].text == "one"
+    assert found["none"].type == "errored"
 
 
 def test_files_in_a_bucket(tmp_path: Path) -> None:
