@@ -82,6 +82,7 @@ def post_worker_init(worker):
         gevent.spawn(_take_names_later, broker.redis)
     _check_tables(services(worker.wsgi).ledger)
     broker.start()
+    services(worker.wsgi).reporter.start()
     runner = _start_batches(worker.wsgi)
     gevent.spawn(_lead_drain, worker, broker, runner)
 
@@ -97,6 +98,14 @@ def _start_batches(app):
     runner = BatchRunner(app, PREFIX)
     runner.start()
     return runner
+
+
+def worker_exit(server, worker):
+    """Add to the metrics what this process has counted, however it ends."""
+    from api.services import services
+
+    if hasattr(worker, "wsgi"):
+        services(worker.wsgi).reporter.close()
 
 
 def pre_request(worker, req):

@@ -19,6 +19,7 @@ from gateway.catalogue.catalogue import Catalogue
 from gateway.files.batches import BatchStore
 from gateway.files.records import FileStore
 from gateway.files.storage import Storage, open_storage
+from gateway.metrics.reporter import Reporter
 from gateway.queue import clients
 from gateway.settings import Settings
 from gateway.stalls import Stalls
@@ -44,6 +45,7 @@ class Services:
     bodies: BodyRoom
     readers: Places
     shared_caches: SharedCaches
+    reporter: Reporter
     files: FileStore
     batches: BatchStore
     storage: Storage | None
@@ -59,6 +61,15 @@ class Services:
         # Submitter, reader and lease have a connection each; the rest are for commands.
         stalls = Stalls()
         redis = clients.commands(settings, settings.redis_connections - 3, stalls)
+        broker = Broker(settings, redis, stalls)
+        reporter = Reporter(
+            redis,
+            broker.web,
+            "web",
+            stalls,
+            lambda: len(broker.pending_calls),
+            lambda: broker.reader.last,
+        )
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
@@ -69,11 +80,12 @@ class Services:
                 copied=bool(settings.database_url),
             ),
             owners=owner_store(redis),
-            broker=Broker(settings, redis, stalls),
+            broker=broker,
             ledger=open_ledger(settings, redis),
             bodies=BodyRoom(settings.web_body_bytes),
             readers=Places(settings.max_in_flight),
             shared_caches=SharedCaches(redis),
+            reporter=reporter,
             files=FileStore(redis),
             batches=BatchStore(redis),
             storage=open_storage(settings),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from gateway import VERSION
 from gateway.timeouts import Timeouts
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,8 @@ PEPPER_LENGTH = 32  # characters
 ADMIN_KEY_LENGTH = 200  # characters at most: it goes into a header
 # Old name of a variable -> its name. Old names are read for one release.
 RENAMED = {"UPSTREAM_SILENCE_SECONDS": "UPSTREAM_BETWEEN_TOKENS_SECONDS"}
+# A name, an IPv4 address or an IPv6 address in brackets; and maybe a port.
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:[1-9][0-9]{0,4})?")
 REDIS_PREFIX = re.compile(r"[\w.:-]{0,40}", re.ASCII)
 
 
@@ -121,6 +124,13 @@ class Settings:
         (),
         "Origins whose pages may call the service, separated by commas. `*` allows all.",
     )
+    webhook_hosts: tuple[str, ...] = setting(
+        "WEBHOOK_HOSTS",
+        (),
+        "Hosts that may receive webhooks, separated by commas. `hooks.example.com` allows "
+        "`https://hooks.example.com/...` at public addresses. With a port, as in `10.0.0.7:8080`, "
+        "`http` and private addresses are allowed too. Without any, there are no webhooks.",
+    )
     total_timeout: float = setting("TOTAL_DEADLINE_SECONDS", 600.0, "Maximum duration of a call.")
     queue_limit: int = setting(
         "QUEUE_LIMIT",
@@ -159,6 +169,16 @@ class Settings:
         "BODY_TIMEOUT_SECONDS",
         20.0,
         "Maximum time for a request body to arrive, and a second more for each 20 kB of it.",
+    )
+    stream_replay_seconds: int = setting(
+        "STREAM_REPLAY_SECONDS",
+        600,
+        "Time after its end for which a stream with `X-Resumable: true` can be read again.",
+    )
+    result_hours: int = setting(
+        "RESULT_HOURS",
+        24,
+        "Number of hours that Redis keeps the response of a call whose client did not wait for it.",
     )
     sync_heartbeat: float = setting(
         "SYNC_HEARTBEAT_SECONDS",
@@ -222,9 +242,35 @@ class Settings:
     drain_seconds: float = setting(
         "DRAIN_SECONDS", 25.0, "Time that running calls get to end after SIGTERM."
     )
+    metrics_token: str = setting(
+        "METRICS_TOKEN",
+        "",
+        "Secret of at least 32 characters with which Prometheus reads `/metrics` "
+        "(`Authorization: Bearer ...`). Operator keys can read it as well.",
+        secret=True,
+    )
+    metrics_by_key: bool = setting(
+        "METRICS_BY_KEY",
+        False,
+        "Count calls, tokens and costs by API key as well. Each key makes a dozen series, which "
+        "stay after it was revoked.",
+    )
     log_level: str = setting("LOG_LEVEL", "INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
     log_format: str = setting(
         "LOG_FORMAT", "text", "Lines of the log: `text`, or `json` for one object a line."
+    )
+    release: str = setting(
+        "RELEASE",
+        VERSION,
+        "Name of what is deployed, such as a commit, for `flask doctor` and Sentry. "
+        "`HEROKU_SLUG_COMMIT` stands in for it.",
+    )
+    sentry_dsn: str = setting(
+        "SENTRY_DSN",
+        "",
+        "Project of Sentry that errors are reported to, without prompts, answers, keys and "
+        "values of variables. Needs `requirements-sentry.txt`.",
+        secret=True,
     )
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -244,6 +290,8 @@ class Settings:
         tls_url = environ.get("REDIS_TLS_URL", "").strip()
         if tls_url:
             values["redis_url"] = tls_url
+        if commit := environ.get("HEROKU_SLUG_COMMIT", "").strip():
+            values.setdefault("release", commit)
         settings = cls(**values)
         _check_database_url(settings.database_url)
         _check_redis_url("REDIS_TLS_URL" if tls_url else "REDIS_URL", settings.redis_url)
@@ -275,6 +323,10 @@ class Settings:
             raise ConfigurationError(
                 f"ADMIN_KEY must have {PEPPER_LENGTH} to {ADMIN_KEY_LENGTH} characters"
             )
+        if self.metrics_token and not PEPPER_LENGTH <= len(self.metrics_token) <= ADMIN_KEY_LENGTH:
+            raise ConfigurationError(
+                f"METRICS_TOKEN must have {PEPPER_LENGTH} to {ADMIN_KEY_LENGTH} characters"
+            )
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
         if self.log_format not in ("text", "json"):
@@ -292,6 +344,12 @@ class Settings:
                     "CORS_ALLOW_ORIGINS must list origins such as https://app.example.com, with a "
                     f"scheme and without a path, and has {origin!r}"
                 )
+        for host in self.webhook_hosts:
+            if not HOST.fullmatch(host.lower()):
+                raise ConfigurationError(
+                    "WEBHOOK_HOSTS must list hosts such as hooks.example.com or 10.0.0.7:8080, "
+                    f"without a scheme or a path, and has {host!r}"
+                )
         if not REDIS_PREFIX.fullmatch(self.redis_prefix):
             raise ConfigurationError(
                 "REDIS_PREFIX must have at most 40 of the characters A-Z, a-z, 0-9, _, -, . and :"
@@ -303,6 +361,8 @@ class Settings:
             "BREAKER_FAILURES": self.breaker_failures,
             "RECORD_DAYS": self.record_days,
             "BATCH_CONCURRENCY": self.batch_concurrency,
+            "RESULT_HOURS": self.result_hours,
+            "STREAM_REPLAY_SECONDS": self.stream_replay_seconds,
         }.items():
             if count < 1:
                 raise ConfigurationError(f"{variable} must be 1 or more")

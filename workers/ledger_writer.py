@@ -17,10 +17,12 @@ import orjson
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway import webhooks
 from gateway.account.copies import Copies
 from gateway.account.key_fields import NANO
 from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused, received
 from gateway.logs import where
+from gateway.metrics.records import RecordCounter
 from gateway.queue import keys
 from gateway.queue.election import Election
 from gateway.settings import ConfigurationError
@@ -36,11 +38,14 @@ TRIM_SECONDS = 10.0  # between two slices of what is too old
 class LedgerWriter:
     """The ledger writer of one worker: idle while another worker's writes.
 
-    `redis` is a client for short commands; `name` is the worker's.
+    `redis` is a client for short commands; `name` is the worker's. `counter` counts each record
+    for the metrics, before it is moved.
     """
 
-    def __init__(self, redis: Redis, ledger: Ledger, name: str) -> None:
-        self._redis, self._ledger = redis, ledger
+    def __init__(
+        self, redis: Redis, ledger: Ledger, name: str, counter: RecordCounter | None = None
+    ) -> None:
+        self._redis, self._ledger, self._counter = redis, ledger, counter
         self._election = Election(redis, keys.LEDGER_WRITER, name)
         self._copies = Copies(redis, ledger) if ledger.copies else None
         self._trimmed = -TRIM_SECONDS
@@ -86,8 +91,17 @@ class LedgerWriter:
         self._away += 1
         self._checked = False
         if not isinstance(error, RedisError):
+            self._count_all()
             self._election.resign()  # another worker may reach the database
         return float(seconds)
+
+    def _count_all(self) -> None:
+        """Count the records that wait, since the metrics need no database."""
+        try:
+            if self._counter is not None:
+                self._counter.catch_up()
+        except RedisError:
+            pass
 
     def _elected(self) -> bool:
         """Whether this worker is the one that writes."""
@@ -128,6 +142,8 @@ class LedgerWriter:
                 records[stream_id] = received(fields)
             except ValueError:
                 refused.append(stream_id)
+        if self._counter is not None:
+            self._counter.count(records)
         try:
             self._ledger.write(list(records.values()))
         except RecordRefused:
@@ -136,6 +152,16 @@ class LedgerWriter:
                     self._ledger.write([record])
                 except RecordRefused:
                     refused.append(stream_id)
+        alerts = [
+            (stream_id.decode(), records[stream_id].key_id, alert)
+            for stream_id, fields in entries
+            if b"a" in fields and stream_id in records
+            for alert in orjson.loads(fields[b"a"])
+        ]
+        for entry, key_id, alert in alerts:
+            if alert["scope"] == key_id:
+                occurrence = f"{entry} {alert['share']}"
+                webhooks.enqueue(self._redis, key_id, webhooks.BUDGET, key_id, occurrence)
         with self._redis.pipeline() as pipeline:
             for stream_id, fields in entries:
                 if stream_id in refused:
@@ -143,10 +169,8 @@ class LedgerWriter:
                     pipeline.xadd(keys.RECORDS_REFUSED, fields)  # type: ignore[arg-type]
             pipeline.xdel(keys.RECORDS, *(stream_id for stream_id, _ in entries))
             pipeline.execute()
-        for stream_id, fields in entries:
-            if b"a" in fields and stream_id in records:
-                for alert in orjson.loads(fields[b"a"]):
-                    log.warning("limit used up", extra={"fields": spent(alert)})
+        for _, _, alert in alerts:
+            log.warning("limit used up", extra={"fields": spent(alert)})
 
 
 def spent(alert: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from api.http.auth import keyed, reader
 from api.http.body import PIECE_BYTES, TURN_SECONDS, arriving, check_type
 from api.http.errors import ApiBlueprint
 from api.messages import errors as messages_errors
+from api.schemas import query
 from api.schemas.errors import invalid
 from api.services import services
-from api.usage import query
 from gateway.account.api_keys import KeyRecord
 from gateway.account.key_fields import iso_time
 from gateway.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited

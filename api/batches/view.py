@@ -13,10 +13,10 @@ from api.batches import schema
 from api.batches.doors import OPENAI
 from api.files.view import render_unavailable, storage
 from api.http.auth import keyed, reader
+from api.schemas import query
 from api.schemas.check import check
 from api.schemas.errors import invalid_request
 from api.services import services
-from api.usage import query
 from gateway.account.api_keys import KeyRecord
 from gateway.errors import InvalidRequest, NotFound
 from gateway.files import records

@@ -6,9 +6,13 @@ import threading
 import orjson
 import pytest
 
+from gateway.account.api_keys import KeyStore, public_id
 from gateway.account.database import schema
 from gateway.account.ledger import LedgerUnavailable, open_ledger
 from gateway.account.records import Record
+from gateway.catalogue.catalogue import Catalogue
+from gateway.metrics.labels import ModelLabels
+from gateway.metrics.records import RecordCounter
 from gateway.queue import keys
 from gateway.settings import ConfigurationError
 from workers.ledger_writer import BATCH, IDLE_SECONDS, LedgerWriter, spent
@@ -48,8 +52,18 @@ def ledger(settings, redis, tmp_path):
 
 
 @pytest.fixture
-def writer(redis, ledger):
-    return LedgerWriter(redis, ledger, "worker-1")
+def make_writer(redis, ledger, settings):
+    labels = ModelLabels(Catalogue.load(settings))
+
+    def make(name="worker-1"):
+        return LedgerWriter(redis, ledger, name, RecordCounter(redis, labels))
+
+    return make
+
+
+@pytest.fixture
+def writer(make_writer):
+    return make_writer()
 
 
 def append(redis, *numbers, **script):
@@ -77,6 +91,12 @@ def requests(ledger):
     return ledger.totals("key1", SETTLED // 1000).all_time.requests
 
 
+def counted(redis):
+    """The calls in the metrics."""
+    fields = redis.hgetall(keys.METRICS).items()
+    return sum(int(value) for name, value in fields if name.startswith(b"inference_calls_total"))
+
+
 def test_records_are_moved_with_what_the_script_knows(redis, writer, ledger):
     append(redis, *range(BATCH + 1))
     assert run(writer) == IDLE_SECONDS
@@ -87,7 +107,9 @@ def test_records_are_moved_with_what_the_script_knows(redis, writer, ledger):
     assert (record.reserved_nano, record.reserved_tokens) == (50, 6)
 
 
-def test_a_writer_killed_after_the_commit_leaves_nothing_counted_twice(redis, writer, ledger):
+def test_a_writer_killed_after_the_commit_leaves_nothing_counted_twice(
+    redis, writer, ledger, make_writer
+):
     append(redis, 1, 2)
     ledger.after_commit = True
     ledger.errors = [Killed()]
@@ -96,18 +118,18 @@ def test_a_writer_killed_after_the_commit_leaves_nothing_counted_twice(redis, wr
     assert (redis.xlen(keys.RECORDS), requests(ledger)) == (2, 2)
     append(redis, 3)
     redis.delete(keys.LEDGER_WRITER)  # it expires
-    run(LedgerWriter(redis, ledger, "worker-2"))
-    assert (redis.xlen(keys.RECORDS), requests(ledger)) == (0, 3)
+    run(make_writer("worker-2"))
+    assert (redis.xlen(keys.RECORDS), requests(ledger), counted(redis)) == (0, 3, 3)
 
 
-def test_a_writer_killed_before_the_commit_loses_nothing(redis, writer, ledger):
+def test_a_writer_killed_before_the_commit_loses_nothing(redis, writer, ledger, make_writer):
     append(redis, 1, 2)
     ledger.errors = [Killed()]
     with pytest.raises(Killed):
         run(writer)
     redis.delete(keys.LEDGER_WRITER)
-    run(LedgerWriter(redis, ledger, "worker-2"))
-    assert (redis.xlen(keys.RECORDS), requests(ledger)) == (0, 2)
+    run(make_writer("worker-2"))
+    assert (redis.xlen(keys.RECORDS), requests(ledger), counted(redis)) == (0, 2, 2)
 
 
 def test_records_wait_while_the_database_is_away_and_the_pauses_grow(redis, writer, ledger, caplog):
@@ -142,10 +164,22 @@ def test_only_one_writer_writes(redis, writer, ledger):
     assert redis.xlen(keys.RECORDS) == 0
 
 
-def test_writers_that_write_at_the_same_time_count_each_record_once(redis, ledger):
+def test_calls_are_counted_while_the_database_is_away(redis, writer, ledger):
+    append(redis, *range(BATCH + 1))
+    ledger.errors = [LedgerUnavailable("connection refused")] * 2
+    run(writer)
+    assert (requests(ledger), counted(redis)) == (0, BATCH + 1)
+    append(redis, 1_000)
+    run(writer)
+    assert (requests(ledger), counted(redis)) == (0, BATCH + 2)
+    run(writer)
+    assert (requests(ledger), counted(redis)) == (BATCH + 2, BATCH + 2)
+
+
+def test_writers_that_write_at_the_same_time_count_each_record_once(redis, ledger, make_writer):
     """As after a pause that was longer than the lease."""
     append(redis, *range(500))
-    writers = [LedgerWriter(redis, ledger, f"worker-{n}") for n in range(3)]
+    writers = [make_writer(f"worker-{n}") for n in range(3)]
 
     def work(writer):
         while redis.xlen(keys.RECORDS):
@@ -157,7 +191,7 @@ def test_writers_that_write_at_the_same_time_count_each_record_once(redis, ledge
         thread.start()
     for thread in threads:
         thread.join()
-    assert requests(ledger) == 500
+    assert (requests(ledger), counted(redis)) == (500, 500)
 
 
 @pytest.mark.parametrize(
@@ -227,3 +261,22 @@ def test_an_alert_is_logged_in_usd_and_by_whom_it_is_about() -> None:
     }
     tokens = spent({**alert, "scope": "AbCdEfGh1234", "unit": "tokens", "limit": 9, "window": None})
     assert (tokens["key_id"], tokens["limit"], tokens["window"]) == ("AbCdEfGh1234", 9, None)
+
+
+def test_a_budget_threshold_is_logged_and_becomes_an_event_of_its_key(
+    redis, writer, settings, caplog
+):
+    store = KeyStore(redis, settings.key_pepper)
+    hooked = public_id(store.create("a", webhook_url="https://x.example/", webhook_nonce="n"))
+    record = Record(id="call-1", key_id=hooked, created_ms=SETTLED - 9, settled_ms=SETTLED)
+    spent = {"unit": "usd", "limit": 25e9, "spent": 24e9, "window": "monthly"}
+    crossed = [{"scope": hooked, "share": share, **spent} for share in (0.8, 0.95)]
+    crossed.append({"scope": "owner:team", "share": 0.8, **spent})
+    script = {"settled_ms": SETTLED, "queued_ms": 0, "reserved_usd": 0, "reserved_tokens": 0}
+    entry = {"r": record.encode(), "q": orjson.dumps(script), "a": orjson.dumps(crossed)}
+    redis.xadd(keys.RECORDS, entry)
+    run(writer)
+    events = [orjson.loads(redis.get(name)) for name in redis.keys(keys.webhook("*"))]
+    assert [event["type"] for event in events] == ["key.budget_threshold"] * 2
+    assert [event["data"] for event in events] == [{"id": hooked}] * 2
+    assert caplog.messages.count("limit used up") == 3
