@@ -46,6 +46,7 @@ VIEWS = {
     "models": "/models",
     "queue": "/queue",
     "live": "/live",
+    "batches": "/batches",
 }
 OTHERS = {
     "sign-in": "/sign-in",
