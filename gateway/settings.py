@@ -164,6 +164,16 @@ class Settings:
         20.0,
         "Maximum time for a request body to arrive, and a second more for each 20 kB of it.",
     )
+    stream_replay_seconds: int = setting(
+        "STREAM_REPLAY_SECONDS",
+        600,
+        "Time after its end for which a stream with `X-Resumable: true` can be read again.",
+    )
+    result_hours: int = setting(
+        "RESULT_HOURS",
+        24,
+        "Number of hours that Redis keeps the response of a call whose client did not wait for it.",
+    )
     sync_heartbeat: float = setting(
         "SYNC_HEARTBEAT_SECONDS",
         20.0,
@@ -344,6 +354,8 @@ class Settings:
             "WORKER_CONCURRENCY": self.worker_concurrency,
             "BREAKER_FAILURES": self.breaker_failures,
             "RECORD_DAYS": self.record_days,
+            "RESULT_HOURS": self.result_hours,
+            "STREAM_REPLAY_SECONDS": self.stream_replay_seconds,
         }.items():
             if count < 1:
                 raise ConfigurationError(f"{variable} must be 1 or more")

@@ -306,7 +306,9 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
 
     def stop_calls_of_lost_webs(self) -> None:
         """Stop the calls of web processes that are lost; call it every tick. Raises RedisError."""
-        lost = self._lost_webs.look(running.claimed.web for running in self.running.values())
+        addresses = {running.claimed.web for running in self.running.values()}
+        # Nobody need wait for a logged call.
+        lost = self._lost_webs.look(each for each in addresses if not keys.is_log(each))
         for call_id, running in list(self.running.items()):
             if running.claimed.web in lost:
                 self._stop_call(call_id, WebLost())

@@ -15,8 +15,8 @@ from api.console.session import operators
 from api.http.auth import actor
 from api.queue import acts
 from api.queue.shown import shown_call, shown_pause, shown_worker
+from api.schemas import query as read
 from api.services import services
-from api.usage import query as read
 from gateway.account.api_keys import KeyRecord
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.queue import steering

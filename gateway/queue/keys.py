@@ -115,6 +115,7 @@ AUDIT_ENTRIES = 10_000  # about as many of the last changes are kept
 BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
+LOGGED_OUTCOME_SECONDS = 10  # the outcome of a logged call, which is in its log as well
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
 RECENT_SLOT_SECONDS = 5  # of the figures of the last minute
@@ -228,9 +229,36 @@ def claim(claim_id: str) -> str:
     return f"{PREFIX}gw:claim:{claim_id}"
 
 
-def inbox(web: str) -> str:
-    """The stream of events for one web process."""
-    return f"{PREFIX}gw:inbox:{web}"
+def inbox(address: str) -> str:
+    """The stream at an address: the inbox of a web process, or the log of a call."""
+    if is_log(address):
+        return log(address.rpartition(":")[2])
+    return f"{PREFIX}gw:inbox:{address}"
+
+
+def log_address(call_id: str, seconds: int) -> str:
+    """Where a logged call sends its events: its log, which is kept so long after its end."""
+    return f"log:{seconds}:{call_id}"
+
+
+def is_log(address: str) -> bool:
+    """Whether an address is that of a log, and not the name of a web process."""
+    return address.startswith("log:")
+
+
+def log_seconds(address: str) -> int:
+    """How long the log at this address is kept after the end of its call."""
+    return int(address.split(":")[1])
+
+
+def log(call_id: str) -> str:
+    """The stream of all events of a logged call. Its TTL is in its address."""
+    return f"{PREFIX}gw:log:{call_id}"
+
+
+def logged_request(call_id: str) -> str:
+    """What is needed to render the events of a logged call. It expires after its log."""
+    return f"{PREFIX}gw:log:{call_id}:request"
 
 
 def lease(process: str) -> str:
@@ -311,6 +339,7 @@ def script_names() -> dict[str, str]:
         "HELD": held(""),
         "JOB": job(""),
         "KEY": key(""),
+        "LOG": log(""),
         "MEMORY": MEMORY,
         "OWNER": owner_record(""),
         "PARKED": PARKED,

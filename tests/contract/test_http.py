@@ -631,7 +631,7 @@ class Weighing(FakeBroker):
 
     held = 0
 
-    def submit(self, spec, body, key, budget):
+    def submit(self, spec, body, key, budget, logged_request):
         self.pending = ScriptedCall(spec.call_id, budget, self._steps(spec.kind))
         return self.pending
 

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 IMAGES = ROOT / "docs" / "images"
 SCREENSHOTS = os.environ.get("SCREENSHOTS") == "1"
+RETRIED = "4f1d0c9a7b3e4c2d8e6f5a1b2c3d4e5f"  # a call that was answered at the second attempt
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 # Name of a view, which is that of its picture -> address. More are found on the way.
 VIEWS = {
@@ -42,6 +43,7 @@ VIEWS = {
     "owners": "/owners",
     "models": "/models",
     "queue": "/queue",
+    "live": "/live",
 }
 OTHERS = {
     "sign-in": "/sign-in",
@@ -111,7 +113,7 @@ def calls(members: dict[str, str]) -> list[Record]:
         price = models[model]
         made.append(
             Record(
-                id=f"{rng.getrandbits(128):032x}",
+                id=RETRIED if number == 9 else f"{rng.getrandbits(128):032x}",
                 key_id=key,
                 owner=members[key],
                 created_ms=now - age - latency,
@@ -331,6 +333,26 @@ def test_calls_appear_as_they_end(
     expect(page.locator(f"tr[data-call='{made}']")).to_be_visible()
 
 
+def test_the_live_view_moves_under_load(
+    stack: Stack, operator_key: str, open_console: Callable[..., Console]
+) -> None:
+    console = open_console(operator_key)
+    page = console.open("/live")
+    state = page.locator("#live-state")
+    expect(state).to_have_text("live")
+    counted = page.locator("#figures dd.more").first
+    seen: list[str] = []
+
+    def moves() -> bool:
+        stack.ask("fake/chat")
+        seen.append(counted.inner_text())
+        return len({text.split()[0] for text in seen}) >= 4
+
+    until(moves, what=f"figures that change: {seen}")
+    page.get_by_role("button", name="Hold").click()
+    expect(state).to_have_text("held")
+
+
 def test_a_model_is_paused_its_calls_wait_and_one_is_cancelled(
     stack: Stack, operator_key: str, open_console: Callable[..., Console]
 ) -> None:
@@ -360,9 +382,7 @@ def test_every_view_is_accessible_in_both_schemes_and_fits_a_phone(
     console = open_console(operator_key)
     pages = {"playground": "/playground", **VIEWS, **OTHERS}
     pages["key"] = f"/keys/{public_id(stack.key)}"
-    console.open("/calls")
-    link = console.page.locator("#rows a").first.get_attribute("href") or ""
-    pages["call"] = link.removeprefix("/console")
+    pages["call"] = f"/calls/{RETRIED}"
     for name, address in pages.items():
         page = console.open(address)
         colors = {"runOnly": ["color-contrast"]}  # all that differs between the schemes
@@ -409,6 +429,5 @@ def test_the_pictures_of_the_documentation(
     for name, address in VIEWS.items():
         console.open(address)
         shoot(name)
-    console.open("/calls")
-    page.locator("#rows a").first.click()
+    console.open(f"/calls/{RETRIED}")
     shoot("call")
