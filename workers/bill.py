@@ -127,7 +127,9 @@ class Bill:
             deadline_ms=now + int(left * 1000),
             worker=worker,
             user_agent=account.get("user_agent", ""),
+            response_id=account.get("response_id", ""),
             service_tier=_text(self.service_tier),
+            batch_id=account.get("batch_id", ""),
         )
 
 

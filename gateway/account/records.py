@@ -65,6 +65,7 @@ class Record:
     service_tier: str = ""
     cache_hit: bool = False
     batch_id: str = ""
+    response_id: str = ""  # of a background response
     correction: bool = False
     note: str = ""
 
