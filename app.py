@@ -59,6 +59,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     home.register(app, PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.owners)
+    app.cli.add_command(commands.webhooks)
     app.cli.add_command(commands.check_config)
     app.cli.add_command(account_commands.db)
     app.cli.add_command(account_commands.account)

@@ -174,10 +174,12 @@ def _respond(
     names[""] = checked.model if full_names else target.upstream_model
     created, tokens = spec.account["created_ms"] // 1000, admission.prompt_tokens
     rendering = Rendering(call_id, make, names, created, tokens)
-    logged = LoggedCall(rendering, spec.web, key.public_id, checked.stream) if log_seconds else None
-    pending = g.call = broker.submit(
-        spec, body, admission, budget, logged.encode() if logged else b""
-    )
+    logged = b""
+    if log_seconds:
+        logged = LoggedCall(
+            rendering, spec.web, key.public_id, checked.stream, g.request_id
+        ).encode()
+    pending = g.call = broker.submit(spec, body, admission, budget, logged)
     del body  # it may have 20 MB, and the call may run for minutes
     if not checked.stream:
         pending.on_accepted = checked.parameters.clear

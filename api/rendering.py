@@ -51,6 +51,7 @@ class LoggedCall:
     address: str
     key: str
     stream: bool
+    request_id: str = ""
     extra: dict[str, Any] = field(default_factory=dict)  # what the API keeps of the call besides
 
     def encode(self) -> bytes:
@@ -67,6 +68,7 @@ class LoggedCall:
                 "address": self.address,
                 "key": self.key,
                 "stream": self.stream,
+                "request_id": self.request_id,
                 "extra": self.extra,
             }
         )
@@ -83,7 +85,12 @@ class LoggedCall:
             fields["prompt_tokens"],
         )
         return LoggedCall(
-            rendering, fields["address"], fields["key"], fields["stream"], fields["extra"]
+            rendering,
+            fields["address"],
+            fields["key"],
+            fields["stream"],
+            fields["request_id"],
+            fields["extra"],
         )
 
     @property

@@ -76,6 +76,7 @@ RESPONSES: dict[str, Any] = {
     "KeyResponse": keys.KeyResponse,
     "KeyList": keys.KeyList,
     "CreatedKey": keys.CreatedKey,
+    "ChangedKey": keys.ChangedKey,
     "RotatedKey": keys.RotatedKey,
     "OwnerResponse": keys.OwnerResponse,
     "OwnerList": keys.OwnerList,

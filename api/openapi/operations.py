@@ -456,7 +456,7 @@ OPERATIONS: dict[str, Operation] = {
         description="Fields that are absent stay as they are; null takes a value away.",
         request="KeyChange",
         example="""{"limit": 50, "requests_per_minute": null}""",
-        answer="KeyResponse",
+        answer="ChangedKey",
         failures=WRITE,
     ),
     "DELETE /keys/{key_id}": Operation(

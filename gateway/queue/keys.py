@@ -41,6 +41,8 @@ AUDIT: str  # a stream of the changes of keys and owners; it does not expire
 RECORDS_REFUSED: str  # a stream: what the ledger could not take. It does not expire
 LEDGER_WRITER: str  # the name of the process that writes the ledger
 LEDGER_RESTORED: str  # set once Redis has the keys and counters that the database has
+WEBHOOKS: str  # keys with events to deliver, by the time in ms at which one is due. No TTL
+WEBHOOK_SENDER: str  # the name of the process that delivers them
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
 FILES_EXPIRING: str  # files whose content is kept, by when it is to be deleted
 
@@ -52,6 +54,7 @@ def use_prefix(prefix: str) -> None:
     global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
     global SCHEDULED, PAUSED, PAUSED_NAMES
     global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
+    global WEBHOOKS, WEBHOOK_SENDER
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -79,6 +82,8 @@ def use_prefix(prefix: str) -> None:
     LEDGER_WRITER = f"{prefix}gw:ledger:writer"
     LEDGER_RESTORED = f"{prefix}gw:ledger:restored"
     LEDGER_CALLS = f"{prefix}gw:ledger:calls"
+    WEBHOOKS = f"{prefix}gw:webhooks"
+    WEBHOOK_SENDER = f"{prefix}gw:webhooks:sender"
     CACHED = f"{prefix}gw:cached"
     CACHED_BYTES = f"{prefix}gw:cached:bytes"
     FILES_EXPIRING = f"{prefix}gw:files:expiring"
@@ -106,6 +111,7 @@ SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than 
 LOGGED_OUTCOME_SECONDS = 10  # the outcome of a logged call, which is in its log as well
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
+WEBHOOK_SECONDS = 90_000  # an event: longer than its delivery is tried
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
 FILES_SECONDS = 31 * 86_400  # a list of files; a file itself has its own expiry
 UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
@@ -251,6 +257,19 @@ def lease(process: str) -> str:
     id of the connection that renews the lease.
     """
     return f"{PREFIX}gw:lease:{process}"
+
+
+def webhooks(public_id: str) -> str:
+    """The ids of the events for an API key, by the time in ms at which each is due.
+
+    It lives for WEBHOOK_SECONDS.
+    """
+    return f"{PREFIX}gw:webhooks:key:{public_id}"
+
+
+def webhook(event_id: str) -> str:
+    """The body of an event, until it is delivered, for WEBHOOK_SECONDS at most."""
+    return f"{PREFIX}gw:webhooks:event:{event_id}"
 
 
 def ledger_record(call_id: str) -> str:

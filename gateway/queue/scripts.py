@@ -79,9 +79,11 @@ LOOK = Script("look")
 STORE = Script("store")
 MOVE = Script("move")
 STEER = Script("steer")
+WEBHOOK = Script("webhook")
+WEBHOOK_END = Script("webhook_end")
 ALL = (
-    *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE),
-    *(LEDGER, RECORD, RESTORE, CORRECT, LOOK, STORE, MOVE, STEER),
+    *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, CORRECT),
+    *(LOOK, STORE, MOVE, STEER, WEBHOOK, WEBHOOK_END),
 )
 
 
