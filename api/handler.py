@@ -52,7 +52,8 @@ class CheckedRequest:
     unknown, as the caller wrote them: clean them before they go into a header or a log. `optional`
     names parameters that are left out where a model refuses them. `own_names` maps a parameter to
     the name that the caller's API has for it. With `background` the caller does not wait: the
-    response is 202, and the call goes on.
+    response is 202, and the call goes on. `stored` is what the API needs, besides the result, to
+    show the response later; it is kept for RESULT_HOURS.
     """
 
     model: str
@@ -65,6 +66,7 @@ class CheckedRequest:
     own_names: Mapping[str, str] = field(default_factory=dict)
     include_cost: bool = False
     background: bool = False
+    stored: dict[str, Any] | None = None
 
 
 def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
@@ -147,14 +149,17 @@ def _respond(
         catalogue.require_configured(target)
     targets = (target,) if counts else _targets(catalogue, key, target, checked, kind)
     total = target.row.timeouts.total or settings.total_timeout
-    wait = None if counts else _async_wait(request.headers, checked)
+    # A stream that is kept goes out as soon as the call is queued, and can be left.
+    at_once = checked.background and checked.stream and checked.stored is not None
+    wait = None if counts or at_once else _async_wait(request.headers, checked)
+    kept = wait is not None or checked.stored is not None
     delay, budget = schedule(
-        request.headers, total, checked.stream or wait is not None, time.time(), wait is None
+        request.headers, total, checked.stream or kept, time.time(), wait is None and not at_once
     )
     admission = _admission(key, targets, checked.parameters, kind, delay)
     call_id = uuid.uuid4().hex
-    resumable = checked.stream and _flag(request.headers, "X-Resumable")
-    log_seconds = _log_seconds(settings, resumable, wait)
+    resumable = checked.stream and (at_once or _flag(request.headers, "X-Resumable"))
+    log_seconds = _log_seconds(settings, resumable, kept)
     spec = CallSpec(
         call_id,
         keys.log_address(call_id, log_seconds) if log_seconds else broker.web,
@@ -176,8 +181,9 @@ def _respond(
     rendering = Rendering(call_id, make, names, created, tokens)
     logged = b""
     if log_seconds:
+        extra, address = checked.stored or {}, spec.web
         logged = LoggedCall(
-            rendering, spec.web, key.public_id, checked.stream, g.request_id
+            rendering, address, key.public_id, checked.stream, g.request_id, extra
         ).encode()
     pending = g.call = broker.submit(spec, body, admission, budget, logged)
     del body  # it may have 20 MB, and the call may run for minutes
@@ -185,10 +191,13 @@ def _respond(
         pending.on_accepted = checked.parameters.clear
     if wait is not None and not _ended_within(pending, wait, checked.stream):
         broker.leave(pending)
-        return _accepted(call_id)
+        return _accepted(rendering, checked)
     renderer = numbered(rendering.renderer, call_id) if resumable else rendering.renderer
     reply = Reply(broker, pending, renderer, request.environ)
-    response = reply.streamed() if checked.stream else reply.whole(settings.sync_heartbeat)
+    if checked.stream:
+        response = reply.streamed(at_once)
+    else:
+        response = reply.whole(settings.sync_heartbeat)
     pending.until_admitted()
     substitute = _substitute(targets, reply.route)
     dropped = reply.dropped if substitute else [*dropped, *reply.dropped]
@@ -221,10 +230,10 @@ def _async_wait(headers: Headers, checked: CheckedRequest) -> float | None:
     return min(float(match[1]), MAX_WAIT_SECONDS) if match else 0.0
 
 
-def _log_seconds(settings: Settings, resumable: bool, wait: float | None) -> int:
+def _log_seconds(settings: Settings, resumable: bool, kept: bool) -> int:
     """How long the log of a call is kept after its end; 0: it has none."""
     seconds = settings.stream_replay_seconds if resumable else 0
-    return max(seconds, settings.result_hours * 3600) if wait is not None else seconds
+    return max(seconds, settings.result_hours * 3600) if kept else seconds
 
 
 def _ended_within(pending: PendingCall, seconds: float, stream: bool) -> bool:
@@ -238,8 +247,11 @@ def _ended_within(pending: PendingCall, seconds: float, stream: bool) -> bool:
     return pending.outcome is not None
 
 
-def _accepted(call_id: str) -> Response:
-    """202: the call goes on, and this is where its response will be."""
+def _accepted(rendering: Rendering, checked: CheckedRequest) -> Response:
+    """202: the call goes on, and this is where its response will be. An API may answer its own."""
+    if checked.background and checked.stored is not None:
+        return Response(rendering.renderer().queued(), content_type="application/json")
+    call_id = rendering.call_id
     location = url_for("usage.get_generation", generation_id=call_id)
     body = {"data": {"id": call_id, "status": "queued", "location": location}}
     response = Response(orjson.dumps(body), 202, content_type="application/json")

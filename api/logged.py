@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 from flask import Response, request
 
 from api.rendering import LoggedCall, numbered
-from api.reply import Reply
+from api.reply import Renderer, Reply
 from api.services import services
 from gateway.account import running
 from gateway.broker.pending_call import PendingCall
-from gateway.errors import CallCancelled, CancelledByOperator, GatewayError, WorkerLost
+from gateway.errors import (
+    CallCancelled,
+    CancelledByOperator,
+    GatewayError,
+    QueueUnavailable,
+    WorkerLost,
+)
 from gateway.queue import commands
-from gateway.queue.protocol import Outcome
+from gateway.queue.protocol import Outcome, decode_head
+
+READ_SECONDS = 30.0  # to read a log that is complete
 
 # Code of an error -> status of a call that ended with it; with others, it has failed.
 STATUSES: Mapping[str | None, str] = {
@@ -41,6 +51,48 @@ def follow(logged: LoggedCall) -> PendingCall:
 def outcome(logged: LoggedCall) -> tuple[Outcome, int] | None:
     """The outcome of a call, and when it ended in Unix seconds; None while it has not."""
     return commands.logged_outcome(services().broker.redis, logged.rendering.call_id)
+
+
+def wait(logged: LoggedCall, seconds: float) -> None:
+    """Wait for the end of a call."""
+    if outcome(logged) is None:
+        end = time.monotonic() + seconds
+        with _followed(logged) as pending:
+            while pending.outcome is None and (left := end - time.monotonic()) > 0:
+                pending.wait(left)
+                pending.parts()
+
+
+def read(logged: LoggedCall, ended_at: int) -> Renderer:
+    """The renderer of a stream that has ended, which has rendered all of it."""
+    renderer, end = logged.rendering.renderer(), time.monotonic() + READ_SECONDS
+    begun = False
+    with _followed(logged) as pending:
+        while (payloads := pending.parts()) or pending.outcome is None:
+            if payloads and not begun:
+                begun = True
+                route, _, payloads[0] = decode_head(payloads[0])
+                renderer = logged.rendering.renderer(route)
+            for payload in payloads:
+                renderer.events(payload)
+            if not payloads and not pending.wait(end - time.monotonic()):
+                raise QueueUnavailable
+        error = pending.outcome.error
+    renderer.completed_at = ended_at
+    if error is None:
+        renderer.end()
+    else:
+        renderer.error(error)
+    return renderer
+
+
+@contextmanager
+def _followed(logged: LoggedCall) -> Iterator[PendingCall]:
+    pending = follow(logged)
+    try:
+        yield pending
+    finally:
+        services().broker.leave(pending)
 
 
 def result(logged: LoggedCall, status: str) -> dict[str, Any]:
@@ -77,11 +129,11 @@ def status_of(error: GatewayError | None) -> str:
     return "completed" if error is None else STATUSES.get(error.code, "failed")
 
 
-def stream(logged: LoggedCall, after: int = -1) -> Response:
+def stream(logged: LoggedCall, after: int = -1, at_once: bool = False) -> Response:
     """The events of a call after this number, with their ids; those that it still sends follow.
 
-    Raises the GatewayError of a call that failed before its first event.
+    Raises the GatewayError of a call that failed before its first event: see Reply.streamed.
     """
     pending = follow(logged)
     renderer = numbered(logged.rendering.renderer, logged.rendering.call_id, after)
-    return Reply(services().broker, pending, renderer, request.environ).streamed()
+    return Reply(services().broker, pending, renderer, request.environ).streamed(at_once)

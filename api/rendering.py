@@ -123,6 +123,10 @@ class NumberedRenderer(Renderer):
         """The body of an error whose status has been sent already."""
         return self._renderer.whole_error(error)
 
+    def first(self) -> bytes:
+        """The events before the result begins."""
+        return self._numbered(self._renderer.first())
+
     def events(self, payload: bytes) -> bytes:
         """The events of one payload."""
         return self._numbered(self._renderer.events(payload))

@@ -56,6 +56,18 @@ class Renderer(ABC):
     def whole_error(self, error: GatewayError) -> bytes:
         """The body of an error whose status has been sent already."""
 
+    def queued(self) -> bytes:
+        """The body for a caller that does not wait, if the API has one for it."""
+        raise NotImplementedError
+
+    def first(self) -> bytes:
+        """The events of a stream that begins before its result does, if the API has such events.
+
+        They are the same whatever target answers: `events` then goes on in another renderer of the
+        call, whose `first` was called as well.
+        """
+        raise NotImplementedError
+
     def events(self, payload: bytes) -> bytes:
         """The events of one payload of a stream: lines of JSON, one for each chunk."""
         raise NotImplementedError
@@ -94,6 +106,7 @@ class Reply:
         )
         self._watcher: DisconnectWatcher | None = None
         self._unsent = b""  # the rest of the first payload that waits
+        self._first: bytes | None = None  # what is sent before the result begins
 
     def whole(self, heartbeat: float) -> Response:
         """The unstreamed response; after `heartbeat` seconds (0: never) it begins with blanks.
@@ -118,17 +131,24 @@ class Reply:
         body = self._renderer().whole(outcome.answer)
         return Response(body, content_type="application/json")
 
-    def streamed(self) -> Response:
+    def streamed(self, at_once: bool = False) -> Response:
         """The response as server-sent events.
 
-        Raises the GatewayError of a call that fails before the first one.
+        Raises the GatewayError of a call that fails before the first one. With `at_once` that comes
+        as soon as the call is queued.
         """
+        payloads: list[bytes] = []
         try:
-            self._wait(HEADERS_SECONDS) or self._wait_for_workers()
-            payloads = self._parts()
-            outcome = self._call.outcome
-            if outcome is not None and outcome.error is not None and not payloads:
+            if at_once:
+                self._call.until_accepted()
+            else:
+                self._wait(HEADERS_SECONDS) or self._wait_for_workers()
+                payloads = self._parts()
+            outcome, begins = self._call.outcome, at_once and self._call.submitted
+            if outcome is not None and outcome.error is not None and not (payloads or begins):
                 raise outcome.error
+            if at_once:
+                self._first = self._make("").first()
         except BaseException:
             self._close()
             raise
@@ -143,6 +163,8 @@ class Reply:
     def _renderer(self) -> Renderer:
         if self._rendering is None:
             self._rendering = self._make(self.route)
+            if self._first is not None:
+                self._rendering.first()
         self._rendering.completed_at = self._call.ended_at
         return self._rendering
 
@@ -196,7 +218,9 @@ class Reply:
         yield renderer.whole_error(self._named(error))
 
     def _events(self, payloads: list[bytes]) -> Iterator[bytes]:
-        if not payloads and self._call.outcome is None:
+        if self._first:
+            yield self._first
+        elif not payloads and self._call.outcome is None:
             yield sse.COMMENT
         while True:
             if payloads:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from gateway import VERSION
 from gateway.timeouts import Timeouts
 
 log = logging.getLogger(__name__)
@@ -235,9 +236,35 @@ class Settings:
     drain_seconds: float = setting(
         "DRAIN_SECONDS", 25.0, "Time that running calls get to end after SIGTERM."
     )
+    metrics_token: str = setting(
+        "METRICS_TOKEN",
+        "",
+        "Secret of at least 32 characters with which Prometheus reads `/metrics` "
+        "(`Authorization: Bearer ...`). Operator keys can read it as well.",
+        secret=True,
+    )
+    metrics_by_key: bool = setting(
+        "METRICS_BY_KEY",
+        False,
+        "Count calls, tokens and costs by API key as well. Each key makes a dozen series, which "
+        "stay after it was revoked.",
+    )
     log_level: str = setting("LOG_LEVEL", "INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
     log_format: str = setting(
         "LOG_FORMAT", "text", "Lines of the log: `text`, or `json` for one object a line."
+    )
+    release: str = setting(
+        "RELEASE",
+        VERSION,
+        "Name of what is deployed, such as a commit, for `flask doctor` and Sentry. "
+        "`HEROKU_SLUG_COMMIT` stands in for it.",
+    )
+    sentry_dsn: str = setting(
+        "SENTRY_DSN",
+        "",
+        "Project of Sentry that errors are reported to, without prompts, answers, keys and "
+        "values of variables. Needs `requirements-sentry.txt`.",
+        secret=True,
     )
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -257,6 +284,8 @@ class Settings:
         tls_url = environ.get("REDIS_TLS_URL", "").strip()
         if tls_url:
             values["redis_url"] = tls_url
+        if commit := environ.get("HEROKU_SLUG_COMMIT", "").strip():
+            values.setdefault("release", commit)
         settings = cls(**values)
         _check_database_url(settings.database_url)
         _check_redis_url("REDIS_TLS_URL" if tls_url else "REDIS_URL", settings.redis_url)
@@ -287,6 +316,10 @@ class Settings:
         if self.admin_key and not PEPPER_LENGTH <= len(self.admin_key) <= ADMIN_KEY_LENGTH:
             raise ConfigurationError(
                 f"ADMIN_KEY must have {PEPPER_LENGTH} to {ADMIN_KEY_LENGTH} characters"
+            )
+        if self.metrics_token and not PEPPER_LENGTH <= len(self.metrics_token) <= ADMIN_KEY_LENGTH:
+            raise ConfigurationError(
+                f"METRICS_TOKEN must have {PEPPER_LENGTH} to {ADMIN_KEY_LENGTH} characters"
             )
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")

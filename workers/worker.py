@@ -29,7 +29,6 @@ from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
-from gateway import VERSION
 from gateway.errors import (
     CallCancelled,
     CancelledByOperator,
@@ -350,7 +349,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         return {
             "slots": self.pool.size,
             "running": len(self.running),
-            "release": VERSION,
+            "release": self.settings.release,
             "drains": int(drains and not self._taking),
         }
 

@@ -72,6 +72,8 @@ RESPONSES: dict[str, Any] = {
     "Readiness": http.Readiness,
     "Response": responses.Response,
     "ResponseEvent": responses.ResponseEvent,
+    "ResponseDeleted": responses.ResponseDeleted,
+    "InputItemList": responses.InputItemList,
     "InputTokens": responses.InputTokens,
     "KeyResponse": keys.KeyResponse,
     "KeyList": keys.KeyList,

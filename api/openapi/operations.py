@@ -143,8 +143,8 @@ UPLOAD = Failures(
         errors.Overloaded(),
     ),
 )
-UNSTORED = errors.NotFound("No response is stored.", code="response_not_found")
-STORED = Failures("Stored", (*READ.errors, UNSTORED))
+UNKNOWN = errors.NotFound("The response is not known.", code="response_not_found")
+STORED = Failures("Stored", (*READ.errors, errors.InvalidRequest(), UNKNOWN, errors.Overloaded()))
 AWAY = errors.Unavailable("The account is behind or away.", code="account_unavailable")
 QUERY = Failures("Query", (*LIST.errors, AWAY))
 GENERATION = Failures(
@@ -242,6 +242,7 @@ RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the cap
 ASYNC_HEADERS = ("Prefer", "X-Resumable")
 UPLOAD_EXAMPLE = """-F purpose=batch -F file=@batch.jsonl"""
 
+IGNORED = ("include", "include_obfuscation")
 PAGE = ("after", "page.limit")
 PERIOD = ("start_time", "end_time", "page")
 KEYS = ("api_key_ids", "project_ids")
@@ -304,8 +305,9 @@ OPERATIONS: dict[str, Operation] = {
         tag="Chat",
         summary="Create a response (OpenAI's Responses API)",
         description=(
-            "For any model; nothing is stored. With `stream: true` the response is a "
-            "stream of server-sent events."
+            "For any model. With `stream: true` the response is a stream of server-sent events. "
+            "With `store: true` it is kept, and later requests can name it in "
+            "`previous_response_id`. With `background: true` the response is `queued` at once."
         ),
         request="ResponsesRequest",
         example=RESPONSES_EXAMPLE,
@@ -332,17 +334,39 @@ OPERATIONS: dict[str, Operation] = {
     "GET /responses/{response_id}": Operation(
         id="getResponse",
         tag="Chat",
-        summary="Get a stored response",
-        description="Always 404: no response is stored.",
-        media="",
+        summary="Get a response that is kept",
+        description=(
+            "Responses with `store` or `background` are kept for some hours. `stream=true` returns "
+            "the events of one that was created with `background` and `stream`."
+        ),
+        query=("responses.stream", "responses.starting_after", *IGNORED),
+        answer="Response",
+        events="ResponseEvent",
         failures=STORED,
     ),
     "DELETE /responses/{response_id}": Operation(
         id="deleteResponse",
         tag="Chat",
-        summary="Delete a stored response",
-        description="Always 404: no response is stored.",
-        media="",
+        summary="Delete a response that is kept",
+        description="One that still runs is cancelled.",
+        answer="ResponseDeleted",
+        failures=STORED,
+    ),
+    "POST /responses/{response_id}/cancel": Operation(
+        id="cancelResponse",
+        tag="Chat",
+        summary="Cancel a background response",
+        description="Stops it at its provider. One that has ended stays as it is.",
+        answer="Response",
+        failures=STORED,
+    ),
+    "GET /responses/{response_id}/input_items": Operation(
+        id="listInputItems",
+        tag="Chat",
+        summary="List the input items of a response",
+        description="Those of the responses before it come first.",
+        query=("after", "items.limit", "items.order", "include"),
+        answer="InputItemList",
         failures=STORED,
     ),
     "POST /embeddings": Operation(

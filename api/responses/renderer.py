@@ -54,6 +54,19 @@ class ResponseRenderer(Renderer):
         """The last events of a response that failed after it began."""
         return self._begin() + sse.typed_events(self._response.failed(error))
 
+    def queued(self) -> bytes:
+        """The response object of a call that waits in the queue."""
+        return orjson.dumps({**self.response, "status": "queued"})
+
+    def first(self) -> bytes:
+        """The events that say that the response waits in the queue."""
+        return sse.typed_events(self._response.created())
+
+    @property
+    def response(self) -> dict[str, Any]:
+        """The response object so far, which has its output once it has ended."""
+        return self._response.response
+
     def _now(self) -> float:
         return self.completed_at or time.time()
 

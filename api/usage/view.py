@@ -14,9 +14,9 @@ from api import logged as logged_calls
 from api.http import errors
 from api.http.auth import keyed, reader
 from api.rendering import LoggedCall
+from api.schemas import query as read
 from api.schemas.errors import invalid
 from api.services import services
-from api.usage import query as read
 from api.usage import reports
 from api.usage.generation import generation
 from api.usage.reports import Report
@@ -60,7 +60,7 @@ def get_generation(key: KeyRecord, generation_id: str) -> Response:
     call_id = BODY_ID.sub("", generation_id)
     logged = _logged(key, call_id)
     if logged is not None and seconds:
-        _wait_for(logged, seconds)
+        logged_calls.wait(logged, seconds)
     return _generation(key, generation_id, logged)
 
 
@@ -87,7 +87,7 @@ def cancel_generation(key: KeyRecord, generation_id: str) -> Response:
         commands.cancel(services().broker.redis, call_id)
     logged = _logged(key, call_id)
     if logged is not None:
-        _wait_for(logged, CANCEL_SECONDS)
+        logged_calls.wait(logged, CANCEL_SECONDS)
     return _generation(key, generation_id, logged)
 
 
@@ -213,20 +213,6 @@ def _logged(key: KeyRecord, call_id: str) -> LoggedCall | None:
     """The call if it has a log and is of this key. An operator does not see what others wrote."""
     logged = logged_calls.find(call_id)
     return logged if logged is not None and logged.key == key.public_id else None
-
-
-def _wait_for(logged: LoggedCall, seconds: float) -> None:
-    """Wait for the end of a call."""
-    if logged_calls.outcome(logged) is not None:
-        return
-    pending = logged_calls.follow(logged)
-    try:
-        end = time.monotonic() + seconds
-        while pending.outcome is None and (left := end - time.monotonic()) > 0:
-            pending.wait(left)
-            pending.parts()
-    finally:
-        services().broker.leave(pending)
 
 
 def _last_event(call_id: str) -> int:

@@ -44,6 +44,9 @@ LEDGER_RESTORED: str  # set once Redis has the keys and counters that the databa
 WEBHOOKS: str  # keys with events to deliver, by the time in ms at which one is due. No TTL
 WEBHOOK_SENDER: str  # the name of the process that delivers them
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
+METRICS: str  # a hash of all counters: see gateway/metrics/counts.py. It does not expire
+METRICS_CURSOR: str  # id of the last entry of RECORDS that is in them. It does not expire
+METRICS_PROCESSES: str  # a hash: what each process last reported, as JSON
 FILES_EXPIRING: str  # files whose content is kept, by when it is to be deleted
 
 
@@ -52,6 +55,7 @@ def use_prefix(prefix: str) -> None:
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
     global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
+    global METRICS, METRICS_CURSOR, METRICS_PROCESSES
     global SCHEDULED, PAUSED, PAUSED_NAMES
     global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
     global WEBHOOKS, WEBHOOK_SENDER
@@ -86,6 +90,9 @@ def use_prefix(prefix: str) -> None:
     WEBHOOK_SENDER = f"{prefix}gw:webhooks:sender"
     CACHED = f"{prefix}gw:cached"
     CACHED_BYTES = f"{prefix}gw:cached:bytes"
+    METRICS = f"{prefix}gw:metrics"
+    METRICS_CURSOR = f"{prefix}gw:metrics:cursor"
+    METRICS_PROCESSES = f"{prefix}gw:metrics:processes"
     FILES_EXPIRING = f"{prefix}gw:files:expiring"
 
 
@@ -111,6 +118,10 @@ SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than 
 LOGGED_OUTCOME_SECONDS = 10  # the outcome of a logged call, which is in its log as well
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
+RECENT_SLOT_SECONDS = 5  # of the figures of the last minute
+RECENT_SECONDS = 90  # these figures
+FLUSH_SECONDS = 240  # the number of a process' last flush of metrics
+REPORT_SECONDS = 120  # what processes report, since the last report of any
 WEBHOOK_SECONDS = 90_000  # an event: longer than its delivery is tried
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
 FILES_SECONDS = 31 * 86_400  # a list of files; a file itself has its own expiry
@@ -280,6 +291,16 @@ def ledger_record(call_id: str) -> str:
 def ledger_usage(width: int | str, start: int | str) -> str:
     """Without a database: sums of usage over a bucket. Its TTL is in USAGE_SECONDS."""
     return f"{PREFIX}gw:ledger:usage:{width}:{start}"
+
+
+def recent(slot: int) -> str:
+    """Figures of a few seconds; `slot` is their number since 1970."""
+    return f"{PREFIX}gw:metrics:recent:{slot}"
+
+
+def flush(process: str) -> str:
+    """The number of the last flush of a process that is in METRICS."""
+    return f"{PREFIX}gw:metrics:flush:{process}"
 
 
 def file(file_id: str) -> str:
