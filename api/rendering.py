@@ -44,15 +44,16 @@ class Rendering:
 class LoggedCall:
     """A logged call as any process can render it, while Redis keeps its log.
 
-    `address` is that of its log, `key` the public id of its API key.
+    `address` is that of its log, `key` the public id of its API key. `request_id` is that of the
+    request that made the call: its errors have it.
     """
 
     rendering: Rendering
     address: str
     key: str
     stream: bool
-    request_id: str = ""
     extra: dict[str, Any] = field(default_factory=dict)  # what the API keeps of the call besides
+    request_id: str = ""
 
     def encode(self) -> bytes:
         """The value in Redis."""
@@ -68,8 +69,8 @@ class LoggedCall:
                 "address": self.address,
                 "key": self.key,
                 "stream": self.stream,
-                "request_id": self.request_id,
                 "extra": self.extra,
+                "request_id": self.request_id,
             }
         )
 
@@ -89,8 +90,8 @@ class LoggedCall:
             fields["address"],
             fields["key"],
             fields["stream"],
-            fields["request_id"],
             fields["extra"],
+            fields.get("request_id", ""),
         )
 
     @property

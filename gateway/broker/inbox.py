@@ -103,8 +103,8 @@ class InboxReader:
         positions: dict[bytes, tuple[int, int]] = {}
         if self._logs:
             positions, full = self._positions()
-            ids = (b"%d-%d" % position for position in positions.values())
-            streams = (self._key, *positions, self.last, *ids)
+            starts = (b"%d-%d" % position for position in positions.values())
+            streams = (self._key, *positions, self.last, *starts)
             block = FULL_MS if full else block
         read = ("XREAD", "COUNT", count, "BLOCK", block, "STREAMS", *streams)
         trim: list[Command] = []
@@ -156,10 +156,11 @@ class InboxReader:
     def _offer(
         self, followers: list[PendingCall], start: tuple[int, int], entries: list[Any]
     ) -> None:
-        """Offer the entries of a log after the one at `start`."""
+        """Offer the entries of a log after `start` to all who follow it and have it up to there."""
         events = [(_order(entry_id), fields[1]) for entry_id, fields in entries]
-        # One that began meanwhile, or had no room, lacks entries before these.
-        for pending in [each for each in followers if each.position >= start]:
+        for pending in list(followers):
+            if pending.position < start:  # it came during the read, or had no room then
+                continue
             for position, value in events:
                 if position <= pending.position:
                     continue
