@@ -150,6 +150,7 @@ def test_a_model_that_is_not_allowed_is_a_403(ask, allowed):
         "type": "invalid_request_error",
         "param": "model",
         "code": "model_not_found",
+        "request_id": response.headers["X-Request-Id"],
     }
     assert broker.calls == []
 
