@@ -129,6 +129,7 @@ def test_the_record_of_the_call_learns_of_its_request(ask):
         "priority": "batch",
         "model": "t/first",
         "prompt_tokens": 2,
+        "output_tokens": 1000,
     }
 
 
