@@ -1,7 +1,7 @@
 """Decodes chunked bodies (RFC 9112, section 7.1): all chunks that have arrived at once.
 
-http.client returns one chunk a read, and providers send each token in a chunk of its own. A worker
-that has fallen behind catches up only if it reads several tokens at once.
+Providers send each token in a chunk of its own. A worker that has fallen behind catches up only if
+it reads several tokens at once.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _TRAILERS = re.compile(rb"(?:\r?[^\r\n][^\n]*\n)*\r?\n"), re.compile(rb".*", re.
 
 
 class ChunkedBody:
-    """One body. `ended` is true once its last byte has been fed."""
+    """One body. `ended` is true once its last byte has been fed; `rest` is what follows it then."""
 
     def __init__(self) -> None:
         self.ended = False
-        self._rest = b""  # of what is between two chunks
+        self.rest = b""  # before the end: of what is between two chunks
         self._left = 0  # bytes of the current chunk that have not come
         self._between, self._partial = _FIRST
 
     def feed(self, data: bytes) -> bytes:
         """Return the content in these bytes; raises ValueError if they are not chunked."""
-        data = self._rest + data
+        data = self.rest + data
         payload = [data[: self._left]]
         at = len(payload[0])
         self._left -= at
@@ -42,13 +42,13 @@ class ChunkedBody:
             payload.append(data[at : at + size])
             self._left = size - len(payload[-1])
             at += size
-        self._rest = data[at:]
-        if self._rest and not self.ended:
+        self.rest = data[at:]
+        if self.rest and not self.ended:
             self._check_rest()
         return b"".join(payload)
 
     def _check_rest(self) -> None:
-        if len(self._rest) > MAX_LINE:
+        if len(self.rest) > MAX_LINE:
             raise ValueError("a line is too long")
-        if not self._partial.fullmatch(self._rest):
+        if not self._partial.fullmatch(self.rest):
             raise ValueError("a chunk without a size or an end")

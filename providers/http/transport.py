@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import http.client
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
-import requests
 import urllib3
-from requests import PreparedRequest
-from requests import exceptions as failures
+from urllib3.util.ssl_match_hostname import CertificateError
 
 from gateway.errors import (
     GatewayError,
@@ -26,10 +26,10 @@ from gateway.errors import (
 )
 from providers.base import Request
 from providers.http.budget import Budget, Reading
-from providers.http.connection import Adapter, progress, read_arrived, set_timeout
+from providers.http.connection import Connections, Route
+from providers.http.http1 import READ, Exchange, encode_head
 from providers.http.resolver import Resolver
 
-READ = 1 << 16  # bytes: at most this much is read at once
 FAST = READ // 4  # bytes in one read of a provider that sends faster than we read
 # The largest response expected: 2,048 embeddings of 3,072 float32 are 32 MiB in base64, and the
 # JSON around them takes room as well.
@@ -38,24 +38,9 @@ IDLE_SECONDS = 60.0  # a connection that no call used for so long is closed
 STALE_SECONDS = 1.0  # a kept connection that is reset later than this was not stale
 LINGER = 0.25  # seconds to wait for the end of a body whose content is complete
 
-LIBRARY_ERRORS = (failures.RequestException, urllib3.exceptions.HTTPError)
-
-# The most specific first. An exception in neither table is an UpstreamError.
-FAILURES: tuple[tuple[type[Exception], type[GatewayError]], ...] = (
-    (failures.ConnectTimeout, UpstreamUnreachable),
-    (failures.ProxyError, UpstreamUnreachable),
-    (failures.SSLError, UpstreamTLS),
-    (failures.ReadTimeout, UpstreamTimeout),
-    (failures.InvalidHeader, UpstreamBadResponse),
-    (urllib3.exceptions.ReadTimeoutError, UpstreamTimeout),
-    (urllib3.exceptions.ProtocolError, UpstreamTruncated),
-)
-CAUSES: tuple[tuple[type[BaseException], type[GatewayError]], ...] = (
-    (urllib3.exceptions.NewConnectionError, UpstreamUnreachable),
-    (ConnectionError, UpstreamError),  # ahead of HTTPException: RemoteDisconnected is both
-    (TimeoutError, UpstreamTimeout),
-    (http.client.HTTPException, UpstreamBadResponse),
-)
+# What urllib3 raises while it connects.
+CONNECT_ERRORS = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError)
+TLS_ERRORS = (ssl.SSLError, urllib3.exceptions.SSLError, CertificateError)
 
 
 class Transport:
@@ -83,11 +68,10 @@ class Transport:
     ) -> None:
         self._timeouts = (connect_timeout, read_timeout)
         self._silence = silence_timeout or read_timeout
-        self._proxies = {"http": proxy, "https": proxy} if proxy else {}
         self._limit = max_response_bytes
         self._max_idle = pool_size if max_idle is None else max_idle
         self._budget = budget or Budget()
-        self._adapter = Adapter(ca_bundle, pool_size, resolver)
+        self._connections = Connections(ca_bundle, pool_size, resolver, proxy)
 
     def with_timeouts(
         self,
@@ -107,49 +91,63 @@ class Transport:
 
         On exit the connection is kept if the body has been read to its end, and closed otherwise.
         """
-        prepared = PreparedRequest()
-        prepared.method = "POST"
-        prepared.url = request.url
-        prepared.body = request.body
-        # A dict will do: requests' own kind of dict takes 17 µs a call.
-        headers = {**request.headers, "Content-Length": str(len(request.body))}
-        prepared.headers = headers  # type: ignore[assignment]
-        progress.begin()
+        route = self._connections.route(request.url)
+        reading, exchange = Reading(self._budget), None
+        connection = route.take(self._timeouts[0])
         try:
-            response = self._adapter.send(
-                prepared, stream=True, timeout=self._timeouts, proxies=self._proxies
-            )
-        except LIBRARY_ERRORS as error:
-            raise _placed(_unsent(error) or _translate(error), request, error) from error
+            exchange = self._exchange(route, connection, request)
+            yield Response(exchange, self._limit, self._silence, reading)
         except GatewayError as error:
-            _placed(error, request)
-            raise
-        except StopCall as stop:
-            stop.request_sent = progress.connected
-            raise
-        except ValueError:
-            # A header that cannot be sent. The exception holds its value, which may be a key.
-            raise _placed(UpstreamError(), request) from None
-        reading = Reading(self._budget)
-        try:
-            if self._silence != self._timeouts[1]:
-                set_timeout(response.raw, self._silence)
-            yield Response(response, self._limit, self._silence, reading)
-        except GatewayError as error:
-            error.upstream_status = response.status_code
-            _placed(error, request)
+            error.host = urlsplit(request.url).hostname or ""
+            if exchange is not None:
+                error.upstream_status = exchange.status
+            if isinstance(error.__cause__, CONNECT_ERRORS):
+                error.cause = _words(error.__cause__)
             raise
         finally:
             reading.close()
-            response.close()
+            if exchange is None or not (exchange.ended and exchange.reusable):
+                connection.close()
+            route.give_back(connection)
+
+    def _exchange(self, route: Route, connection: Any, request: Request) -> Exchange:
+        """Send a request and return it with the head of its response read."""
+        headers = {**route.headers, **request.headers}
+        try:
+            head = encode_head(route.target, headers, len(request.body))
+        except ValueError:
+            # The exception holds the header's value, which may be a key.
+            raise UpstreamError() from None
+        began, reused = time.monotonic(), connection.sock is not None
+        if not reused:
+            _connect(route, connection)
+        connection.sock.settimeout(self._timeouts[1])
+        exchange = Exchange(connection.sock)
+        try:
+            exchange.send(head, request.body)
+            exchange.read_head()
+        except OSError as error:
+            if isinstance(error, TimeoutError):
+                raise UpstreamTimeout() from error
+            if isinstance(error, ssl.SSLError):
+                raise UpstreamTLS() from error
+            soon = time.monotonic() - began < STALE_SECONDS
+            if isinstance(error, ConnectionError) and reused and soon and not exchange.answered:
+                # The provider closed an idle connection just as we sent: it cannot have acted.
+                unsent = UpstreamError(code="upstream_connect")
+                unsent.retryable = True
+                raise unsent from error
+            raise UpstreamError() from error
+        exchange.sock.settimeout(self._silence)
+        return exchange
 
     def tidy(self) -> None:
         """Close idle connections that are dead, that are older than a minute, or too many."""
-        self._adapter.tidy(self._max_idle, IDLE_SECONDS)
+        self._connections.tidy(self._max_idle, IDLE_SECONDS)
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._adapter.close()
+        self._connections.close()
 
 
 class Response:
@@ -159,22 +157,18 @@ class Response:
     """
 
     def __init__(
-        self,
-        response: requests.Response,
-        limit: int,
-        silence: float,
-        reading: Reading | None = None,
+        self, exchange: Exchange, limit: int, silence: float, reading: Reading | None = None
     ) -> None:
         self.silence = silence
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        self._raw = response.raw
+        self.status = exchange.status
+        self.headers: Mapping[str, str] = exchange.headers
+        self._exchange = exchange
         self._left = limit
         self._reading = reading or Reading(Budget())
 
     def check_length(self) -> None:
         """Raise UpstreamBadResponse if the body is announced to be too large."""
-        if (self._raw.length_remaining or 0) > self._left:
+        if (self._exchange.left or 0) > self._left:
             raise _too_large()  # before it takes memory
 
     def read(self) -> bytes:
@@ -183,9 +177,11 @@ class Response:
         Waits for the first byte. Raises UpstreamError.
         """
         try:
-            data = read_arrived(self._raw, READ)
-        except LIBRARY_ERRORS as error:
-            raise _caused(_translate(error), error) from error
+            data = self._exchange.read()
+        except TimeoutError as error:
+            raise UpstreamTimeout() from error
+        except OSError as error:
+            raise UpstreamTruncated() from error
         self._left -= len(data)
         if self._left < 0:
             raise _too_large()
@@ -201,7 +197,7 @@ class Response:
         Raises UpstreamError.
         """
         if at_most is None:
-            self._reading.expect(self._raw.length_remaining or 0)
+            self._reading.expect(self._exchange.left or 0)
         body = bytearray()
         while (at_most is None or len(body) < at_most) and (data := self.read()):
             body += data
@@ -211,10 +207,8 @@ class Response:
 
     def drain(self) -> None:
         """Wait a moment for the end of a body whose content is complete, to keep its connection."""
-        connection = self._raw.connection
-        if connection is None or connection.sock is None:
-            return
-        connection.sock.settimeout(LINGER)  # a provider may hold the stream open after its end mark
+        # A provider may hold the stream open after its end mark.
+        self._exchange.sock.settimeout(LINGER)
         with suppress(UpstreamError):
             self.read()
 
@@ -223,43 +217,20 @@ def _too_large() -> GatewayError:
     return UpstreamBadResponse("The provider's response is too large.")
 
 
-def _unsent(error: Exception) -> GatewayError | None:
-    """Return the error of a request that the provider cannot have acted on; None if it may have."""
-    if isinstance(error, failures.SSLError):
-        return None
-    if not progress.connected:
-        return UpstreamUnreachable()
-    reset = any(isinstance(cause, ConnectionError) for cause in _causes(error))
-    soon = time.monotonic() - progress.began < STALE_SECONDS
-    if reset and soon and progress.reused and not progress.answered:
-        # The provider closed an idle connection just as we sent.
-        unsent = UpstreamError(code="upstream_connect")
-        unsent.retryable = True
-        return unsent
-    return None
+def _connect(route: Route, connection: Any) -> None:
+    try:
+        route.connect(connection)
+    except StopCall as stop:
+        stop.request_sent = False
+        raise
+    except TLS_ERRORS as error:
+        raise UpstreamTLS() from error
+    except CONNECT_ERRORS as error:
+        raise UpstreamUnreachable() from error
 
 
-def _translate(error: Exception) -> GatewayError:
-    for failure, kind in FAILURES:
-        if isinstance(error, failure):
-            return kind()
-    causes = list(_causes(error))
-    for cause, kind in CAUSES:
-        if any(isinstance(each, cause) for each in causes):
-            return kind()
-    return UpstreamError()
-
-
-def _placed(
-    failure: GatewayError, request: Request, error: Exception | None = None
-) -> GatewayError:
-    """Return the failure with the host it happened at, and with its cause."""
-    failure.host = urlsplit(request.url).hostname or ""
-    return failure if error is None else _caused(failure, error)
-
-
-def _caused(failure: GatewayError, error: BaseException) -> GatewayError:
-    """Return the failure with its cause: the system's or OpenSSL's words for the inmost error.
+def _words(error: BaseException) -> str:
+    """Return the system's or OpenSSL's words for the inmost cause of an error.
 
     The texts of libraries are left out: they may quote a URL or a header.
     """
@@ -268,12 +239,11 @@ def _caused(failure: GatewayError, error: BaseException) -> GatewayError:
         *_, inmost = (inmost.__cause__, *_causes(inmost.__cause__))
     words = getattr(inmost, "verify_message", "") or getattr(inmost, "strerror", "")
     name = type(inmost).__name__
-    failure.cause = f"{name}: {words}" if isinstance(words, str) and words else name
-    return failure
+    return f"{name}: {words}" if isinstance(words, str) and words else name
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exceptions that one wraps: urllib3 and requests keep them in its arguments."""
+    """Yield the exceptions that one wraps: urllib3 keeps them in its arguments."""
     for inner in (*error.args, getattr(error, "reason", None)):
         if isinstance(inner, BaseException):
             yield inner

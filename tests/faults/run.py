@@ -15,6 +15,7 @@ from tests.faults import (  # noqa: F401  (they enter their rows)
     scenarios_account,
     scenarios_breaker,
     scenarios_processes,
+    scenarios_queue,
     scenarios_redis,
     scenarios_redis_data,
     scenarios_replies,

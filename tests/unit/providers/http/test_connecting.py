@@ -105,6 +105,68 @@ def test_tls_goes_by_the_name(transports: list[Transport]) -> None:
     assert names == ["provider.example"]
 
 
+class Proxy:
+    """An HTTP proxy that answers one request itself, or in a tunnel with a certificate."""
+
+    def __init__(self, tunnel: bool) -> None:
+        self.heads: list[bytes] = []
+        self._tunnel = tunnel
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server.settimeout(10)
+        self.url = f"http://us%40er:secret@127.0.0.1:{self._server.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Proxy:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._server.close()
+
+    def _serve(self) -> None:
+        accepted, _ = self._server.accept()
+        accepted.settimeout(10)
+        if self._tunnel:
+            self.heads.append(accepted.recv(1 << 16))
+            accepted.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(CERTIFICATES / "good.pem")
+            accepted = context.wrap_socket(accepted, server_side=True)
+        with accepted:
+            self.heads.append(accepted.recv(1 << 16))
+            accepted.sendall(ANSWER)
+
+
+CREDENTIALS = b"roxy-Authorization: Basic dXNAZXI6c2VjcmV0\r\n"
+
+
+def test_a_proxy_is_sent_the_whole_url_and_its_credentials(transports: list[Transport]) -> None:
+    with Proxy(tunnel=False) as proxy:
+        made = Transport(read_timeout=5, proxy=proxy.url)
+        transports.append(made)
+        assert ask(made, "http://provider.example/v1?a=b#c") == b"{}"
+    (head,) = proxy.heads
+    assert head.startswith(b"POST http://provider.example/v1?a=b HTTP/1.1\r\n")
+    assert b"Host: provider.example\r\n" in head
+    assert CREDENTIALS.lower() in head.lower()
+
+
+def test_tls_goes_through_a_tunnel_whose_proxy_alone_gets_the_credentials(
+    transports: list[Transport],
+) -> None:
+    with Proxy(tunnel=True) as proxy:
+        authority = str(CERTIFICATES / "authority.pem")
+        made = Transport(read_timeout=5, proxy=proxy.url, ca_bundle=authority)
+        transports.append(made)
+        assert ask(made, "https://127.0.0.1:9/v1") == b"{}"
+    tunnel, head = proxy.heads
+    assert tunnel.startswith(b"CONNECT 127.0.0.1:9 HTTP/1.")
+    assert CREDENTIALS.lower() in tunnel.lower()
+    assert head.startswith(b"POST /v1 HTTP/1.1\r\nHost: 127.0.0.1:9\r\n")
+    assert b"uthorization" not in head
+
+
 @pytest.mark.parametrize("addresses", [[], [NOBODY], [NOBODY, NOBODY]])
 def test_a_provider_without_an_address_to_reach_is_unreachable(
     transports: list[Transport], addresses: list[str]

@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-import requests
 
 from providers.base import Request
-from providers.http.connection import POOLS, Adapter
+from providers.http.connection import POOLS, Connections
 from providers.http.transport import Transport
 from workers.providers import TIDY_SECONDS, keep_tidy
 
@@ -128,34 +127,32 @@ class Idle:
         self.sock = None
 
 
-def adapter_with(*ages):
-    """An adapter with one pool a scheme, and idle connections of these ages in them in turn."""
-    adapter = Adapter("", 10)
+def connections_with(*ages):
+    """Connections with one pool a scheme, and idle ones of these ages in them in turn."""
+    connections = Connections("", 10)
     idle = [Idle(age) for age in ages]
     pools = []
     for scheme in POOLS:
-        request = requests.PreparedRequest()
-        request.url = f"{scheme}://127.0.0.1:9/"
-        pools.append(adapter.get_connection_with_tls_context(request, True))
+        pools.append(connections.route(f"{scheme}://127.0.0.1:9/").pool)
         while pools[-1].pool.qsize():
             pools[-1].pool.get()
     for number, connection in enumerate(idle):
         pools[number % 2].pool.put(connection)
-    return adapter, idle
+    return connections, idle
 
 
 def test_of_too_many_the_longest_idle_are_closed_whatever_their_host():
-    adapter, idle = adapter_with(4, 3, 2, 1)
-    adapter.tidy(3, 60)
+    connections, idle = connections_with(4, 3, 2, 1)
+    connections.tidy(3, 60)
     assert [each.sock is None for each in idle] == [True, False, False, False]
-    adapter.close()
+    connections.close()
 
 
 def test_one_that_no_call_used_for_long_is_closed():
-    adapter, idle = adapter_with(61, 59)
-    adapter.tidy(10, 60)
+    connections, idle = connections_with(61, 59)
+    connections.tidy(10, 60)
     assert [each.sock is None for each in idle] == [True, False]
-    adapter.close()
+    connections.close()
 
 
 class Taken(Idle):

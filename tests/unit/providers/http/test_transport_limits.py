@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from gateway.errors import UpstreamBadResponse, UpstreamTimeout
+from providers.http.http1 import READ
 from providers.http.sse import MAX_LINE
-from providers.http.transport import READ, Response, Transport
+from providers.http.transport import Response, Transport
 from tests.support.raw_upstream import BOTH_WAYS, call, openai, serving
 from tests.support.upstream import Upstream
 
@@ -49,11 +50,8 @@ def test_a_provider_that_is_faster_than_we_lets_others_have_their_turn(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr("providers.http.transport.time.sleep", slept.append)
-    body = SimpleNamespace(
-        read1=lambda most: b"x" * min(size, most), length=None, isclosed=lambda: False
-    )
-    raw = SimpleNamespace(_fp=body)
-    answer = Response(SimpleNamespace(status_code=200, headers={}, raw=raw), 1 << 20, 5.0)  # type: ignore[arg-type]
+    exchange = SimpleNamespace(status=200, headers={}, read=lambda: b"x" * size)
+    answer = Response(exchange, 1 << 20, 5.0)  # type: ignore[arg-type]
     for _ in range(3):
         answer.read()
     assert slept == [0] * turns
