@@ -87,11 +87,14 @@ def post_worker_init(worker):
 
 
 def worker_exit(server, worker):
-    """Add to the metrics what this process has counted, however it ends."""
+    """Send the metrics and the traces of this process off, however it ends."""
     from api.services import services
 
     if hasattr(worker, "wsgi"):
-        services(worker.wsgi).reporter.close()
+        installed = services(worker.wsgi)
+        installed.reporter.close()
+        if installed.tracing is not None:
+            installed.tracing.close(LAST_SECONDS)
 
 
 def pre_request(worker, req):

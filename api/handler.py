@@ -15,6 +15,7 @@ import orjson
 from flask import Response, after_this_request, g, request, url_for
 from werkzeug.datastructures import Headers
 
+from api.http import tracing
 from api.http.body import read_json
 from api.http.schedule import schedule
 from api.rendering import LoggedCall, Rendering, numbered
@@ -170,6 +171,7 @@ def _respond(
         key.public_id,
         _account(key, checked.model, admission),
         checked.include_cost,
+        trace=tracing.carried(),
     )
     body = orjson.dumps(checked.parameters)
     # A kept response would be in no log.
