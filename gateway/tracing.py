@@ -66,7 +66,7 @@ CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens"
 REASONING = "gen_ai.usage.reasoning.output_tokens"
 INPUT_MESSAGES, OUTPUT_MESSAGES = "gen_ai.input.messages", "gen_ai.output.messages"
 SYSTEM, TOOLS = "gen_ai.system_instructions", "gen_ai.tool.definitions"
-ERROR = "error.type"
+ERROR, SERVER_ADDRESS = "error.type", "server.address"
 HTTP_METHOD, HTTP_ROUTE = "http.request.method", "http.route"
 HTTP_STATUS = "http.response.status_code"
 # Ours.

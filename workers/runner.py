@@ -324,7 +324,9 @@ class CallRunner:
             call.failover.note(error)
             log_failure(call.spec, target, error, "", 0, 0.0)
             raise error
-        return provider if call.trace is None else call.trace.traced(provider, target)
+        if call.trace is None:
+            return provider
+        return call.trace.traced(provider, target, self._catalogue.host(target.provider))
 
     def _attempts(self, call: Call) -> Attempts:
         failover, row = call.failover, call.failover.target.row

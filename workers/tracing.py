@@ -47,9 +47,9 @@ class CallTrace:
         name = f"call {spec.targets[0].model}"
         self._span = start(name, tracing.INTERNAL, spec.trace, attributes, since)
 
-    def traced(self, provider: Provider, target: Target) -> Provider:
-        """Return a provider whose attempts have spans."""
-        return TracedProvider(provider, self._maker, self._span, target.provider)
+    def traced(self, provider: Provider, target: Target, host: str) -> Provider:
+        """Return a provider, which is at this host, whose attempts have spans."""
+        return TracedProvider(provider, self._maker, self._span, target.provider, host)
 
     def end(self, bill: Bill, error: GatewayError | None) -> None:
         """End the call's span, with what the call has used in all its attempts."""
@@ -61,11 +61,14 @@ class CallTrace:
 
 
 class TracedProvider:
-    """A provider that makes a span below `parent` of each call. `name` is the provider's."""
+    """A provider that makes a span below `parent` of each call. It has this name and host."""
 
-    def __init__(self, provider: Provider, maker: Tracing, parent: Span, name: str) -> None:
+    def __init__(
+        self, provider: Provider, maker: Tracing, parent: Span, name: str, host: str = ""
+    ) -> None:
         self.streams_only = provider.streams_only
-        self._provider, self._maker, self._parent, self._name = provider, maker, parent, name
+        self._provider, self._maker, self._parent = provider, maker, parent
+        self._name, self._host = name, host
 
     def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
         """Return the whole response, as Provider.complete."""
@@ -99,6 +102,7 @@ class TracedProvider:
         self, operation: str, model: str, params: Mapping[str, Any], stream: bool = False
     ) -> Attempt:
         attributes = tracing.request_attributes(operation, self._name, model, params, stream)
+        attributes[tracing.SERVER_ADDRESS] = self._host or None
         if self._maker.capture:
             attributes |= tracing.input_attributes(params)
         name = f"{operation} {model}"

@@ -85,6 +85,7 @@ def test_a_stream_has_one_trace_below_that_of_its_caller(
     assert (attempt.name, attempt.kind, attempt.parent) == ("chat echo", CLIENT, call.id)
     assert queue.start <= queue.end <= call.end and call.start <= attempt.start <= call.end
     assert attempt.attributes["gen_ai.request.temperature"] == 0.5
+    assert attempt.attributes["server.address"] == "127.0.0.1"
     assert attempt.attributes["gen_ai.usage.output_tokens"] > 0
     assert attempt.attributes["gen_ai.response.finish_reasons"] == ["stop"]
     assert attempt.resource["service.name"] == "inference-service"
