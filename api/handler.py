@@ -17,6 +17,7 @@ from werkzeug.datastructures import Headers
 
 from api import idempotency
 from api import logged as logged_calls
+from api.http import tracing
 from api.http.body import read_json
 from api.http.line import the_line
 from api.http.schedule import schedule
@@ -185,6 +186,7 @@ def _respond(
         key.public_id,
         _account(key, checked.model, admission),
         checked.include_cost,
+        trace=tracing.carried(),
     )
     if checked.background and checked.stored is not None:
         spec.account["response_id"] = f"resp_{call_id}"  # its end is an event for webhooks

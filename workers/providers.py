@@ -25,6 +25,7 @@ from providers import create
 from providers.base import Provider, WireOptions
 from providers.http.budget import Budget
 from providers.http.transport import Transport
+from workers import tracing
 from workers.google_tokens import TokenProvider, service_account
 from workers.pool import Load, Pool, Way, trouble_of_a_deployment, trouble_of_a_key
 
@@ -116,6 +117,8 @@ class _Connector:
     def provider(self, name: str, transport: Transport) -> Provider:
         """The provider of this name, with all its keys."""
         row = self.configured[name]
+        if row.trace_context:
+            transport = transport.with_headers(tracing.context.get)
         make = partial(self._with_key, row, transport)
         keys = row.keys(self._settings)
         if row.auth == "google":
