@@ -183,6 +183,8 @@ def _respond(
         _account(key, checked.model, admission),
         checked.include_cost,
     )
+    if checked.background and checked.stored is not None:
+        spec.account["response_id"] = f"resp_{call_id}"  # its end is an event for webhooks
     body = orjson.dumps(checked.parameters)
     # A kept response would be in no log.
     if not (counts or delay or log_seconds) and (seconds := _cache_seconds(key)):

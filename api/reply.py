@@ -17,7 +17,7 @@ from api.http.disconnect import DisconnectWatcher
 from gateway.broker.broker import Broker
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import GatewayError
-from gateway.logs import where
+from gateway.logs import log_fault
 from gateway.queue.protocol import decode_head
 
 log = logging.getLogger(__name__)
@@ -285,5 +285,5 @@ class Reply:
 
 def _internal_error(fault: Exception) -> GatewayError:
     """The error for an exception of a renderer. Its text may quote the result and is not logged."""
-    log.error("reply: %s at %s", type(fault).__name__, where(fault))
+    log_fault(log, fault, "reply")
     return GatewayError(should_retry=False)

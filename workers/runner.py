@@ -24,7 +24,7 @@ from gateway.errors import (
     StopCall,
     UpstreamBadResponse,
 )
-from gateway.logs import where
+from gateway.logs import log_fault
 from gateway.queue.protocol import CallSpec, Outcome, ProtocolError, encode_head
 from providers.base import Provider
 from providers.http.budget import Budget
@@ -130,8 +130,7 @@ class CallRunner:
             error, sent = stop.error, stop.request_sent
             memory.release(stop)
         except Exception as fault:
-            # Not log.exception: a traceback's last line may quote the prompt or the response.
-            log.error("call %s: %s at %s", spec.call_id, type(fault).__name__, where(fault))
+            log_fault(log, fault, "call %s", spec.call_id)
             error = GatewayError(should_retry=False)  # the provider may have been called
             sent = bool(call.usage.deltas or call.usage.counted)
             memory.release(fault)

@@ -87,6 +87,13 @@ def models_one(key: KeyRecord, model_id: str) -> Response:
         labels=PRICES,
         route=_route(row, model_id),
         breaker=state.get(_route(row, model_id)),
+        aliases=[
+            each.id
+            for each in catalogue.listed()
+            if each.id != model_id
+            and _route(each, each.id) == _route(row, model_id)
+            and (key.operator or key.allows(each.id))
+        ],
         ending=_ending(row),
         paused=model_id in _paused(),
         done=DONE.get(request.args.get("done", ""), ""),

@@ -289,7 +289,8 @@ def received(fields: dict[bytes, bytes]) -> Record:
     if not isinstance(record.usage, dict):
         raise ValueError("the usage of a record must be an object")
     numbers = (record.cost_nano, record.saved_nano, record.created_ms, record.settled_ms)
-    names = (record.id, record.key_id, record.owner, record.model, record.kind, record.status)
+    ids = (record.id, record.key_id, record.owner)
+    names = (*ids, record.model, record.family, record.kind, record.status)
     if not all(type(number) is int for number in (*numbers, *record.usage.values())):
         raise ValueError("a number of a record must be an integer")
     if not all(type(name) is str for name in names):

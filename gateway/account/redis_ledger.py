@@ -65,7 +65,7 @@ class RedisLedger:
         for record in records:
             sums = Sums.of(record)
             added = {name: count for name in SUMS if (count := getattr(sums, name))}
-            group = orjson.dumps([record.key_id, record.owner, record.model, record.kind])
+            group = orjson.dumps([record.key_id, record.owner, record.summed_model, record.kind])
             # What lasts for ever must not grow with the models: callers may make up names.
             all_time = orjson.dumps([record.key_id, record.owner, "", ""])
             args += [record.id, record.settled_ms, record.encode()]

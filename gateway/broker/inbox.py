@@ -100,9 +100,11 @@ class InboxReader:
         began = time.monotonic()
         count = min(READ_EVENTS, READ_BYTES // self._mean + 1)
         streams: tuple[Any, ...] = (self._key, self.last)
+        positions: dict[bytes, tuple[int, int]] = {}
         if self._logs:
             positions, full = self._positions()
-            streams = (self._key, *positions, self.last, *positions.values())
+            starts = (b"%d-%d" % position for position in positions.values())
+            streams = (self._key, *positions, self.last, *starts)
             block = FULL_MS if full else block
         read = ("XREAD", "COUNT", count, "BLOCK", block, "STREAMS", *streams)
         trim: list[Command] = []
@@ -121,7 +123,7 @@ class InboxReader:
         for name, those in reply or ():
             if name in self._logs:
                 more |= len(those) == count
-                self._offer(self._logs[name], those)
+                self._offer(self._logs[name], positions[name], those)
             elif name == self._key.encode():
                 entries = those
         size = sum(len(fields[1]) for _, fields in entries)
@@ -140,7 +142,7 @@ class InboxReader:
         gevent.sleep(0)
         gevent.sleep(0)
 
-    def _positions(self) -> tuple[dict[bytes, bytes], bool]:
+    def _positions(self) -> tuple[dict[bytes, tuple[int, int]], bool]:
         """Where to go on in each log, and whether a client has to take some of it before."""
         positions, full = {}, False
         for name, followers in self._logs.items():
@@ -148,12 +150,17 @@ class InboxReader:
             ready = [each.position for each in reading if each.has_room()]
             full |= len(ready) < len(reading)
             if ready:
-                positions[name] = b"%d-%d" % min(ready)
+                positions[name] = min(ready)
         return positions, full
 
-    def _offer(self, followers: list[PendingCall], entries: list[Any]) -> None:
+    def _offer(
+        self, followers: list[PendingCall], start: tuple[int, int], entries: list[Any]
+    ) -> None:
+        """Offer the entries of a log after `start` to all who follow it and have it up to there."""
         events = [(_order(entry_id), fields[1]) for entry_id, fields in entries]
         for pending in list(followers):
+            if pending.position < start:  # it came during the read, or had no room then
+                continue
             for position, value in events:
                 if position <= pending.position:
                     continue

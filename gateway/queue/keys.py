@@ -120,6 +120,7 @@ AUDIT_ENTRIES = 10_000  # about as many of the last changes are kept
 BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
+DELETION_SECONDS = 60  # of an owner; longer than to look at all keys takes
 LOGGED_OUTCOME_SECONDS = 10  # the outcome of a logged call, which is in its log as well
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
@@ -155,6 +156,11 @@ def key(public_id: str) -> str:
 def owner_record(owner_id: str) -> str:
     """The record of an owner of API keys. It does not expire."""
     return f"{PREFIX}gw:owners:{owner_id}"
+
+
+def owner_deletion(owner_id: str) -> str:
+    """Exists while an owner is being deleted: no key gets this owner then."""
+    return f"{PREFIX}gw:deletion:{owner_id}"
 
 
 def owner_scope(owner_id: str) -> str:

@@ -43,6 +43,7 @@ VIEWS = {
     "owners": "/owners",
     "models": "/models",
     "queue": "/queue",
+    "live": "/live",
 }
 OTHERS = {
     "sign-in": "/sign-in",
@@ -330,6 +331,26 @@ def test_calls_appear_as_they_end(
     expect(page.get_by_role("button", name="Live")).to_have_attribute("aria-pressed", "true")
     made = stack.ask("fake/chat").headers["X-Generation-Id"]
     expect(page.locator(f"tr[data-call='{made}']")).to_be_visible()
+
+
+def test_the_live_view_moves_under_load(
+    stack: Stack, operator_key: str, open_console: Callable[..., Console]
+) -> None:
+    console = open_console(operator_key)
+    page = console.open("/live")
+    state = page.locator("#live-state")
+    expect(state).to_have_text("live")
+    counted = page.locator("#figures dd.more").first
+    seen: list[str] = []
+
+    def moves() -> bool:
+        stack.ask("fake/chat")
+        seen.append(counted.inner_text())
+        return len({text.split()[0] for text in seen}) >= 4
+
+    until(moves, what=f"figures that change: {seen}")
+    page.get_by_role("button", name="Hold").click()
+    expect(state).to_have_text("held")
 
 
 def test_a_model_is_paused_its_calls_wait_and_one_is_cancelled(

@@ -333,7 +333,7 @@ def _buckets(records: Iterable[Record]) -> list[dict[str, Any]]:
     for record in records:
         group = (
             record.settled_ms // (MINUTE * 1000) * MINUTE,
-            *(record.key_id, record.owner, record.model, record.kind),
+            *(record.key_id, record.owner, record.summed_model, record.kind),
         )
         added = Sums.of(record)
         minutes[group] = minutes[group] + added if group in minutes else added

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 
@@ -12,6 +13,7 @@ from gateway.account.key_fields import NANO
 from gateway.account.owners import owner_store
 from gateway.account.record_store import COMMAND
 from gateway.queue import keys, steering
+from tests.contract.console.conftest import ADMIN_KEY, Browser
 
 
 def secret(page):
@@ -212,6 +214,15 @@ def test_models_have_prices_limits_and_the_health_of_their_route(operator, redis
     for text in ("$0.15", "$0.60", "128,000 tokens", "Use openai/gpt-6-luna instead", "1 failures"):
         assert text in one
     operator.get("/console/models/unknown/model", 404)
+
+
+def test_a_model_names_its_aliases(make_client, settings, broker, tmp_path):
+    file = tmp_path / "models.toml"
+    file.write_text('[models.fast]\nprovider = "openai"\nupstream = "gpt-4o-mini"\n')
+    browser = Browser(make_client(dataclasses.replace(settings, models_file=str(file)), broker))
+    browser.sign_in(ADMIN_KEY)
+    assert '/console/models/fast">' in browser.get("/console/models/openai/gpt-4o-mini")
+    assert '/console/models/openai/gpt-4o-mini">' in browser.get("/console/models/fast")
 
 
 def test_models_of_providers_that_are_not_configured_are_shown_on_request(operator):
