@@ -33,6 +33,7 @@ from api.batches.validation import PATHS, Checked, check_lines
 from api.http import line as line_api
 from api.http.line import Line, LineReply
 from api.services import services
+from gateway import webhooks
 from gateway.broker.places import Places
 from gateway.errors import ModelNotFound
 from gateway.files import records
@@ -173,6 +174,8 @@ class BatchRun:
             self._store.forget(self._id)
             return True
         if not batch.active:
+            redis = self._runner.services.broker.redis
+            webhooks.enqueue(redis, batch.key_id, f"batch.{batch.status}", self._id)
             self._storage.delete(self._storage.names(parts_of(self._id), time.time() + 86_400))
             self._store.forget(self._id)
             return True
