@@ -1,6 +1,7 @@
 """How gunicorn runs the web process: limits, timeouts, and a drain that ends calls in time."""
 
 import os
+import subprocess
 import sys
 import time
 
@@ -69,6 +70,12 @@ def on_starting(server):
     for name, reason in REFUSED.items():
         if getattr(server.cfg, name):
             sys.exit(f"configuration: gunicorn's {name} is not supported: {reason}")
+    # In a process of its own: the arbiter is not patched by gevent, and the web processes need no
+    # SQLAlchemy before the first report.
+    if settings.database_url:
+        check = [sys.executable, "-m", "gateway.account.check_tables"]
+        if code := subprocess.run(check).returncode:
+            sys.exit(code)
 
 
 def post_worker_init(worker):
@@ -80,7 +87,6 @@ def post_worker_init(worker):
     broker = services(worker.wsgi).broker
     if not _take_names(broker.redis):
         gevent.spawn(_take_names_later, broker.redis)
-    _check_tables(services(worker.wsgi).ledger)
     broker.start()
     services(worker.wsgi).reporter.start()
     runner = _start_batches(worker.wsgi)
@@ -134,20 +140,6 @@ def _take_names(redis):
         return True
     except RedisError:
         return False
-    except ConfigurationError as error:
-        sys.stderr.write(f"configuration: {error}\n")
-        sys.exit(Arbiter.WORKER_BOOT_ERROR)
-
-
-def _check_tables(ledger):
-    """End gunicorn if the database has the tables of another release.
-
-    Not in the arbiter: psycopg decides when it is imported whether it waits cooperatively.
-    """
-    from gateway.account.ledger import check_tables
-
-    try:
-        check_tables(ledger)
     except ConfigurationError as error:
         sys.stderr.write(f"configuration: {error}\n")
         sys.exit(Arbiter.WORKER_BOOT_ERROR)

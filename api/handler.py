@@ -196,7 +196,9 @@ def _respond(
     logged = b""
     if log_seconds:
         extra = checked.stored or {}
-        logged = LoggedCall(rendering, spec.web, key.public_id, checked.stream, extra).encode()
+        logged = LoggedCall(
+            rendering, spec.web, key.public_id, checked.stream, extra, g.request_id
+        ).encode()
     pending = g.call = broker.submit(spec, body, admission, budget, logged)
     del body  # it may have 20 MB, and the call may run for minutes
     if not checked.stream:

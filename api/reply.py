@@ -144,7 +144,9 @@ class Reply:
             else:
                 self._wait(HEADERS_SECONDS) or self._wait_for_workers()
                 payloads = self._parts()
-            outcome, begins = self._call.outcome, at_once and self._call.submitted
+            # Its result may be here before the reply of the queue that it is accepted.
+            queued = self._call.submitted or self._call.claim
+            outcome, begins = self._call.outcome, at_once and queued
             if outcome is not None and outcome.error is not None and not (payloads or begins):
                 raise outcome.error
             if at_once:

@@ -252,8 +252,8 @@ class Settings:
     metrics_by_key: bool = setting(
         "METRICS_BY_KEY",
         False,
-        "Count calls, tokens and costs by API key as well. Each key makes a dozen series, which "
-        "stay after it was revoked.",
+        "Show calls, tokens and costs by API key in `/metrics` as well, and budgets of keys and "
+        "owners. Each key makes a dozen series, which stay after it was revoked.",
     )
     log_level: str = setting("LOG_LEVEL", "INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
     log_format: str = setting(
