@@ -331,6 +331,7 @@ def _account(key: KeyRecord, model: str, admission: AdmissionRequest) -> dict[st
         "model": model,
         "created_ms": int(time.time() * 1000),
         "prompt_tokens": admission.prompt_tokens,
+        "output_tokens": admission.output_tokens,
         **({} if line is None else {"batch_id": line.batch_id}),
     }
 

@@ -216,7 +216,7 @@ def test_the_record_of_a_call_whose_client_has_left_says_what_was_used(
     assert (record.status, record.error_code) == ("cancelled", "client_closed_request")
     assert record.usage_source == "estimated"
     assert record.usage["input"] > 0
-    assert (record.usage.get("output", 0) > 0) is begun
+    assert record.usage.get("output", 0) > 0 or not begun
 
 
 def test_a_client_that_sends_its_next_request_early_gets_both_answers(stack: Stack) -> None:
