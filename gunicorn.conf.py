@@ -89,7 +89,21 @@ def post_worker_init(worker):
         gevent.spawn(_take_names_later, broker.redis)
     broker.start()
     services(worker.wsgi).reporter.start()
-    gevent.spawn(_lead_drain, worker, broker)
+    runner = _start_batches(worker.wsgi)
+    gevent.spawn(_lead_drain, worker, broker, runner)
+
+
+def _start_batches(app):
+    """The runner of batches of this process; None if no storage is configured."""
+    from api.batches.runner import BatchRunner
+    from api.services import services
+    from app import PREFIX
+
+    if services(app).storage is None:
+        return None
+    runner = BatchRunner(app, PREFIX)
+    runner.start()
+    return runner
 
 
 def worker_exit(server, worker):
@@ -136,7 +150,7 @@ def _take_names_later(redis):
         gevent.sleep(1)
 
 
-def _lead_drain(worker, broker):
+def _lead_drain(worker, broker, batches):
     """Exit as soon as no request runs, and end running calls before gunicorn cuts them off.
 
     After SIGINT or SIGQUIT (`worker.hurried`) running calls are ended at once. Left alone, gunicorn
@@ -146,6 +160,8 @@ def _lead_drain(worker, broker):
     while worker.alive:
         gevent.sleep(0.1)
     stopped = time.monotonic()
+    if batches is not None:
+        batches.stop()
     broker.drain()
     _wait_idle(worker, stopped + settings.drain_seconds + GRACE_SECONDS, unless_hurried=True)
     broker.end_all()

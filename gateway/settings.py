@@ -101,6 +101,12 @@ class Settings:
         "Where files and batches are stored: `file:///FOLDER`, which all processes share, or "
         "`s3://BUCKET/PREFIX`. Without it, their endpoints answer 503.",
     )
+    batch_concurrency: int = setting(
+        "BATCH_CONCURRENCY",
+        100,
+        "Maximum number of lines of batches that run at once. One batch gets seven eighths of "
+        "them, and less while others have lines.",
+    )
     models_file: str = setting(
         "MODELS_FILE", "", "TOML file that extends or replaces the catalogue."
     )
@@ -354,6 +360,7 @@ class Settings:
             "WORKER_CONCURRENCY": self.worker_concurrency,
             "BREAKER_FAILURES": self.breaker_failures,
             "RECORD_DAYS": self.record_days,
+            "BATCH_CONCURRENCY": self.batch_concurrency,
             "RESULT_HOURS": self.result_hours,
             "STREAM_REPLAY_SECONDS": self.stream_replay_seconds,
         }.items():

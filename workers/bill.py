@@ -129,6 +129,7 @@ class Bill:
             user_agent=account.get("user_agent", ""),
             response_id=account.get("response_id", ""),
             service_tier=_text(self.service_tier),
+            batch_id=account.get("batch_id", ""),
         )
 
 

@@ -10,6 +10,8 @@ import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -290,6 +292,35 @@ def test_two_models_answer_side_by_side_and_the_code_is_theirs(
         expect(dialog.get_by_role("tabpanel")).to_contain_text(start)
         expect(dialog.get_by_role("tabpanel")).to_contain_text("fake/chat")
     assert stack.key not in page.content()
+
+
+def test_the_code_that_is_shown_makes_the_same_call(
+    stack: Stack, open_console: Callable[..., Console]
+) -> None:
+    page = open_console(stack.key).page
+    page.get_by_role("combobox", name="Model 1").fill("fake/chat")
+    page.get_by_label("System prompt").fill('It\'s "quoted"\nand has two lines.')
+    page.get_by_label("Max tokens").fill("50")
+    page.get_by_label("More parameters").fill('{"seed": 7, "stop": ["a", "b"], "top_k": null}')
+    page.get_by_label("Message").fill("What's $HOME `id` in é?")
+    page.get_by_role("button", name="Get code").click()
+    bodies = []
+    for language, command in (("curl", ["sh", "-c"]), ("Python", [sys.executable, "-c"])):
+        page.get_by_role("tab", name=language).click()
+        code = page.get_by_role("tabpanel").inner_text()
+        done = subprocess.run(
+            [*command, code],
+            env={"INFERENCE_API_KEY": stack.key, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        assert done.returncode == 0, done.stderr
+        bodies.append(stack.upstream.log()[-1]["body"])
+    first, second = bodies
+    assert first == second
+    assert first["messages"][1]["content"] == "What's $HOME `id` in é?"
+    assert first["messages"][0]["content"] == 'It\'s "quoted"\nand has two lines.'
 
 
 def test_a_key_is_made_used_and_revoked(
