@@ -20,10 +20,10 @@ def register(app: Flask, reporter: Reporter) -> None:
 
     def begin() -> None:
         if line.the_line() is None:  # a line of a batch is no request over HTTP
-            g.began = time.monotonic()
+            g.measured_from = time.monotonic()
 
     def end(response: Response) -> Response:
-        began = g.get("began")
+        began = g.get("measured_from")
         if began is not None:
             rule = request.url_rule
             labels = (
