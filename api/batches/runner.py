@@ -416,6 +416,9 @@ def pause(reply: LineReply, tries: int, elapsed: float) -> float | None:
     where a limit of the key refuses it as long as the batch lasts.
     """
     should_retry = reply.headers.get("x-should-retry")
+    if reply.status == 503 and "idempotent-replayed" in reply.headers:
+        # The runner before this one was killed before it had queued the call.
+        return PAUSE_SECONDS[0]
     if should_retry == "false" or (should_retry is None and reply.status != 429):
         return None
     if elapsed > RETRY_SECONDS and "x-limit-name" not in reply.headers:

@@ -45,7 +45,10 @@ def finished(client: OpenAI, batch: Batch) -> Batch:
 def results(client: OpenAI, file_id: str | None) -> dict[str, Any]:
     assert file_id
     content = client.files.content(file_id).read()
-    return {each["custom_id"]: each for each in map(orjson.loads, content.splitlines())}
+    lines = [orjson.loads(text) for text in content.splitlines()]
+    named = {each["custom_id"]: each for each in lines}
+    assert len(named) == len(lines), "a line has two results"
+    return named
 
 
 def test_a_batch_of_several_models_is_answered(stack: Stack, client: OpenAI) -> None:
