@@ -288,6 +288,11 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         """Stop the calls that were given up. Raises RedisError."""
         key = keys.cancel(self.name)
         named = {member.decode() for member in self.connection.smembers(key)}
+        unknown = {name for name in named if name.endswith(commands.UNKNOWN)}
+        for name in unknown:
+            self._announce(name.removesuffix(commands.UNKNOWN))
+            self.outbox.put(("SREM", key, name))
+        named -= unknown
         # A call that does not run yet may be in a claim whose reply is still on its way: it stays
         # listed for a while, and is not begun when it comes.
         self.cancelled = {call_id: self.cancelled.get(call_id, 0) + 1 for call_id in named}
@@ -297,6 +302,15 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 self._stop_call(call_id, error)
             if call_id in self.running or looks > CANCEL_LOOKS:
                 self.outbox.put(("SREM", key, name))
+
+    def _announce(self, call_id: str) -> None:
+        """Tell Redis that a call runs here whose job it has lost."""
+        if running := self.running.get(call_id):
+            claimed = running.claimed
+            left = claimed.claimed_at + claimed.budget - time.monotonic()
+            self.outbox.put(
+                commands.announce_command(call_id, claimed.claim, self.name, claimed.web, left)
+            )
 
     def _cancellation(self, call_id: str) -> GatewayError | None:
         """Return the error of a call that was given up."""

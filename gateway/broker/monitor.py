@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.5  # between two looks at the pending calls and the workers' leases
 TRIM_EVERY = 2  # ticks
 SWEEP_EVERY = 4  # ticks
+UNKNOWN_SECONDS = 5.0  # in which a worker announces a call that Redis has lost
 SWEEP_BATCH = 200  # calls asked about in one round trip: keeps the event loop turning
 OVERDUE_SECONDS = 2.0  # since a tick saw that the deadline passed: its worker had its chance
 REVOKED_EVERY = 4  # ticks between two looks for revoked keys
@@ -204,6 +205,8 @@ class Monitor:
         ended: list[PendingCall] = []
         queued: list[PendingCall] = []
         for pending, state in zip(pending_calls, states, strict=True):
+            if state.status:
+                pending.unknown_since = 0.0
             if state.status == "started":
                 pending.started(state.worker, state.claim)
             elif state.status in WAITING:
@@ -226,10 +229,20 @@ class Monitor:
                 self._look_at_log(pending, states[pending.call_id].status)
             elif outcome is not None:
                 self._apply(pending, outcome)
-            elif not (pending.worker and states[pending.call_id].status == ""):
+            elif not self._may_run(pending, states[pending.call_id].status):
                 pending.fail(_vanished(states[pending.call_id].status))
-            # else: Redis was emptied under a call that runs. Its worker still delivers the outcome;
-            # if the worker dies too, its lease is missing.
+
+    def _may_run(self, pending: PendingCall, status: str) -> bool:
+        """Whether a started call that Redis does not know may still run. Raises RedisError.
+
+        Redis has lost its job, or it has ended and its outcome is lost. Its worker is asked, and
+        announces the call if it runs it. If the worker is dead, its lease is missing.
+        """
+        if not pending.worker or status != "":
+            return False
+        pending.unknown_since = pending.unknown_since or self._clock()
+        commands.ask_worker(self._redis, pending.worker, [pending.call_id])
+        return self._clock() - pending.unknown_since < UNKNOWN_SECONDS
 
     def _apply(self, pending: PendingCall, outcome: Outcome) -> None:
         """Use an outcome that the inbox has not brought; its events may be on their way."""
@@ -245,9 +258,7 @@ class Monitor:
         """End a logged call that has ended, and whose log has been read and has no outcome."""
         if pending.suspect != pending.received or not pending.has_room():
             pending.suspect, pending.suspect_since = pending.received, time.monotonic()
-        elif self._reader.caught_up > pending.suspect_since and not (
-            pending.worker and status == ""  # as below
-        ):
+        elif self._reader.caught_up > pending.suspect_since and not self._may_run(pending, status):
             pending.fail(_vanished(status))
 
     def _settle(self, pending: PendingCall, error: GatewayError) -> None:

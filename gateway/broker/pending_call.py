@@ -78,6 +78,7 @@ class PendingCall:
         self.nudge_at: float | None = None  # when `wait_nudged` is to end, by the monotonic clock
         self.suspect: int | None = None  # `received` when its outcome was seen and events missing
         self.suspect_since = 0.0  # monotonic
+        self.unknown_since = 0.0  # by the monitor's clock: Redis has lost its job; 0: it has not
         self.overdue_since = 0.0  # by the monitor's clock; 0: it is not
         self._full_since: float | None = None  # by the buffers' clock
         self._send: tuple[Callable[[bytes], bool], float] | None = None  # while `wait_nudged` runs

@@ -147,6 +147,7 @@ def _ending(fields: Mapping[str, Any]) -> bytes:
 
 
 BY_OPERATOR = " operator"  # behind the id of a call that its worker should stop
+UNKNOWN = " unknown"  # behind that of a call that its worker should announce if it runs it
 
 
 def cancel(redis: Redis, call_id: str, error: GatewayError | None = None) -> bytes:
@@ -185,6 +186,30 @@ def cancel(redis: Redis, call_id: str, error: GatewayError | None = None) -> byt
     ]
     result: bytes = scripts.CANCEL(redis, names, args)
     return result
+
+
+def ask_worker(redis: Redis, worker: str, call_ids: Sequence[str]) -> None:
+    """Have a worker announce those of these calls that it runs. Raises RedisError.
+
+    Redis does not know them: they have ended, or their jobs were lost.
+    """
+    name = keys.cancel(worker)
+    redis.sadd(name, *(call_id + UNKNOWN for call_id in call_ids))
+    redis.expire(name, keys.CANCEL_SECONDS)
+
+
+def announce_command(
+    call_id: str, claim: str, worker: str, address: str, seconds: float
+) -> tuple[object, ...]:
+    """Return the command that writes a running call's job anew if Redis does not know it.
+
+    `seconds` is how long the call may still take.
+    """
+    args = [
+        *(call_id, claim, worker, address),
+        *(int(max(seconds, 0) * 1000), keys.GRACE_SECONDS, now_text()),
+    ]
+    return scripts.ANNOUNCE.command([keys.job(call_id), keys.RQ_STARTED], args)
 
 
 def promote(redis: Redis) -> int:

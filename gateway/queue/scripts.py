@@ -79,6 +79,7 @@ LOOK = Script("look")
 STORE = Script("store")
 REMEMBER = Script("remember")
 FORGET = Script("forget")
+ANNOUNCE = Script("announce")
 COUNT = Script("count")
 MOVE = Script("move")
 STEER = Script("steer")
@@ -86,7 +87,7 @@ WEBHOOK = Script("webhook")
 WEBHOOK_END = Script("webhook_end")
 ALL = (
     *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, CORRECT),
-    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END, REMEMBER, FORGET),
+    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END, REMEMBER, FORGET, ANNOUNCE),
 )
 
 

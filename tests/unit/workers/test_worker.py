@@ -212,6 +212,29 @@ def test_a_call_cancelled_before_its_claim_was_read_is_not_begun(
     assert (record.status, record.cancelled) == ("cancelled", True)
 
 
+def test_a_running_call_is_announced_to_a_redis_that_lost_it(
+    redis: Redis, worker: CallWorker, runner: FakeRunner
+) -> None:
+    runner.hang = True
+    call = claimed()
+    running = worker.running[call.call_id] = Running(call)
+    running.greenlet = worker.pool.spawn(worker.run_call, running)
+    gevent.sleep(0)
+    redis.delete(keys.job(call.call_id))
+    for call_id in (call.call_id, "b" * 32):
+        redis.sadd(keys.cancel(worker.name), call_id + commands.UNKNOWN)
+    worker.stop_cancelled_calls()
+    assert worker.outbox.settled(5)
+    known, ended = commands.states(redis, [call.call_id, "b" * 32])
+    assert (known.status, known.worker, known.claim) == ("started", worker.name, call.claim)
+    assert ended.status == ""
+    assert redis.smembers(keys.cancel(worker.name)) == set()
+    assert call.call_id in worker.running
+    redis.sadd(keys.cancel(worker.name), call.call_id)
+    worker.stop_cancelled_calls()
+    assert outcome(worker, call).error is not None
+
+
 def test_a_running_call_that_an_operator_cancels_says_so(
     redis: Redis, worker: CallWorker, runner: FakeRunner
 ) -> None:

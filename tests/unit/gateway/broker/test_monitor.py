@@ -357,6 +357,39 @@ def test_a_call_whose_worker_lives_survives_that_redis_was_emptied(world: World)
     assert pending.outcome == Outcome(answer=b"{}")
 
 
+def test_a_call_that_redis_lost_and_its_worker_does_not_run_ends(world: World) -> None:
+    pending, clock = world.running(), Clock()
+    world.redis.flushall()
+    world.lives(WORKER)
+    watch = world.monitor(clock=clock)
+    watch.sweep()
+    asked = {(pending.call_id + commands.UNKNOWN).encode()}
+    assert world.redis.smembers(keys.cancel(WORKER)) == asked
+    clock.now += 4
+    watch.sweep()
+    assert pending.outcome is None  # its worker has its time
+    clock.now += 2
+    watch.sweep()
+    assert error_of(pending) is JobLost
+
+
+def test_a_call_that_redis_lost_goes_on_once_its_worker_has_announced_it(world: World) -> None:
+    pending, clock = world.running(), Clock()
+    world.redis.flushall()
+    world.lives(WORKER)
+    watch = world.monitor(clock=clock)
+    watch.sweep()
+    command = commands.announce_command(pending.call_id, pending.claim, WORKER, WEB, 60)
+    for _ in range(2):  # the second finds the job and leaves it
+        scripts.run(world.redis, command)
+    clock.now += 60
+    watch.sweep()
+    assert pending.outcome is None
+    assert world.finish(pending, Outcome(answer=b"{}"))
+    watch.sweep()
+    assert pending.outcome == Outcome(answer=b"{}")
+
+
 def test_a_call_whose_worker_died_after_redis_was_emptied_ends(world: World) -> None:
     pending = world.running()
     world.redis.flushall()
