@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, request
 
-from api import account_commands, commands
+from api import account_commands, commands, queue_commands
 from api.chat.view import chat
 from api.console.view import console
 from api.embeddings.view import embeddings
@@ -17,6 +17,7 @@ from api.models.view import models
 from api.openapi import home
 from api.openapi.docs import docs
 from api.openapi.document import openapi
+from api.queue.view import queue
 from api.responses.view import responses
 from api.services import Services
 from api.usage.view import usage
@@ -47,6 +48,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
         responses,
         keys,
         usage,
+        queue,
         files,
         health,
         openapi,
@@ -57,7 +59,10 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     home.register(app, PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.owners)
+    app.cli.add_command(commands.webhooks)
     app.cli.add_command(commands.check_config)
     app.cli.add_command(account_commands.db)
     app.cli.add_command(account_commands.account)
+    app.cli.add_command(queue_commands.queue)
+    app.cli.add_command(queue_commands.workers)
     return app

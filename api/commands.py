@@ -1,8 +1,9 @@
-"""The operator's commands: `flask keys ...`, `flask owners ...` and `flask check-config`."""
+"""The operator's commands: `flask keys`, `flask owners`, `flask webhooks`, `flask check-config`."""
 
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from api.keys.schema import (
     checked_fields,
     to_record,
 )
-from api.keys.shown import shown_key, shown_owner
+from api.keys.shown import shown_key, shown_owner, webhook_secret
 from api.services import services
 from gateway.account import counters
 from gateway.account import owners as account_owners
@@ -33,6 +34,7 @@ from gateway.errors import GatewayError
 from gateway.queue import clients, owner
 from gateway.queue.keys import owner_scope
 from gateway.settings import ConfigurationError
+from gateway.webhooks import TEST, enqueue
 
 T = TypeVar("T")
 
@@ -51,6 +53,7 @@ class RedisGroup(AppGroup):
 
 keys = RedisGroup("keys", help="Create, list, change, rotate and revoke API keys.")
 owners = RedisGroup("owners", help="Create, list, change and delete the owners of API keys.")
+webhooks = RedisGroup("webhooks", help="Try the webhooks of API keys.")
 
 KEY_ID = click.argument("public_id", callback=lambda _, __, text: public_id(text))
 
@@ -62,8 +65,11 @@ KEY_ID = click.argument("public_id", callback=lambda _, __, text: public_id(text
 def create(name: str, operator: bool, fields: dict[str, Any]) -> None:
     """Create a key called NAME and print it, this once, on the last line."""
     data = {"name": name, **fields, **({"operator": True} if operator else {})}
-    values = to_record(checked_fields(NEW_KEY, data), KeyRecord("", "", ""), time.time())
-    _print_once(_store().create(**values))
+    hosts = services().settings.webhook_hosts
+    values = to_record(checked_fields(NEW_KEY, data), KeyRecord("", "", ""), time.time(), hosts)
+    key = _store().create(**values)
+    _print_webhook_secret(_store().get(public_id(key)), "")
+    _print_once(key)
 
 
 @keys.command("list")
@@ -92,10 +98,17 @@ def show(public_id: str) -> None:
 def set_key(public_id: str, disabled: bool | None, fields: dict[str, Any]) -> None:
     """Change the key with this PUBLIC_ID; the value `none` takes a limit away."""
     data = checked_fields(KEY_CHANGE, _switched(fields, disabled=disabled))
-    now = time.time()
-    record = _store().change(public_id, lambda record: to_record(data, record, now))
-    _found(record, f"key {public_id}")
+    now, hosts = time.time(), services().settings.webhook_hosts
+    nonce = ""
+
+    def edit(record: KeyRecord) -> dict[str, Any]:
+        nonlocal nonce
+        nonce = record.webhook_nonce
+        return to_record(data, record, now, hosts)
+
+    record = _found(_store().change(public_id, edit), f"key {public_id}")
     click.echo(f"changed {public_id}")
+    _print_webhook_secret(record, nonce)
 
 
 @keys.command("rotate")
@@ -118,6 +131,19 @@ def revoke(public_id: str) -> None:
     if not _store().revoke(public_id):
         _found(_store().get(public_id), f"key {public_id}")  # revoked before
     click.echo(f"revoked {public_id}")
+
+
+@webhooks.command("test")
+@KEY_ID
+def test_webhook(public_id: str) -> None:
+    """Send an event to the webhook of the key with this PUBLIC_ID; workers log its delivery."""
+    _found(_store().get(public_id), f"key {public_id}")
+    redis = services().broker.redis
+    result = enqueue(redis, public_id, TEST, public_id, occurrence=secrets.token_hex(8))
+    if result != "ok":
+        reason = "has no webhook" if result == "none" else "has too many events that wait"
+        raise click.ClickException(f"key {public_id} {reason}")
+    click.echo(f"queued an event of type {TEST}")
 
 
 @owners.command("create")
@@ -237,6 +263,13 @@ def _state(record: KeyRecord, now: float) -> str:
 def _print_once(key: str) -> None:
     click.echo("Keep it safe: it cannot be shown again.")
     click.echo(key)
+
+
+def _print_webhook_secret(record: KeyRecord | None, nonce: str) -> None:
+    secret = webhook_secret(record, nonce, services().settings.key_pepper)
+    if secret is not None:
+        click.echo("The secret of the webhook, which cannot be shown again:")
+        click.echo(secret)
 
 
 def _print_fields(fields: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 import uuid
@@ -17,6 +16,7 @@ from flask import Response, after_this_request, g, request
 from werkzeug.datastructures import Headers
 
 from api.http.body import read_json
+from api.http.schedule import schedule
 from api.reply import Renderer, Reply
 from api.services import services
 from gateway import strict_json
@@ -138,7 +138,9 @@ def _respond(
     if counts:  # another model counts otherwise
         catalogue.require_configured(target)
     targets = (target,) if counts else _targets(catalogue, key, target, checked, kind)
-    admission = _admission(key, targets, checked.parameters, kind)
+    total = target.row.timeouts.total or settings.total_timeout
+    delay, budget = schedule(request.headers, total, checked.stream, time.time())
+    admission = _admission(key, targets, checked.parameters, kind, delay)
     call_id = uuid.uuid4().hex
     spec = CallSpec(
         call_id,
@@ -152,10 +154,8 @@ def _respond(
         checked.include_cost,
     )
     body = orjson.dumps(checked.parameters)
-    if not counts and (seconds := _cache_seconds(key)):
+    if not counts and not delay and (seconds := _cache_seconds(key)):
         spec = replace(spec, cache=_cache(key, spec, body, seconds))
-    total = target.row.timeouts.total or settings.total_timeout
-    budget = _budget(request.headers, total, checked.stream)
     pending = g.call = broker.submit(spec, body, admission, budget)
     del body  # it may have 20 MB, and the call may run for minutes
     if not checked.stream:
@@ -188,7 +188,11 @@ def require_allowed(key: KeyRecord, target: Target, name: str) -> None:
 
 
 def _admission(
-    key: KeyRecord, targets: tuple[Target, ...], params: Mapping[str, Any], kind: str
+    key: KeyRecord,
+    targets: tuple[Target, ...],
+    params: Mapping[str, Any],
+    kind: str,
+    delay: float,
 ) -> AdmissionRequest:
     """What the call asks of the limits of its key: the most that any of its targets may need."""
     need = _most([estimate(target, params, kind) for target in targets])
@@ -203,6 +207,7 @@ def _admission(
         need.output_nano_per_token,
         need.max_output_tokens,
         _waits(request.headers),
+        delay,
     )
 
 
@@ -304,20 +309,3 @@ def _warn(text: str, response: Response, shutdown: date | None = None) -> Respon
     if shutdown is not None:
         response.headers.update(deprecation.headers(shutdown))
     return response
-
-
-def _budget(headers: Headers, longest: float, stream: bool) -> float:
-    """Seconds the call may live: the service's deadline, or less where the client waits less.
-
-    `x-stainless-read-timeout` is what OpenAI's clients send. It is the longest silence they bear:
-    for an unstreamed answer that is the whole wait, for a stream it is not.
-    """
-    names = ("X-Request-Timeout",) if stream else ("X-Request-Timeout", "x-stainless-read-timeout")
-    for name in names:
-        try:
-            seconds = float(headers.get(name, ""))
-        except ValueError:
-            continue
-        if math.isfinite(seconds) and seconds > 0:
-            return min(seconds, longest)
-    return longest

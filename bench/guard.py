@@ -103,11 +103,12 @@ def highest(found: list[Record]) -> Record:
 def measured() -> Record:
     """The counts and the ratios of a fresh service."""
     with run.stage() as stage, serving(Ours(), stage) as ours:
-        # What the writer of the ledger does depends on time as well: nobody is the writer here.
-        stage.redis.set(keys.LEDGER_WRITER, "guard")
+        # What the workers' tasks do depends on time as well: nobody is elected for them here.
+        for lease in (keys.LEDGER_WRITER, keys.WEBHOOK_SENDER):
+            stage.redis.set(lease, "guard")
         time.sleep(RENEW_SECONDS)
         found = _counts(stage, ours)
-        stage.redis.delete(keys.LEDGER_WRITER)
+        stage.redis.delete(keys.LEDGER_WRITER, keys.WEBHOOK_SENDER)
         with serving(targets.bare, stage) as bare:
             pairs = numbers.pairs(lambda: _rps(ours), lambda: _rps(bare), RATIO_PAIRS)
             cpu = measure.cpu_ratios(ours, bare, CPU_PLAN)

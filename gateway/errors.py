@@ -13,6 +13,7 @@
   x UnsupportedMedia           415
   x CallCancelled              499  the caller left; recorded, never sent
   x DeadlineExceeded           504
+  x CancelledByOperator        503
   x WorkerLost                 502  the worker that ran the call died
   x Unavailable                503  the call never left this service
     + Overloaded               503
@@ -227,6 +228,14 @@ class CallCancelled(GatewayError):
 
     status, code = 499, "client_closed_request"
     message = "The client closed the connection before the answer."
+    should_retry = False
+
+
+class CancelledByOperator(GatewayError):
+    """Raised when an operator cancels the call; if it ran, the provider was called."""
+
+    status, code = 503, "cancelled_by_operator"
+    message = "An operator of this service cancelled this call."
     should_retry = False
 
 

@@ -19,6 +19,8 @@ PEPPER_LENGTH = 32  # characters
 ADMIN_KEY_LENGTH = 200  # characters at most: it goes into a header
 # Old name of a variable -> its name. Old names are read for one release.
 RENAMED = {"UPSTREAM_SILENCE_SECONDS": "UPSTREAM_BETWEEN_TOKENS_SECONDS"}
+# A name, an IPv4 address or an IPv6 address in brackets; and maybe a port.
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:[1-9][0-9]{0,4})?")
 REDIS_PREFIX = re.compile(r"[\w.:-]{0,40}", re.ASCII)
 
 
@@ -114,6 +116,13 @@ class Settings:
         "CORS_ALLOW_ORIGINS",
         (),
         "Origins whose pages may call the service, separated by commas. `*` allows all.",
+    )
+    webhook_hosts: tuple[str, ...] = setting(
+        "WEBHOOK_HOSTS",
+        (),
+        "Hosts that may receive webhooks, separated by commas. `hooks.example.com` allows "
+        "`https://hooks.example.com/...` at public addresses. With a port, as in `10.0.0.7:8080`, "
+        "`http` and private addresses are allowed too. Without any, there are no webhooks.",
     )
     total_timeout: float = setting("TOTAL_DEADLINE_SECONDS", 600.0, "Maximum duration of a call.")
     queue_limit: int = setting(
@@ -285,6 +294,12 @@ class Settings:
                 raise ConfigurationError(
                     "CORS_ALLOW_ORIGINS must list origins such as https://app.example.com, with a "
                     f"scheme and without a path, and has {origin!r}"
+                )
+        for host in self.webhook_hosts:
+            if not HOST.fullmatch(host.lower()):
+                raise ConfigurationError(
+                    "WEBHOOK_HOSTS must list hosts such as hooks.example.com or 10.0.0.7:8080, "
+                    f"without a scheme or a path, and has {host!r}"
                 )
         if not REDIS_PREFIX.fullmatch(self.redis_prefix):
             raise ConfigurationError(

@@ -27,6 +27,7 @@ from workers.breaker import Breakers  # noqa: E402
 from workers.ledger_writer import LedgerWriter  # noqa: E402
 from workers.providers import connect, keep_tidy, make_transport, share_of  # noqa: E402
 from workers.runner import CallRunner  # noqa: E402
+from workers.webhooks import WebhookSender  # noqa: E402
 from workers.worker import CallWorker  # noqa: E402
 
 log = logging.getLogger("workers")
@@ -73,10 +74,13 @@ def main() -> int:
     budget.limit = settings.response_bytes or share_of(worker.connection)
     writer = LedgerWriter(worker.connection, ledger, worker.name)
     writer.start()
+    sender = WebhookSender(worker.connection, settings, worker.name)
+    sender.start()
     gevent.spawn(keep_tidy, transport)
     pricing.table()  # now: a worker may have no file descriptor later
     memory.settle()
     worker.work()
+    sender.stop()
     writer.stop()
     return 0
 

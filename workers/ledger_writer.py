@@ -17,6 +17,7 @@ import orjson
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway import webhooks
 from gateway.account.copies import Copies
 from gateway.account.key_fields import NANO
 from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused, received
@@ -136,6 +137,16 @@ class LedgerWriter:
                     self._ledger.write([record])
                 except RecordRefused:
                     refused.append(stream_id)
+        alerts = [
+            (stream_id.decode(), records[stream_id].key_id, alert)
+            for stream_id, fields in entries
+            if b"a" in fields and stream_id in records
+            for alert in orjson.loads(fields[b"a"])
+        ]
+        for entry, key_id, alert in alerts:
+            if alert["scope"] == key_id:
+                occurrence = f"{entry} {alert['share']}"
+                webhooks.enqueue(self._redis, key_id, webhooks.BUDGET, key_id, occurrence)
         with self._redis.pipeline() as pipeline:
             for stream_id, fields in entries:
                 if stream_id in refused:
@@ -143,10 +154,8 @@ class LedgerWriter:
                     pipeline.xadd(keys.RECORDS_REFUSED, fields)  # type: ignore[arg-type]
             pipeline.xdel(keys.RECORDS, *(stream_id for stream_id, _ in entries))
             pipeline.execute()
-        for stream_id, fields in entries:
-            if b"a" in fields and stream_id in records:
-                for alert in orjson.loads(fields[b"a"]):
-                    log.warning("limit used up", extra={"fields": spent(alert)})
+        for _, _, alert in alerts:
+            log.warning("limit used up", extra={"fields": spent(alert)})
 
 
 def spent(alert: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,8 +29,10 @@ from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
+from gateway import VERSION
 from gateway.errors import (
     CallCancelled,
+    CancelledByOperator,
     DeadlineExceeded,
     GatewayError,
     ReplyLost,
@@ -40,7 +42,7 @@ from gateway.errors import (
 )
 from gateway.logs import where
 from gateway.memory import Collector
-from gateway.queue import clients, commands, keys, owner
+from gateway.queue import clients, commands, keys, owner, steering
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease, LostProcesses
 from gateway.queue.protocol import Outcome
@@ -117,9 +119,12 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self.breakers = breakers or Breakers()
         self.breakers.share(self.outbox.put, self.connection)
         self.running: dict[str, Running] = {}
-        self.cancelled: dict[str, int] = {}  # calls to stop, and how often they were looked for
+        # Calls to stop, as the cancel script names them, and how often they were looked for.
+        self.cancelled: dict[str, int] = {}
         self.stopping = Signal()
         self.suspended = False
+        self.draining = False  # because an operator wants it: see gateway/queue/steering.py
+        self._taking = False  # whether a claim may be on its way
         self._lost_webs = LostProcesses(self.connection, self.lease)
         self._leftovers = Leftovers(self.connection, self.lease)
         self._collector = Collector()
@@ -181,12 +186,13 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
     def take_calls(self) -> None:
         """Wait until there is a free slot and a call, about a second at most, and start calls.
 
-        A worker whose answers Redis does not accept takes none.
+        A worker that an operator drains, or whose answers Redis does not accept, takes none.
         """
         self.pool.wait_available(timeout=TICK_SECONDS)
         slots = self.pool.free_count()
-        pausing = self.suspended or self.outbox.failing()
-        if not slots or pausing:
+        pausing = self.suspended or self.draining or self.outbox.failing()
+        self._taking = bool(slots) and not pausing
+        if not self._taking:
             self.stopping.wait(TICK_SECONDS if pausing else 0)
             return
         claimed = self.claims.take(slots, self.stopping.is_set)
@@ -225,8 +231,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         timeout.start()
         try:
             spec, body = opened(claimed.payload, claimed.call_id)
-            if claimed.call_id in self.cancelled:
-                raise CallCancelled
+            if error := self._cancellation(claimed.call_id):
+                raise error
             if claimed.budget <= 0:
                 raise DeadlineExceeded("The call's deadline passed while it waited in the queue.")
             if spec.cache:
@@ -286,11 +292,18 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         # A call that does not run yet may be in a claim whose reply is still on its way: it stays
         # listed for a while, and is not begun when it comes.
         self.cancelled = {call_id: self.cancelled.get(call_id, 0) + 1 for call_id in named}
-        for call_id, looks in self.cancelled.items():
-            if call_id in self.running:
-                self._stop_call(call_id, CallCancelled())
+        for name, looks in self.cancelled.items():
+            call_id = name.removesuffix(commands.BY_OPERATOR)
+            if error := self._cancellation(call_id):
+                self._stop_call(call_id, error)
             if call_id in self.running or looks > CANCEL_LOOKS:
-                self.outbox.put(("SREM", key, call_id))
+                self.outbox.put(("SREM", key, name))
+
+    def _cancellation(self, call_id: str) -> GatewayError | None:
+        """Return the error of a call that was given up."""
+        if call_id + commands.BY_OPERATOR in self.cancelled:
+            return CancelledByOperator()
+        return CallCancelled() if call_id in self.cancelled else None
 
     def stop_calls_of_lost_webs(self) -> None:
         """Stop the calls of web processes that are lost; call it every tick. Raises RedisError."""
@@ -300,7 +313,9 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 self._stop_call(call_id, WebLost())
 
     def renew_records(self) -> None:
-        """Renew RQ's record of this worker and trim its registries. Raises RedisError.
+        """Renew RQ's record of this worker and trim its registries; read whether it is drained.
+
+        Raises RedisError.
 
         In a Redis that was emptied, enter them again; raises ConfigurationError where another
         service has taken the names meanwhile.
@@ -313,10 +328,29 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         with self.connection.pipeline(transaction=False) as pipeline:
             self.heartbeat(pipeline=pipeline)
             self.set_state(self._status(), pipeline=pipeline)
+            pipeline.hset(self.key, mapping=self._facts())
             for registry in keys.RQ_ENDED:
                 pipeline.zremrangebyscore(registry, "-inf", score)
             pipeline.exists(keys.RQ_SUSPENDED)
-            self.suspended = bool(pipeline.execute()[-1])
+            pipeline.hexists(self.key, steering.DRAIN)
+            *_, suspended, draining = pipeline.execute()
+        self.suspended = bool(suspended)
+        if draining != self.draining:
+            word = "draining" if draining else "taking calls again"
+            log.info("worker %s: %s, %d calls running", self.name, word, len(self.running))
+            self.draining = draining
+            if not self.stopping.is_set():
+                self.lease.slots = 0 if draining else self.pool.size
+
+    def _facts(self) -> dict[str, str | int]:
+        """What `steering.workers` reads of this worker."""
+        drains = self.draining or self.stopping.is_set()
+        return {
+            "slots": self.pool.size,
+            "running": len(self.running),
+            "release": VERSION,
+            "drains": int(drains and not self._taking),
+        }
 
     def learn_breakers(self) -> None:
         """Read which routes other workers have seen fail. Raises RedisError."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
@@ -65,6 +65,7 @@ class Key(Limits):
     priority: Literal["interactive", "standard", "batch"]
     weight: Count
     cache_seconds: Count | None
+    webhook_url: Annotated[str | None, Field(description="Where the key's events are sent.")]
     expires_at: Time | None
     last_used_at: Time | None
     rotated_at: Time | None
@@ -85,10 +86,27 @@ class Owner(Limits):
 Secret = Annotated[str, Field(description="The whole key. It cannot be shown again.")]
 
 
+WebhookSecret = Annotated[
+    str,
+    Field(
+        description="Only if the request set `webhook_url`: what signs the events. It cannot be "
+        "shown again.",
+        examples=["whsec_..."],
+    ),
+]
+
+
 class KeyResponse(TypedDict):
     """A key."""
 
     data: Key
+
+
+class ChangedKey(TypedDict):
+    """A key as it is after a change."""
+
+    data: Key
+    webhook_secret: NotRequired[WebhookSecret]
 
 
 class CreatedKey(TypedDict):
@@ -96,6 +114,7 @@ class CreatedKey(TypedDict):
 
     data: Key
     key: Secret
+    webhook_secret: NotRequired[WebhookSecret]
 
 
 class RotatedKey(TypedDict):
@@ -133,12 +152,12 @@ class Deleted(TypedDict):
 
 
 class AuditEntry(TypedDict):
-    """One change of a key or an owner."""
+    """One change of a key or an owner, or one act that steers the queue or a worker."""
 
     id: str
     created_at: Time | None
     action: Annotated[str, Field(examples=["key.updated"])]
-    target: Annotated[str, Field(description="Id of the key or owner.")]
+    target: Annotated[str, Field(description="Id of the key, owner, call, pause or worker.")]
     actor: Annotated[str, Field(description="Public id of an operator key, or another name.")]
     address: str | None
     forwarded_for: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Required
@@ -13,7 +13,9 @@ from typing_extensions import TypedDict  # the one of typing will do from Python
 from api.schemas.check import check
 from api.schemas.errors import invalid, invalid_request
 from api.schemas.fields import Metadata, Whole, checked
+from gateway import webhooks
 from gateway.account import counters
+from gateway.account.api_keys import KeyRecord
 from gateway.account.key_fields import FIELDS_BY_JSON_NAME, NANO, Limits
 
 # Redis' scripts count in floats, which are exact up to 9e15: a limit and its extra stay below.
@@ -102,6 +104,7 @@ class KeyFields(LimitFields, total=False):
     priority: Literal["interactive", "standard", "batch"] | None
     weight: Annotated[int, Field(ge=1, le=1000), Whole] | None
     cache_seconds: Annotated[int, Field(ge=1, le=MOST_CACHE_SECONDS), Whole] | None
+    webhook_url: Annotated[str, Field(min_length=1, max_length=webhooks.MAX_URL)] | None
     expires_at: Time | None
 
 
@@ -155,11 +158,13 @@ def checked_fields(adapter: TypeAdapter[Any], data: Any) -> dict[str, Any]:
     return fields
 
 
-def to_record(data: Mapping[str, Any], record: Limits, now: float) -> dict[str, Any]:
+def to_record(
+    data: Mapping[str, Any], record: Limits, now: float, webhook_hosts: Collection[str] = ()
+) -> dict[str, Any]:
     """The values that a record gets from checked fields; None for what is taken away.
 
     `record` is the one that changes, or a blank one. Raises InvalidRequest for fields that do not
-    go together.
+    go together, and for a webhook to another host than those of `webhook_hosts`.
     """
     values = {FIELDS_BY_JSON_NAME[name]: value for name, value in data.items() if name != "id"}
     unit = data.get("limit_unit", record.limit_unit) or "usd"
@@ -181,7 +186,20 @@ def to_record(data: Mapping[str, Any], record: Limits, now: float) -> dict[str, 
         reset = data.get("limit_reset", record.limit_reset)
         ends = extra is not None and reset
         values["limit_extra_until"] = counters.window(reset, now)[1] if ends else None
+    if isinstance(record, KeyRecord) and "webhook_url" in data:
+        if (data["webhook_url"] or "") != record.webhook_url:
+            values |= _webhook(data["webhook_url"], webhook_hosts)
     return values
+
+
+def _webhook(url: str | None, hosts: Collection[str]) -> dict[str, str | None]:
+    """The fields of a new webhook, which has a secret of its own, or of none."""
+    if url is None:
+        return {"webhook_url": None, "webhook_nonce": None}
+    if webhooks.allowing(url, hosts) is None:
+        reason = "the operator's WEBHOOK_HOSTS does not allow it"
+        raise invalid("wrong.value", "webhook_url", reason=reason)
+    return {"webhook_url": url, "webhook_nonce": webhooks.new_nonce()}
 
 
 def _units(name: str, value: float, unit: str) -> int:

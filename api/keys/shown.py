@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway import webhooks
 from gateway.account import counters, key_fields
 from gateway.account.api_keys import PREFIX, KeyRecord
 from gateway.account.counters import Counters
@@ -14,7 +15,7 @@ from gateway.account.owners import OwnerRecord
 LIMIT = ("limit", "limit_unit", "limit_reset")
 EXTRA = ("limit_extra", "limit_extra_until")
 COUNTS = ("rpm", "tpm", "max_in_flight", "max_waiting")
-KEY_OPTIONS = ("priority", "weight", "cache_seconds", "alerts", "metadata")
+KEY_OPTIONS = ("priority", "weight", "cache_seconds", "webhook_url", "alerts", "metadata")
 KEY_TIMES = ("expires", "created", "updated", "last_used", "rotated")
 OWNER_OPTIONS = ("share_cache", "alerts", "metadata")
 OWNER_TIMES = ("created", "updated")
@@ -44,6 +45,13 @@ def shown_owner(owner: OwnerRecord, used: Counters, now: float) -> dict[str, Any
         **_limits(owner, used, now),
         **_values(owner, (*OWNER_OPTIONS, *OWNER_TIMES)),
     }
+
+
+def webhook_secret(key: KeyRecord | None, nonce: str, pepper: str) -> str | None:
+    """The secret of a key's webhook, if a change gave it another nonce than this one."""
+    if key is None or key.webhook_nonce in ("", nonce):
+        return None
+    return webhooks.secret(pepper, key.public_id, key.webhook_nonce)
 
 
 def _limits(record: KeyRecord | OwnerRecord, used: Counters, now: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from api import handler
 from api.http import errors
 from api.http.auth import actor, operator, reader
 from api.keys import schema
-from api.keys.shown import shown_key, shown_owner
+from api.keys.shown import shown_key, shown_owner, webhook_secret
 from api.schemas.errors import invalid
 from api.services import services
 from api.usage import query
@@ -81,9 +81,11 @@ def create_key(key: KeyRecord) -> Response:
     """Create a key. Only this response has its secret."""
     data = schema.checked_fields(schema.NEW_KEY, handler.read())
     store = services().keys
-    values = schema.to_record(data, KeyRecord("", "", ""), time.time())
+    hosts = services().settings.webhook_hosts
+    values = schema.to_record(data, KeyRecord("", "", ""), time.time(), hosts)
     secret = store.create(by=actor(key), **values)
-    return _json({"data": _shown(store.get(public_id(secret))), "key": secret}, 201)
+    record = store.get(public_id(secret))
+    return _json({"data": _shown(record), "key": secret, **_webhook_secret(record, "")}, 201)
 
 
 @keys.get("/keys/<key_id>")
@@ -99,12 +101,16 @@ def get_key(key: KeyRecord, key_id: str) -> Response:
 def change_key(key: KeyRecord, key_id: str) -> Response:
     """Change the fields that the request has; null takes a value away."""
     data = schema.checked_fields(schema.KEY_CHANGE, handler.read())
-    now = time.time()
+    now, hosts = time.time(), services().settings.webhook_hosts
+    nonce = ""
 
     def edit(record: KeyRecord) -> Mapping[str, Any]:
-        return schema.to_record(data, record, now)
+        nonlocal nonce
+        nonce = record.webhook_nonce
+        return schema.to_record(data, record, now, hosts)
 
-    return _json({"data": _shown(services().keys.change(key_id, edit, actor(key)))})
+    record = services().keys.change(key_id, edit, actor(key))
+    return _json({"data": _shown(record), **_webhook_secret(record, nonce)})
 
 
 @keys.delete("/keys/<key_id>")
@@ -224,6 +230,11 @@ def _shown_keys(records: Sequence[KeyRecord]) -> list[dict[str, Any]]:
 def _shown_owners(records: Sequence[OwnerRecord]) -> list[dict[str, Any]]:
     used = counters.read(services().broker.redis, [owner_scope(record.id) for record in records])
     return [shown_owner(*pair, time.time()) for pair in zip(records, used, strict=True)]
+
+
+def _webhook_secret(record: KeyRecord | None, nonce: str) -> dict[str, str]:
+    secret = webhook_secret(record, nonce, services().settings.key_pepper)
+    return {} if secret is None else {"webhook_secret": secret}
 
 
 def _no_key() -> NotFound:

@@ -23,6 +23,8 @@ from api.keys.schema import KEY_CHANGE, NEW_KEY, NEW_OWNER, OWNER_CHANGE, ROTATI
 from api.messages import response_schema as messages
 from api.messages.schema import COUNT_TOKENS_REQUEST, MESSAGES_REQUEST
 from api.models import response_schema as models
+from api.queue import response_schema as queue
+from api.queue.schema import PAUSE
 from api.responses import response_schema as responses
 from api.responses.schema import RESPONSES_REQUEST
 from api.schemas import response_schema as shared
@@ -43,6 +45,7 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
     "RotationRequest": ROTATION,
     "NewOwner": NEW_OWNER,
     "OwnerChange": OWNER_CHANGE,
+    "PauseRequest": PAUSE,
 }
 # Name in the document, which is that of the class where there is one -> the type of a response.
 RESPONSES: dict[str, Any] = {
@@ -71,12 +74,20 @@ RESPONSES: dict[str, Any] = {
     "KeyResponse": keys.KeyResponse,
     "KeyList": keys.KeyList,
     "CreatedKey": keys.CreatedKey,
+    "ChangedKey": keys.ChangedKey,
     "RotatedKey": keys.RotatedKey,
     "OwnerResponse": keys.OwnerResponse,
     "OwnerList": keys.OwnerList,
     "Deleted": keys.Deleted,
     "AuditLog": keys.AuditLog,
     "UsagePage": usage.UsagePage,
+    "QueuePage": queue.QueuePage,
+    "Moved": queue.Moved,
+    "Cancelled": queue.Cancelled,
+    "PauseResponse": queue.PauseResponse,
+    "Resumed": queue.Resumed,
+    "WorkerList": queue.WorkerList,
+    "Drained": queue.Drained,
 }
 
 

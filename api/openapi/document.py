@@ -128,6 +128,8 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
 
 LIMIT_HEADERS = ("retry-after-ms", "x-limit-name", "x-limit-scope", "x-limit-reset")
 
+TIMED = ("X-Request-Timeout", "X-Not-Before", "X-Deadline")  # when a call may run
+
 REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {
         "description": "Any name for this request, to send it again if its response was lost.",
@@ -151,6 +153,16 @@ REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Timeout": {
         "description": "Seconds after which the call is cancelled, if the service's own "
         "deadline is not earlier. Values other than positive numbers are ignored.",
+        "schema": {"type": "string"},
+    },
+    "X-Not-Before": {
+        "description": "When the call may start: seconds from now, or a time (RFC 3339, or an "
+        "HTTP date).",
+        "schema": {"type": "string"},
+    },
+    "X-Deadline": {
+        "description": "When the call must have ended, in the same forms: past it, the call is "
+        "504, and is not sent if it still waits.",
         "schema": {"type": "string"},
     },
 }
@@ -295,7 +307,7 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
 
 
 def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
-    called = ("X-Cache", "X-Queue", "X-Request-Timeout") if row.is_call and not row.counts else ()
+    called = (*TIMED, "X-Cache", "X-Queue") if row.is_call and not row.counts else ()
     headers = ("X-Request-Id", *called, *row.request_headers)
     return [
         *(

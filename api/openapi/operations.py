@@ -23,6 +23,7 @@ TAGS = {
     "Files": "Files, the input and output of batches. A key sees its own, an operator key all.",
     "Keys": "API keys, their limits and their owners. All but the first need an operator key.",
     "Account": "What calls used and cost. A key sees its own calls, an operator key all.",
+    "Queue": "What waits and who works, and how to steer it. All need an operator key.",
     "Service": "Health and documentation.",
 }
 
@@ -107,6 +108,20 @@ WRITE = Failures(
             for code in ("idempotency_conflict", "owner_exists", "owner_in_use")
         ),
     ),
+)
+NO_CALL = errors.NotFound("No call with this id waits or runs.", code="call_not_found")
+STEER = Failures(
+    "Steer",
+    (
+        *READ.errors,
+        errors.PermissionDenied(),
+        NO_CALL,
+        errors.NotFound(code="worker_not_found"),
+        errors.InvalidRequest(status=409, code="call_not_in_line"),
+    ),
+)
+PAUSE = Failures(
+    "Pause", (*WRITE.errors, errors.ModelNotFound(), errors.NotFound(code="provider_not_found"))
 )
 NO_FILES = (
     errors.Unavailable("FILES_URL is not set.", code="files_not_configured", should_retry=False),
@@ -431,7 +446,7 @@ OPERATIONS: dict[str, Operation] = {
         description="Fields that are absent stay as they are; null takes a value away.",
         request="KeyChange",
         example="""{"limit": 50, "requests_per_minute": null}""",
-        answer="KeyResponse",
+        answer="ChangedKey",
         failures=WRITE,
     ),
     "DELETE /keys/{key_id}": Operation(
@@ -580,6 +595,73 @@ OPERATIONS: dict[str, Operation] = {
         query=(*PERIOD, "costs.bucket_width", "costs.limit", "costs.group_by", "line_items", *KEYS),
         answer="CostsPage",
         failures=QUERY,
+    ),
+    "GET /queue": Operation(
+        id="listWaitingCalls",
+        tag="Queue",
+        summary="List the calls that wait, and why",
+        description=(
+            "Those in line in their order, then the others by their deadlines. Requests are not "
+            "shown."
+        ),
+        query=("reason", "api_key_id", "queue.model", "page.limit", "queue.after"),
+        answer="QueuePage",
+        failures=LIST,
+    ),
+    "POST /queue/{call_id}/move": Operation(
+        id="moveCall",
+        tag="Queue",
+        summary="Move a waiting call to the front",
+        answer="Moved",
+        failures=STEER,
+    ),
+    "POST /queue/{call_id}/cancel": Operation(
+        id="cancelCall",
+        tag="Queue",
+        summary="Cancel a call that waits or runs",
+        answer="Cancelled",
+        failures=STEER,
+    ),
+    "POST /queue/pause": Operation(
+        id="pause",
+        tag="Queue",
+        summary="Pause a key, a model or a provider",
+        description="Its calls wait, up to their deadlines; new ones wait too, others pass them.",
+        request="PauseRequest",
+        example="""{"model": "openai/gpt-4o-mini"}""",
+        answer="PauseResponse",
+        failures=PAUSE,
+    ),
+    "POST /queue/resume": Operation(
+        id="resume",
+        tag="Queue",
+        summary="End a pause",
+        request="PauseRequest",
+        example="""{"model": "openai/gpt-4o-mini"}""",
+        answer="Resumed",
+        failures=PAUSE,
+    ),
+    "GET /workers": Operation(
+        id="listWorkers",
+        tag="Queue",
+        summary="List the workers that live",
+        answer="WorkerList",
+        failures=LIST,
+    ),
+    "POST /workers/{name}/drain": Operation(
+        id="drainWorker",
+        tag="Queue",
+        summary="Let a worker take no more calls",
+        description="The calls that it runs go on. It may be stopped once it is `drained`.",
+        answer="Drained",
+        failures=STEER,
+    ),
+    "DELETE /workers/{name}/drain": Operation(
+        id="undrainWorker",
+        tag="Queue",
+        summary="Let a drained worker take calls again",
+        answer="Drained",
+        failures=STEER,
     ),
     "GET /health": Operation(
         id="getHealth",

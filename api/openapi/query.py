@@ -64,6 +64,14 @@ QUERY_PARAMETERS: dict[str, dict[str, Any]] = {
     "purpose": _one("Only files of this purpose.", enum=["batch", "batch_output"]),
     "page.limit": _one("Items of a page.", **LIMIT, maximum=500, default=100),
     "keys.owner": _one("Only keys of this owner.", **ID),
+    "reason": _one(
+        "Only calls that wait for this.", enum=["in_line", "limit", "paused", "scheduled"]
+    ),
+    "queue.model": _one("Only calls for this model.", **MODEL),
+    "queue.after": _one(
+        "Cursor of the last call of the page before.",
+        pattern="^[qa]:-?[0-9][0-9.e+-]{0,30}:[A-Za-z0-9_-]{1,64}$",
+    ),
     "include_disabled": _one(
         "Whether disabled keys are listed.", enum=["false", "true"], default="false"
     ),

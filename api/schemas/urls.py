@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
+
+from gateway.addresses import is_public
 
 MAX_DATA_URL = 50 * 1024 * 1024  # characters
 MAX_WEB_URL = 8192  # characters
@@ -19,9 +21,6 @@ DATA_MEDIA = re.compile(
 WEB = re.compile(r"\s*https?:", re.I)
 # Resolvers accept an IPv4 address in any base and number of parts: `2130706433`, `0x7f.1`.
 NUMERIC_HOST = re.compile(r"(^|\.)([0-9]+|0x[0-9a-f]*)$")
-# Networks whose addresses end in an IPv4 address: compatible, mapped, and NAT64.
-IPV4_INSIDE = (IPv6Network("::/96"), IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
-LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")  # RFC 8215: inside one network, in any format
 # Names that only an inner resolver knows: RFC 6761, 6762, 7686, 8375, ICANN's .internal, and what
 # home routers, Docker and Kubernetes use.
 LOCAL_NAMES = (
@@ -75,18 +74,6 @@ def _is_public(parts: SplitResult) -> bool:
         # A name without a dot ("redis") is one of the provider's own network.
         return "." in host and not host.endswith(LOCAL_SUFFIXES)
     try:
-        return _is_public_address(ip_address(host))
+        return is_public(ip_address(host))
     except ValueError:
         return False
-
-
-def _is_public_address(address: IPv4Address | IPv6Address) -> bool:
-    if isinstance(address, IPv6Address):
-        inner = address.sixtofour
-        if any(address in network for network in IPV4_INSIDE):
-            inner = IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return _is_public_address(inner)
-        if address.is_site_local or address in LOCAL_NAT64:
-            return False
-    return address.is_global and not address.is_multicast

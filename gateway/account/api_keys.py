@@ -53,7 +53,8 @@ class KeyRecord(Limits):
     begin like it. `hmac_old` is that of the secret before the last rotation, valid until
     `hmac_old_until`. An `operator` key manages keys and calls no model. `cache_seconds` is how long
     its responses are kept for the same request (None: not at all). `rotation` marks the last
-    rotation with an Idempotency-Key.
+    rotation with an Idempotency-Key. `webhook_url` is where the key's events go; the secret that
+    signs them comes from `webhook_nonce`, see gateway/webhooks.py.
     """
 
     public_id: str
@@ -72,6 +73,8 @@ class KeyRecord(Limits):
     weight: int = 1
     operator: bool = False
     cache_seconds: int | None = None
+    webhook_url: str = ""
+    webhook_nonce: str = field(default="", repr=False)
     expires: int = 0
     created_by: str = ""
     rotated: int = 0

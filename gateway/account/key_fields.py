@@ -93,6 +93,8 @@ FORMS: dict[str, Form] = {
     "operator": FLAG,
     "share_cache": FLAG,
     "cache_seconds": NUMBER,
+    "webhook_url": TEXT,
+    "webhook_nonce": TEXT,
     "expires": TIME,
     "created": TIME,
     "created_by": TEXT,
@@ -103,7 +105,7 @@ FORMS: dict[str, Form] = {
     "version": NUMBER,
 }
 # Neither shown nor logged.
-SECRET = frozenset({"hmac", "hmac_old", "rotation"})
+SECRET = frozenset({"hmac", "hmac_old", "rotation", "webhook_nonce"})
 # Names in JSON that differ from those of the record.
 NAMES_IN_JSON = {
     "models": "allowed_models",

@@ -45,6 +45,21 @@ R = TypeVar("R", bound=Limits)
 Edit = Callable[[R], Mapping[str, Any] | None]
 
 
+def audit_entry(
+    action: str, target: str, by: Actor, time: int, changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return an entry of the audit log. `changes` has the values of fields before and after."""
+    return {
+        "time": time,
+        "action": action,
+        "target": target,
+        "actor": by.id,
+        "address": by.address or None,
+        "forwarded_for": by.forwarded_for or None,
+        "changes": changes or {},
+    }
+
+
 class RecordStore(Generic[R]):
     """The records of one kind. All methods raise RedisError if Redis is away.
 
@@ -176,13 +191,4 @@ class RecordStore(Generic[R]):
             for name in key_fields.names(after)
             if name not in UNLOGGED and getattr(before, name) != getattr(after, name)
         }
-        entry = {
-            "time": int(self._clock()),
-            "action": f"{self._label}.{action}",
-            "target": id,
-            "actor": by.id,
-            "address": by.address or None,
-            "forwarded_for": by.forwarded_for or None,
-            "changes": changes,
-        }
-        return entry
+        return audit_entry(f"{self._label}.{action}", id, by, int(self._clock()), changes)

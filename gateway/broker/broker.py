@@ -95,7 +95,8 @@ class Broker:
     def submit(
         self, spec: CallSpec, body: bytes, admission: AdmissionRequest, budget: float
     ) -> PendingCall:
-        """Queue a call that may live `budget` seconds; pass the result to `leave` in the end.
+        """Queue a call that may live `budget` seconds, its delay included; pass the result to
+        `leave` in the end.
 
         Raises ShuttingDown, Overloaded, PayloadTooLarge, and NoWorkers if none has lived for a
         while. Where Redis refuses the call, the pending call ends with Overloaded, PayloadTooLarge,
@@ -111,6 +112,7 @@ class Broker:
         pending.key = admission.public_id
         pending.account, pending.route = spec.account, spec.targets[0].route
         pending.estimate = admission.estimate()
+        pending.since += admission.delay  # it waits for workers only from then on
         if not self.places.take(pending.key):
             raise Overloaded(retry_after=self.backlog.seconds())
         self.pending_calls[spec.call_id] = pending

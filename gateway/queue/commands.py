@@ -101,6 +101,7 @@ def submit_command(
             f"{admission.prompt_tokens} {admission.prompt_nano} {admission.output_tokens} "
             f"{admission.output_nano_per_token} {admission.max_output_tokens} {admission.wait:d}",
             hit,
+            int(admission.delay * 1000),
         ],
     )
 
@@ -109,7 +110,7 @@ def _stub(spec: CallSpec, admission: AdmissionRequest) -> bytes:
     """The beginning of the call's record, for those who settle it without having run it.
 
     Its names are those of `gateway.account.records.Record`; `prompt_tokens`, `prompt_nano` and
-    `output_nano_per_token` are what an estimate needs.
+    `output_nano_per_token` are what an estimate needs; `provider` is what a pause may name.
     """
     account = dict(spec.account)
     model = account.pop("model", "")
@@ -122,6 +123,7 @@ def _stub(spec: CallSpec, admission: AdmissionRequest) -> bytes:
             "kind": spec.kind,
             "streamed": spec.stream,
             "model": spec.targets[0].model,
+            "provider": spec.targets[0].provider,
             "model_requested": model,
             **admission.estimate(),
         }
@@ -133,13 +135,21 @@ def _ending(fields: Mapping[str, Any]) -> bytes:
     return orjson.dumps(fields)[:-1]
 
 
+BY_OPERATOR = " operator"  # behind the id of a call that its worker should stop
+
+
 def cancel(
-    redis: Redis, call_id: str, record: bytes = b"", ending: Mapping[str, Any] | None = None
+    redis: Redis,
+    call_id: str,
+    record: bytes = b"",
+    ending: Mapping[str, Any] | None = None,
+    by_operator: bool = False,
 ) -> bytes:
     """Give a call up. Raises RedisError.
 
     A call that never started is settled: its reservation is released and its record appended. That
-    is `record`; without one it is made of `ending`, by default of the status `cancelled`.
+    is `record`; without one it is made of `ending`, by default of the status `cancelled`. With
+    `by_operator`, a worker that runs the call ends it with CancelledByOperator.
 
     Returns b"removed" (it never started), b"told" (its worker will stop it), b"ended", or b"marked"
     (Redis does not know the call; a submit of it that is still on its way is refused).
@@ -160,17 +170,19 @@ def cancel(
         keys.cancel(""),
         record,
         _ending(ending or {"status": "cancelled", "cancelled": True}),
+        BY_OPERATOR if by_operator else "",
     ]
     result: bytes = scripts.CANCEL(redis, names, args)
     return result
 
 
 def promote(redis: Redis) -> int:
-    """Queue the parked calls for which there is room now; return how many stay parked.
+    """Queue what waits outside the queue for nothing more; return how many calls still do.
 
+    That is calls for which there is room in flight, whose start has come, or whose pause has ended.
     Ends those whose deadline has passed. Raises RedisError.
     """
-    return int(scripts.PROMOTE(redis, [], [now_text(), keys.JOB_SECONDS]))
+    return int(scripts.PROMOTE(redis, [], [now_text(), keys.JOB_SECONDS, keys.GRACE_SECONDS]))
 
 
 def states(redis: Redis, call_ids: Sequence[str]) -> list[JobState]:

@@ -31,6 +31,9 @@ OWNER: str  # whose names these are: see owner.py. It does not expire
 WAITING: str  # queued calls, by the virtual time at which they should start
 FAIR: str  # virtual time of the queue, and of each key whose calls are in it
 PARKED: str  # a hash: keys that have parked calls, and their owners
+SCHEDULED: str  # calls that are to start later, by when, in milliseconds
+PAUSED: str  # a hash: what is paused (see `paused_calls`), since when and by whom. No expiry
+PAUSED_NAMES: str  # a set: pauses that hold calls
 RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
 CACHED: str  # responses that are kept, by the time at which they expire: see lua/store.lua
 CACHED_BYTES: str  # of them
@@ -38,6 +41,8 @@ AUDIT: str  # a stream of the changes of keys and owners; it does not expire
 RECORDS_REFUSED: str  # a stream: what the ledger could not take. It does not expire
 LEDGER_WRITER: str  # the name of the process that writes the ledger
 LEDGER_RESTORED: str  # set once Redis has the keys and counters that the database has
+WEBHOOKS: str  # keys with events to deliver, by the time in ms at which one is due. No TTL
+WEBHOOK_SENDER: str  # the name of the process that delivers them
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
 FILES_EXPIRING: str  # files whose content is kept, by when it is to be deleted
 
@@ -47,7 +52,9 @@ def use_prefix(prefix: str) -> None:
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
     global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
+    global SCHEDULED, PAUSED, PAUSED_NAMES
     global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
+    global WEBHOOKS, WEBHOOK_SENDER
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
     RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -66,12 +73,17 @@ def use_prefix(prefix: str) -> None:
     WAITING = f"{prefix}gw:queue"
     FAIR = f"{prefix}gw:fair"
     PARKED = f"{prefix}gw:parked"
+    SCHEDULED = f"{prefix}gw:scheduled"
+    PAUSED = f"{prefix}gw:paused"
+    PAUSED_NAMES = f"{prefix}gw:paused:names"
     RECORDS = f"{prefix}gw:records"
     AUDIT = f"{prefix}gw:audit"
     RECORDS_REFUSED = f"{prefix}gw:records:refused"
     LEDGER_WRITER = f"{prefix}gw:ledger:writer"
     LEDGER_RESTORED = f"{prefix}gw:ledger:restored"
     LEDGER_CALLS = f"{prefix}gw:ledger:calls"
+    WEBHOOKS = f"{prefix}gw:webhooks"
+    WEBHOOK_SENDER = f"{prefix}gw:webhooks:sender"
     CACHED = f"{prefix}gw:cached"
     CACHED_BYTES = f"{prefix}gw:cached:bytes"
     FILES_EXPIRING = f"{prefix}gw:files:expiring"
@@ -98,6 +110,7 @@ JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
+WEBHOOK_SECONDS = 90_000  # an event: longer than its delivery is tried
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
 FILES_SECONDS = 31 * 86_400  # a list of files; a file itself has its own expiry
 UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
@@ -149,6 +162,19 @@ def flight(scope: str) -> str:
 def parked(scope: str) -> str:
     """The calls of a scope that wait because too many of it are in flight."""
     return f"{PREFIX}gw:parked:{scope}"
+
+
+def scheduled(scope: str) -> str:
+    """The calls of a scope that are to start later, by when, in milliseconds."""
+    return f"{PREFIX}gw:scheduled:{scope}"
+
+
+def paused_calls(pause: str) -> str:
+    """The calls that a pause holds, in the order in which they would have started.
+
+    A pause is `key:` and a public id, `model:` and a model's id, or `provider:` and its name.
+    """
+    return f"{PREFIX}gw:paused:calls:{pause}"
 
 
 def turns(owner_id: str) -> str:
@@ -205,6 +231,19 @@ def lease(process: str) -> str:
     return f"{PREFIX}gw:lease:{process}"
 
 
+def webhooks(public_id: str) -> str:
+    """The ids of the events for an API key, by the time in ms at which each is due.
+
+    It lives for WEBHOOK_SECONDS.
+    """
+    return f"{PREFIX}gw:webhooks:key:{public_id}"
+
+
+def webhook(event_id: str) -> str:
+    """The body of an event, until it is delivered, for WEBHOOK_SECONDS at most."""
+    return f"{PREFIX}gw:webhooks:event:{event_id}"
+
+
 def ledger_record(call_id: str) -> str:
     """Without a database: the record of a call. It expires after `RECORD_DAYS`."""
     return f"{PREFIX}gw:ledger:call:{call_id}"
@@ -255,11 +294,16 @@ def script_names() -> dict[str, str]:
         "OWNER": owner_record(""),
         "PARKED": PARKED,
         "PARKED_CALLS": parked(""),
+        "PAUSED": PAUSED,
+        "PAUSED_CALLS": paused_calls(""),
+        "PAUSED_NAMES": PAUSED_NAMES,
         "QUEUED_BYTES": QUEUED_BYTES,
         "RATE": rate(""),
         "RECORDS": RECORDS,
         "RQ_CANCELED": RQ_CANCELED,
         "RQ_QUEUE": RQ_QUEUE,
+        "SCHEDULED": SCHEDULED,
+        "SCHEDULED_CALLS": scheduled(""),
         "SHARED_SECONDS": str(SHARED_SECONDS),
         "SPEND": spend(""),
         "TURNS": turns(""),

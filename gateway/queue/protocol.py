@@ -115,7 +115,8 @@ class AdmissionRequest:
 
     `output_tokens` is what the call will probably write, which is reserved; `max_output_tokens` is
     what it could write at most, 0 if nobody knows. `wait` says whether the call waits while too
-    many calls of its key or owner are in flight; otherwise it is refused.
+    many calls of its key or owner are in flight; otherwise it is refused. `delay` is in how many
+    seconds it may start.
     """
 
     public_id: str
@@ -128,6 +129,7 @@ class AdmissionRequest:
     output_nano_per_token: float = 0.0
     max_output_tokens: int = 0
     wait: bool = True
+    delay: float = 0.0
 
     def estimate(self) -> dict[str, Any]:
         """Return what an estimate of the call's usage needs: see `commands.lost_command`."""

@@ -19,7 +19,7 @@ LUA = Path(__file__).parent / "lua"
 
 
 # Scripts that begin with the functions of account.lua.
-ACCOUNTING = ("submit", "claim", "finish", "cancel", "promote")
+ACCOUNTING = ("submit", "claim", "finish", "cancel", "promote", "move")
 NAME = re.compile(rb"\$([A-Z_]+)")
 
 
@@ -77,9 +77,13 @@ RESTORE = Script("restore")
 CORRECT = Script("correct")
 LOOK = Script("look")
 STORE = Script("store")
+MOVE = Script("move")
+STEER = Script("steer")
+WEBHOOK = Script("webhook")
+WEBHOOK_END = Script("webhook_end")
 ALL = (
-    *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE),
-    *(LEDGER, RECORD, RESTORE, CORRECT, LOOK, STORE),
+    *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, CORRECT),
+    *(LOOK, STORE, MOVE, STEER, WEBHOOK, WEBHOOK_END),
 )
 
 

@@ -96,6 +96,27 @@ def test_nobody_knows_the_most_of_a_call_that_a_model_without_a_limit_may_answer
     assert broker.calls[0].admission.max_output_tokens == 8_000
 
 
+def test_a_scheduled_call_asks_for_its_delay_and_is_not_looked_for_among_kept_responses(ask):
+    headers = {"X-Not-Before": "30", "X-Deadline": "200", "X-Cache": "on"}
+    _, broker = ask({}, headers=headers)
+    (call,) = broker.calls
+    assert (call.admission.delay, call.budget, call.spec.cache) == (30, 200, {})
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "param"),
+    [
+        ({"X-Not-Before": "soon"}, 400, "X-Not-Before"),
+        ({"X-Not-Before": "601"}, 400, "X-Not-Before"),
+        ({"X-Deadline": "Tue, 01 Dec 2020 00:01:00 GMT"}, 504, None),
+    ],
+)
+def test_a_schedule_that_cannot_be_kept_is_refused_before_the_queue(ask, headers, status, param):
+    response, broker = ask({}, headers=headers)
+    assert (response.status_code, response.get_json()["error"]["param"]) == (status, param)
+    assert broker.calls == []
+
+
 def test_the_record_of_the_call_learns_of_its_request(ask):
     headers = {"X-Request-Id": "mine", "User-Agent": "x" * 500}
     _, broker = ask({"priority": "batch"}, headers=headers)

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from app import PREFIX, create_app
+from gateway import webhooks
 from gateway.account import counters
 from gateway.account.api_keys import KeyStore, public_id
 from gateway.queue import keys
@@ -24,6 +25,11 @@ ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 @pytest.fixture(scope="module")
 def app():
     return create_app(Settings(key_pepper="p" * 40, demo_models=True))
+
+
+@pytest.fixture
+def settings(settings):
+    return dataclasses.replace(settings, webhook_hosts=("hooks.example.com", "127.0.0.1:80"))
 
 
 @pytest.fixture
@@ -79,6 +85,7 @@ FIELDS = {
     "priority": "interactive",
     "weight": 3,
     "cache_seconds": 60,
+    "webhook_url": "https://hooks.example.com/inference",
     "alerts": [0.8, 0.95],
     "metadata": {"cost_center": "42"},
     "expires_at": "2100-02-01T00:00:00Z",
@@ -133,6 +140,8 @@ def test_a_change_leaves_what_it_does_not_name_and_null_takes_away(api):
         ({"name": "a", "limit_extra_until": LATER}, "invalid_value", "limit_extra_until"),
         ({"name": "a", "requests_per_minute": 0}, "integer_below_min_value", "requests_per_minute"),
         ({"name": "a", "requests_per_minute": 1.5}, "invalid_type", "requests_per_minute"),
+        ({"name": "a", "webhook_url": "https://other.example/"}, "invalid_value", "webhook_url"),
+        ({"name": "a", "webhook_url": "http://hooks.example.com"}, "invalid_value", "webhook_url"),
         ({"name": "a", "weight": True}, "invalid_type", "weight"),
         ({"name": "a", "priority": "high"}, "invalid_value", "priority"),
         ({"name": "a", "expires_at": "tomorrow"}, "invalid_value", "expires_at"),
@@ -447,3 +456,22 @@ def test_no_redis_is_503_and_never_401(make_client, settings, tmp_path, store, o
             headers={"Authorization": f"Bearer {operator}"},
         )
         assert error(response)[:2] == (503, "queue_unavailable")
+
+
+def test_the_secret_of_a_webhook_is_shown_once_and_changes_with_its_url(api, redis, settings):
+    url, other = "https://hooks.example.com/one", "https://hooks.example.com/two"
+    created = api("POST", "/keys", {"name": "a", "webhook_url": url}).get_json()
+    id = created["data"]["id"]
+    nonce = redis.hget(keys.key(id), "webhook_nonce").decode()
+    assert created["webhook_secret"] == webhooks.secret(settings.key_pepper, id, nonce)
+    for body in ({"webhook_url": url}, {"limit": 5}):
+        assert set(api("PATCH", f"/keys/{id}", body).get_json()) == {"data"}
+    assert set(api("GET", f"/keys/{id}").get_json()) == {"data"}
+    changed = api("PATCH", f"/keys/{id}", {"webhook_url": other}).get_json()
+    assert changed["data"]["webhook_url"] == other
+    assert changed["webhook_secret"] not in (None, created["webhook_secret"])
+    removed = api("PATCH", f"/keys/{id}", {"webhook_url": None}).get_json()
+    assert set(removed) == {"data"} and removed["data"]["webhook_url"] is None
+    assert not redis.hexists(keys.key(id), "webhook_nonce")
+    log = api("GET", "/audit").get_data(as_text=True)
+    assert other in log and nonce not in log and "whsec_" not in log

@@ -33,6 +33,7 @@ LASTING = (
 LASTING_PREFIXES = (
     *("gw:key:", "rq:worker:", "gw:lease:"),
     *("gw:spend:", "gw:ledger:"),  # the account
+    "gw:webhooks",  # events are tried for a day
 )
 ESTABLISHED, CLOSE_WAIT = "01", "08"
 

@@ -51,6 +51,7 @@ SHORT = (
     *("F-locked", "F-long", "F-long-twice", "F-policy", "F-garbled", "F-R8"),
     *("K1", "K5", "K8"),
     *("A1", "A2", "A3", "A4", "A5"),
+    *("Q1", "Q2"),
     *("S1-256-2", "S2-web-5", "S2-worker-5", "S2-both-5", "S2-all-5", "S4"),
 )
 

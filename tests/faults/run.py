@@ -15,6 +15,7 @@ from tests.faults import (  # noqa: F401  (they enter their rows)
     scenarios_account,
     scenarios_breaker,
     scenarios_processes,
+    scenarios_queue,
     scenarios_redis,
     scenarios_redis_data,
     scenarios_replies,
@@ -22,6 +23,7 @@ from tests.faults import (  # noqa: F401  (they enter their rows)
     scenarios_starved,
     scenarios_upstream,
     scenarios_upstream_odd,
+    scenarios_webhooks,
 )
 from tests.faults.arena import IN_FLIGHT, Arena
 from tests.faults.client import Seen

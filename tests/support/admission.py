@@ -138,7 +138,9 @@ class Calls:
         return commands.cancel(Running(), call_id)  # type: ignore[arg-type]
 
     def promote(self) -> int:
-        command = scripts.PROMOTE.command([], [commands.now_text(), keys.JOB_SECONDS])
+        command = scripts.PROMOTE.command(
+            [], [commands.now_text(), keys.JOB_SECONDS, keys.GRACE_SECONDS]
+        )
         return int(self.run(command))
 
     def status(self, call_id: str) -> str:

@@ -40,7 +40,7 @@ def anchors(text: str) -> set[str]:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 150
+    assert len(README.splitlines()) <= 170
 
 
 def test_the_readme_shows_what_make_run_prints() -> None:
@@ -87,8 +87,8 @@ def test_every_route_is_in_the_api_page_and_those_of_callers_in_the_readme(
 def test_every_command_in_the_documents_is_real(settings: Settings) -> None:
     cli = create_app(settings).cli
     text = "".join(PAGES.values()) + (ROOT / "Procfile").read_text()
-    named = set(re.findall(r"flask ((?:keys|owners|account|db) \w+|check-config)", text))
-    groups = ("keys", "owners", "account", "db")
+    groups = ("keys", "owners", "webhooks", "account", "db", "queue", "workers")
+    named = set(re.findall(rf"flask ((?:{'|'.join(groups)}) \w+|check-config)", text))
     real = {f"{group} {name}" for group in groups for name in cli.commands[group].commands}
     real.add("check-config")
     assert named == real

@@ -7,6 +7,8 @@
 local BELL, CALL, DEFERRED, FAIR, FLIGHT, HELD, JOB = $BELL, $CALL, $DEFERRED, $FAIR, $FLIGHT, $HELD, $JOB
 local KEY, QUEUED_BYTES, RQ_CANCELED = $KEY, $QUEUED_BYTES, $RQ_CANCELED
 local OWNER, PARKED, PARKED_CALLS, RATE, RQ_QUEUE, SPEND = $OWNER, $PARKED, $PARKED_CALLS, $RATE, $RQ_QUEUE, $SPEND
+local PAUSED, PAUSED_CALLS, PAUSED_NAMES, SCHEDULED = $PAUSED, $PAUSED_CALLS, $PAUSED_NAMES, $SCHEDULED
+local SCHEDULED_CALLS = $SCHEDULED_CALLS
 local MEMORY, RECORDS, SHARED_SECONDS, TURNS, WAITING = $MEMORY, $RECORDS, $SHARED_SECONDS, $TURNS, $WAITING
 local MINUTE = 60000
 
@@ -117,9 +119,54 @@ local function limits()
     end
   end
 
+  -- Sets a call aside until `due_ms`.
+  function L.schedule(id, public_id, owner, due_ms, expiry_ms)
+    redis.call('HSET', JOB .. id, 'status', 'deferred', 'aside', 'scheduled')
+    redis.call('ZADD', DEFERRED, math.ceil(expiry_ms / 1000), id)
+    redis.call('ZADD', SCHEDULED, due_ms, id)
+    redis.call('ZADD', SCHEDULED_CALLS .. public_id, due_ms, id)
+    if owner ~= '' then redis.call('ZADD', SCHEDULED_CALLS .. 'owner:' .. owner, due_ms, id) end
+  end
+
+  -- The pause that holds a call: of its key, of its model, or of that model's provider; nil: none.
+  function L.pause_of(public_id, stub)
+    local call = stub and cjson.decode(stub) or {}
+    local names = {'key:' .. public_id, 'model:' .. (call.model or ''), 'provider:' .. (call.provider or '')}
+    for _, name in ipairs(names) do
+      if redis.call('HEXISTS', PAUSED, name) == 1 then return name end
+    end
+  end
+
+  -- Sets a call aside while `pause` lasts. It is not in flight meanwhile, so its key's other calls go on; what it has
+  -- reserved of budgets stays reserved.
+  function L.hold(id, public_id, owner, scopes, pause, expiry_ms)
+    redis.call('HSET', JOB .. id, 'status', 'deferred', 'aside', pause)
+    redis.call('ZADD', DEFERRED, math.ceil(expiry_ms / 1000), id)
+    local order = (redis.call('ZRANGE', PAUSED_CALLS .. pause, -1, -1, 'WITHSCORES')[2] or 0) + 1
+    redis.call('ZADD', PAUSED_CALLS .. pause, order, id)
+    redis.call('SADD', PAUSED_NAMES, pause)
+    if not scopes then return end
+    if string.find(scopes, 'k') then redis.call('ZREM', FLIGHT .. public_id, id) end
+    if string.find(scopes, 'o') then redis.call('ZREM', FLIGHT .. 'owner:' .. owner, id) end
+    L.promote(public_id, owner)
+  end
+
+  -- Takes a call out of what it waits in outside the queue: parked, scheduled or paused.
   function L.unpark(id, public_id, owner)
-    redis.call('ZREM', PARKED_CALLS .. public_id, id)
     redis.call('ZREM', DEFERRED, id)
+    local aside = redis.call('HGET', JOB .. id, 'aside')
+    if aside then redis.call('HDEL', JOB .. id, 'aside') end
+    if aside == 'scheduled' then
+      redis.call('ZREM', SCHEDULED, id)
+      redis.call('ZREM', SCHEDULED_CALLS .. public_id, id)
+      if owner ~= '' then redis.call('ZREM', SCHEDULED_CALLS .. 'owner:' .. owner, id) end
+      return
+    elseif aside then
+      redis.call('ZREM', PAUSED_CALLS .. aside, id)
+      if redis.call('EXISTS', PAUSED_CALLS .. aside) == 0 then redis.call('SREM', PAUSED_NAMES, aside) end
+      return
+    end
+    redis.call('ZREM', PARKED_CALLS .. public_id, id)
     local empty = redis.call('EXISTS', PARKED_CALLS .. public_id) == 0
     if empty then redis.call('HDEL', PARKED, public_id) end
     if owner == '' then return end

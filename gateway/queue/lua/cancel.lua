@@ -8,6 +8,7 @@
 -- ARGV  1 call id  2 seconds of the marks  3 now (RQ's time format)  4 seconds of an ended job
 --       5 prefix of the names of workers' cancel lists  6 record
 --       7 beginning of the record if there is none yet: see settle in account.lua
+--       8 what the worker reads behind the call's id: see commands.cancel
 -- Returns 'removed', 'told', 'ended' or 'marked'.
 
 local fields = redis.call('HMGET', KEYS[1], 'key', 'owner', 'scopes', 'waited_ms', 'usd', 'tokens', 'status',
@@ -33,7 +34,7 @@ if status == 'queued' or status == 'deferred' then
 end
 if status == 'started' then
   local list = ARGV[5] .. worker
-  redis.call('SADD', list, ARGV[1])
+  redis.call('SADD', list, ARGV[1] .. ARGV[8])
   redis.call('EXPIRE', list, ARGV[2])
   return 'told'
 end

@@ -47,6 +47,8 @@ end
 if redis.call('EXISTS', KEYS[4]) == 1 then return out end
 
 local virtual_time = 0
+local L = redis.call('EXISTS', PAUSED) == 1 and limits()
+local held, MOST_HELD = 0, 500  -- calls that are paused take this claim no longer than that
 local function start(id)
   local job = JOB .. id
   -- An error would lose all ids that are popped by now: what is not ours is put aside instead.
@@ -54,6 +56,14 @@ local function start(id)
     'status', 'web', 'deadline_ms', 'bytes', 'created_at', 'queued_ms', 'start', 'cap')
   if fields.err then return end
   local status, web, deadline, bytes, created, queued_ms, virtual_start, cap = unpack(fields, 7)
+  if L and status == 'queued' and fields[1] and tonumber(deadline or 0) > now_ms then
+    local pause = L.pause_of(fields[1], redis.call('HGET', job, 'stub'))
+    if pause then
+      L.hold(id, fields[1], fields[2], fields[3], pause, deadline + ARGV[8] * 1000)
+      held = held + 1
+      return
+    end
+  end
   if bytes and redis.call('EXISTS', KEYS[2]) == 1 then redis.call('DECRBY', KEYS[2], bytes) end
   if status ~= 'queued' then return end
   if not web or not tonumber(deadline) then
@@ -86,7 +96,7 @@ while strays > 0 and count < wanted and bytes < MOST_BYTES do
   redis.call('LPOP', KEYS[5])
   start(id)
 end
-while count < wanted and bytes < MOST_BYTES do
+while count < wanted and bytes < MOST_BYTES and held < MOST_HELD do
   local id = redis.call('ZPOPMIN', WAITING)[1]
   if not id then break end
   redis.call('LREM', KEYS[5], 1, id)

@@ -1,30 +1,71 @@
 #!lua flags=allow-oom
--- Ends parked calls whose time has passed, releases expired calls in flight, and queues the parked calls for which
--- there is room. Called again it does what is left to do.
+-- Ends calls outside the queue whose time has passed, releases expired calls in flight, and queues the calls that wait
+-- for nothing more: whose start has come, whose pause has ended, for which there is room in flight. Called again it
+-- does what is left to do.
 --
--- ARGV  1 now (RQ's time format)  2 seconds of an ended job
--- Returns how many calls are still parked.
+-- ARGV  1 now (RQ's time format)  2 seconds of an ended job  3 seconds kept past the deadline
+-- Returns how many calls still wait outside the queue.
 
 if redis.call('EXISTS', DEFERRED) == 0 then return 0 end
 local L = limits()
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEFERRED, '-inf', time[1], 'LIMIT', 0, 1000)) do
-  local job = JOB .. id
-  local fields = redis.call('HMGET', job, 'key', 'owner', 'scopes', 'waited_ms', 'usd', 'tokens', 'status', 'bytes',
-    'queued_ms')
+
+-- Takes a call out of what it waits in; returns its fields, or nil if it no longer waits there.
+local function take(id)
   redis.call('ZREM', DEFERRED, id)
-  if fields[7] == 'deferred' then
-    L.unpark(id, fields[1], fields[2])
-    redis.call('HSET', job, 'status', 'canceled', 'ended_at', ARGV[1])
-    fields[4] = math.max(now_ms - fields[9], 0)
-    settle(id, fields, '', '{"status":"failed","error_code":"deadline_exceeded"', '0', '0', now_ms)
-    redis.call('EXPIRE', job, ARGV[2])
-    redis.call('ZADD', RQ_CANCELED, time[1] + ARGV[2], id)
-    redis.call('UNLINK', CALL .. id)
-    if redis.call('EXISTS', QUEUED_BYTES) == 1 then redis.call('DECRBY', QUEUED_BYTES, fields[8]) end
+  local fields = redis.call('HMGET', JOB .. id, 'key', 'owner', 'scopes', 'waited_ms', 'usd', 'tokens', 'status',
+    'bytes', 'queued_ms', 'offset', 'deadline_ms')
+  if fields[7] ~= 'deferred' then return end
+  L.unpark(id, fields[1], fields[2])
+  return fields
+end
+
+local function give_up(id, fields, error_code)
+  local job = JOB .. id
+  redis.call('HSET', job, 'status', 'canceled', 'ended_at', ARGV[1])
+  fields[4] = math.max(now_ms - fields[9], 0)
+  settle(id, fields, '', '{"status":"failed","error_code":"' .. error_code .. '"', '0', '0', now_ms)
+  redis.call('EXPIRE', job, ARGV[2])
+  redis.call('ZADD', RQ_CANCELED, time[1] + ARGV[2], id)
+  redis.call('UNLINK', CALL .. id)
+  if redis.call('EXISTS', QUEUED_BYTES) == 1 then redis.call('DECRBY', QUEUED_BYTES, fields[8]) end
+end
+
+-- Whether a key, which was valid when its call was submitted, no longer is.
+local function refused(public_id, owner)
+  local hmac, revoked, disabled, expires =
+    unpack(redis.call('HMGET', KEY .. public_id, 'hmac', 'revoked', 'disabled', 'expires'))
+  return not hmac or revoked or disabled or expires and tonumber(expires) <= tonumber(time[1])
+    or owner ~= '' and redis.call('HEXISTS', OWNER .. owner, 'disabled') == 1
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEFERRED, '-inf', time[1], 'LIMIT', 0, 1000)) do
+  local fields = take(id)
+  if fields then give_up(id, fields, 'deadline_exceeded') end
+end
+
+local ready = redis.call('ZRANGEBYSCORE', SCHEDULED, '-inf', now_ms, 'LIMIT', 0, 1000)
+for _, pause in ipairs(redis.call('SMEMBERS', PAUSED_NAMES)) do
+  if redis.call('HEXISTS', PAUSED, pause) == 0 then
+    for _, id in ipairs(redis.call('ZRANGE', PAUSED_CALLS .. pause, 0, 999)) do ready[#ready + 1] = id end
   end
 end
+for _, id in ipairs(ready) do
+  local fields = take(id)
+  if fields then
+    local key, owner = fields[1], fields[2]
+    if refused(key, owner) then
+      give_up(id, fields, 'invalid_api_key')
+    elseif fields[3] then
+      L.park(id, key, owner, fields[11] + ARGV[3] * 1000)  -- queued below, if there is room in flight
+    else
+      local weight = tonumber(redis.call('HGET', KEY .. key, 'weight') or 1)
+      redis.call('HSET', JOB .. id, 'status', 'queued', 'start', enqueue(id, key, weight, fields[10]))
+    end
+  end
+end
+
 local parked = redis.call('HGETALL', PARKED)
 for i = 1, #parked, 2 do
   local public_id, owner = parked[i], parked[i + 1]

@@ -11,7 +11,7 @@
 --       19 API key's public id  20 priority of the call ('': its key's)
 --       21 what it asks of limits: tokens of the prompt, their cost, tokens of output to reserve, the cost of one,
 --       most tokens of output (0: unknown), 1 to wait in flight or 0, with blanks between
---       22 record of a call that a kept response answers ('': none does)
+--       22 record of a call that a kept response answers ('': none does)  23 milliseconds until it may start
 -- Returns a list: 'ok' and what was admitted, as JSON; or the reason of the refusal, which is one of 'key',
 -- 'expired', 'disabled', 'changed' (the key's record), 'late', 'cancelled', 'records', 'limit', 'calls', 'bytes',
 -- 'memory', 'large'. 'limit' is followed by JSON: name and scope of the limit, milliseconds until it resets (0 if that
@@ -46,11 +46,18 @@ if disabled then return {'disabled'} end
 if (version or '0') ~= ARGV[4] then return {'changed'} end
 if redis.call('EXISTS', KEYS[4]) == 1 then return {'cancelled'} end
 
-local hit = ARGV[22] ~= ''
-local waiting = redis.call('LLEN', KEYS[5]) + redis.call('ZCARD', DEFERRED)
+local hit, delay_ms = ARGV[22] ~= '', tonumber(ARGV[23])
+local aside = redis.call('ZCARD', DEFERRED)
+local waiting = redis.call('LLEN', KEYS[5]) + aside
 if not hit and waiting >= tonumber(ARGV[7]) then return {'calls', waiting} end
 local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[6]) or 0) or 0, 0) or 0
 if not hit and queued + #ARGV[2] > tonumber(ARGV[8]) and waiting > 0 then return {'bytes', waiting} end
+-- Scheduled and paused calls wait long: they may fill half of the queue, so that there is room for the others.
+if aside > 0 and not hit and (aside * 2 >= tonumber(ARGV[7]) or (queued + #ARGV[2]) * 2 > tonumber(ARGV[8])) then
+  if delay_ms > 0 or redis.call('EXISTS', PAUSED) == 1 and limits().pause_of(ARGV[19], ARGV[18]) then
+    return {'calls', waiting}
+  end
+end
 -- To ask for the memory takes Redis as long as half of this script. If there was much room a moment ago, small bodies
 -- have not filled it since.
 local size = #ARGV[2]
@@ -163,10 +170,9 @@ local function check()
     end
   end
 
-  if hit then return end
   if hit then return end  -- nothing of it will be in flight
   for _, scope in ipairs(scopes) do
-    if scope.max_in_flight then
+    if scope.max_in_flight and delay_ms == 0 then
       -- A call waits behind those of its own key. Those of its owner's other keys may wait for room of theirs.
       local full = redis.call('ZCARD', FLIGHT .. scope.id) >= scope.max_in_flight
         or scope.letter == 'k' and redis.call('EXISTS', PARKED_CALLS .. scope.id) == 1
@@ -175,8 +181,8 @@ local function check()
     end
   end
   for _, scope in ipairs(scopes) do
-    if wait_in_line and scope.max_waiting
-      and redis.call('ZCARD', PARKED_CALLS .. scope.id) >= scope.max_waiting then
+    local line = wait_in_line and PARKED_CALLS or delay_ms > 0 and SCHEDULED_CALLS
+    if line and scope.max_waiting and redis.call('ZCARD', line .. scope.id) >= scope.max_waiting then
       return refuse('max_waiting', scope, scope.max_waiting)
     end
   end
@@ -237,14 +243,16 @@ local life = budget_ms + ARGV[11] * 1000
 redis.call('SET', KEYS[2], ARGV[2], 'PX', life)
 local offset = math.max(OFFSETS[priority] or 8, OFFSETS[ARGV[20]] or 0)
 weight = tonumber(weight or 1)
-local start = 0
-if not wait_in_line then start = enqueue(ARGV[1], public_id, weight, offset) end
+local at_once, start = not wait_in_line and delay_ms == 0, 0
+if at_once then start = enqueue(ARGV[1], public_id, weight, offset) end
 redis.call('HSET', KEYS[1],
   'status', wait_in_line and 'deferred' or 'queued', 'origin', ARGV[12], 'data', ARGV[10], 'description', ARGV[14],
   'created_at', ARGV[9], 'enqueued_at', ARGV[9],
   'timeout', math.ceil(budget_ms / 1000), 'result_ttl', ARGV[15], 'failure_ttl', ARGV[15],
   'web', ARGV[5], 'deadline_ms', string.format('%.0f', now_ms + budget_ms), 'bytes', #ARGV[2],
-  'key', public_id, 'owner', owner, 'queued_ms', string.format('%.0f', now_ms), 'start', start, 'stub', ARGV[18])
+  'key', public_id, 'owner', owner, 'queued_ms', string.format('%.0f', now_ms), 'start', start, 'stub', ARGV[18],
+  'offset', offset)
+if delay_ms > 0 then (L or limits()).schedule(ARGV[1], public_id, owner, now_ms + delay_ms, now_ms + life) end
 redis.call('EXPIRE', KEYS[1], math.ceil(budget_ms / 1000) + ARGV[17])
 if last_used ~= time[1] then redis.call('HSET', KEYS[3], 'last_used', time[1]) end
 redis.call('SADD', KEYS[7], KEYS[5])
@@ -260,9 +268,9 @@ for _, scope in ipairs(scopes) do
     redis.call('HINCRBY', HELD .. scope.id, 'tokens', string.format('%.0f', reserved_tokens))
     redis.call('EXPIRE', HELD .. scope.id, SHARED_SECONDS)
   end
-  if not wait_in_line and (scope.limit or scope.max_in_flight) then L.fly(scope.id, ARGV[1], expiry_ms) end
+  if at_once and (scope.limit or scope.max_in_flight) then L.fly(scope.id, ARGV[1], expiry_ms) end
 end
-redis.call('HSET', KEYS[1], 'scopes', letters, 'expiry_ms', expiry_ms, 'offset', offset, 'cap', cap,
+redis.call('HSET', KEYS[1], 'scopes', letters, 'expiry_ms', expiry_ms, 'cap', cap,
   'usd', string.format('%.0f', reserved_usd), 'tokens', string.format('%.0f', reserved_tokens))
 if wait_in_line then
   L.park(ARGV[1], public_id, owner, now_ms + life)

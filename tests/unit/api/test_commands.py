@@ -342,3 +342,28 @@ def test_a_database_that_redis_does_not_have_is_named(make_client, settings):
     result = make_client(missing).application.test_cli_runner().invoke(args=["check-config"])
     assert result.exit_code == 1
     assert re.match("Error: Redis .*index", result.output)
+
+
+@pytest.fixture
+def hooks(make_client, settings):
+    hosts = dataclasses.replace(settings, webhook_hosts=("hooks.example.com",))
+    runner = make_client(hosts).application.test_cli_runner()
+    return lambda *words: runner.invoke(args=words)
+
+
+def test_a_webhook_gets_a_secret_and_a_test_event(hooks, store, redis):
+    created = hooks("keys", "create", "a", "--webhook", "https://hooks.example.com/")
+    lines = created.output.splitlines()
+    assert lines[1].startswith("whsec_")
+    id = store.verify(lines[-1]).public_id
+    assert "whsec_" not in hooks("keys", "show", id).output
+    assert hooks("webhooks", "test", id).output == "queued an event of type webhook.test\n"
+    assert redis.zcard(keys.webhooks(id)) == 1
+    assert hooks("keys", "set", id, "--webhook", "none").output == f"changed {id}\n"
+    result = hooks("webhooks", "test", id)
+    assert (result.exit_code, result.output) == (1, f"Error: key {id} has no webhook\n")
+
+
+def test_a_webhook_to_a_host_that_is_not_listed_is_refused(hooks):
+    result = hooks("keys", "create", "a", "--webhook", "https://other.example.com/")
+    assert result.exit_code == 1 and "WEBHOOK_HOSTS" in result.output

@@ -63,6 +63,7 @@ def test_a_short_admin_key_is_refused():
         ("DEMO_MODELS", "Yes", "demo_models", True),
         ("DEMO_MODELS", "off", "demo_models", False),
         ("REDIS_VERIFY_TLS", " true ", "redis_verify_tls", True),
+        ("WEBHOOK_HOSTS", "a.example, [::1]:80", "webhook_hosts", ("a.example", "[::1]:80")),
         ("CORS_ALLOW_ORIGINS", "https://a, https://b,", "cors_allow_origins", ("https://a", "https://b")),
         ("LOG_LEVEL", "DEBUG", "log_level", "DEBUG"),
         ("REDIS_PREFIX", "staging:", "redis_prefix", "staging:"),
@@ -232,3 +233,9 @@ def test_a_renamed_variable_is_read_with_a_warning(caplog):
 def test_the_timeouts_of_a_call_are_settings():
     settings = read(UPSTREAM_CONNECT_SECONDS="3", TOTAL_DEADLINE_SECONDS="9")
     assert settings.timeouts == Timeouts(3, 300, 300, 300, 9)
+
+
+@pytest.mark.parametrize("host", ["https://a.example", "a.example/x", "a b", "a:0", "*.a.example"])
+def test_webhook_hosts_are_hosts(host):
+    with pytest.raises(ConfigurationError, match="^WEBHOOK_HOSTS must list hosts"):
+        read(WEBHOOK_HOSTS=f"good.example:8443, {host}")

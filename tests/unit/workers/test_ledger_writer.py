@@ -6,6 +6,7 @@ import threading
 import orjson
 import pytest
 
+from gateway.account.api_keys import KeyStore, public_id
 from gateway.account.database import schema
 from gateway.account.ledger import LedgerUnavailable, open_ledger
 from gateway.account.records import Record
@@ -227,3 +228,22 @@ def test_an_alert_is_logged_in_usd_and_by_whom_it_is_about() -> None:
     }
     tokens = spent({**alert, "scope": "AbCdEfGh1234", "unit": "tokens", "limit": 9, "window": None})
     assert (tokens["key_id"], tokens["limit"], tokens["window"]) == ("AbCdEfGh1234", 9, None)
+
+
+def test_a_budget_threshold_is_logged_and_becomes_an_event_of_its_key(
+    redis, writer, settings, caplog
+):
+    store = KeyStore(redis, settings.key_pepper)
+    hooked = public_id(store.create("a", webhook_url="https://x.example/", webhook_nonce="n"))
+    record = Record(id="call-1", key_id=hooked, created_ms=SETTLED - 9, settled_ms=SETTLED)
+    spent = {"unit": "usd", "limit": 25e9, "spent": 24e9, "window": "monthly"}
+    crossed = [{"scope": hooked, "share": share, **spent} for share in (0.8, 0.95)]
+    crossed.append({"scope": "owner:team", "share": 0.8, **spent})
+    script = {"settled_ms": SETTLED, "queued_ms": 0, "reserved_usd": 0, "reserved_tokens": 0}
+    entry = {"r": record.encode(), "q": orjson.dumps(script), "a": orjson.dumps(crossed)}
+    redis.xadd(keys.RECORDS, entry)
+    run(writer)
+    events = [orjson.loads(redis.get(name)) for name in redis.keys(keys.webhook("*"))]
+    assert [event["type"] for event in events] == ["key.budget_threshold"] * 2
+    assert [event["data"] for event in events] == [{"id": hooked}] * 2
+    assert caplog.messages.count("limit used up") == 3

@@ -19,7 +19,7 @@ from rq.worker_registration import clean_worker_registry
 from gateway.account.records import Record
 from gateway.catalogue.target import Target
 from gateway.errors import UpstreamFailed
-from gateway.queue import clients, commands, keys, owner
+from gateway.queue import clients, commands, keys, owner, steering
 from gateway.queue.protocol import CallSpec, Outcome
 from gateway.settings import Settings
 from tests.support.admission import KEY, Calls
@@ -210,6 +210,53 @@ def test_a_call_cancelled_before_its_claim_was_read_is_not_begun(
     assert runner.ran == []
     (record,) = records(worker)
     assert (record.status, record.cancelled) == ("cancelled", True)
+
+
+def test_a_running_call_that_an_operator_cancels_says_so(
+    redis: Redis, worker: CallWorker, runner: FakeRunner
+) -> None:
+    runner.hang = True
+    call = claimed()
+    running = worker.running[call.call_id] = Running(call)
+    running.greenlet = worker.pool.spawn(worker.run_call, running)
+    gevent.sleep(0)
+    redis.sadd(keys.cancel(worker.name), call.call_id + commands.BY_OPERATOR)
+    worker.stop_cancelled_calls()
+    error = outcome(worker, call).error
+    assert error is not None
+    assert error.code == "cancelled_by_operator"
+    assert redis.smembers(keys.cancel(worker.name)) == set()
+
+
+def test_a_drained_worker_takes_no_calls_and_says_when_it_no_longer_does(
+    redis: Redis, worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.001)
+    monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: [claimed()])
+    worker.renew_records()
+    worker.lease.renew(redis)
+    worker.take_calls()
+    assert len(runner.ran) == 1
+
+    def state() -> tuple[bool, bool]:
+        (shown,) = steering.workers(redis)
+        assert (shown.name, shown.slots) == (worker.name, worker.pool.size)
+        return shown.draining, shown.drains
+
+    assert state() == (False, False)
+    assert steering.drain(redis, worker.name, "boss", {})
+    worker.renew_records()
+    assert state() == (True, False)  # a claim may still be on its way
+    worker.take_calls()
+    worker.renew_records()
+    assert (state(), len(runner.ran), worker.lease.slots) == ((True, True), 1, 0)
+    assert steering.drain(redis, worker.name, "boss", {}, draining=False)
+    worker.renew_records()
+    worker.take_calls()
+    assert (state(), len(runner.ran)) == ((False, False), 2)
+    assert worker.lease.slots == worker.pool.size
+    assert not steering.drain(redis, "nobody", "boss", {})
+    assert redis.xlen(keys.AUDIT) == 2
 
 
 def test_a_cancel_of_a_call_that_never_comes_is_dropped_after_a_while(

@@ -1,0 +1,1 @@
+"""The queue, as operators look at it and steer it."""
