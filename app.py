@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from flask import Flask, request
 
-from api import account_commands, commands, queue_commands
+from api import account_commands, commands, doctor, queue_commands
 from api.chat.view import chat
 from api.console.view import console
 from api.embeddings.view import embeddings
 from api.files.view import files
-from api.http import errors, headers, not_found
+from api.http import errors, headers, measure, not_found
 from api.http.health import health
 from api.keys.view import keys
 from api.messages.view import messages
+from api.metrics.view import metrics
 from api.models.view import models
 from api.openapi import home
 from api.openapi.docs import docs
@@ -35,6 +36,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     installed = services or Services.create(settings)
     installed.install(app)
+    measure.register(app, installed.reporter)  # first: what comes before is not measured
     errors.register(app)
     # The views have returned by then, and with them the parameters of an unstreamed call.
     app.teardown_request(lambda _: installed.bodies.drop(id(request.environ)))
@@ -55,12 +57,14 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
         docs,
     ):
         app.register_blueprint(blueprint, url_prefix=PREFIX)
+    app.register_blueprint(metrics)  # at the root, where Prometheus looks
     app.register_blueprint(console)
     home.register(app, PREFIX)
     app.cli.add_command(commands.keys)
     app.cli.add_command(commands.owners)
     app.cli.add_command(commands.webhooks)
     app.cli.add_command(commands.check_config)
+    app.cli.add_command(doctor.doctor)
     app.cli.add_command(account_commands.db)
     app.cli.add_command(account_commands.account)
     app.cli.add_command(queue_commands.queue)

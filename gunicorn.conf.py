@@ -82,7 +82,16 @@ def post_worker_init(worker):
         gevent.spawn(_take_names_later, broker.redis)
     _check_tables(services(worker.wsgi).ledger)
     broker.start()
+    services(worker.wsgi).reporter.start()
     gevent.spawn(_lead_drain, worker, broker)
+
+
+def worker_exit(server, worker):
+    """Add to the metrics what this process has counted, however it ends."""
+    from api.services import services
+
+    if hasattr(worker, "wsgi"):
+        services(worker.wsgi).reporter.close()
 
 
 def pre_request(worker, req):

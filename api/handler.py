@@ -5,33 +5,38 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from typing import Any
 
 import orjson
-from flask import Response, after_this_request, g, request
+from flask import Response, after_this_request, g, request, url_for
 from werkzeug.datastructures import Headers
 
 from api.http.body import read_json
 from api.http.schedule import schedule
-from api.reply import Renderer, Reply
+from api.rendering import LoggedCall, Rendering, numbered
+from api.reply import Reply
 from api.services import services
 from gateway import strict_json
 from gateway.account import cache
 from gateway.account.api_keys import KeyRecord
 from gateway.account.pricing import Estimate, estimate
+from gateway.broker.pending_call import PendingCall
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.target import Target
 from gateway.errors import InvalidRequest, KeyChanged, ModelNotAllowed, Overloaded
 from gateway.queue import keys
 from gateway.queue.protocol import AdmissionRequest, CallSpec
+from gateway.settings import Settings
 
 RETRY_SECONDS = 5  # where too many bodies of a key are on their way
 IGNORED_NAMES = 20
+MAX_WAIT_SECONDS = 60.0  # for an asynchronous call; longer, and a proxy might give up
+WAIT = re.compile(r"wait\s*=\s*(\d{1,4})", re.ASCII)
 USER_AGENT_LENGTH = 200  # characters of it that a record keeps
 # gunicorn answers 500 to a header with bytes that it refuses: only names like this go into one.
 IGNORED_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -46,7 +51,9 @@ class CheckedRequest:
     `models` are the caller's fallbacks; None: it names none. `ignored` names the fields that are
     unknown, as the caller wrote them: clean them before they go into a header or a log. `optional`
     names parameters that are left out where a model refuses them. `own_names` maps a parameter to
-    the name that the caller's API has for it.
+    the name that the caller's API has for it. With `background` the caller does not wait: the
+    response is 202, and the call goes on. `stored` is what the API needs, besides the result, to
+    show the response later; it is kept for RESULT_HOURS.
     """
 
     model: str
@@ -58,6 +65,8 @@ class CheckedRequest:
     optional: tuple[str, ...] = ()
     own_names: Mapping[str, str] = field(default_factory=dict)
     include_cost: bool = False
+    background: bool = False
+    stored: dict[str, Any] | None = None
 
 
 def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
@@ -98,17 +107,18 @@ def respond(
     key: KeyRecord,
     target: Target,
     checked: CheckedRequest,
-    make: Callable[[str, str], Renderer],
+    make: partial[Any],
     kind: str = "chat",
     full_names: bool = False,
 ) -> Response:
     """Queue a call of this kind (see CallSpec), wait for its result and return the HTTP response.
 
-    `make(call_id, model)` returns the call's renderer. `model` is the provider's name for the model
-    that answers; with `full_names`, it is the name in the request, or the id of the substitute that
-    answers. Raises a GatewayError where the call fails before anything of the response was sent,
-    where no target can take it, and where the key may not use the model. The parameters of an
-    unstreamed call are dropped once it is queued: keep no other reference to them.
+    `make` is the class of the call's renderer, with its options: see Rendering. The model in the
+    response is the provider's name for the model that answers; with `full_names`, it is the name in
+    the request, or the id of the substitute that answers. Raises a GatewayError where the call
+    fails before anything of the response was sent, where no target can take it, and where the key
+    may not use the model. The parameters of an unstreamed call are dropped once it is queued: keep
+    no other reference to them.
     """
     try:
         return _respond(key, target, checked, make, kind, full_names)
@@ -124,7 +134,7 @@ def _respond(
     key: KeyRecord,
     target: Target,
     checked: CheckedRequest,
-    make: Callable[[str, str], Renderer],
+    make: partial[Any],
     kind: str,
     full_names: bool,
 ) -> Response:
@@ -139,12 +149,20 @@ def _respond(
         catalogue.require_configured(target)
     targets = (target,) if counts else _targets(catalogue, key, target, checked, kind)
     total = target.row.timeouts.total or settings.total_timeout
-    delay, budget = schedule(request.headers, total, checked.stream, time.time())
+    # A stream that is kept goes out as soon as the call is queued, and can be left.
+    at_once = checked.background and checked.stream and checked.stored is not None
+    wait = None if counts or at_once else _async_wait(request.headers, checked)
+    kept = wait is not None or checked.stored is not None
+    delay, budget = schedule(
+        request.headers, total, checked.stream or kept, time.time(), wait is None and not at_once
+    )
     admission = _admission(key, targets, checked.parameters, kind, delay)
     call_id = uuid.uuid4().hex
+    resumable = checked.stream and (at_once or _flag(request.headers, "X-Resumable"))
+    log_seconds = _log_seconds(settings, resumable, kept)
     spec = CallSpec(
         call_id,
-        broker.web,
+        keys.log_address(call_id, log_seconds) if log_seconds else broker.web,
         checked.stream,
         targets,
         kind,
@@ -154,21 +172,30 @@ def _respond(
         checked.include_cost,
     )
     body = orjson.dumps(checked.parameters)
-    if not counts and not delay and (seconds := _cache_seconds(key)):
+    # A kept response would be in no log.
+    if not (counts or delay or log_seconds) and (seconds := _cache_seconds(key)):
         spec = replace(spec, cache=_cache(key, spec, body, seconds))
-    pending = g.call = broker.submit(spec, body, admission, budget)
+    names = {each.route: each.model if full_names else each.upstream_model for each in targets[1:]}
+    names[""] = checked.model if full_names else target.upstream_model
+    created, tokens = spec.account["created_ms"] // 1000, admission.prompt_tokens
+    rendering = Rendering(call_id, make, names, created, tokens)
+    logged = b""
+    if log_seconds:
+        extra = checked.stored or {}
+        logged = LoggedCall(rendering, spec.web, key.public_id, checked.stream, extra).encode()
+    pending = g.call = broker.submit(spec, body, admission, budget, logged)
     del body  # it may have 20 MB, and the call may run for minutes
     if not checked.stream:
         pending.on_accepted = checked.parameters.clear
-
-    def renderer(route: str) -> Renderer:
-        substitute = _substitute(targets, route)
-        if full_names:
-            return make(call_id, substitute.model if substitute else checked.model)
-        return make(call_id, (substitute or target).upstream_model)
-
+    if wait is not None and not _ended_within(pending, wait, checked.stream):
+        broker.leave(pending)
+        return _accepted(rendering, checked)
+    renderer = numbered(rendering.renderer, call_id) if resumable else rendering.renderer
     reply = Reply(broker, pending, renderer, request.environ)
-    response = reply.streamed() if checked.stream else reply.whole(settings.sync_heartbeat)
+    if checked.stream:
+        response = reply.streamed(at_once)
+    else:
+        response = reply.whole(settings.sync_heartbeat)
     pending.until_admitted()
     substitute = _substitute(targets, reply.route)
     dropped = reply.dropped if substitute else [*dropped, *reply.dropped]
@@ -176,6 +203,58 @@ def _respond(
         text = deprecation.substitution(target.model, substitute.model, substitute.only_if_gone)
         _warn(text, response)
     _name_ignored(response, checked, dropped)
+    return response
+
+
+def _flag(headers: Headers, name: str) -> bool:
+    """Whether a header is "true"; raises InvalidRequest for what is neither that nor "false"."""
+    value = headers.get(name, "false").strip().lower()
+    if value not in ("true", "false"):
+        raise InvalidRequest(
+            f"Invalid {name} header: expected 'true' or 'false'.", param=name, code="invalid_value"
+        )
+    return value == "true"
+
+
+def _async_wait(headers: Headers, checked: CheckedRequest) -> float | None:
+    """Seconds after which the response is 202, if the caller comes back for it; None: it waits.
+
+    RFC 7240: a preference that cannot be read is ignored.
+    """
+    preferences = [each.strip().lower() for each in headers.get("Prefer", "").split(",")]
+    if not checked.background and "respond-async" not in preferences:
+        return None
+    match = next(filter(None, map(WAIT.fullmatch, preferences)), None)
+    return min(float(match[1]), MAX_WAIT_SECONDS) if match else 0.0
+
+
+def _log_seconds(settings: Settings, resumable: bool, kept: bool) -> int:
+    """How long the log of a call is kept after its end; 0: it has none."""
+    seconds = settings.stream_replay_seconds if resumable else 0
+    return max(seconds, settings.result_hours * 3600) if kept else seconds
+
+
+def _ended_within(pending: PendingCall, seconds: float, stream: bool) -> bool:
+    """Wait until a call is queued, and so long for its end; return whether it has ended.
+
+    A stream that is queued is not waited for.
+    """
+    pending.until_accepted()
+    if not stream and pending.outcome is None and seconds:
+        pending.wait(seconds)
+    return pending.outcome is not None
+
+
+def _accepted(rendering: Rendering, checked: CheckedRequest) -> Response:
+    """202: the call goes on, and this is where its response will be. An API may answer its own."""
+    if checked.background and checked.stored is not None:
+        return Response(rendering.renderer().queued(), content_type="application/json")
+    call_id = rendering.call_id
+    location = url_for("usage.get_generation", generation_id=call_id)
+    body = {"data": {"id": call_id, "status": "queued", "location": location}}
+    response = Response(orjson.dumps(body), 202, content_type="application/json")
+    response.headers["Location"] = location
+    response.headers["Preference-Applied"] = "respond-async"
     return response
 
 

@@ -7,7 +7,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from flask import Response
 from gevent.socket import socket as Socket
@@ -29,12 +29,24 @@ WORKERS_SECONDS = 1.0  # between two looks for workers before a response begins
 BLANK_SECONDS = 15.0  # of silence between two blanks before an unstreamed reply
 
 
+RENDERERS: dict[str, type[Renderer]] = {}
+
+
 class Renderer(ABC):
     """What the result of one call looks like in one API. Each call has its own renderer.
 
     Workers send results as JSON (see gateway/chat.py). An API whose calls are never streamed
-    implements the first two methods only.
+    implements the first two methods only. `api` is the name under which RENDERERS has the class:
+    its objects are made from the call's id, the model's name, `created`, `prompt_tokens` and
+    options, and then depend on nothing else.
     """
+
+    api: ClassVar[str] = ""
+    completed_at = 0  # Unix seconds, before the last method is called; 0: now
+
+    def __init_subclass__(cls) -> None:
+        if cls.api:
+            RENDERERS[cls.api] = cls
 
     @abstractmethod
     def whole(self, result: bytes) -> bytes:
@@ -43,6 +55,18 @@ class Renderer(ABC):
     @abstractmethod
     def whole_error(self, error: GatewayError) -> bytes:
         """The body of an error whose status has been sent already."""
+
+    def queued(self) -> bytes:
+        """The body for a caller that does not wait, if the API has one for it."""
+        raise NotImplementedError
+
+    def first(self) -> bytes:
+        """The events of a stream that begins before its result does, if the API has such events.
+
+        They are the same whatever target answers: `events` then goes on in another renderer of the
+        call, whose `first` was called as well.
+        """
+        raise NotImplementedError
 
     def events(self, payload: bytes) -> bytes:
         """The events of one payload of a stream: lines of JSON, one for each chunk."""
@@ -82,6 +106,7 @@ class Reply:
         )
         self._watcher: DisconnectWatcher | None = None
         self._unsent = b""  # the rest of the first payload that waits
+        self._first: bytes | None = None  # what is sent before the result begins
 
     def whole(self, heartbeat: float) -> Response:
         """The unstreamed response; after `heartbeat` seconds (0: never) it begins with blanks.
@@ -103,19 +128,27 @@ class Reply:
         if outcome.error is not None:
             raise outcome.error
         self.route, self.dropped = outcome.route, outcome.dropped
-        return Response(self._renderer().whole(outcome.answer), content_type="application/json")
+        body = self._renderer().whole(outcome.answer)
+        return Response(body, content_type="application/json")
 
-    def streamed(self) -> Response:
+    def streamed(self, at_once: bool = False) -> Response:
         """The response as server-sent events.
 
-        Raises the GatewayError of a call that fails before the first one.
+        Raises the GatewayError of a call that fails before the first one. With `at_once` that comes
+        as soon as the call is queued.
         """
+        payloads: list[bytes] = []
         try:
-            self._wait(HEADERS_SECONDS) or self._wait_for_workers()
-            payloads = self._parts()
-            outcome = self._call.outcome
-            if outcome is not None and outcome.error is not None and not payloads:
+            if at_once:
+                self._call.until_accepted()
+            else:
+                self._wait(HEADERS_SECONDS) or self._wait_for_workers()
+                payloads = self._parts()
+            outcome, begins = self._call.outcome, at_once and self._call.submitted
+            if outcome is not None and outcome.error is not None and not (payloads or begins):
                 raise outcome.error
+            if at_once:
+                self._first = self._make("").first()
         except BaseException:
             self._close()
             raise
@@ -130,6 +163,9 @@ class Reply:
     def _renderer(self) -> Renderer:
         if self._rendering is None:
             self._rendering = self._make(self.route)
+            if self._first is not None:
+                self._rendering.first()
+        self._rendering.completed_at = self._call.ended_at
         return self._rendering
 
     def _parts(self) -> list[bytes]:
@@ -182,7 +218,9 @@ class Reply:
         yield renderer.whole_error(self._named(error))
 
     def _events(self, payloads: list[bytes]) -> Iterator[bytes]:
-        if not payloads and self._call.outcome is None:
+        if self._first:
+            yield self._first
+        elif not payloads and self._call.outcome is None:
             yield sse.COMMENT
         while True:
             if payloads:

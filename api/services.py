@@ -18,6 +18,7 @@ from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.files.records import FileStore
 from gateway.files.storage import Storage, open_storage
+from gateway.metrics.reporter import Reporter
 from gateway.queue import clients
 from gateway.settings import Settings
 from gateway.stalls import Stalls
@@ -43,6 +44,7 @@ class Services:
     bodies: BodyRoom
     readers: Places
     shared_caches: SharedCaches
+    reporter: Reporter
     files: FileStore
     storage: Storage | None
     today: deprecation.Today = deprecation.today
@@ -57,6 +59,15 @@ class Services:
         # Submitter, reader and lease have a connection each; the rest are for commands.
         stalls = Stalls()
         redis = clients.commands(settings, settings.redis_connections - 3, stalls)
+        broker = Broker(settings, redis, stalls)
+        reporter = Reporter(
+            redis,
+            broker.web,
+            "web",
+            stalls,
+            lambda: len(broker.pending_calls),
+            lambda: broker.reader.last,
+        )
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
@@ -67,11 +78,12 @@ class Services:
                 copied=bool(settings.database_url),
             ),
             owners=owner_store(redis),
-            broker=Broker(settings, redis, stalls),
+            broker=broker,
             ledger=open_ledger(settings, redis),
             bodies=BodyRoom(settings.web_body_bytes),
             readers=Places(settings.max_in_flight),
             shared_caches=SharedCaches(redis),
+            reporter=reporter,
             files=FileStore(redis),
             storage=open_storage(settings),
         )

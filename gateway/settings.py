@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from gateway import VERSION
 from gateway.timeouts import Timeouts
 
 log = logging.getLogger(__name__)
@@ -163,6 +164,16 @@ class Settings:
         20.0,
         "Maximum time for a request body to arrive, and a second more for each 20 kB of it.",
     )
+    stream_replay_seconds: int = setting(
+        "STREAM_REPLAY_SECONDS",
+        600,
+        "Time after its end for which a stream with `X-Resumable: true` can be read again.",
+    )
+    result_hours: int = setting(
+        "RESULT_HOURS",
+        24,
+        "Number of hours that Redis keeps the response of a call whose client did not wait for it.",
+    )
     sync_heartbeat: float = setting(
         "SYNC_HEARTBEAT_SECONDS",
         20.0,
@@ -225,9 +236,35 @@ class Settings:
     drain_seconds: float = setting(
         "DRAIN_SECONDS", 25.0, "Time that running calls get to end after SIGTERM."
     )
+    metrics_token: str = setting(
+        "METRICS_TOKEN",
+        "",
+        "Secret of at least 32 characters with which Prometheus reads `/metrics` "
+        "(`Authorization: Bearer ...`). Operator keys can read it as well.",
+        secret=True,
+    )
+    metrics_by_key: bool = setting(
+        "METRICS_BY_KEY",
+        False,
+        "Count calls, tokens and costs by API key as well. Each key makes a dozen series, which "
+        "stay after it was revoked.",
+    )
     log_level: str = setting("LOG_LEVEL", "INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
     log_format: str = setting(
         "LOG_FORMAT", "text", "Lines of the log: `text`, or `json` for one object a line."
+    )
+    release: str = setting(
+        "RELEASE",
+        VERSION,
+        "Name of what is deployed, such as a commit, for `flask doctor` and Sentry. "
+        "`HEROKU_SLUG_COMMIT` stands in for it.",
+    )
+    sentry_dsn: str = setting(
+        "SENTRY_DSN",
+        "",
+        "Project of Sentry that errors are reported to, without prompts, answers, keys and "
+        "values of variables. Needs `requirements-sentry.txt`.",
+        secret=True,
     )
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -247,6 +284,8 @@ class Settings:
         tls_url = environ.get("REDIS_TLS_URL", "").strip()
         if tls_url:
             values["redis_url"] = tls_url
+        if commit := environ.get("HEROKU_SLUG_COMMIT", "").strip():
+            values.setdefault("release", commit)
         settings = cls(**values)
         _check_database_url(settings.database_url)
         _check_redis_url("REDIS_TLS_URL" if tls_url else "REDIS_URL", settings.redis_url)
@@ -277,6 +316,10 @@ class Settings:
         if self.admin_key and not PEPPER_LENGTH <= len(self.admin_key) <= ADMIN_KEY_LENGTH:
             raise ConfigurationError(
                 f"ADMIN_KEY must have {PEPPER_LENGTH} to {ADMIN_KEY_LENGTH} characters"
+            )
+        if self.metrics_token and not PEPPER_LENGTH <= len(self.metrics_token) <= ADMIN_KEY_LENGTH:
+            raise ConfigurationError(
+                f"METRICS_TOKEN must have {PEPPER_LENGTH} to {ADMIN_KEY_LENGTH} characters"
             )
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR")
@@ -311,6 +354,8 @@ class Settings:
             "WORKER_CONCURRENCY": self.worker_concurrency,
             "BREAKER_FAILURES": self.breaker_failures,
             "RECORD_DAYS": self.record_days,
+            "RESULT_HOURS": self.result_hours,
+            "STREAM_REPLAY_SECONDS": self.stream_replay_seconds,
         }.items():
             if count < 1:
                 raise ConfigurationError(f"{variable} must be 1 or more")

@@ -19,6 +19,9 @@ from gateway.account import pricing  # noqa: E402
 from gateway.account.ledger import check_tables, open_ledger  # noqa: E402
 from gateway.catalogue.catalogue import Catalogue  # noqa: E402
 from gateway.logs import configure  # noqa: E402
+from gateway.metrics.labels import ModelLabels  # noqa: E402
+from gateway.metrics.records import RecordCounter  # noqa: E402
+from gateway.metrics.reporter import Reporter  # noqa: E402
 from gateway.queue import clients, commands, keys, owner  # noqa: E402
 from gateway.settings import ConfigurationError, Settings  # noqa: E402
 from providers.http.budget import Budget  # noqa: E402
@@ -72,8 +75,13 @@ def main() -> int:
         return 2
     budget.delivered = partial(_delivered, worker.connection)
     budget.limit = settings.response_bytes or share_of(worker.connection)
-    writer = LedgerWriter(worker.connection, ledger, worker.name)
+    counter = RecordCounter(worker.connection, ModelLabels(catalogue), settings.metrics_by_key)
+    writer = LedgerWriter(worker.connection, ledger, worker.name, counter)
     writer.start()
+    reporter = Reporter(
+        worker.connection, worker.name, "worker", worker.stalls, lambda: len(worker.running)
+    )
+    reporter.start()
     sender = WebhookSender(worker.connection, settings, worker.name)
     sender.start()
     gevent.spawn(keep_tidy, transport)
@@ -82,6 +90,7 @@ def main() -> int:
     worker.work()
     sender.stop()
     writer.stop()
+    reporter.close()
     return 0
 
 

@@ -22,6 +22,7 @@ from gateway.account.copies import Copies
 from gateway.account.key_fields import NANO
 from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused, received
 from gateway.logs import where
+from gateway.metrics.records import RecordCounter
 from gateway.queue import keys
 from gateway.queue.election import Election
 from gateway.settings import ConfigurationError
@@ -37,11 +38,14 @@ TRIM_SECONDS = 10.0  # between two slices of what is too old
 class LedgerWriter:
     """The ledger writer of one worker: idle while another worker's writes.
 
-    `redis` is a client for short commands; `name` is the worker's.
+    `redis` is a client for short commands; `name` is the worker's. `counter` counts each record
+    for the metrics, before it is moved.
     """
 
-    def __init__(self, redis: Redis, ledger: Ledger, name: str) -> None:
-        self._redis, self._ledger = redis, ledger
+    def __init__(
+        self, redis: Redis, ledger: Ledger, name: str, counter: RecordCounter | None = None
+    ) -> None:
+        self._redis, self._ledger, self._counter = redis, ledger, counter
         self._election = Election(redis, keys.LEDGER_WRITER, name)
         self._copies = Copies(redis, ledger) if ledger.copies else None
         self._trimmed = -TRIM_SECONDS
@@ -87,8 +91,17 @@ class LedgerWriter:
         self._away += 1
         self._checked = False
         if not isinstance(error, RedisError):
+            self._count_all()
             self._election.resign()  # another worker may reach the database
         return float(seconds)
+
+    def _count_all(self) -> None:
+        """Count the records that wait, since the metrics need no database."""
+        try:
+            if self._counter is not None:
+                self._counter.catch_up()
+        except RedisError:
+            pass
 
     def _elected(self) -> bool:
         """Whether this worker is the one that writes."""
@@ -129,6 +142,8 @@ class LedgerWriter:
                 records[stream_id] = received(fields)
             except ValueError:
                 refused.append(stream_id)
+        if self._counter is not None:
+            self._counter.count(records)
         try:
             self._ledger.write(list(records.values()))
         except RecordRefused:

@@ -116,7 +116,7 @@ class _Connector:
         make = partial(self._with_key, row, transport)
         keys = row.keys(self._settings)
         if row.auth == "google":
-            credentials, request = service_account(keys[0], _http(self._settings))
+            credentials, request = service_account(keys[0], http_pool(self._settings))
             return TokenProvider(credentials, request, make)
         if len(keys) < 2:
             return make(keys[0] if keys else "")
@@ -172,7 +172,7 @@ def _with_timeouts(transport: Transport, timeouts: Timeouts) -> Transport:
     )
 
 
-def _http(settings: Settings) -> urllib3.PoolManager:
+def http_pool(settings: Settings) -> urllib3.PoolManager:
     """Connections to Google's token endpoint, through the operator's proxy."""
     certificates = settings.upstream_ca_bundle or None
     if settings.upstream_proxy:

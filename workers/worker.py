@@ -29,7 +29,6 @@ from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 from rq.worker_registration import clean_worker_registry
 
-from gateway import VERSION
 from gateway.errors import (
     CallCancelled,
     CancelledByOperator,
@@ -307,7 +306,9 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
 
     def stop_calls_of_lost_webs(self) -> None:
         """Stop the calls of web processes that are lost; call it every tick. Raises RedisError."""
-        lost = self._lost_webs.look(running.claimed.web for running in self.running.values())
+        addresses = {running.claimed.web for running in self.running.values()}
+        # Nobody need wait for a logged call.
+        lost = self._lost_webs.look(each for each in addresses if not keys.is_log(each))
         for call_id, running in list(self.running.items()):
             if running.claimed.web in lost:
                 self._stop_call(call_id, WebLost())
@@ -348,7 +349,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         return {
             "slots": self.pool.size,
             "running": len(self.running),
-            "release": VERSION,
+            "release": self.settings.release,
             "drains": int(drains and not self._taking),
         }
 

@@ -21,8 +21,15 @@ class ChatRenderer(Renderer):
     chunk with the usage.
     """
 
+    api = "chat"
+
     def __init__(
-        self, call_id: str, model: str, include_usage: bool = False, created: int | None = None
+        self,
+        call_id: str,
+        model: str,
+        include_usage: bool = False,
+        created: int | None = None,
+        prompt_tokens: int = 0,
     ) -> None:
         self._created = int(time.time()) if created is None else created
         self._call_id, self._model = call_id, model

@@ -22,7 +22,7 @@ from gateway.errors import InvalidRequest
 
 CHAT_REQUEST = TypeAdapter(ChatBody)
 # Fields that become attributes of the CheckedRequest instead of parameters.
-OWN_FIELDS = frozenset({"model", "models", "stream", "stream_options", "usage"})
+OWN_FIELDS = frozenset({"model", "models", "stream", "stream_options", "usage", "background"})
 CHAT_PARAMETERS = frozenset(ChatBody.__annotations__) - OWN_FIELDS
 TOOL_KINDS = ("function", "custom")
 NAME = re.compile("[a-zA-Z0-9_-]{1,64}")
@@ -79,7 +79,16 @@ def _checked_request(model: str, data: dict[str, Any], extra: Collection[str]) -
     cost, models = bool((data.get("usage") or {}).get("include")), data.get("models")
     usage = cost or bool(options.get("include_usage"))
     others = None if models is None else tuple(models)
-    return CheckedRequest(model, stream, usage, parameters, ignored, others, include_cost=cost)
+    return CheckedRequest(
+        model,
+        stream,
+        usage,
+        parameters,
+        ignored,
+        others,
+        include_cost=cost,
+        background=bool(data.get("background")),
+    )
 
 
 def _sorted_fields(

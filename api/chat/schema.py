@@ -200,6 +200,8 @@ class ChatBody(TypedDict, total=False):
     models: Annotated[list[ModelName], Field(max_length=MAX_FALLBACKS, fail_fast=True)] | None
     stream: bool | None
     stream_options: StreamOptions | None
+    # This service's, and the Responses API's: the caller comes back for the response.
+    background: bool | None
     # OpenRouter's: the usage in the response says what the call cost.
     usage: UsageOptions | None
     temperature: Temperature | None

@@ -18,8 +18,8 @@ from api.console.page import console, fragment, page
 from api.console.session import signed_in
 from api.console.stream import stream
 from api.http import sse
+from api.schemas import query as read
 from api.services import services
-from api.usage import query as read
 from api.usage.view import STATUSES, find_record
 from gateway.account.api_keys import KeyRecord
 from gateway.account.ledger import Page, UnknownCursor

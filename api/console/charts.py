@@ -10,6 +10,7 @@ WIDTH, HEIGHT = 960, 240
 LEFT, BOTTOM, TOP = 58, 24, 10  # margins
 SERIES = 6  # that have a color of their own; the rest are one
 OTHERS = "others"
+FAILED = "failed"
 LABELS = 12  # below the bars, at most
 STEPS = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)  # in which the highest values are
 GAP = 0.25  # of a bar's place
@@ -17,13 +18,13 @@ GAP = 0.25  # of a bar's place
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A rectangle of a series, and what it says when it is pointed at."""
+    """A rectangle of a series, which has a class of the style sheet, and what it says."""
 
     x: float
     y: float
     width: float
     height: float
-    series: int
+    kind: str
     title: str
 
 
@@ -34,7 +35,7 @@ class Chart:
     bars: tuple[Bar, ...]
     ticks: tuple[tuple[float, str], ...]
     labels: tuple[tuple[float, str], ...]
-    names: tuple[tuple[int, str], ...]  # of the series
+    names: tuple[tuple[str, str], ...]  # classes and names of the series
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -67,12 +68,12 @@ def stacked(
             title = (
                 f"{label}: {name} {text(values[at])}" if name else f"{label}: {text(values[at])}"
             )
-            bars.append(Bar(x, base, place * (1 - GAP), height, _color(number, name), title))
+            bars.append(Bar(x, base, place * (1 - GAP), height, _kind(number, name), title))
     every = math.ceil(len(labels) / LABELS)
     shown = (
         (LEFT + place * (at + 0.5), label) for at, label in enumerate(labels) if at % every == 0
     )
-    names = tuple((_color(number, name), name) for number, name in enumerate(merged) if name)
+    names = tuple((_kind(number, name), name) for number, name in enumerate(merged) if name)
     return Chart(tuple(bars), ticks(top, text), tuple(shown), names)
 
 
@@ -94,8 +95,8 @@ def _largest(series: Mapping[str, Sequence[float]], length: int) -> dict[str, Se
     return kept
 
 
-def _color(number: int, name: str) -> int:
-    return SERIES if name == OTHERS else number
+def _kind(number: int, name: str) -> str:
+    return "bad" if name == FAILED else f"s{SERIES if name == OTHERS else number}"
 
 
 def _round_up(value: float) -> float:

@@ -18,9 +18,13 @@ from gateway.account.pricing import tiers_of
 from gateway.catalogue.deprecation import NOTICE
 from gateway.catalogue.file import ModelRow
 from gateway.errors import ModelNotFound
-from gateway.queue import breakers
+from gateway.queue import breakers, steering
 from gateway.queue.breakers import HEALTHY, Breaker
 
+DONE = {
+    "paused": "The model is paused. Calls that run go on; further ones wait.",
+    "resumed": "The model takes calls again.",
+}
 PRICES = {
     "prompt": "Input",
     "completion": "Output",
@@ -41,7 +45,7 @@ PRICES = {
 def models(key: KeyRecord) -> Response:
     """The models that the key may use; by default, those whose provider is configured."""
     catalogue = services().catalogue
-    state = _breakers()
+    state, paused = _breakers(), _paused()
     search = request.args.get("search", "").strip().lower()
     everything = request.args.get("all") == "1"
     allowed = [row for row in catalogue.listed() if key.operator or key.allows(row.id)]
@@ -52,7 +56,7 @@ def models(key: KeyRecord) -> Response:
     ]
     return page(
         "models.html",
-        rows=[_listed(row, state) for row in found],
+        rows=[{**_listed(row, state), "paused": row.id in paused} for row in found],
         hidden=sum(not catalogue.available(row) for row in allowed),
         search=search,
         everything=everything,
@@ -83,7 +87,16 @@ def models_one(key: KeyRecord, model_id: str) -> Response:
         labels=PRICES,
         route=_route(row, model_id),
         breaker=state.get(_route(row, model_id)),
+        aliases=[
+            each.id
+            for each in catalogue.listed()
+            if each.id != model_id
+            and _route(each, each.id) == _route(row, model_id)
+            and (key.operator or key.allows(each.id))
+        ],
         ending=_ending(row),
+        paused=model_id in _paused(),
+        done=DONE.get(request.args.get("done", ""), ""),
     )
 
 
@@ -116,6 +129,12 @@ def _ending(row: ModelRow) -> bool:
     """Whether the model has ended or ends soon."""
     today: date = services().today()
     return row.shutdown_date is not None and row.shutdown_date - NOTICE <= today
+
+
+def _paused() -> set[str]:
+    """The models that are paused themselves."""
+    names = (pause.name.partition(":") for pause in steering.pauses(services().broker.redis))
+    return {id for kind, _, id in names if kind == "model"}
 
 
 def _breakers() -> dict[str, Breaker]:

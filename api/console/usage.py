@@ -16,8 +16,8 @@ from api.console import charts, formats
 from api.console.names import key_names
 from api.console.page import console, page
 from api.console.session import signed_in
+from api.schemas import query as read
 from api.services import services
-from api.usage import query as read
 from api.usage import reports
 from gateway.account.api_keys import KeyRecord
 from gateway.account.ledger import BUCKET_SECONDS, Sums, UsageQuery

@@ -1,6 +1,8 @@
 """The console's blueprint, with all of its pages."""
 
-from api.console import calls, keys, models, owners, playground, sign_in, usage
+from api.console import calls, keys, live, models, owners, playground, queue, sign_in, usage
 from api.console.page import console
 
-__all__ = ["calls", "console", "keys", "models", "owners", "playground", "sign_in", "usage"]
+PAGES = (calls, keys, live, models, owners, playground, queue, sign_in, usage)
+
+__all__ = ["PAGES", "console"]

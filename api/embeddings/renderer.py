@@ -24,7 +24,16 @@ class EmbeddingsRenderer(Renderer):
     of the two the caller wants.
     """
 
-    def __init__(self, call_id: str, model: str, as_numbers: bool = True) -> None:
+    api = "embeddings"
+
+    def __init__(
+        self,
+        call_id: str,
+        model: str,
+        as_numbers: bool = True,
+        created: int = 0,
+        prompt_tokens: int = 0,
+    ) -> None:
         self._model, self._as_numbers = model, as_numbers
 
     def whole(self, result: bytes) -> bytes:

@@ -15,8 +15,8 @@ from api.files.upload import Received
 from api.handler import RETRY_SECONDS
 from api.http import errors
 from api.http.auth import keyed, reader
+from api.schemas import query
 from api.services import services
-from api.usage import query
 from gateway.account.api_keys import KeyRecord
 from gateway.errors import InvalidRequest, NotFound, Overloaded, Unavailable
 from gateway.files import records

@@ -10,9 +10,11 @@ from api.http.auth import public
 from api.services import services
 from gateway import SERVICE, VERSION, descriptors
 from gateway.account.ledger import Health
-from gateway.queue import commands
+from gateway.queue.health import QueueHealth, look
 
 health = Blueprint("health", __name__)
+
+RECORDS_SHARE = 0.5  # of RECORDS_BACKLOG
 
 # Written by hand for the key order and the spaces that the documentation shows.
 TEXT = '{{"status": "{status}", "service": "{service}", "version": "{version}"}}'
@@ -34,21 +36,34 @@ def alive() -> Response:
 def ready() -> Response:
     """Return 200 if Redis answers, a worker runs and this process is not draining; else 503.
 
-    A ledger that is behind is `degraded` and no reason for 503: calls do not need it.
+    What makes calls slow, or delays only the account, is `degraded` and no reason for 503.
     """
-    broker = services().broker
-    redis, workers, account = True, 0, Health(0, 0.0)
+    parts = services()
+    broker, reasons = parts.broker, []
+    redis, queue, account = True, QueueHealth(0, 0, 0.0, 0, 0), Health(0, 0.0)
     try:
-        workers = len(commands.live_workers(broker.redis))
-        account = services().ledger.health()
+        queue = look(broker.redis)
+        account = parts.ledger.health()
     except RedisError:
         redis = False
-    ok = redis and workers > 0 and not broker.draining
+        reasons.append("redis_away")
+    if redis and not queue.workers:
+        reasons.append("no_workers")
+    if broker.draining:
+        reasons.append("draining")
+    ok = not reasons
+    if account.degraded or account.backlog >= RECORDS_SHARE * parts.settings.records_backlog:
+        reasons.append("records_backlog")
+    reasons += queue.reasons(parts.settings.queue_limit)
     facts = {
-        "status": "unavailable" if not ok else "degraded" if account.degraded else "ok",
+        "status": "unavailable" if not ok else "degraded" if reasons else "ok",
+        "reasons": reasons,
         "redis": "ok" if redis else "unavailable",
-        "workers": workers,
+        "workers": queue.workers,
         "draining": broker.draining,
+        "calls_waiting": queue.waiting,
+        "longest_wait_seconds": round(queue.oldest_seconds, 1),
+        "redis_memory_share": round(queue.memory_share, 3),
         "records_waiting": account.backlog,
         "records_lag_seconds": round(account.lag_seconds, 1),
     }

@@ -22,23 +22,24 @@ def follow(response: Response) -> None:
 
     Needs the context of the request.
     """
-    call: PendingCall | None = g.get("call")
-    quiet = call is None and response.status_code < 400 and request.method in READS
+    state, current = vars(g._get_current_object()), request._get_current_object()  # type: ignore[attr-defined]
+    call: PendingCall | None = state.get("call")
+    quiet = call is None and response.status_code < 400 and current.method in READS
     level = logging.DEBUG if quiet else logging.INFO
     if not log.isEnabledFor(level):
         return
-    rule = request.url_rule
+    rule = current.url_rule
     fields = {
-        "request_id": g.get("request_id", ""),
+        "request_id": state.get("request_id", ""),
         "call_id": call.call_id if call is not None else "",
-        "key_id": g.get("public_id", ""),
-        "method": request.method,
+        "key_id": state.get("public_id", ""),
+        "method": current.method,
         # Never the path itself, which may hold anything.
         "address": rule.rule if rule is not None else "unknown",
         "status": response.status_code,
-        "error": code_of(g.get("error")),
+        "error": code_of(state.get("error")),
     }
-    response.call_on_close(partial(_write, level, fields, g.get("began"), call))
+    response.call_on_close(partial(_write, level, fields, state.get("began"), call))
 
 
 def _write(

@@ -19,12 +19,25 @@ class Health(TypedDict):
 class Readiness(TypedDict):
     """Whether calls can be answered: Redis answers, workers live, nothing is shutting down.
 
-    `degraded`: they can, and the records of ended calls wait for the database.
+    `degraded`: they can, and `reasons` says what should be looked at.
     """
 
     status: Literal["ok", "degraded", "unavailable"]
+    reasons: list[
+        Literal[
+            "redis_away",
+            "no_workers",
+            "draining",
+            "records_backlog",
+            "queue_backlog",
+            "redis_memory",
+        ]
+    ]
     redis: Literal["ok", "unavailable"]
     workers: Annotated[int, Field(ge=0)]
     draining: bool
+    calls_waiting: Annotated[int, Field(ge=0)]
+    longest_wait_seconds: Annotated[float, Field(ge=0)]
+    redis_memory_share: Annotated[float, Field(ge=0, description="Of maxmemory; 0: no limit.")]
     records_waiting: Annotated[int, Field(ge=0)]
     records_lag_seconds: Annotated[float, Field(ge=0)]

@@ -15,9 +15,9 @@ from api.http import errors
 from api.http.auth import actor, operator, reader
 from api.keys import schema
 from api.keys.shown import shown_key, shown_owner, webhook_secret
+from api.schemas import query
 from api.schemas.errors import invalid
 from api.services import services
-from api.usage import query
 from gateway.account import counters, owners
 from gateway.account.api_keys import KeyRecord, public_id
 from gateway.account.key_fields import iso_time

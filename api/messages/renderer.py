@@ -5,7 +5,6 @@ Source: platform.claude.com/docs/en/build-with-claude/streaming, read in Novembe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -21,18 +20,21 @@ from gateway.errors import GatewayError, UpstreamBadResponse
 class MessageRenderer(Renderer):
     """Renders one message.
 
-    `estimate()` returns the tokens of the prompt, about: a stream begins with them where the
-    provider has not counted yet, and ends with the provider's number.
+    `prompt_tokens` is an estimate: a stream begins with it where the provider has not counted yet,
+    and ends with the provider's number.
     """
+
+    api = "messages"
 
     def __init__(
         self,
         call_id: str,
         model: str,
         request_id: str = "",
-        estimate: Callable[[], int] = lambda: 0,
+        prompt_tokens: int = 0,
+        created: int = 0,
     ) -> None:
-        self._estimate = estimate
+        self._prompt_tokens = prompt_tokens
         self._identity = {"id": f"msg_{call_id}", "model": model}
         self._request_id = request_id
         self._blocks = ContentBlocks(self._identity["id"])
@@ -85,7 +87,7 @@ class MessageRenderer(Renderer):
             return []
         self._begun = True
         message = message_response.empty(self._identity)
-        counted = self._usage or {"prompt_tokens": self._estimate()}
+        counted = self._usage or {"prompt_tokens": self._prompt_tokens}
         message["usage"] = message_response.usage(counted)
         return [{"type": "message_start", "message": message}, {"type": "ping"}]
 
@@ -101,7 +103,16 @@ class MessageRenderer(Renderer):
 class CountRenderer(Renderer):
     """Renders a count of tokens, which a worker sends as Anthropic's API does."""
 
-    def __init__(self, call_id: str, model: str, request_id: str = "") -> None:
+    api = "messages.count_tokens"
+
+    def __init__(
+        self,
+        call_id: str,
+        model: str,
+        request_id: str = "",
+        prompt_tokens: int = 0,
+        created: int = 0,
+    ) -> None:
         self._request_id = request_id
 
     def whole(self, result: bytes) -> bytes:

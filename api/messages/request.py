@@ -47,7 +47,7 @@ OWN_NAMES = {
 KNOWN = frozenset(
     {*SAME, "model", "messages", "system", "stream", "tools", "tool_choice", "thinking"}
     | {"output_config", "output_format", "metadata", "service_tier", "cache_control"}
-    | {"context_management"}
+    | {"context_management", "background"}
 )
 KNOWN_OF_TOOLS = frozenset(
     {"type", "name", "description", "input_schema", "strict", "cache_control"}
@@ -94,6 +94,7 @@ def chat_request(
         ignored=list(dict.fromkeys(ignored)),
         optional=tuple(name for name in OWN_NAMES if name in params),
         own_names=OWN_NAMES,
+        background=bool(body.get("background")),
     )
 
 

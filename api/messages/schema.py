@@ -160,6 +160,8 @@ class MessagesBody(CountTokensBody, total=False):
     """A request for a message."""
 
     max_tokens: Required[TokenLimit]
+    # This service's: the caller comes back for the response.
+    background: bool | None
 
 
 MESSAGES_REQUEST = TypeAdapter(MessagesBody)

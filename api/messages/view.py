@@ -46,8 +46,7 @@ def create(key: KeyRecord) -> Response:
     target = handler.resolve(messages_schema.model_name(data))
     checked = _chat_request(messages_schema.checked(data), target)
     del data
-    estimate = partial(tokens.prompt_tokens, checked.parameters)
-    renderer = partial(MessageRenderer, request_id=g.request_id, estimate=estimate)
+    renderer = partial(MessageRenderer, request_id=g.request_id)
     response = handler.respond(key, target, checked, renderer, full_names=True)
     response.headers["request-id"] = g.request_id
     return response

@@ -49,6 +49,7 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
 }
 # Name in the document, which is that of the class where there is one -> the type of a response.
 RESPONSES: dict[str, Any] = {
+    "Accepted": usage.Accepted,
     "ChatCompletion": chat.ChatCompletion,
     "ChatCompletionChunk": chat.ChatCompletionChunk,
     "CostsPage": usage.CostsPage,
@@ -59,6 +60,7 @@ RESPONSES: dict[str, Any] = {
     "FileDeleted": files.FileDeleted,
     "FileList": files.FileList,
     "GenerationData": usage.GenerationData,
+    "GenerationEvent": (chat.ChatCompletionChunk | messages.MessageEvent | responses.ResponseEvent),
     "GenerationList": usage.GenerationList,
     "Health": http.Health,
     "Message": messages.Message,
@@ -70,6 +72,8 @@ RESPONSES: dict[str, Any] = {
     "Readiness": http.Readiness,
     "Response": responses.Response,
     "ResponseEvent": responses.ResponseEvent,
+    "ResponseDeleted": responses.ResponseDeleted,
+    "InputItemList": responses.InputItemList,
     "InputTokens": responses.InputTokens,
     "KeyResponse": keys.KeyResponse,
     "KeyList": keys.KeyList,

@@ -135,6 +135,20 @@ REQUEST_HEADERS: dict[str, dict[str, Any]] = {
         "description": "Any name for this request, to send it again if its response was lost.",
         "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     },
+    "Prefer": {
+        "description": "`respond-async`: the response is 202 at once, or after as many seconds as "
+        "`respond-async, wait=20` says, and the call goes on.",
+        "schema": {"type": "string"},
+    },
+    "X-Resumable": {
+        "description": "Whether the events of a stream have ids, with which the stream can be read "
+        "again, and the call goes on if the client leaves.",
+        "schema": {"type": "string", "enum": ["true", "false"]},
+    },
+    "Last-Event-ID": {
+        "description": "The id of the last event that the client has.",
+        "schema": {"type": "string"},
+    },
     "X-Request-Id": {
         "description": "An id for this request: at most 64 letters, digits, `_` and `-`. "
         "Any other value is replaced.",
@@ -330,6 +344,8 @@ def _success(row: Operation) -> dict[str, Any]:
     if not row.is_call:
         success = _body(row.summary, row.media, row.answer)
         success["headers"] |= _headers(*row.headers)
+        if row.events:
+            success["content"] = {EVENTS: {"schema": _event(row)}}
         if row.text:
             success["content"][row.text] = {"schema": {"type": "string"}}
         return success

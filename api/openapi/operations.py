@@ -143,14 +143,18 @@ UPLOAD = Failures(
         errors.Overloaded(),
     ),
 )
-UNSTORED = errors.NotFound("No response is stored.", code="response_not_found")
-STORED = Failures("Stored", (*READ.errors, UNSTORED))
+UNKNOWN = errors.NotFound("The response is not known.", code="response_not_found")
+STORED = Failures("Stored", (*READ.errors, errors.InvalidRequest(), UNKNOWN, errors.Overloaded()))
 AWAY = errors.Unavailable("The account is behind or away.", code="account_unavailable")
 QUERY = Failures("Query", (*LIST.errors, AWAY))
 GENERATION = Failures(
     "Generation",
-    (*READ.errors, errors.InvalidRequest(), errors.NotFound(code="generation_not_found"), AWAY),
+    (
+        *(*READ.errors, errors.InvalidRequest(), errors.PermissionDenied()),
+        *(errors.NotFound(code="generation_not_found"), AWAY, errors.Overloaded()),
+    ),
 )
+NO_CALL = errors.NotFound(code="generation_not_found")
 CALL = Failures(
     "Call",
     (
@@ -159,6 +163,7 @@ CALL = Failures(
     ),
     headers=CALLED,
 )
+GENERATION_STREAM = Failures("GenerationStream", (*CALL.errors, NO_CALL), headers=CALLED)
 MESSAGES_CALL = Failures(
     "Messages",
     CALL.errors,
@@ -234,8 +239,10 @@ KEY_EXAMPLE = """{
   }"""
 RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"}"""
 
+ASYNC_HEADERS = ("Prefer", "X-Resumable")
 UPLOAD_EXAMPLE = """-F purpose=batch -F file=@batch.jsonl"""
 
+IGNORED = ("include", "include_obfuscation")
 PAGE = ("after", "page.limit")
 PERIOD = ("start_time", "end_time", "page")
 KEYS = ("api_key_ids", "project_ids")
@@ -253,6 +260,8 @@ OPERATIONS: dict[str, Operation] = {
         ),
         request="ChatCompletionRequest",
         example=CHAT_EXAMPLE,
+        request_headers=ASYNC_HEADERS,
+        more={202: "Accepted"},
         answer="ChatCompletion",
         events="ChatCompletionChunk",
         last_event="[DONE]",
@@ -269,6 +278,8 @@ OPERATIONS: dict[str, Operation] = {
         ),
         request="MessagesRequest",
         example=MESSAGES_EXAMPLE,
+        request_headers=ASYNC_HEADERS,
+        more={202: "Accepted"},
         answer="Message",
         events="MessageEvent",
         headers=("X-Ignored-Parameters", *MESSAGES_CALLED),
@@ -294,8 +305,9 @@ OPERATIONS: dict[str, Operation] = {
         tag="Chat",
         summary="Create a response (OpenAI's Responses API)",
         description=(
-            "For any model; nothing is stored. With `stream: true` the response is a "
-            "stream of server-sent events."
+            "For any model. With `stream: true` the response is a stream of server-sent events. "
+            "With `store: true` it is kept, and later requests can name it in "
+            "`previous_response_id`. With `background: true` the response is `queued` at once."
         ),
         request="ResponsesRequest",
         example=RESPONSES_EXAMPLE,
@@ -322,17 +334,39 @@ OPERATIONS: dict[str, Operation] = {
     "GET /responses/{response_id}": Operation(
         id="getResponse",
         tag="Chat",
-        summary="Get a stored response",
-        description="Always 404: no response is stored.",
-        media="",
+        summary="Get a response that is kept",
+        description=(
+            "Responses with `store` or `background` are kept for some hours. `stream=true` returns "
+            "the events of one that was created with `background` and `stream`."
+        ),
+        query=("responses.stream", "responses.starting_after", *IGNORED),
+        answer="Response",
+        events="ResponseEvent",
         failures=STORED,
     ),
     "DELETE /responses/{response_id}": Operation(
         id="deleteResponse",
         tag="Chat",
-        summary="Delete a stored response",
-        description="Always 404: no response is stored.",
-        media="",
+        summary="Delete a response that is kept",
+        description="One that still runs is cancelled.",
+        answer="ResponseDeleted",
+        failures=STORED,
+    ),
+    "POST /responses/{response_id}/cancel": Operation(
+        id="cancelResponse",
+        tag="Chat",
+        summary="Cancel a background response",
+        description="Stops it at its provider. One that has ended stays as it is.",
+        answer="Response",
+        failures=STORED,
+    ),
+    "GET /responses/{response_id}/input_items": Operation(
+        id="listInputItems",
+        tag="Chat",
+        summary="List the input items of a response",
+        description="Those of the responses before it come first.",
+        query=("after", "items.limit", "items.order", "include"),
+        answer="InputItemList",
         failures=STORED,
     ),
     "POST /embeddings": Operation(
@@ -534,8 +568,34 @@ OPERATIONS: dict[str, Operation] = {
         description=(
             "What a call was, used and cost, with OpenRouter's names. The id is that of the header "
             "`X-Generation-Id`, or of the response's body. A call that runs is `queued` or "
-            "`running`, and one whose record is on its way `settling`."
+            "`running`, and one whose record is on its way `settling`. The response of an "
+            "asynchronous call is in `response` once it has ended."
         ),
+        query=("wait",),
+        answer="GenerationData",
+        failures=GENERATION,
+    ),
+    "GET /generations/{generation_id}/stream": Operation(
+        id="streamGeneration",
+        tag="Account",
+        summary="Read the stream of a call again",
+        description=(
+            "The events of a stream that was sent with `X-Resumable: true`, or that is "
+            "asynchronous: those after the event of `Last-Event-ID`, or all. What the call still "
+            "sends follows."
+        ),
+        query=("starting_after",),
+        request_headers=("Last-Event-ID",),
+        media="text/event-stream",
+        events="GenerationEvent",
+        last_event="[DONE]",
+        failures=GENERATION_STREAM,
+    ),
+    "POST /generations/{generation_id}/cancel": Operation(
+        id="cancelGeneration",
+        tag="Account",
+        summary="Cancel a call",
+        description="Stops a call at its provider. One that has ended stays as it is.",
         answer="GenerationData",
         failures=GENERATION,
     ),

@@ -27,6 +27,25 @@ LIMIT: dict[str, Any] = {"type": "integer", "minimum": 1}
 
 # Name in the document -> the parameter. What stands before a dot tells two of one name apart.
 QUERY_PARAMETERS: dict[str, dict[str, Any]] = {
+    "wait": _one(
+        "Seconds to wait for the end of a call whose response is kept.",
+        type="integer",
+        minimum=0,
+        maximum=60,
+    ),
+    "starting_after": _one(
+        "The number of the last event that is known; `Last-Event-ID` takes precedence.",
+        type="integer",
+        minimum=0,
+    ),
+    "responses.stream": _one("Return its events.", enum=["true", "false"], default="false"),
+    "responses.starting_after": _one(
+        "The `sequence_number` of the last event that is known.", type="integer", minimum=0
+    ),
+    "include": _list("OpenAI's; without effect."),
+    "include_obfuscation": _one("OpenAI's; without effect."),
+    "items.limit": _one("Items of a page.", **LIMIT, maximum=100, default=20),
+    "items.order": _one("`asc`: the first one first.", enum=["asc", "desc"], default="desc"),
     "id": _one("The call's id.", **ID) | {"required": True},
     "start_time": _one(f"{TIME}, inclusive. Usage begins with the bucket of this time.", **MOMENT),
     "end_time": _one(f"{TIME}, exclusive.", **MOMENT),

@@ -101,7 +101,7 @@ class Worker(TypedDict):
     name: str
     slots: Annotated[Count, Field(description="Calls that it runs at once.")]
     running: Count
-    release: Annotated[str, Field(description="Its version.")]
+    release: Annotated[str, Field(description="Its `RELEASE`.")]
     host: str
     pid: Count
     started_at: str | None

@@ -15,9 +15,9 @@ from api.keys.schema import checked_fields
 from api.queue import acts
 from api.queue.schema import PAUSE
 from api.queue.shown import shown_call, shown_pause, shown_worker
+from api.schemas import query
 from api.schemas.errors import invalid
 from api.services import services
-from api.usage import query
 from gateway.account.api_keys import KeyRecord
 from gateway.queue import steering
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +18,17 @@ from gateway.errors import GatewayError
 class ResponseRenderer(Renderer):
     """Renders one response; `request` is the checked request as the caller wrote it."""
 
-    def __init__(self, call_id: str, model: str, request: Mapping[str, Any]) -> None:
-        self._response = ResponseEvents(call_id, model, request)
+    api = "responses"
+
+    def __init__(
+        self,
+        call_id: str,
+        model: str,
+        request: Mapping[str, Any],
+        created: int | None = None,
+        prompt_tokens: int = 0,
+    ) -> None:
+        self._response = ResponseEvents(call_id, model, request, self._now, created)
         self._begun = False
 
     def whole(self, result: bytes) -> bytes:
@@ -44,6 +54,22 @@ class ResponseRenderer(Renderer):
         """The last events of a response that failed after it began."""
         return self._begin() + sse.typed_events(self._response.failed(error))
 
+    def queued(self) -> bytes:
+        """The response object of a call that waits in the queue."""
+        return orjson.dumps({**self.response, "status": "queued"})
+
+    def first(self) -> bytes:
+        """The events that say that the response waits in the queue."""
+        return sse.typed_events(self._response.created())
+
+    @property
+    def response(self) -> dict[str, Any]:
+        """The response object so far, which has its output once it has ended."""
+        return self._response.response
+
+    def _now(self) -> float:
+        return self.completed_at or time.time()
+
     def _begin(self) -> bytes:
         if self._begun:
             return b""
@@ -54,7 +80,9 @@ class ResponseRenderer(Renderer):
 class CountRenderer(Renderer):
     """Renders a count of input tokens, which a worker sends as Anthropic's API does."""
 
-    def __init__(self, call_id: str, model: str) -> None:
+    api = "responses.count_tokens"
+
+    def __init__(self, call_id: str, model: str, created: int = 0, prompt_tokens: int = 0) -> None:
         """Create the renderer of one call; neither its id nor its model is part of a count."""
 
     def whole(self, result: bytes) -> bytes:

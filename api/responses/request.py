@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from api.handler import CheckedRequest
@@ -32,33 +32,37 @@ CHAT_NAMES = {
 }
 # Summaries are always sent.
 REASONING_FIELDS = ("effort", "summary", "generate_summary")
-# Fields that need stored responses -> what to do instead.
-STORED = {
-    "previous_response_id": "send the whole conversation in 'input'",
-    "conversation": "send the whole conversation in 'input'",
+# Fields that need what this service does not store -> what to do instead.
+NOT_STORED = {
+    "conversation": "send 'previous_response_id', or the whole conversation in 'input'",
     "prompt": "send its text in 'instructions' and 'input'",
-    "background": "leave it out and wait for the answer, or stream it",
 }
 
 Data = Mapping[str, Any]
 
 
 def chat_request(
-    data: Any, extra: Collection[str] = (), accepts: Collection[str] = ()
+    data: Any,
+    extra: Collection[str] = (),
+    accepts: Collection[str] = (),
+    conversation: Callable[[str], list[dict[str, Any]]] = lambda response_id: [],
 ) -> CheckedRequest:
     """The checked request in chat's terms.
 
     `extra` names the provider's own parameters, `accepts` what else it takes beyond OpenAI's API.
+    `conversation` returns the items of a previous response, which go before `input` in `data`.
 
-    `store` changes nothing: no response is ever stored. Raises InvalidRequest in OpenAI's words,
-    with a path into the caller's own request as `param`.
+    Raises InvalidRequest in OpenAI's words, with a path into the caller's own request as `param`,
+    or into its input with the previous items before it.
     """
     try:
         check(RESPONSES_REQUEST, data, invalid_request)
     except InvalidRequest as error:
         error.message += other_api.hint(data, "/responses")
         raise
-    _refuse_stored(data)
+    _refuse_not_stored(data)
+    if previous := data.get("previous_response_id"):
+        data["input"] = [*conversation(previous), *as_items(data["input"])]
     if FILE_URL not in accepts:
         refuse_addresses(data)
     request = {name: value for name, value in data.items() if value is not None}
@@ -82,26 +86,42 @@ def chat_request(
     if effort := (request.get("reasoning") or {}).get("effort"):
         parameters["reasoning_effort"] = effort
     ignored += (f"tools.{kind}" for kind in tools.ignored)
+    background = bool(request.get("background"))
+    stored = {"input": as_items(request["input"])} if background or request.get("store") else None
     return CheckedRequest(
-        request["model"], stream, stream, parameters, ignored, own_names=OWN_NAMES
+        request["model"],
+        stream,
+        stream,
+        parameters,
+        ignored,
+        own_names=OWN_NAMES,
+        background=background,
+        stored=stored,
     )
+
+
+def as_items(value: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An input as items: text is a message of the user."""
+    if isinstance(value, str):
+        content = [{"type": "input_text", "text": value}]
+        return [{"type": "message", "role": "user", "content": content}]
+    return value
 
 
 def keeps_reasoning(data: Data) -> bool:
     """Whether the response carries the reasoning for the client to keep, as `encrypted_content`.
 
     OpenAI sends it if `include` requests it. This service also sends it to clients that expect the
-    server to store responses, since it stores none.
+    server to store responses: without `store: true` it does not.
     """
     return ENCRYPTED_REASONING in (data.get("include") or ()) or data.get("store") is not False
 
 
-def _refuse_stored(data: Data) -> None:
-    for name, instead in STORED.items():
-        if data.get(name) not in (None, False):
+def _refuse_not_stored(data: Data) -> None:
+    for name, instead in NOT_STORED.items():
+        if data.get(name) is not None:
             raise InvalidRequest(
-                f"Unsupported parameter: '{name}' is not supported by this service, which stores"
-                f" nothing: {instead}.",
+                f"Unsupported parameter: '{name}' is not supported by this service: {instead}.",
                 param=name,
                 code="unsupported_parameter",
             )
@@ -109,7 +129,7 @@ def _refuse_stored(data: Data) -> None:
 
 def _ignored(data: Data, extra: Collection[str]) -> list[str]:
     """The fields that are unknown, and those that are known and have no effect."""
-    accepted = RESPONSES_FIELDS | STORED.keys() | set(extra)
+    accepted = RESPONSES_FIELDS | NOT_STORED.keys() | set(extra)
     ignored = [name for name in data if name not in accepted]
     reasoning = data.get("reasoning") or {}
     ignored += (f"reasoning.{name}" for name in reasoning if name not in REASONING_FIELDS)

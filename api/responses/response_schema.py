@@ -113,12 +113,12 @@ class ResponseUsage(TypedDict):
 
 
 class Response(TypedDict):
-    """A response of OpenAI's Responses API. It is not stored."""
+    """A response of OpenAI's Responses API."""
 
     id: Annotated[str, Field(examples=["resp_0123456789abcdef0123456789abcdef"])]
     object: Literal["response"]
     created_at: Created
-    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
     model: str
     output: list[OutputItem]
     error: ResponseErrorDetails | None
@@ -134,11 +134,11 @@ class Response(TypedDict):
     max_output_tokens: int | None
     reasoning: dict[str, Any] | None
     text: dict[str, Any]
-    store: Literal[False]
-    background: NotRequired[Literal[False]]
+    store: bool
+    background: NotRequired[bool]
     completed_at: NotRequired[Created | None]
     max_tool_calls: NotRequired[int | None]
-    previous_response_id: NotRequired[None]
+    previous_response_id: NotRequired[str | None]
     prompt_cache_key: NotRequired[str | None]
     prompt_cache_retention: NotRequired[str | None]
     safety_identifier: NotRequired[str | None]
@@ -146,6 +146,24 @@ class Response(TypedDict):
     top_logprobs: NotRequired[int | None]
     truncation: NotRequired[str | None]
     user: NotRequired[str | None]
+
+
+class ResponseDeleted(TypedDict):
+    """A response that is no longer kept."""
+
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
+class InputItemList(TypedDict):
+    """Items of the input of a response."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class InputTokens(TypedDict):
@@ -160,6 +178,7 @@ class ResponseSnapshot(TypedDict):
 
     type: Literal[
         "response.created",
+        "response.queued",
         "response.in_progress",
         "response.completed",
         "response.incomplete",

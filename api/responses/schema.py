@@ -1,4 +1,4 @@
-"""The shape of a request to OpenAI's Responses API: the part that a stateless service supports.
+"""The shape of a request to OpenAI's Responses API: the part that this service supports.
 
 Source: OpenAI's API reference, "Create a model response". Further keys are not checked.
 """
@@ -76,6 +76,8 @@ class ResponsesBody(TypedDict, total=False):
     stream: bool | None
     stream_options: ObfuscationOptions | None
     store: bool | None
+    background: bool | None
+    previous_response_id: Label | None
     include: list[str] | None
     max_output_tokens: TokenLimit | None
     temperature: Temperature | None

@@ -23,7 +23,10 @@ from gateway.errors import GatewayError
 class ResponseEvents:
     """Makes the events of one response. Each call needs its own.
 
-    `request` is the checked request as the caller wrote it; `clock` returns Unix time in seconds.
+    `response` is the response so far, which has its output at the end.
+
+    `request` is the checked request as the caller wrote it. `clock` returns Unix time in seconds,
+    `created` is one, by default now.
     """
 
     def __init__(
@@ -32,11 +35,14 @@ class ResponseEvents:
         model: str,
         request: Mapping[str, Any],
         clock: Callable[[], float] = time.time,
+        created: int | None = None,
     ) -> None:
         self._call_id, self._clock = call_id, clock
         self._keeps_reasoning = keeps_reasoning(request)
         self._tools = Tools(request)
-        self._response = response_object.begun(request, f"resp_{call_id}", model, int(clock()))
+        created = int(clock()) if created is None else created
+        self.response = response_object.begun(request, f"resp_{call_id}", model, created)
+        self._created = False
         self._reason: str | None = None
         self._events: list[Event] = []
         self._sequence = 0
@@ -45,18 +51,25 @@ class ResponseEvents:
         self._open: Reasoning | Message | None = None
         self._calls: dict[int, ToolCall] = {}  # by chat's index; open until the end, as in chat
 
+    def created(self) -> list[Event]:
+        """The first events of a response that waits in the queue."""
+        self._created = True
+        for kind in ("response.created", "response.queued"):
+            self._emit({"type": kind, "response": {**self.response, "status": "queued"}})
+        return self._take_events()
+
     def begun(self) -> list[Event]:
-        """The first events."""
-        for kind in ("response.created", "response.in_progress"):
-            self._emit({"type": kind, "response": {**self._response}})
+        """The events with which the response begins."""
+        for kind in ("response.created", "response.in_progress")[self._created :]:
+            self._emit({"type": kind, "response": {**self.response}})
         return self._take_events()
 
     def chunk(self, chunk: Chunk) -> list[Event]:
         """The events of one chunk of a stream."""
         if usage := response_object.usage(chunk.get("usage")):
-            self._response["usage"] = usage
+            self.response["usage"] = usage
         if chunk.get("service_tier"):
-            self._response["service_tier"] = chunk["service_tier"]
+            self.response["service_tier"] = chunk["service_tier"]
         for choice in chunk.get("choices") or ():
             if choice.get("index"):
                 continue  # a response has only one
@@ -72,8 +85,8 @@ class ResponseEvents:
             self._ensure_output()
             end["completed_at"] = int(self._clock())
         self._close_all(end["status"])
-        self._response |= {**end, "output": [self._ended[i.index] for i in self._items]}
-        self._emit({"type": f"response.{end['status']}", "response": self._response})
+        self.response |= {**end, "output": [self._ended[i.index] for i in self._items]}
+        self._emit({"type": f"response.{end['status']}", "response": self.response})
         return self._take_events()
 
     def failed(self, error: GatewayError) -> list[Event]:
@@ -91,7 +104,8 @@ class ResponseEvents:
             "error": responses_errors.failure(error),
             "output": [self._ended.get(i.index) or i.shown("incomplete") for i in self._items],
         }
-        self._emit({"type": "response.failed", "response": self._response | failed})
+        self.response |= failed
+        self._emit({"type": "response.failed", "response": self.response})
         return self._take_events()
 
     def whole(self, answer: Chunk) -> dict[str, Any]:

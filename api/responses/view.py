@@ -1,28 +1,35 @@
-"""/responses: OpenAI's Responses API for any chat model. Nothing is stored."""
+"""/responses: OpenAI's Responses API for any chat model."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
-from flask import Response
+import orjson
+from flask import Response, request
 from flask.sansio.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
 from api import handler
+from api import logged as logged_calls
 from api.chat import request as chat_request
 from api.http.auth import keyed
 from api.http.errors import ApiBlueprint
 from api.responses import errors as responses_errors
 from api.responses import request as responses_request
+from api.responses import stored
 from api.responses.renderer import CountRenderer, ResponseRenderer, count_of
 from api.responses.tools import tool_items
+from api.schemas import query as read
 from gateway import tokens
 from gateway.account.api_keys import KeyRecord
 from gateway.catalogue.file import MESSAGES_API
-from gateway.errors import NotFound
+from gateway.errors import InvalidRequest, NotFound
 
 JSON = "application/json"
+MAX_EVENTS = 10**9
+IGNORED = ("include", "include_obfuscation")  # parameters without effect
 
 responses = ApiBlueprint("responses", __name__, dialect=responses_errors.render)
 
@@ -45,7 +52,9 @@ def create(key: KeyRecord) -> Response:
     data = handler.read()
     target = handler.resolve(chat_request.model_name(data))
     row = target.row
-    checked = responses_request.chat_request(data, row.extra_parameters, row.accepts)
+    checked = responses_request.chat_request(
+        data, row.extra_parameters, row.accepts, partial(stored.conversation, key)
+    )
     data["input"] = tool_items(data["input"])  # the renderer needs no others
     renderer = partial(ResponseRenderer, request=data)
     return handler.respond(key, target, checked, renderer, full_names=True)
@@ -59,11 +68,13 @@ def count_input_tokens(key: KeyRecord) -> Response:
     target = handler.resolve(chat_request.model_name(data))
     handler.require_allowed(key, target, chat_request.model_name(data))
     row = target.row
-    checked = responses_request.chat_request(data, row.extra_parameters, row.accepts)
-    checked = replace(checked, stream=False)
+    checked = responses_request.chat_request(
+        data, row.extra_parameters, row.accepts, partial(stored.conversation, key)
+    )
+    checked = replace(checked, stream=False, background=False, stored=None)
     del data
     if MESSAGES_API in row.accepts:
-        return handler.respond(key, target, checked, CountRenderer, kind="count_tokens")
+        return handler.respond(key, target, checked, partial(CountRenderer), kind="count_tokens")
     target.require("chat")
     response = Response(count_of(tokens.prompt_tokens(checked.parameters)), mimetype=JSON)
     response.headers["X-Token-Count"] = "estimate"
@@ -71,13 +82,65 @@ def count_input_tokens(key: KeyRecord) -> Response:
 
 
 @responses.get("/responses/<response_id:response_id>")
-@responses.delete("/responses/<response_id:response_id>")
 @keyed
 def get(key: KeyRecord, response_id: str) -> Response:
-    """Always raises NotFound: no response is stored."""
-    raise NotFound(
-        f"Response with id '{response_id[:64]}' not found: this service is stateless and stores no"
-        " responses.",
-        param="response_id",
-        code="response_not_found",
+    """A response that is kept, or the events of one that is streamed."""
+    read.refuse_unknown(request.args, ("stream", "starting_after", *IGNORED))
+    logged = stored.find(key, response_id)
+    if read.choice(request.args, "stream", ("true", "false")) != "true":
+        return _json(stored.response_of(logged))
+    if not (logged.stream and stored.in_background(logged)):
+        raise InvalidRequest(
+            "This response cannot be streamed: it was not created with 'background' and 'stream'.",
+            param="stream",
+        )
+    after = read.number(request.args, "starting_after", -1, MAX_EVENTS, least=0)
+    return logged_calls.stream(logged, after, at_once=True)
+
+
+@responses.delete("/responses/<response_id:response_id>")
+@keyed
+def delete(key: KeyRecord, response_id: str) -> Response:
+    """Forget a response that is kept."""
+    stored.delete(stored.find(key, response_id))
+    return _json({"id": response_id, "object": "response", "deleted": True})
+
+
+@responses.post("/responses/<response_id:response_id>/cancel")
+@keyed
+def cancel(key: KeyRecord, response_id: str) -> Response:
+    """Stop a background response, and return it. One that has ended stays as it is."""
+    logged = stored.find(key, response_id)
+    if not stored.in_background(logged):
+        raise InvalidRequest("Only responses with 'background' can be cancelled.")
+    stored.cancel(logged)
+    return _json(stored.response_of(logged))
+
+
+@responses.get("/responses/<response_id:response_id>/input_items")
+@keyed
+def list_input_items(key: KeyRecord, response_id: str) -> Response:
+    """A page of the items that a response was created from."""
+    read.refuse_unknown(request.args, ("after", "limit", "order", "include"))
+    items = stored.input_items(stored.find(key, response_id))
+    if read.choice(request.args, "order", ("asc", "desc")) != "asc":
+        items.reverse()
+    if (after := read.text(request.args, "after", read.ID)) is not None:
+        position = next((n for n, item in enumerate(items) if item["id"] == after), None)
+        if position is None:
+            raise NotFound(f"Item with id '{after}' not found.", param="after")
+        items = items[position + 1 :]
+    page = items[: read.number(request.args, "limit", 20, 100)]
+    return _json(
+        {
+            "object": "list",
+            "data": page,
+            "first_id": page[0]["id"] if page else None,
+            "last_id": page[-1]["id"] if page else None,
+            "has_more": len(items) > len(page),
+        }
     )
+
+
+def _json(value: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(value), content_type=JSON)

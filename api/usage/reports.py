@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from api.schemas import query as read
 from api.schemas.errors import invalid
-from api.usage import query as read
+from api.schemas.query import Args
 from api.usage.generation import usd
-from api.usage.query import Args
 from gateway.account.ledger import BUCKET_SECONDS, Sums, UsageBucket, UsageQuery, UsageRow
 
 # Width of a bucket -> buckets of a page: by default, and at most (OpenAI's numbers).

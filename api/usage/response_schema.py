@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
@@ -82,6 +82,27 @@ class Generation(TypedDict):
     batch_id: str | None
     correction: Annotated[bool, Field(description="Whether an operator made it, and not a call.")]
     note: str | None
+    response: NotRequired[
+        Annotated[
+            dict[str, Any] | None,
+            Field(description="The body of the response, if it is kept and was not streamed."),
+        ]
+    ]
+    error: NotRequired[
+        Annotated[dict[str, Any] | None, Field(description="Why it failed, if that is kept.")]
+    ]
+
+
+class AcceptedCall(TypedDict):
+    """A call that goes on while its caller does something else."""
+
+    id: str
+    status: Literal["queued"]
+    location: Annotated[str, Field(description="Where its response will be.")]
+
+
+class Accepted(TypedDict):
+    data: AcceptedCall
 
 
 class GenerationData(TypedDict):

@@ -10,11 +10,13 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, request
 
+from api import logged as logged_calls
 from api.http import errors
-from api.http.auth import reader
+from api.http.auth import keyed, reader
+from api.rendering import LoggedCall
+from api.schemas import query as read
 from api.schemas.errors import invalid
 from api.services import services
-from api.usage import query as read
 from api.usage import reports
 from api.usage.generation import generation
 from api.usage.reports import Report
@@ -23,12 +25,16 @@ from gateway.account.api_keys import KeyRecord
 from gateway.account.ledger import LedgerUnavailable, UnknownCursor
 from gateway.account.records import Record
 from gateway.errors import InvalidRequest, NotFound, PermissionDenied, Unavailable
-from gateway.queue import keys
+from gateway.queue import commands, keys
 
 usage = Blueprint("usage", __name__)
 
 RETRY_SECONDS = 5
 
+CANCEL_SECONDS = 3  # in which a worker notices that a call was cancelled
+MAX_WAIT_SECONDS = 60
+MAX_EVENTS = 2**31
+EVENT_NUMBER = re.compile(r"\d{1,10}", re.ASCII)
 GENERATIONS, MAX_GENERATIONS = 20, 100  # of a page: by default, and at most
 STATUSES = ("completed", "failed", "cancelled", "lost")
 LIST_PARAMETERS = ("start_time", "end_time", "model", "status", "api_key_id", "owner", "limit")
@@ -44,8 +50,45 @@ def _render_unavailable(_: LedgerUnavailable) -> Response:
 @usage.get("/generations/<generation_id>")
 @reader
 def get_generation(key: KeyRecord, generation_id: str) -> Response:
-    """Return one call, also while it waits or runs; raises NotFound for a call of another key."""
-    return _generation(key, generation_id)
+    """Return one call, also while it waits or runs; raises NotFound for a call of another key.
+
+    With a log, the response is there as well once it has ended; `wait` is how long to wait for
+    that, in seconds.
+    """
+    read.refuse_unknown(request.args, ("wait",))
+    seconds = read.number(request.args, "wait", 0, MAX_WAIT_SECONDS, least=0)
+    call_id = BODY_ID.sub("", generation_id)
+    logged = _logged(key, call_id)
+    if logged is not None and seconds:
+        logged_calls.wait(logged, seconds)
+    return _generation(key, generation_id, logged)
+
+
+@usage.get("/generations/<generation_id>/stream")
+@keyed
+def stream_generation(key: KeyRecord, generation_id: str) -> Response:
+    """Return the events of a call that has a log: from the first one, or after a number."""
+    read.refuse_unknown(request.args, ("starting_after",))
+    logged = _logged(key, BODY_ID.sub("", generation_id))
+    if logged is None or not logged.stream:
+        raise _not_found(generation_id)
+    return logged_calls.stream(logged, _last_event(logged.rendering.call_id))
+
+
+@usage.post("/generations/<generation_id>/cancel")
+@keyed
+def cancel_generation(key: KeyRecord, generation_id: str) -> Response:
+    """Stop a call, and return it. One that has ended stays as it is."""
+    call_id = BODY_ID.sub("", generation_id)
+    record = find_record(call_id)
+    if record is None or record.key_id != key.public_id:
+        raise _not_found(generation_id)
+    if record.status in (running.QUEUED, running.RUNNING):
+        commands.cancel(services().broker.redis, call_id)
+    logged = _logged(key, call_id)
+    if logged is not None:
+        logged_calls.wait(logged, CANCEL_SECONDS)
+    return _generation(key, generation_id, logged)
 
 
 @usage.get("/generation")
@@ -56,7 +99,7 @@ def get_generation_by_id(key: KeyRecord) -> Response:
     generation_id = read.text(request.args, "id", read.ID)
     if generation_id is None:
         raise invalid("missing", "id")
-    return _generation(key, generation_id)
+    return _generation(key, generation_id, _logged(key, BODY_ID.sub("", generation_id)))
 
 
 @usage.get("/generations")
@@ -148,16 +191,44 @@ def _seen_by(key: KeyRecord, api_key_ids: tuple[str, ...], name: str) -> tuple[s
     return (key.public_id,)
 
 
-def _generation(key: KeyRecord, generation_id: str) -> Response:
-    call_id = BODY_ID.sub("", generation_id)
-    record = find_record(call_id)
+def _generation(key: KeyRecord, generation_id: str, logged: LoggedCall | None) -> Response:
+    record = find_record(BODY_ID.sub("", generation_id))
     if record is None or not (key.operator or record.key_id == key.public_id):
-        raise NotFound(
-            f"Generation with id '{generation_id[:64]}' not found.",
-            param="id",
-            code="generation_not_found",
+        raise _not_found(generation_id)
+    data = generation(record)
+    if logged is not None:
+        data |= logged_calls.result(logged, record.status)
+    return _json({"data": data})
+
+
+def _not_found(generation_id: str) -> NotFound:
+    return NotFound(
+        f"Generation with id '{generation_id[:64]}' not found.",
+        param="id",
+        code="generation_not_found",
+    )
+
+
+def _logged(key: KeyRecord, call_id: str) -> LoggedCall | None:
+    """The call if it has a log and is of this key. An operator does not see what others wrote."""
+    logged = logged_calls.find(call_id)
+    return logged if logged is not None and logged.key == key.public_id else None
+
+
+def _last_event(call_id: str) -> int:
+    """The number of the last event that the client has; -1: it has none."""
+    after = read.number(request.args, "starting_after", -1, MAX_EVENTS, least=0)
+    last = request.headers.get("Last-Event-ID")
+    if last is None:
+        return after
+    name, _, number = last.strip().rpartition(":")
+    if name != call_id or not EVENT_NUMBER.fullmatch(number):
+        raise InvalidRequest(
+            "Invalid Last-Event-ID header: not the id of an event of this call.",
+            param="Last-Event-ID",
+            code="invalid_value",
         )
-    return _json({"data": generation(record)})
+    return int(number)
 
 
 def find_record(call_id: str) -> Record | None:

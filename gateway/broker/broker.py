@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 
@@ -49,7 +50,8 @@ class Broker:
         self.redis = redis
         self.stalls = stalls = stalls or Stalls()
         self.web = f"web-{uuid.uuid4().hex[:12]}"
-        self.pending_calls: dict[str, PendingCall] = {}
+        # By the id of the call; one that follows a log by itself, because others may as well.
+        self.pending_calls: dict[str | PendingCall, PendingCall] = {}
         self.draining = False
         self.backlog = Backlog()
         self.buffers = Buffers(stalls.awake)
@@ -93,19 +95,26 @@ class Broker:
         return not any(greenlet.ready() for greenlet in self._greenlets)
 
     def submit(
-        self, spec: CallSpec, body: bytes, admission: AdmissionRequest, budget: float
+        self,
+        spec: CallSpec,
+        body: bytes,
+        admission: AdmissionRequest,
+        budget: float,
+        logged_request: bytes = b"",
     ) -> PendingCall:
         """Queue a call that may live `budget` seconds, its delay included; pass the result to
         `leave` in the end.
 
+        A logged call is followed, and goes on when it is left. `logged_request` is what other
+        processes need to render it; `commands.logged_request` returns it.
+
         Raises ShuttingDown, Overloaded, PayloadTooLarge, and NoWorkers if none has lived for a
         while. Where Redis refuses the call, the pending call ends with Overloaded, PayloadTooLarge,
         QueueUnavailable, AuthenticationFailed for a key that was just revoked, or KeyChanged for
-        one that has other limits or models than this process knows.
+        one that has other limits or models than this process knows. Raises RedisError where a
+        logged call cannot be stored.
         """
-        self.start()
-        if self.draining:
-            raise ShuttingDown(retry_after=SHUTDOWN_SECONDS)
+        self._require_open()
         if self.monitor.no_workers and not self.has_workers():
             raise NoWorkers(retry_after=NO_WORKERS_RETRY_SECONDS)
         pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
@@ -113,16 +122,30 @@ class Broker:
         pending.account, pending.route = spec.account, spec.targets[0].route
         pending.estimate = admission.estimate()
         pending.since += admission.delay  # it waits for workers only from then on
-        if not self.places.take(pending.key):
-            raise Overloaded(retry_after=self.backlog.seconds())
-        self.pending_calls[spec.call_id] = pending
+        self._register(pending, spec.web)
         try:
+            if pending.logged:
+                commands.store_logged_request(self.redis, spec.web, logged_request, budget)
+                self._follow(pending)
             (self.cached if spec.cache else self.submitter).put(
                 Submission(spec, body, pending, admission)
             )
         except BaseException:
             self._forget(pending)
             raise
+        return pending
+
+    def follow(self, call_id: str, address: str, key: str) -> PendingCall:
+        """Wait for the events of a logged call, from its first one on, and for its outcome.
+
+        `key` is the public id of the key whose place it takes. Pass the result to `leave` in the
+        end; the call goes on. Raises ShuttingDown and Overloaded.
+        """
+        self._require_open()
+        pending = PendingCall(call_id, math.inf, self._cancel, self.buffers)
+        pending.key, pending.submitted = key, True
+        self._register(pending, address)
+        self._follow(pending)
         return pending
 
     def has_workers(self) -> bool:
@@ -133,26 +156,24 @@ class Broker:
             return True
 
     def leave(self, pending: PendingCall) -> None:
-        """Forget a call whose request has ended, and stop it if it still runs."""
+        """Forget a call whose request has ended, and stop it if it still runs and has no log."""
         if not self._forget(pending):
             return
         pending.drop()
         if pending.outcome is None:
-            pending.fail(CallCancelled())
-            self._cancel(pending)
+            pending.stop(CallCancelled())
         else:
             self.backlog.ended(pending.outcome)
             self.monitor.delivered.append(pending.call_id)
 
     def abandon(self, pending: PendingCall) -> None:
-        """End a call whose client has gone, and have its worker stop it.
+        """End a call whose client has gone, and have its worker stop it unless it has a log.
 
         Its outcome stays in Redis: only there stands what the call has used.
         """
         if pending.outcome is None:
             self._forget(pending)
-            pending.fail(CallCancelled())
-            self._cancel(pending)
+            pending.stop(CallCancelled())
 
     def drain(self) -> None:
         """Admit nothing new from now on."""
@@ -179,21 +200,50 @@ class Broker:
 
     def _forget(self, pending: PendingCall) -> bool:
         """Free the place of a call; return whether it had one."""
-        if self.pending_calls.pop(pending.call_id, None) is None:
+        name = pending if pending.logged else pending.call_id
+        if self.pending_calls.pop(name, None) is None:
             return False
         self.places.give_back(pending.key)
+        if pending.logged:
+            self.reader.unfollow(pending)
         return True
 
+    def _require_open(self) -> None:
+        self.start()
+        if self.draining:
+            raise ShuttingDown(retry_after=SHUTDOWN_SECONDS)
+
+    def _register(self, pending: PendingCall, address: str) -> None:
+        pending.address, pending.logged = address, keys.is_log(address)
+        if not self.places.take(pending.key):
+            raise Overloaded(retry_after=self.backlog.seconds())
+        self.pending_calls[pending if pending.logged else pending.call_id] = pending
+
+    def _follow(self, pending: PendingCall) -> None:
+        """Have the reader read the log as well, without waiting for its present read to end."""
+        if self.reader.follow(pending):
+            gevent.spawn(self._wake_reader)
+
+    def _wake_reader(self) -> None:
+        try:
+            commands.wake_reader(self.redis, self.web)
+        except RedisError:
+            pass  # its read ends within clients.BLOCK_SECONDS
+
     def _cancel(self, pending: PendingCall) -> None:
-        gevent.spawn(self._cancel_until_done, pending.call_id)
+        if not pending.logged:
+            gevent.spawn(self._cancel_until_done, pending.call_id)
 
     def _end(self, pending: PendingCall) -> None:
-        ending = {"status": "failed", "error_code": ShuttingDown.code}
+        error = ShuttingDown(retry_after=SHUTDOWN_SECONDS)
+        if pending.logged:  # it goes on, and another process may follow it
+            pending.fail(error)
+            return
         try:
-            removed = commands.cancel(self.redis, pending.call_id, ending=ending) == b"removed"
+            removed = commands.cancel(self.redis, pending.call_id, error) == b"removed"
         except RedisError:
             return
-        pending.fail(ShuttingDown(retry_after=SHUTDOWN_SECONDS) if removed else WorkerStopped())
+        pending.fail(error if removed else WorkerStopped())
 
     def _cancel_until_done(self, call_id: str) -> None:
         """Keep giving the call up until Redis has heard it, as long as a late submit may come."""

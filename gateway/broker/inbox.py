@@ -1,4 +1,4 @@
-"""The one reader of this web process' inbox stream."""
+"""The one reader of this web process' inbox, and of the logs that it follows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import gevent
 from redis.exceptions import RedisError, ResponseError
 
+from gateway.broker.pending_call import PendingCall
 from gateway.queue import clients, keys
 from gateway.queue.clients import Command, DedicatedConnection
 from gateway.queue.protocol import Event, ProtocolError
@@ -23,13 +24,16 @@ TRIM_EVENTS = 2_000
 TRIM_BYTES = 1_000_000
 TURN_EVENTS = 64
 RETRY_SECONDS = 0.25
+FULL_MS = 20  # of a read while a client has to take what was read of its log
 BEGINNING = b"0-0"
 
 
 class InboxReader:
     """Reads the entries of one inbox, many at a time, and passes each event to `on_event`.
 
-    It outlives every loss of Redis, and then goes on with the entry after the last one it read.
+    It also reads the logs of calls, each from its beginning, and offers their events to the pending
+    calls that follow them. One blocking command reads all. It outlives every loss of Redis, and
+    then goes on with the entry after the last one it read.
     """
 
     def __init__(
@@ -42,7 +46,24 @@ class InboxReader:
         # All that was in the inbox at this moment has been delivered: monotonic seconds.
         self.caught_up = 0.0
         self._events = self._bytes = 0  # read since the last trim
+        self._logs: dict[bytes, list[PendingCall]] = {}  # who follows, by the name of the log
+        self._blocked = False  # whether a read is on its way that nobody has ended
         self._mean = 1  # bytes of an entry, in the last reading
+
+    def follow(self, pending: PendingCall) -> bool:
+        """Read the log of a call for `pending`; return whether an event should end this read."""
+        self._logs.setdefault(keys.log(pending.call_id).encode(), []).append(pending)
+        blocked, self._blocked = self._blocked, False
+        return blocked
+
+    def unfollow(self, pending: PendingCall) -> None:
+        """Read the log no further for `pending`."""
+        name = keys.log(pending.call_id).encode()
+        followers = self._logs.get(name, [])
+        if pending in followers:
+            followers.remove(pending)
+        if not followers:
+            self._logs.pop(name, None)
 
     def run(self) -> None:
         """Read for ever."""
@@ -58,7 +79,13 @@ class InboxReader:
                 self._connection.disconnect()
 
     def _resume(self) -> None:
-        """Find where to go on: a stream made anew under an older clock would never reach `last`."""
+        """Find where to go on: a stream made anew under an older clock would never reach `last`.
+
+        Logs are read again from their beginning; what was offered before is dropped.
+        """
+        for followers in self._logs.values():
+            for pending in followers:
+                pending.position = (0, 0)
         try:
             info = self._connection.execute("XINFO", "STREAM", self._key)
         except ResponseError:  # no such stream
@@ -72,15 +99,33 @@ class InboxReader:
         block = int(clients.BLOCK_SECONDS * 1000)
         began = time.monotonic()
         count = min(READ_EVENTS, READ_BYTES // self._mean + 1)
-        read = ("XREAD", "COUNT", count, "BLOCK", block, "STREAMS", self._key, self.last)
+        streams: tuple[Any, ...] = (self._key, self.last)
+        positions: dict[bytes, tuple[int, int]] = {}
+        if self._logs:
+            positions, full = self._positions()
+            starts = (b"%d-%d" % position for position in positions.values())
+            streams = (self._key, *positions, self.last, *starts)
+            block = FULL_MS if full else block
+        read = ("XREAD", "COUNT", count, "BLOCK", block, "STREAMS", *streams)
         trim: list[Command] = []
         if self._events >= TRIM_EVENTS or self._bytes >= TRIM_BYTES:
             trim.append(trim_command(self._key, self.last))
             self._events = self._bytes = 0
-        *_, reply = self._connection.round_trip([*trim, read])
+        self._blocked = True
+        try:
+            *_, reply = self._connection.round_trip([*trim, read])
+        finally:
+            self._blocked = False
         if isinstance(reply, ResponseError):
             raise reply
-        entries = reply[0][1] if reply else ()
+        entries: list[Any] = []
+        more = False
+        for name, those in reply or ():
+            if name in self._logs:
+                more |= len(those) == count
+                self._offer(self._logs[name], positions[name], those)
+            elif name == self._key.encode():
+                entries = those
         size = sum(len(fields[1]) for _, fields in entries)
         self._bytes += size
         self._mean = size // len(entries) + 1 if entries else 1
@@ -90,12 +135,43 @@ class InboxReader:
             if number % TURN_EVENTS == 0:
                 gevent.sleep(0)  # let requests take what they got, before they get more
         self._events += len(entries)
-        if len(entries) < count:
+        if len(entries) < count and not more:
             self.caught_up = began
         # They send it on before Redis is asked for the next; twice, because what they wake (the
         # submitter, for a client that asks again at once) is to have its turn too.
         gevent.sleep(0)
         gevent.sleep(0)
+
+    def _positions(self) -> tuple[dict[bytes, tuple[int, int]], bool]:
+        """Where to go on in each log, and whether a client has to take some of it before."""
+        positions, full = {}, False
+        for name, followers in self._logs.items():
+            reading = [each for each in followers if each.outcome is None]
+            ready = [each.position for each in reading if each.has_room()]
+            full |= len(ready) < len(reading)
+            if ready:
+                positions[name] = min(ready)
+        return positions, full
+
+    def _offer(
+        self, followers: list[PendingCall], start: tuple[int, int], entries: list[Any]
+    ) -> None:
+        """Offer the entries of a log after `start` to all who follow it and have it up to there."""
+        events = [(_order(entry_id), fields[1]) for entry_id, fields in entries]
+        for pending in list(followers):
+            if pending.position < start:  # it came during the read, or had no room then
+                continue
+            for position, value in events:
+                if position <= pending.position:
+                    continue
+                if not pending.has_room() or pending.outcome is not None:
+                    break
+                pending.position, pending.ended_at = position, position[0] // 1000
+                try:
+                    pending.offer(Event.decode(value))
+                except ProtocolError:
+                    log.error("a log has an entry that is not one of ours")
+            gevent.sleep(0)
 
     def _deliver(self, fields: list[bytes]) -> None:
         try:

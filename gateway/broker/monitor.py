@@ -7,8 +7,10 @@ dead workers and an emptied Redis are found here.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import gevent
 from redis import Redis
@@ -58,7 +60,7 @@ class Monitor:
         redis: Redis,
         web: str,
         lease: Lease,
-        pending_calls: dict[str, PendingCall],
+        pending_calls: Mapping[Any, PendingCall],
         reader: InboxReader,
         settings: Settings,
         backlog: Backlog,
@@ -167,6 +169,8 @@ class Monitor:
         for pending in list(self._pending_calls.values()) if gone else ():
             if pending.key in gone and pending.outcome is None:
                 pending.stop(AuthenticationFailed(incorrect(pending.key)))
+                if pending.logged:
+                    commands.cancel(self._redis, pending.call_id)
 
     def tidy(self) -> None:
         """Remove delivered outcomes and inbox entries that were read. Raises RedisError."""
@@ -217,7 +221,9 @@ class Monitor:
     ) -> None:
         outcomes = commands.outcomes(self._redis, [pending.call_id for pending in pending_calls])
         for pending, outcome in zip(pending_calls, outcomes, strict=True):
-            if outcome is not None:
+            if pending.logged:
+                self._look_at_log(pending, states[pending.call_id].status)
+            elif outcome is not None:
                 self._apply(pending, outcome)
             elif not (pending.worker and states[pending.call_id].status == ""):
                 pending.fail(_vanished(states[pending.call_id].status))
@@ -234,12 +240,24 @@ class Monitor:
             # Its events were there before the outcome, and all that was there has been read.
             pending.fail(ReplyLost())
 
+    def _look_at_log(self, pending: PendingCall, status: str) -> None:
+        """End a logged call that has ended, and whose log has been read and has no outcome."""
+        if pending.suspect != pending.received or not pending.has_room():
+            pending.suspect, pending.suspect_since = pending.received, time.monotonic()
+        elif self._reader.caught_up > pending.suspect_since and not (
+            pending.worker and status == ""  # as below
+        ):
+            pending.fail(_vanished(status))
+
     def _settle(self, pending: PendingCall, error: GatewayError) -> None:
-        """End a started call in Redis as well, so that a late outcome of it is refused."""
+        """End a started call in Redis as well, so that a late outcome of it is refused.
+
+        The outcome of a logged call comes back from its log, to all who follow it.
+        """
         command = commands.lost_command(
             pending.call_id,
             pending.claim,
-            self._web,
+            pending.address,
             pending.worker,
             error,
             pending.estimate,
@@ -252,20 +270,22 @@ class Monitor:
         except RedisError as failure:
             # Redis may be read-only. The caller need not wait: the first outcome here stands.
             log.warning("monitor: a loss was not recorded (%s)", type(failure).__name__)
-        pending.fail(error)
+        if not pending.logged:
+            pending.fail(error)
 
     def _end_without_workers(self, queued: Iterable[PendingCall]) -> None:
         limit = time.monotonic() - self._settings.no_workers_after
-        waiting = [pending for pending in queued if pending.since < limit]
+        # Who attached to a call does not decide about it.
+        waiting = [each for each in queued if each.since < limit and each.deadline < math.inf]
         if not waiting or not self._lease.steady():
             return
         if set(commands.live_workers(self._redis)) - self._lost:
             return
         seconds = max(self._backlog.seconds(len(waiting)), NO_WORKERS_RETRY_SECONDS)
-        ending = {"status": "failed", "error_code": NoWorkers.code}
         for pending in waiting:
-            if commands.cancel(self._redis, pending.call_id, ending=ending) == b"removed":
-                pending.fail(NoWorkers(retry_after=seconds))
+            error = NoWorkers(retry_after=seconds)
+            if commands.cancel(self._redis, pending.call_id, error) == b"removed":
+                pending.fail(error)
 
 
 def _vanished(status: str) -> GatewayError:
@@ -276,7 +296,6 @@ def _vanished(status: str) -> GatewayError:
 
 def _cancel_quietly(redis: Redis, call_id: str) -> None:
     try:
-        ending = {"status": "failed", "error_code": DeadlineExceeded.code}
-        commands.cancel(redis, call_id, ending=ending)
+        commands.cancel(redis, call_id, DeadlineExceeded())
     except RedisError:
         pass  # its worker ends it by the same deadline

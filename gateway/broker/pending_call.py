@@ -24,6 +24,7 @@ TAKE_BYTES = 64_000  # taken at once by a request; what it sends is no longer co
 # Of all calls of a process. Beyond it each is limited to FAIR_BYTES; beyond twice as much, at once.
 SHARED_BYTES = 64_000_000
 FAIR_BYTES = 64_000
+FOLLOWED_BYTES = 1_000_000  # from here on a client's log is not read further
 
 
 class Buffers:
@@ -57,6 +58,10 @@ class PendingCall:
         self.since = time.monotonic()
         self.deadline = self.since + budget
         self.key = ""  # public id of the API key
+        self.address = ""  # where its events go: see CallSpec
+        self.logged = False  # whether that is a log
+        self.position = (0, 0)  # id of the last entry of its log that was read
+        self.ended_at = 0  # Unix seconds of the outcome of a logged call
         self.account: Mapping[str, Any] = {}  # see CallSpec
         self.route = ""  # of the first target
         self.first_sent = 0.0  # when a stream's first payload was taken, monotonic; 0: not yet
@@ -102,6 +107,10 @@ class PendingCall:
         if event.claim != self.claim:
             self.stop(ReplyLost())
             return
+        # Who ends a logged call whose worker is lost need not have read its whole log.
+        if self.logged and event.kind == OUTCOME and event.number <= self.received + 1:
+            self._close(event)
+            return
         if event.number <= self.received:
             return
         if event.number != self.received + 1:
@@ -114,6 +123,11 @@ class PendingCall:
             self._chunks += event.payload.count(b"\n") + 1
             self._chunk_bytes += len(event.payload)
             self._take(event.payload)
+
+    def has_room(self) -> bool:
+        """Whether more of a log may be read for this call: its client has taken what was read."""
+        most = FOLLOWED_BYTES if self._buffers.held <= SHARED_BYTES else 0
+        return self._bytes <= most
 
     def written(self) -> int:
         """Return about how many tokens of output have come: at least one in each chunk."""
@@ -173,6 +187,11 @@ class PendingCall:
         else:
             self.end(Outcome(answer=response, dropped=dropped))
 
+    def until_accepted(self) -> None:
+        """Wait until the call is queued, or refused."""
+        while not self.submitted and self.outcome is None:
+            gevent.sleep(0.001)
+
     def until_admitted(self) -> None:
         """Wait until it is known what was admitted, if a worker has answered before that."""
         end = time.monotonic() + SUBMIT_SECONDS
@@ -219,7 +238,7 @@ class PendingCall:
         size = len(payload) + EVENT_BYTES
         limit = BUFFER_BYTES if self._buffers.held + size <= SHARED_BYTES else FAIR_BYTES
         # One payload always fits: the client has kept up so far.
-        if self._bytes + size > limit and self._parts and self._too_slow(size):
+        if not self.logged and self._bytes + size > limit and self._parts and self._too_slow(size):
             self.stop(SlowReader())
             return
         self._parts.append(payload)

@@ -6,6 +6,7 @@ that `rq info` and `Job.fetch` show them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,17 @@ import orjson
 from redis import Redis
 from rq.utils import utcformat
 
-from gateway.errors import GatewayError, ReplyLost
+from gateway.errors import (
+    AuthenticationFailed,
+    CallCancelled,
+    CancelledByOperator,
+    DeadlineExceeded,
+    GatewayError,
+    ReplyLost,
+)
 from gateway.queue import keys, scripts
 from gateway.queue.protocol import (
+    CHUNKS,
     OUTCOME,
     AdmissionRequest,
     CallSpec,
@@ -29,6 +38,7 @@ from gateway.queue.protocol import (
 from gateway.settings import Settings
 
 TASK = b"workers.tasks.run"
+UNLIMITED = 2**53  # entries and bytes of a log
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,22 +148,21 @@ def _ending(fields: Mapping[str, Any]) -> bytes:
 BY_OPERATOR = " operator"  # behind the id of a call that its worker should stop
 
 
-def cancel(
-    redis: Redis,
-    call_id: str,
-    record: bytes = b"",
-    ending: Mapping[str, Any] | None = None,
-    by_operator: bool = False,
-) -> bytes:
+def cancel(redis: Redis, call_id: str, error: GatewayError | None = None) -> bytes:
     """Give a call up. Raises RedisError.
 
-    A call that never started is settled: its reservation is released and its record appended. That
-    is `record`; without one it is made of `ending`, by default of the status `cancelled`. With
-    `by_operator`, a worker that runs the call ends it with CancelledByOperator.
+    A call that never started is settled: its reservation is released, its record appended, and its
+    log, if it has one, is ended. `error` says why, by default CallCancelled. A worker that runs the
+    call ends it with CancelledByOperator if that is the error, and with CallCancelled otherwise.
 
     Returns b"removed" (it never started), b"told" (its worker will stop it), b"ended", or b"marked"
     (Redis does not know the call; a submit of it that is still on its way is refused).
     """
+    ending: dict[str, Any] = {"status": "cancelled", "cancelled": True}
+    if error is not None:
+        cancelled = isinstance(error, CancelledByOperator)
+        status = "cancelled" if cancelled else "failed"
+        ending = {"status": status, "cancelled": cancelled, "error_code": error.code or ""}
     names = [
         keys.job(call_id),
         keys.RQ_QUEUE,
@@ -168,9 +177,10 @@ def cancel(
         now_text(),
         keys.JOB_SECONDS,
         keys.cancel(""),
-        record,
-        _ending(ending or {"status": "cancelled", "cancelled": True}),
-        BY_OPERATOR if by_operator else "",
+        b"",
+        _ending(ending),
+        BY_OPERATOR if isinstance(error, CancelledByOperator) else "",
+        _last_event(call_id, error or CallCancelled()),
     ]
     result: bytes = scripts.CANCEL(redis, names, args)
     return result
@@ -182,7 +192,14 @@ def promote(redis: Redis) -> int:
     That is calls for which there is room in flight, whose start has come, or whose pause has ended.
     Ends those whose deadline has passed. Raises RedisError.
     """
-    return int(scripts.PROMOTE(redis, [], [now_text(), keys.JOB_SECONDS, keys.GRACE_SECONDS]))
+    lasts = [_last_event("", error) for error in (DeadlineExceeded(), AuthenticationFailed())]
+    args = [now_text(), keys.JOB_SECONDS, keys.GRACE_SECONDS, *lasts]
+    return int(scripts.PROMOTE(redis, [], args))
+
+
+def _last_event(call_id: str, error: GatewayError) -> bytes:
+    """The only event of a call that has not started and failed."""
+    return Event(call_id, "", 1, OUTCOME, Outcome(error=error).encode()).encode()
 
 
 def states(redis: Redis, call_ids: Sequence[str]) -> list[JobState]:
@@ -282,13 +299,58 @@ def depth(redis: Redis) -> int:
     return redis.llen(keys.RQ_QUEUE)
 
 
-def emit_command(web: str, events: Sequence[bytes]) -> tuple[object, ...]:
-    """Return the command that puts encoded events into the inbox of a web process.
+def emit_command(address: str, events: Sequence[bytes]) -> tuple[object, ...]:
+    """Return the command that puts encoded events into an inbox, or into the log of a call.
 
-    Its reply is how full the inbox is then, in percent of what it may hold.
+    Its reply is how full an inbox is then, in percent of what it may hold. A log is never full.
     """
-    args = [keys.INBOX_EVENTS, keys.INBOX_BYTES, keys.INBOX_SECONDS, *events]
-    return scripts.EMIT.command([keys.inbox(web)], args)
+    limits: tuple[object, ...] = (keys.INBOX_EVENTS, keys.INBOX_BYTES, keys.INBOX_SECONDS)
+    if keys.is_log(address):  # the call may be silent for long
+        seconds = keys.SHARED_SECONDS + keys.log_seconds(address)
+        limits = (UNLIMITED, UNLIMITED, seconds)
+    return scripts.EMIT.command([keys.inbox(address)], [*limits, *events])
+
+
+def wake_reader(redis: Redis, web: str) -> None:
+    """End the blocking read of a web process' reader by an event of no call. Raises RedisError."""
+    scripts.run(redis, emit_command(web, [Event("", "", 0, CHUNKS, b"").encode()]))
+
+
+def store_logged_request(redis: Redis, address: str, value: bytes, budget: float) -> None:
+    """Store what is needed to render a logged call, which may live `budget` seconds.
+
+    Raises RedisError.
+    """
+    seconds = math.ceil(budget) + keys.log_seconds(address) + keys.GRACE_SECONDS
+    redis.set(keys.logged_request(address.rpartition(":")[2]), value, ex=seconds)
+
+
+def logged_request(redis: Redis, call_id: str) -> bytes | None:
+    """Return what was stored to render a logged call; None if it is not known any more.
+
+    Raises RedisError.
+    """
+    return cast("bytes | None", redis.get(keys.logged_request(call_id)))
+
+
+def logged_outcome(redis: Redis, call_id: str) -> tuple[Outcome, int] | None:
+    """Return the outcome of a logged call, and when it ended in Unix seconds; None: it has not.
+
+    Raises RedisError.
+    """
+    entries = cast("list[Any]", redis.xrevrange(keys.log(call_id), count=1))
+    if not entries:
+        return None
+    entry_id, fields = entries[0]
+    event = Event.decode(fields[b"e"])
+    if event.kind != OUTCOME:
+        return None
+    return _outcome(event.payload), int(entry_id.partition(b"-")[0]) // 1000
+
+
+def delete_log(redis: Redis, call_id: str) -> None:
+    """Forget what a logged call has answered. Raises RedisError."""
+    redis.unlink(keys.log(call_id), keys.logged_request(call_id))
 
 
 SUBMIT_SECONDS = 2  # from the look for a response until the call is in the queue
@@ -322,7 +384,7 @@ def store_command(name: str, response: bytes, seconds: int, most_bytes: int) -> 
 def finish_command(
     call_id: str,
     claim: str,
-    web: str,
+    address: str,
     worker: str,
     outcome: Outcome,
     milliseconds: int = 0,
@@ -336,8 +398,11 @@ def finish_command(
     It settles the call: releases what it has reserved, adds what it has used (`nano` is its cost in
     1e-9 USD) to its key and owner, and appends its record. That is `record`; without one it is made
     of `ending`, fields of `gateway.account.records.Record`, and of what was known when the call was
-    submitted.
+    submitted. `address` is where its events go: the name of a web process, or that of a log.
     """
+    seconds, outcome_seconds = keys.INBOX_SECONDS, keys.OUTCOME_SECONDS
+    if keys.is_log(address):
+        seconds, outcome_seconds = keys.log_seconds(address), keys.LOGGED_OUTCOME_SECONDS
     failed = outcome.error is not None
     if not record and ending is None:
         status = "failed" if failed else "completed"
@@ -347,7 +412,7 @@ def finish_command(
         [
             keys.outcome(call_id),
             keys.job(call_id),
-            keys.inbox(web),
+            keys.inbox(address),
             keys.RQ_STARTED,
             keys.RQ_FAILED if failed else keys.RQ_FINISHED,
             keys.rq_worker(worker),
@@ -360,10 +425,10 @@ def finish_command(
             Event(call_id, claim, outcome.last + 1, OUTCOME, b"").head(),
             "failed" if failed else "finished",
             now_text(),
-            keys.OUTCOME_SECONDS,
+            outcome_seconds,
             keys.JOB_SECONDS,
             milliseconds,
-            keys.INBOX_SECONDS,
+            seconds,
             record,
             nano,
             tokens,
@@ -375,7 +440,7 @@ def finish_command(
 def lost_command(
     call_id: str,
     claim: str,
-    web: str,
+    address: str,
     worker: str,
     error: GatewayError,
     estimate: Mapping[str, Any],
@@ -403,7 +468,7 @@ def lost_command(
     outcome = Outcome(last=last, error=error)
     tokens = prompt + written
     return finish_command(
-        call_id, claim, web, worker, outcome, nano=nano, tokens=tokens, ending=ending
+        call_id, claim, address, worker, outcome, nano=nano, tokens=tokens, ending=ending
     )
 
 

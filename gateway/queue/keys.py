@@ -44,6 +44,9 @@ LEDGER_RESTORED: str  # set once Redis has the keys and counters that the databa
 WEBHOOKS: str  # keys with events to deliver, by the time in ms at which one is due. No TTL
 WEBHOOK_SENDER: str  # the name of the process that delivers them
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
+METRICS: str  # a hash of all counters: see gateway/metrics/counts.py. It does not expire
+METRICS_CURSOR: str  # id of the last entry of RECORDS that is in them. It does not expire
+METRICS_PROCESSES: str  # a hash: what each process last reported, as JSON
 FILES_EXPIRING: str  # files whose content is kept, by when it is to be deleted
 
 
@@ -52,6 +55,7 @@ def use_prefix(prefix: str) -> None:
     global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
     global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
     global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
+    global METRICS, METRICS_CURSOR, METRICS_PROCESSES
     global SCHEDULED, PAUSED, PAUSED_NAMES
     global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
     global WEBHOOKS, WEBHOOK_SENDER
@@ -86,6 +90,9 @@ def use_prefix(prefix: str) -> None:
     WEBHOOK_SENDER = f"{prefix}gw:webhooks:sender"
     CACHED = f"{prefix}gw:cached"
     CACHED_BYTES = f"{prefix}gw:cached:bytes"
+    METRICS = f"{prefix}gw:metrics"
+    METRICS_CURSOR = f"{prefix}gw:metrics:cursor"
+    METRICS_PROCESSES = f"{prefix}gw:metrics:processes"
     FILES_EXPIRING = f"{prefix}gw:files:expiring"
 
 
@@ -108,8 +115,13 @@ AUDIT_ENTRIES = 10_000  # about as many of the last changes are kept
 BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
+LOGGED_OUTCOME_SECONDS = 10  # the outcome of a logged call, which is in its log as well
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
+RECENT_SLOT_SECONDS = 5  # of the figures of the last minute
+RECENT_SECONDS = 90  # these figures
+FLUSH_SECONDS = 240  # the number of a process' last flush of metrics
+REPORT_SECONDS = 120  # what processes report, since the last report of any
 WEBHOOK_SECONDS = 90_000  # an event: longer than its delivery is tried
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
 FILES_SECONDS = 31 * 86_400  # a list of files; a file itself has its own expiry
@@ -217,9 +229,36 @@ def claim(claim_id: str) -> str:
     return f"{PREFIX}gw:claim:{claim_id}"
 
 
-def inbox(web: str) -> str:
-    """The stream of events for one web process."""
-    return f"{PREFIX}gw:inbox:{web}"
+def inbox(address: str) -> str:
+    """The stream at an address: the inbox of a web process, or the log of a call."""
+    if is_log(address):
+        return log(address.rpartition(":")[2])
+    return f"{PREFIX}gw:inbox:{address}"
+
+
+def log_address(call_id: str, seconds: int) -> str:
+    """Where a logged call sends its events: its log, which is kept so long after its end."""
+    return f"log:{seconds}:{call_id}"
+
+
+def is_log(address: str) -> bool:
+    """Whether an address is that of a log, and not the name of a web process."""
+    return address.startswith("log:")
+
+
+def log_seconds(address: str) -> int:
+    """How long the log at this address is kept after the end of its call."""
+    return int(address.split(":")[1])
+
+
+def log(call_id: str) -> str:
+    """The stream of all events of a logged call. Its TTL is in its address."""
+    return f"{PREFIX}gw:log:{call_id}"
+
+
+def logged_request(call_id: str) -> str:
+    """What is needed to render the events of a logged call. It expires after its log."""
+    return f"{PREFIX}gw:log:{call_id}:request"
 
 
 def lease(process: str) -> str:
@@ -252,6 +291,16 @@ def ledger_record(call_id: str) -> str:
 def ledger_usage(width: int | str, start: int | str) -> str:
     """Without a database: sums of usage over a bucket. Its TTL is in USAGE_SECONDS."""
     return f"{PREFIX}gw:ledger:usage:{width}:{start}"
+
+
+def recent(slot: int) -> str:
+    """Figures of a few seconds; `slot` is their number since 1970."""
+    return f"{PREFIX}gw:metrics:recent:{slot}"
+
+
+def flush(process: str) -> str:
+    """The number of the last flush of a process that is in METRICS."""
+    return f"{PREFIX}gw:metrics:flush:{process}"
 
 
 def file(file_id: str) -> str:
@@ -290,6 +339,7 @@ def script_names() -> dict[str, str]:
         "HELD": held(""),
         "JOB": job(""),
         "KEY": key(""),
+        "LOG": log(""),
         "MEMORY": MEMORY,
         "OWNER": owner_record(""),
         "PARKED": PARKED,

@@ -41,6 +41,8 @@ class CallSpec:
     `user_agent`, `priority`, `model` as requested, `created_ms`, and `prompt_tokens`, an estimate.
     `cost`: the usage in the response says what the call cost.
     `cache` says under which `name` the response is kept, and for how many `seconds`.
+    `web` is where events and outcome go: the name of the process that waits for them, or for a
+    logged call its log (`keys.log_address`), which any process may follow.
     """
 
     call_id: str

@@ -77,13 +77,14 @@ RESTORE = Script("restore")
 CORRECT = Script("correct")
 LOOK = Script("look")
 STORE = Script("store")
+COUNT = Script("count")
 MOVE = Script("move")
 STEER = Script("steer")
 WEBHOOK = Script("webhook")
 WEBHOOK_END = Script("webhook_end")
 ALL = (
     *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, CORRECT),
-    *(LOOK, STORE, MOVE, STEER, WEBHOOK, WEBHOOK_END),
+    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END),
 )
 
 

@@ -178,12 +178,11 @@ def cancel(redis: Redis, call_id: str, entry: Mapping[str, Any]) -> bool:
     if status is None:
         return False
     error = CancelledByOperator()
-    ending = {"status": "cancelled", "cancelled": True, "error_code": error.code}
-    result = commands.cancel(redis, call_id, ending=ending, by_operator=True)
+    result = commands.cancel(redis, call_id, error)
     if result not in (b"removed", b"told"):
         return False
     with redis.pipeline(transaction=True) as pipeline:
-        if result == b"removed":
+        if result == b"removed" and not keys.is_log((web or b"").decode()):
             outcome = Outcome(error=error).encode()
             event = Event(call_id, "operator", 1, OUTCOME, outcome)
             pipeline.set(keys.outcome(call_id), outcome, ex=keys.OUTCOME_SECONDS)

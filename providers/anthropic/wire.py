@@ -37,7 +37,7 @@ class AnthropicWire:
         headers: Mapping[str, str] | None = None,
         options: WireOptions = ORDINARY,
     ) -> None:
-        self._endpoint = _endpoint(base_url, "/messages", api_key, headers)
+        self._endpoint = endpoint(base_url, "/messages", api_key, headers)
 
     def request(self, call: ChatCall) -> Request:
         """Return the call in Anthropic's terms; raises InvalidRequest for what it cannot do."""
@@ -66,7 +66,7 @@ class AnthropicTokenCounter:
     def __init__(
         self, base_url: str = "", api_key: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
-        self._endpoint = _endpoint(base_url, "/messages/count_tokens", api_key, headers)
+        self._endpoint = endpoint(base_url, "/messages/count_tokens", api_key, headers)
 
     def request(self, call: ChatCall) -> Request:
         """Return the call's prompt in Anthropic's terms; raises InvalidRequest as a call does."""
@@ -82,9 +82,8 @@ class AnthropicTokenCounter:
         return {"input_tokens": body["input_tokens"]}
 
 
-def _endpoint(
-    base_url: str, path: str, api_key: str, headers: Mapping[str, str] | None
-) -> Endpoint:
+def endpoint(base_url: str, path: str, api_key: str, headers: Mapping[str, str] | None) -> Endpoint:
+    """Return the endpoint at this path of an upstream of this dialect."""
     base_url = base_url or BASE_URL
     return Endpoint.build(
         base_url,

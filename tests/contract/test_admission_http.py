@@ -231,7 +231,7 @@ class Changing(FakeBroker):
         super().__init__()
         self.times, self.change = times, change
 
-    def submit(self, spec, body, admission, budget):
+    def submit(self, spec, body, admission, budget, logged_request):
         pending = super().submit(spec, body, admission, budget)
         if len(self.calls) <= self.times:
             self.change(admission.public_id)

@@ -111,9 +111,12 @@ def test_health_is_told_to_the_byte(client):
 
 
 @pytest.mark.parametrize(
-    ("workers", "draining", "status"), [(0, False, 503), (1, False, 200), (1, True, 503)]
+    ("workers", "draining", "status", "reasons"),
+    [(0, False, 503, ["no_workers"]), (1, False, 200, []), (1, True, 503, ["draining"])],
 )
-def test_readiness_needs_a_worker_and_no_drain(client, broker, redis, workers, draining, status):
+def test_readiness_needs_a_worker_and_no_drain(
+    client, broker, redis, workers, draining, status, reasons
+):
     broker.draining = draining
     redis.sadd(keys.RQ_WORKERS, "rq:worker:gone", *["rq:worker:w1"] * workers)
     redis.set(keys.lease("w1"), 1)
@@ -121,9 +124,13 @@ def test_readiness_needs_a_worker_and_no_drain(client, broker, redis, workers, d
     assert response.status_code == status
     assert response.get_json() == {
         "status": "ok" if status == 200 else "unavailable",
+        "reasons": reasons,
         "redis": "ok",
         "workers": workers,
         "draining": draining,
+        "calls_waiting": 0,
+        "longest_wait_seconds": 0.0,
+        "redis_memory_share": 0.0,
         "records_waiting": 0,
         "records_lag_seconds": 0.0,
     }
@@ -135,8 +142,35 @@ def test_a_ledger_that_is_behind_is_degraded_and_calls_are_answered(client, redi
     redis.xadd(keys.RECORDS, {"r": b"{}"}, id=f"{(redis.time()[0] - 60) * 1000}-0")
     response = client.get(f"{BASE}/health/ready")
     assert (response.status_code, response.get_json()["status"]) == (200, "degraded")
+    assert response.get_json()["reasons"] == ["records_backlog"]
     assert response.get_json()["records_waiting"] == 1
     assert 60 <= response.get_json()["records_lag_seconds"] < 300
+
+
+def test_calls_that_wait_for_long_are_a_reason_to_look(client, redis):
+    redis.sadd(keys.RQ_WORKERS, "rq:worker:w1")
+    redis.set(keys.lease("w1"), 1)
+    now_ms = redis.time()[0] * 1000
+    for number, seconds in enumerate((1, 90, 5)):
+        redis.rpush(keys.RQ_QUEUE, f"call{number}")
+        redis.hset(keys.job(f"call{number}"), "queued_ms", now_ms - seconds * 1000)
+    response = client.get(f"{BASE}/health/ready")
+    facts = response.get_json()
+    assert (response.status_code, facts["status"]) == (200, "degraded")
+    assert (facts["reasons"], facts["calls_waiting"]) == (["queue_backlog"], 3)
+    assert 90 <= facts["longest_wait_seconds"] < 330
+
+
+def test_a_redis_that_is_nearly_full_is_a_reason_to_look(client, redis):
+    redis.sadd(keys.RQ_WORKERS, "rq:worker:w1")
+    redis.set(keys.lease("w1"), 1)
+    redis.config_set("maxmemory", redis.info("memory")["used_memory"] * 5 // 4)
+    try:
+        facts = client.get(f"{BASE}/health/ready").get_json()
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert (facts["status"], facts["reasons"]) == ("degraded", ["redis_memory"])
+    assert 0.7 <= facts["redis_memory_share"] < 0.9
 
 
 def test_without_redis_the_service_lives_and_is_not_ready(make_client, settings, broker, tmp_path):
@@ -145,6 +179,7 @@ def test_without_redis_the_service_lives_and_is_not_ready(make_client, settings,
     assert client.get(f"{BASE}/health").status_code == 200
     ready = client.get(f"{BASE}/health/ready")
     assert (ready.status_code, ready.get_json()["redis"]) == (503, "unavailable")
+    assert ready.get_json()["reasons"] == ["redis_away"]
     broker.redis.close()
 
 
@@ -596,7 +631,7 @@ class Weighing(FakeBroker):
 
     held = 0
 
-    def submit(self, spec, body, key, budget):
+    def submit(self, spec, body, key, budget, logged_request):
         self.pending = ScriptedCall(spec.call_id, budget, self._steps(spec.kind))
         return self.pending
 

@@ -179,10 +179,10 @@ def test_a_failure_after_the_blanks_of_a_late_answer_is_the_envelope(ask):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_wrong_request_never_reaches_the_queue(ask, stream):
-    response, broker = ask(stream=stream, previous_response_id="resp_1")
+    response, broker = ask(stream=stream, conversation="conv_1")
     assert response.status_code == 400
     error = response.get_json()["error"]
-    assert (error["param"], error["code"]) == ("previous_response_id", "unsupported_parameter")
+    assert (error["param"], error["code"]) == ("conversation", "unsupported_parameter")
     assert broker.calls == []
 
 
@@ -194,13 +194,13 @@ def test_a_model_that_cannot_be_had_is_told_as_for_chat(ask, model, status):
     assert response.status_code == status
 
 
-@pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_no_response_is_ever_found(client, auth, method):
-    response = client.open(f"{URL}/resp_1", method=method, headers=auth)
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")]
+)
+def test_a_response_that_is_not_known_is_not_found(client, auth, method, path):
+    response = client.open(f"{URL}/resp_1{path}", method=method, headers=auth)
     assert response.status_code == 404
-    error = response.get_json()["error"]
-    assert error["code"] == "response_not_found"
-    assert "stateless" in error["message"]
+    assert response.get_json()["error"]["code"] == "response_not_found"
 
 
 def test_a_key_is_wanted(client):
@@ -219,8 +219,8 @@ def test_the_model_is_the_one_that_was_asked_for(ask, name, stream):
 UNSERVED = [
     ("POST", "/compact"),
     ("POST", "/resp_1"),
-    ("POST", "/resp_1/cancel"),
-    ("GET", "/resp_1/input_items"),
+    ("GET", "/resp_1/cancel"),
+    ("POST", "/resp_1/input_items"),
     ("PUT", "/resp_1"),
 ]
 

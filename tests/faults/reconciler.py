@@ -29,6 +29,7 @@ LONGEST_TTL = 240  # seconds: an outcome lives 120, a job its deadline and 60
 LASTING = (
     *(keys.RQ_QUEUES, keys.RQ_WORKERS, "rq:workers", keys.BELL, keys.OWNER, keys.AUDIT),
     *(keys.FAIR, keys.RECORDS, keys.LEDGER_RESTORED, keys.LEDGER_CALLS),
+    *(keys.METRICS, keys.METRICS_CURSOR),
 )
 LASTING_PREFIXES = (
     *("gw:key:", "rq:worker:", "gw:lease:"),

@@ -20,8 +20,9 @@ OBJECTS_MORE = 5_000  # in caches: 256 rows of models
 FDS_MORE = 8  # connections to Redis that a process has not yet needed
 CONNECTIONS = 8  # to Redis, that a process may have
 MEGABYTE = 1e6
-# Keys that the first call makes, for as long as there is a web process or anything.
-LASTING = {"gw:inbox": 1, "rq:queues": 1, "gw:records": 1, "gw:spend": 1}
+# Keys that the first call makes, for as long as there is a web process or anything. Of metrics:
+# counters, cursor, processes, a flush of each, and the slots of 90 seconds.
+LASTING = {"gw:inbox": 1, "rq:queues": 1, "gw:records": 1, "gw:spend": 1, "gw:metrics": 24}
 
 HEAD = (
     *("when", "calls", "minutes", "web MB", "worker MB", "fds", "greenlets", "gc objects"),

@@ -124,7 +124,12 @@ class FakeBroker:
         self.left: list[str] = []
 
     def submit(
-        self, spec: CallSpec, body: bytes, admission: AdmissionRequest, budget: float
+        self,
+        spec: CallSpec,
+        body: bytes,
+        admission: AdmissionRequest,
+        budget: float,
+        logged_request: bytes = b"",
     ) -> PendingCall:
         if self.refusal is not None:
             raise self.refusal

@@ -12,6 +12,9 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("form[data-auto] select, form[data-auto] input")) event.target.form.requestSubmit();
 });
 
+// On a narrow screen the pages are a line that is longer than the screen.
+find("nav a[aria-current=page]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A form sent twice would make two keys.
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "post") return;

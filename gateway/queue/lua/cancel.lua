@@ -9,11 +9,12 @@
 --       5 prefix of the names of workers' cancel lists  6 record
 --       7 beginning of the record if there is none yet: see settle in account.lua
 --       8 what the worker reads behind the call's id: see commands.cancel
+--       9 last event of the log of a logged call that is removed
 -- Returns 'removed', 'told', 'ended' or 'marked'.
 
 local fields = redis.call('HMGET', KEYS[1], 'key', 'owner', 'scopes', 'waited_ms', 'usd', 'tokens', 'status',
-  'worker_name', 'bytes', 'queued_ms')
-local status, worker, bytes, queued_ms = unpack(fields, 7)
+  'worker_name', 'bytes', 'queued_ms', 'web')
+local status, worker, bytes, queued_ms, web = unpack(fields, 7)
 if status == 'queued' or status == 'deferred' then
   local time = redis.call('TIME')
   local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -28,6 +29,11 @@ if status == 'queued' or status == 'deferred' then
   redis.call('HSET', KEYS[1], 'status', 'canceled', 'ended_at', ARGV[3])
   fields[4] = queued_ms and math.max(now_ms - queued_ms, 0)
   settle(ARGV[1], fields, ARGV[6], ARGV[7], '0', '0', now_ms)
+  local log_seconds = string.match(web or '', '^log:(%d+):')
+  if log_seconds then
+    redis.call('XADD', LOG .. ARGV[1], '*', 'e', ARGV[9])
+    redis.call('EXPIRE', LOG .. ARGV[1], log_seconds)
+  end
   redis.call('EXPIRE', KEYS[1], ARGV[4])
   redis.call('ZADD', KEYS[5], time[1] + ARGV[4], ARGV[1])
   return 'removed'

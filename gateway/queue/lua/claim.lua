@@ -71,7 +71,8 @@ local function start(id)
     return
   end
   local waited_ms = math.max(now_ms - (queued_ms or now_ms), 0)
-  if judge and redis.call('EXISTS', LEASE .. web) == 0 then
+  -- A logged call does not depend on the process that submitted it.
+  if judge and string.sub(web, 1, 4) ~= 'log:' and redis.call('EXISTS', LEASE .. web) == 0 then
     redis.call('HSET', job, 'status', 'canceled')
     fields[4] = waited_ms
     settle(id, fields, '', '{"status":"cancelled","cancelled":true,"error_code":"web_lost"', '0', '0', now_ms)

@@ -4,6 +4,7 @@
 -- does what is left to do.
 --
 -- ARGV  1 now (RQ's time format)  2 seconds of an ended job  3 seconds kept past the deadline
+--       4, 5 last event of the log of a logged call without its id: past its deadline; its key is no longer valid
 -- Returns how many calls still wait outside the queue.
 
 if redis.call('EXISTS', DEFERRED) == 0 then return 0 end
@@ -15,17 +16,22 @@ local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local function take(id)
   redis.call('ZREM', DEFERRED, id)
   local fields = redis.call('HMGET', JOB .. id, 'key', 'owner', 'scopes', 'waited_ms', 'usd', 'tokens', 'status',
-    'bytes', 'queued_ms', 'offset', 'deadline_ms')
+    'bytes', 'queued_ms', 'offset', 'deadline_ms', 'web')
   if fields[7] ~= 'deferred' then return end
   L.unpark(id, fields[1], fields[2])
   return fields
 end
 
-local function give_up(id, fields, error_code)
+local function give_up(id, fields, error_code, last_event)
   local job = JOB .. id
   redis.call('HSET', job, 'status', 'canceled', 'ended_at', ARGV[1])
   fields[4] = math.max(now_ms - fields[9], 0)
   settle(id, fields, '', '{"status":"failed","error_code":"' .. error_code .. '"', '0', '0', now_ms)
+  local log_seconds = string.match(fields[12] or '', '^log:(%d+):')
+  if log_seconds then
+    redis.call('XADD', LOG .. id, '*', 'e', id .. last_event)
+    redis.call('EXPIRE', LOG .. id, log_seconds)
+  end
   redis.call('EXPIRE', job, ARGV[2])
   redis.call('ZADD', RQ_CANCELED, time[1] + ARGV[2], id)
   redis.call('UNLINK', CALL .. id)
@@ -42,7 +48,7 @@ end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEFERRED, '-inf', time[1], 'LIMIT', 0, 1000)) do
   local fields = take(id)
-  if fields then give_up(id, fields, 'deadline_exceeded') end
+  if fields then give_up(id, fields, 'deadline_exceeded', ARGV[4]) end
 end
 
 local ready = redis.call('ZRANGEBYSCORE', SCHEDULED, '-inf', now_ms, 'LIMIT', 0, 1000)
@@ -56,7 +62,7 @@ for _, id in ipairs(ready) do
   if fields then
     local key, owner = fields[1], fields[2]
     if refused(key, owner) then
-      give_up(id, fields, 'invalid_api_key')
+      give_up(id, fields, 'invalid_api_key', ARGV[5])
     elseif fields[3] then
       L.park(id, key, owner, fields[11] + ARGV[3] * 1000)  -- queued below, if there is room in flight
     else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 
@@ -11,7 +12,8 @@ from gateway.account.api_keys import public_id
 from gateway.account.key_fields import NANO
 from gateway.account.owners import owner_store
 from gateway.account.record_store import COMMAND
-from gateway.queue import keys
+from gateway.queue import keys, steering
+from tests.contract.console.conftest import ADMIN_KEY, Browser
 
 
 def secret(page):
@@ -214,6 +216,15 @@ def test_models_have_prices_limits_and_the_health_of_their_route(operator, redis
     operator.get("/console/models/unknown/model", 404)
 
 
+def test_a_model_names_its_aliases(make_client, settings, broker, tmp_path):
+    file = tmp_path / "models.toml"
+    file.write_text('[models.fast]\nprovider = "openai"\nupstream = "gpt-4o-mini"\n')
+    browser = Browser(make_client(dataclasses.replace(settings, models_file=str(file)), broker))
+    browser.sign_in(ADMIN_KEY)
+    assert '/console/models/fast">' in browser.get("/console/models/openai/gpt-4o-mini")
+    assert '/console/models/openai/gpt-4o-mini">' in browser.get("/console/models/fast")
+
+
 def test_models_of_providers_that_are_not_configured_are_shown_on_request(operator):
     assert "mistral/" not in operator.get("/console/models").partition("<main")[2]
     page = operator.get("/console/models?all=1")
@@ -221,6 +232,34 @@ def test_models_of_providers_that_are_not_configured_are_shown_on_request(operat
         r'models/([\w.-]+/[\w.-]+)">[^<]*</a>\s*</th>\s*<td>[^<]*<[^>]*>not conf', page
     )
     assert "not configured: set" in operator.get(f"/console/models/{model[1]}")
+
+
+def test_keys_models_and_providers_are_paused_and_resumed(operator, key, redis):
+    for kind, id in (("model", "demo/echo"), ("provider", "openai"), ("key", public_id(key))):
+        page = operator.send("/console/queue/pause", kind=kind, id=id)
+        assert "Paused. Calls that run go on" in page
+        assert [pause.name for pause in steering.pauses(redis)] == [f"{kind}:{id}"]
+        if kind == "model":
+            assert ">paused<" in operator.get("/console/models")
+            assert "Resume" in operator.get(f"/console/models/{id}")
+        operator.send("/console/queue/resume", kind=kind, id=id)
+        assert steering.pauses(redis) == []
+
+
+def test_what_does_not_exist_cannot_be_steered(operator, redis):
+    for kind, id, status in (("model", "no/such", 404), ("key", "abc", 404), ("all", "x", 400)):
+        page = operator.send("/console/queue/pause", status, kind=kind, id=id)
+        assert 'role="alert"' in page
+    for path in ("abc/move", "abc/cancel", "workers/abc"):
+        operator.send(f"/console/queue/{path}", 404, draining="1")
+    assert steering.pauses(redis) == []
+
+
+def test_an_empty_queue_says_so(operator):
+    page = operator.get("/console/queue")
+    assert "Nobody waits" in page and "No worker is alive" in page
+    operator.get("/console/queue?after=wrong", 400)
+    operator.get("/console/queue?after=q:wrong:x", 400)
 
 
 def test_a_caller_sees_the_models_of_its_key(browser, make_key):

@@ -235,6 +235,16 @@ def test_the_timeouts_of_a_call_are_settings():
     assert settings.timeouts == Timeouts(3, 300, 300, 300, 9)
 
 
+def test_the_release_is_the_commit_where_the_platform_names_it():
+    assert read(HEROKU_SLUG_COMMIT="3f2a91c").release == "3f2a91c"
+    assert read(HEROKU_SLUG_COMMIT="3f2a91c", RELEASE="r7").release == "r7"
+
+
+def test_lines_of_the_log_are_text_or_json():
+    with pytest.raises(ConfigurationError, match="LOG_FORMAT must be text or json"):
+        read(LOG_FORMAT="xml")
+
+
 @pytest.mark.parametrize("host", ["https://a.example", "a.example/x", "a b", "a:0", "*.a.example"])
 def test_webhook_hosts_are_hosts(host):
     with pytest.raises(ConfigurationError, match="^WEBHOOK_HOSTS must list hosts"):

@@ -10,6 +10,9 @@ from gateway.account.api_keys import KeyStore, public_id
 from gateway.account.database import schema
 from gateway.account.ledger import LedgerUnavailable, open_ledger
 from gateway.account.records import Record
+from gateway.catalogue.catalogue import Catalogue
+from gateway.metrics.labels import ModelLabels
+from gateway.metrics.records import RecordCounter
 from gateway.queue import keys
 from gateway.settings import ConfigurationError
 from workers.ledger_writer import BATCH, IDLE_SECONDS, LedgerWriter, spent
@@ -49,8 +52,18 @@ def ledger(settings, redis, tmp_path):
 
 
 @pytest.fixture
-def writer(redis, ledger):
-    return LedgerWriter(redis, ledger, "worker-1")
+def make_writer(redis, ledger, settings):
+    labels = ModelLabels(Catalogue.load(settings))
+
+    def make(name="worker-1"):
+        return LedgerWriter(redis, ledger, name, RecordCounter(redis, labels))
+
+    return make
+
+
+@pytest.fixture
+def writer(make_writer):
+    return make_writer()
 
 
 def append(redis, *numbers, **script):
@@ -78,6 +91,12 @@ def requests(ledger):
     return ledger.totals("key1", SETTLED // 1000).all_time.requests
 
 
+def counted(redis):
+    """The calls in the metrics."""
+    fields = redis.hgetall(keys.METRICS).items()
+    return sum(int(value) for name, value in fields if name.startswith(b"inference_calls_total"))
+
+
 def test_records_are_moved_with_what_the_script_knows(redis, writer, ledger):
     append(redis, *range(BATCH + 1))
     assert run(writer) == IDLE_SECONDS
@@ -88,7 +107,9 @@ def test_records_are_moved_with_what_the_script_knows(redis, writer, ledger):
     assert (record.reserved_nano, record.reserved_tokens) == (50, 6)
 
 
-def test_a_writer_killed_after_the_commit_leaves_nothing_counted_twice(redis, writer, ledger):
+def test_a_writer_killed_after_the_commit_leaves_nothing_counted_twice(
+    redis, writer, ledger, make_writer
+):
     append(redis, 1, 2)
     ledger.after_commit = True
     ledger.errors = [Killed()]
@@ -97,18 +118,18 @@ def test_a_writer_killed_after_the_commit_leaves_nothing_counted_twice(redis, wr
     assert (redis.xlen(keys.RECORDS), requests(ledger)) == (2, 2)
     append(redis, 3)
     redis.delete(keys.LEDGER_WRITER)  # it expires
-    run(LedgerWriter(redis, ledger, "worker-2"))
-    assert (redis.xlen(keys.RECORDS), requests(ledger)) == (0, 3)
+    run(make_writer("worker-2"))
+    assert (redis.xlen(keys.RECORDS), requests(ledger), counted(redis)) == (0, 3, 3)
 
 
-def test_a_writer_killed_before_the_commit_loses_nothing(redis, writer, ledger):
+def test_a_writer_killed_before_the_commit_loses_nothing(redis, writer, ledger, make_writer):
     append(redis, 1, 2)
     ledger.errors = [Killed()]
     with pytest.raises(Killed):
         run(writer)
     redis.delete(keys.LEDGER_WRITER)
-    run(LedgerWriter(redis, ledger, "worker-2"))
-    assert (redis.xlen(keys.RECORDS), requests(ledger)) == (0, 2)
+    run(make_writer("worker-2"))
+    assert (redis.xlen(keys.RECORDS), requests(ledger), counted(redis)) == (0, 2, 2)
 
 
 def test_records_wait_while_the_database_is_away_and_the_pauses_grow(redis, writer, ledger, caplog):
@@ -143,10 +164,22 @@ def test_only_one_writer_writes(redis, writer, ledger):
     assert redis.xlen(keys.RECORDS) == 0
 
 
-def test_writers_that_write_at_the_same_time_count_each_record_once(redis, ledger):
+def test_calls_are_counted_while_the_database_is_away(redis, writer, ledger):
+    append(redis, *range(BATCH + 1))
+    ledger.errors = [LedgerUnavailable("connection refused")] * 2
+    run(writer)
+    assert (requests(ledger), counted(redis)) == (0, BATCH + 1)
+    append(redis, 1_000)
+    run(writer)
+    assert (requests(ledger), counted(redis)) == (0, BATCH + 2)
+    run(writer)
+    assert (requests(ledger), counted(redis)) == (BATCH + 2, BATCH + 2)
+
+
+def test_writers_that_write_at_the_same_time_count_each_record_once(redis, ledger, make_writer):
     """As after a pause that was longer than the lease."""
     append(redis, *range(500))
-    writers = [LedgerWriter(redis, ledger, f"worker-{n}") for n in range(3)]
+    writers = [make_writer(f"worker-{n}") for n in range(3)]
 
     def work(writer):
         while redis.xlen(keys.RECORDS):
@@ -158,7 +191,7 @@ def test_writers_that_write_at_the_same_time_count_each_record_once(redis, ledge
         thread.start()
     for thread in threads:
         thread.join()
-    assert requests(ledger) == 500
+    assert (requests(ledger), counted(redis)) == (500, 500)
 
 
 @pytest.mark.parametrize(

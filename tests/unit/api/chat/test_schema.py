@@ -456,6 +456,7 @@ FULL = {
     "max_completion_tokens": 1,
     "stop": ["a", "b", "c", ""],
     "stream": True,
+    "background": True,
     "stream_options": {"include_usage": True, "include_obfuscation": None},
     "usage": {"include": True},
     "presence_penalty": -2,

@@ -41,9 +41,9 @@ def call(index=0, ident=None, name=None, arguments=None):
     return {"index": index, "id": ident, "type": "function", "function": function}
 
 
-def started(*parts, estimate=lambda: 7):
+def started(*parts):
     """The usage in the first event of a stream of which the first payload has these parts."""
-    renderer = MessageRenderer("abc", "gpt-4o", "req", estimate)
+    renderer = MessageRenderer("abc", "gpt-4o", "req", prompt_tokens=7)
     first, *_ = events(renderer.events(b"\n".join(map(orjson.dumps, parts))))
     return first["message"]["usage"]
 

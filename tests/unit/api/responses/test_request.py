@@ -230,9 +230,7 @@ def test_an_output_without_content_is_empty():
 
 
 REFUSED = [
-    ({"previous_response_id": "resp_1"}, "previous_response_id"),
     ({"conversation": {"id": "conv_1"}}, "conversation"),
-    ({"background": True}, "background"),
     ({"prompt": {"id": "pmpt_1"}}, "prompt"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
@@ -260,7 +258,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("fields", "param"), REFUSED)
-def test_what_a_stateless_service_cannot_do_is_refused_by_name(fields, param):
+def test_what_this_service_cannot_do_is_refused_by_name(fields, param):
     with pytest.raises(InvalidRequest) as caught:
         asked(**fields)
     assert caught.value.param == param

@@ -289,13 +289,13 @@ def test_the_response_repeats_what_was_asked():
     asked = {"instructions": "Be brief.", "temperature": 0.0, "tools": tools, "top_p": None}
     asked |= {"tool_choice": "required", "parallel_tool_calls": False, "metadata": {"a": "b"}}
     asked |= {"text": {"verbosity": "low"}, "reasoning": {"effort": "low"}, "store": True}
+    asked |= {"background": True, "previous_response_id": "resp_1"}
     response = last(part("stop", content="x"), **asked)
     assert {name: response[name] for name in asked} == {
         **asked,
         "tools": [{**tools[0], "description": None, "parameters": None, "strict": None}],
         "text": {"format": {"type": "text"}, "verbosity": "low"},
         "reasoning": {"effort": "low", "summary": None},
-        "store": False,
     }
     assert (response["id"], response["object"], response["model"]) == (
         "resp_abc", "response", "gpt",

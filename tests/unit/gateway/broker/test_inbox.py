@@ -18,6 +18,7 @@ from redis import Redis
 
 from gateway.broker import inbox
 from gateway.broker.inbox import InboxReader
+from gateway.broker.pending_call import PendingCall
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CHUNKS, Event
@@ -306,3 +307,39 @@ def test_what_was_read_is_trimmed_before_workers_count_it_as_unread(
         add(redis, number)
     read(settings, 9, {n: lambda: lengths.append(redis.xlen(KEY)) for n in range(1, 9)})
     assert min(lengths) < 7
+
+
+def test_who_follows_a_log_during_a_read_gets_it_from_its_beginning(
+    redis: Redis, settings: Settings
+) -> None:
+    log = keys.log(CALL_ID)
+    early, late = follower(), follower()
+    for number in (1, 2):
+        redis.xadd(log, {"e": event(number).encode()})
+
+    def follow_late() -> None:
+        if early.received == 2 and late not in following:
+            following.append(late)
+            reader.follow(late)
+            redis.xadd(log, {"e": event(3).encode()})
+        elif late.received == 3:
+            raise Enough
+
+    class Reading(DedicatedConnection):
+        def round_trip(self, batch: Any) -> Any:
+            follow_late()
+            return super().round_trip(batch)
+
+    following = [early]
+    reader = InboxReader(Reading(clients.blocking(settings)), WEB, lambda entry: None)
+    reader.follow(early)
+    with pytest.raises(Enough):
+        reader.run()
+    assert early.outcome is late.outcome is None
+    assert early.parts() == late.parts() == [event(n).payload for n in (1, 2, 3)]
+
+
+def follower() -> PendingCall:
+    pending = PendingCall(CALL_ID, 60, lambda call: None)
+    pending.logged = True
+    return pending

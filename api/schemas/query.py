@@ -73,8 +73,8 @@ def choices(args: Args, name: str, supported: Collection[str]) -> tuple[str, ...
     return values
 
 
-def number(args: Args, name: str, default: int, most: int) -> int:
-    """An integer from 1 to `most`."""
+def number(args: Args, name: str, default: int, most: int, least: int = 1) -> int:
+    """An integer from `least` to `most`."""
     value = text(args, name, MODEL)
     if value is None:
         return default
@@ -82,8 +82,8 @@ def number(args: Args, name: str, default: int, most: int) -> int:
         raise invalid("wrong.type", name, value, expected="an integer")
     if int(value) > most:
         raise invalid("less_than_equal", name, int(value), le=most)
-    if int(value) < 1:
-        raise invalid("greater_than_equal", name, int(value), ge=1)
+    if int(value) < least:
+        raise invalid("greater_than_equal", name, int(value), ge=least)
     return int(value)
 
 

@@ -1,0 +1,169 @@
+"""Reads all metrics from Redis, for Prometheus: true for all processes, on all machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+from redis import Redis
+
+from gateway import VERSION
+from gateway.account import ledger
+from gateway.metrics import families as f
+from gateway.metrics.counts import SEPARATOR, SUM
+from gateway.metrics.families import Family
+from gateway.metrics.labels import ModelLabels
+from gateway.metrics.now import Now, look
+from gateway.queue import keys
+
+Values = list[tuple[tuple[str, ...], float]]  # labels and value of each series of a gauge
+
+
+def text(redis: Redis, labels: ModelLabels, breaker_failures: int) -> bytes:
+    """Return all metrics in Prometheus' text format. Raises RedisError.
+
+    A breaker is open from `breaker_failures` failures on.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(RedisCollector(redis, labels, breaker_failures))
+    return generate_latest(registry)
+
+
+class RedisCollector(Collector):
+    """Collects the counters and gauges in Redis. It has read before it yields: raises RedisError
+    at the first metric."""
+
+    def __init__(self, redis: Redis, labels: ModelLabels, breaker_failures: int) -> None:
+        self._redis, self._labels, self._failures = redis, labels, breaker_failures
+
+    def describe(self) -> list[Metric]:
+        """Return nothing, so that registering reads nothing."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics of the table in families.py."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.hgetall(keys.METRICS)
+            pipeline.hgetall(keys.BREAKERS)
+            pipeline.get(keys.QUEUED_BYTES)
+            pipeline.get(keys.CACHED_BYTES)
+            pipeline.xlen(keys.RECORDS_REFUSED)
+            pipeline.zrange(keys.WEBHOOKS, 0, 0, withscores=True)
+            pipeline.zcard(keys.WEBHOOKS)
+            pipeline.info("memory")
+            pipeline.info("clients")
+            counts, breakers, queued, cached, refused, due, webhooks, memory, clients = (
+                pipeline.execute()
+            )
+        now, behind = look(self._redis), ledger.health(self._redis)
+        stored = _by_family(counts)
+        for family in f.COUNTED:
+            yield _counted(family, stored.get(family.name, []))
+        gauges: dict[Family, Values] = {
+            **_of_processes(now),
+            f.LEDGER_BACKLOG: [((), behind.backlog)],
+            f.LEDGER_LAG: [((), behind.lag_seconds)],
+            f.LEDGER_REFUSED: [((), refused)],
+            f.QUEUE_BYTES: [((), int(queued or 0))],
+            f.CACHE_BYTES: [((), int(cached or 0))],
+            f.WEBHOOK_KEYS: [((), webhooks)],
+            f.WEBHOOK_LAG: [((), max((now.at - score / 1000 for _, score in due), default=0.0))],
+            f.BREAKER_OPEN: self._breakers(breakers, now.at),
+            f.REDIS_MEMORY: [((), memory.get("used_memory", 0))],
+            f.REDIS_MEMORY_MAX: [((), memory.get("maxmemory", 0))],
+            f.REDIS_CLIENTS: [((), clients.get("connected_clients", 0))],
+            f.BUILD: [((VERSION,), 1)],
+        }
+        for family, values in gauges.items():
+            yield _gauge(family, values)
+
+    def _breakers(self, rows: Mapping[bytes, bytes], now: float) -> Values:
+        """1 for each model whose breaker is open, 0 for others that failed: see lua/breaker.lua."""
+        states: dict[tuple[str, ...], float] = {}
+        for route, row in rows.items():
+            numbers = row.split(b" ")[:3]
+            if len(numbers) < 3 or not all(map(bytes.isdigit, numbers)):
+                continue
+            failures, _, open_until = map(int, numbers)
+            provider, _, upstream = route.decode("utf-8", "replace").partition("/")
+            model = self._labels.of_route(provider, upstream)
+            is_open = failures >= self._failures and open_until / 1000 > now
+            states[model] = max(states.get(model, 0), int(is_open))
+        return list(states.items())
+
+
+def _by_family(counts: Mapping[bytes, bytes]) -> dict[str, list[tuple[list[str], int]]]:
+    families: dict[str, list[tuple[list[str], int]]] = {}
+    for field, amount in counts.items():
+        name, *labels = field.decode().split(SEPARATOR)
+        families.setdefault(name, []).append((labels, int(amount)))
+    return families
+
+
+def _counted(family: Family, rows: list[tuple[list[str], int]]) -> Metric:
+    if family.kind == "histogram":
+        return _histogram(family, rows)
+    if family.kind == "gauge":
+        return _gauge(family, [(tuple(labels), value / family.units) for labels, value in rows])
+    metric = CounterMetricFamily(family.name, family.help, labels=family.labels)
+    for labels, amount in rows or _zero(family):
+        if len(labels) == len(family.labels):  # else of another release
+            metric.add_metric(labels, amount / family.units)
+    return metric
+
+
+def _zero(family: Family) -> list[tuple[list[str], int]]:
+    """A counter without labels exists from the start."""
+    return [] if family.labels else [([], 0)]
+
+
+def _histogram(family: Family, rows: list[tuple[list[str], int]]) -> Metric:
+    metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+    numbers: dict[tuple[str, ...], dict[str, int]] = {}
+    for (*labels, bucket), amount in rows:
+        if len(labels) == len(family.labels):
+            numbers.setdefault(tuple(labels), {})[bucket] = amount
+    bounds = [*(repr(bound) for bound in family.buckets), "+Inf"]
+    for names, amounts in numbers.items():
+        count, buckets = 0, []
+        for number, bound in enumerate(bounds):
+            count += amounts.get(str(number), 0)
+            buckets.append((bound, count))
+        metric.add_metric(names, buckets, amounts.get(SUM, 0) / family.units)
+    return metric
+
+
+def _gauge(family: Family, values: Values) -> Metric:
+    metric = GaugeMetricFamily(family.name, family.help, labels=family.labels)
+    for labels, value in values:
+        metric.add_metric(labels, value)
+    return metric
+
+
+def _of_processes(now: Now) -> dict[Family, Values]:
+    def by_kind(values: Mapping[str, Any]) -> Values:
+        return [((kind,), value) for kind, value in values.items()]
+
+    return {
+        f.QUEUE_CALLS: by_kind(
+            {
+                state: getattr(now, state)
+                for state in ("queued", "parked", "paused", "scheduled", "running")
+            }
+        ),
+        f.QUEUE_OLDEST: [((), now.oldest_queued)],
+        f.PROCESSES: by_kind({"web": now.webs, "worker": now.workers}),
+        f.SLOTS: [((), now.slots)],
+        f.IN_FLIGHT: by_kind(now.total("calls")),
+        f.PROCESS_MEMORY: by_kind(now.total("memory")),
+        f.INBOX_LAG: [((), max((report.lag for report in now.reports), default=0.0))],
+    }
