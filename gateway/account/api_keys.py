@@ -7,6 +7,7 @@ asking Redis. Redis keeps only the HMAC of the secret; its key (the pepper) is n
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 import re
@@ -357,7 +358,7 @@ def _blank(public_id: str) -> KeyRecord:
 
 
 def _hmac(pepper: bytes, text: str) -> str:
-    return hmac.digest(pepper, text.encode(), "sha256").hex()
+    return hmac.new(pepper, text.encode(), hashlib.sha256).hexdigest()
 
 
 def revoked(redis: Redis, public_ids: Iterable[str]) -> set[str]:
