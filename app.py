@@ -5,6 +5,8 @@ from __future__ import annotations
 from flask import Flask, request
 
 from api import account_commands, commands, doctor, queue_commands
+from api.batches.message_view import message_batches
+from api.batches.view import batches
 from api.chat.view import chat
 from api.console.view import console
 from api.embeddings.view import embeddings
@@ -52,6 +54,8 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
         usage,
         queue,
         files,
+        batches,
+        message_batches,
         health,
         openapi,
         docs,

@@ -1,6 +1,7 @@
 """How gunicorn runs the web process: limits, timeouts, and a drain that ends calls in time."""
 
 import os
+import subprocess
 import sys
 import time
 
@@ -69,6 +70,12 @@ def on_starting(server):
     for name, reason in REFUSED.items():
         if getattr(server.cfg, name):
             sys.exit(f"configuration: gunicorn's {name} is not supported: {reason}")
+    # In a process of its own: the arbiter is not patched by gevent, and the web processes need no
+    # SQLAlchemy before the first report.
+    if settings.database_url:
+        check = [sys.executable, "-m", "gateway.account.check_tables"]
+        if code := subprocess.run(check).returncode:
+            sys.exit(code)
 
 
 def post_worker_init(worker):
@@ -80,10 +87,23 @@ def post_worker_init(worker):
     broker = services(worker.wsgi).broker
     if not _take_names(broker.redis):
         gevent.spawn(_take_names_later, broker.redis)
-    _check_tables(services(worker.wsgi).ledger)
     broker.start()
     services(worker.wsgi).reporter.start()
-    gevent.spawn(_lead_drain, worker, broker)
+    runner = _start_batches(worker.wsgi)
+    gevent.spawn(_lead_drain, worker, broker, runner)
+
+
+def _start_batches(app):
+    """The runner of batches of this process; None if no storage is configured."""
+    from api.batches.runner import BatchRunner
+    from api.services import services
+    from app import PREFIX
+
+    if services(app).storage is None:
+        return None
+    runner = BatchRunner(app, PREFIX)
+    runner.start()
+    return runner
 
 
 def worker_exit(server, worker):
@@ -125,26 +145,12 @@ def _take_names(redis):
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
-def _check_tables(ledger):
-    """End gunicorn if the database has the tables of another release.
-
-    Not in the arbiter: psycopg decides when it is imported whether it waits cooperatively.
-    """
-    from gateway.account.ledger import check_tables
-
-    try:
-        check_tables(ledger)
-    except ConfigurationError as error:
-        sys.stderr.write(f"configuration: {error}\n")
-        sys.exit(Arbiter.WORKER_BOOT_ERROR)
-
-
 def _take_names_later(redis):
     while not _take_names(redis):
         gevent.sleep(1)
 
 
-def _lead_drain(worker, broker):
+def _lead_drain(worker, broker, batches):
     """Exit as soon as no request runs, and end running calls before gunicorn cuts them off.
 
     After SIGINT or SIGQUIT (`worker.hurried`) running calls are ended at once. Left alone, gunicorn
@@ -154,6 +160,8 @@ def _lead_drain(worker, broker):
     while worker.alive:
         gevent.sleep(0.1)
     stopped = time.monotonic()
+    if batches is not None:
+        batches.stop()
     broker.drain()
     _wait_idle(worker, stopped + settings.drain_seconds + GRACE_SECONDS, unless_hurried=True)
     broker.end_all()

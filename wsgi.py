@@ -21,7 +21,7 @@ try:
     settings = replace(settings, max_in_flight=min(settings.max_in_flight, room))
     keys.use_prefix(settings.redis_prefix)
     app = create_app(settings)
+    configure(settings)
 except ConfigurationError as error:
     sys.exit(f"configuration: {error}")
-configure(settings)
 memory.settle()

@@ -13,9 +13,10 @@ from flask.cli import AppGroup
 
 from api.commands import RedisGroup
 from api.services import services
+from api.usage import reports
 from gateway.account import books, counters
 from gateway.account.key_fields import NANO
-from gateway.account.ledger import GROUPS, SUMS, LedgerUnavailable, Sums, UsageQuery
+from gateway.account.ledger import GROUPS, LedgerUnavailable, Sums, UsageQuery
 from gateway.queue import keys
 
 db = AppGroup("db", help="Prepare the database of the account.")
@@ -87,13 +88,16 @@ def correct(public_id: str, usd: str, why: str) -> None:
     if key is None:
         raise click.ClickException(f"there is no key {public_id}")
     record = books.correct(services().broker.redis, key, int(nano), why)
-    click.echo(f"{record.id}: {_usd(int(nano))} for {public_id}")
+    click.echo(f"{record.id}: {_usd(int(nano))} USD for {public_id}")
 
 
 @account.command("export")
 @click.option("--month", required=True, help="For instance 2026-11, in UTC.")
 def export(month: str) -> None:
-    """Write a month's usage as CSV: a line for each key, owner, model and kind."""
+    """Write a month's usage as CSV, a line for each key, owner, model and kind.
+
+    Its columns have the names of `GET /usage`; costs are in USD.
+    """
     try:
         first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
         following = (first + timedelta(days=32)).replace(day=1)
@@ -106,11 +110,12 @@ def export(month: str) -> None:
             group = tuple(str(getattr(row, name)) for name in GROUPS)
             rows[group] = rows.get(group, Sums()) + row.sums
     writer = csv.writer(sys.stdout)
-    units = [name for name in SUMS if not name.endswith("_nano")]
-    writer.writerow(["month", *GROUPS, *units, "cost_usd"])
+    names = reports.columns(reports.USAGE)
+    writer.writerow(["month", *GROUPS, *names])
     for group, sums in sorted(rows.items()):
-        counts = (getattr(sums, name) for name in units)
-        writer.writerow([month, *group, *counts, _usd(sums.cost_nano)])
+        result = reports.USAGE.result(sums)
+        counts = (reports.number(result[name]) for name in names)
+        writer.writerow([month, *map(reports.cell, group), *counts])
 
 
 def _amounts(spend: counters.Spend) -> str:

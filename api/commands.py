@@ -164,7 +164,9 @@ def list_owners() -> None:
     """List every owner: id, state, when created, name."""
     for record in sorted(services().owners.all(), key=lambda record: record.id):
         state = "disabled" if record.disabled else "active"
-        click.echo(f"{record.id}  {state:<8}  created {_day(record.created)}  {record.name}")
+        click.echo(
+            f"{record.id}  {state:<8}  created {_day(record.created)}  {record.name or record.id}"
+        )
 
 
 @owners.command("show")
@@ -199,7 +201,7 @@ def set_owner(
 @click.argument("owner_id", metavar="ID")
 def delete_owner(owner_id: str) -> None:
     """Delete the owner with this ID, if no key has it."""
-    account_owners.delete(services().owners, _store().all(), owner_id, COMMAND)
+    account_owners.delete(services().broker.redis, _store().all(), owner_id, COMMAND)
     click.echo(f"deleted {owner_id}")
 
 

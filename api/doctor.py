@@ -23,12 +23,14 @@ from gateway.logs import mask
 from gateway.queue import clients, commands, keys, owner
 from gateway.queue.health import look
 from gateway.settings import ConfigurationError
+from gateway.webhooks import allowing
 
 PINGS = 9
 SLOW_MS = 5.0  # of a round trip to Redis: each call takes four
 CLOCK_SECONDS = 2.0
 CONNECTIONS_SHARE = 0.8
 PROVIDERS_SECONDS = 120.0  # for the calls to all providers
+LATE_SECONDS = 60.0  # that a webhook may be due
 STORAGE_NAME = "doctor"
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
@@ -79,7 +81,8 @@ def findings(parts: Services, redis: Redis, offline: bool) -> Iterator[Finding]:
         checks: list[Check] = []
     else:
         checks = [_redis, _memory, _connections, _latency, _clock, _names, _workers, _queue, _keys]
-    checks += [_database, _files, _models] if checks else [_files, _models]
+        checks += [_database, _webhooks]
+    checks += [_files, _models]
     if not offline:
         checks.append(_providers)
     for check in checks:
@@ -297,6 +300,21 @@ def _files(parts: Services, redis: Redis) -> Iterator[Finding]:
         return
     state = OK if written == b"flask doctor" else FAIL
     yield Finding(state, "files", "can be written, read and deleted")
+
+
+def _webhooks(parts: Services, redis: Redis) -> Iterator[Finding]:
+    hosts, now = parts.settings.webhook_hosts, time.time()
+    urls = [record.webhook_url for record in parts.keys.all() if record.webhook_url]
+    refused = sum(allowing(url, hosts) is None for url in urls)
+    late = redis.zcount(keys.WEBHOOKS, "-inf", int((now - LATE_SECONDS) * 1000))
+    if refused:
+        text = f"{refused} keys have a webhook_url at a host that is not in WEBHOOK_HOSTS"
+        yield Finding(WARN, "webhooks", text, "Add the host, or change the keys (flask keys set).")
+    if late:
+        text = f"of {late} keys have been due for more than {LATE_SECONDS:.0f} s"
+        yield Finding(WARN, "webhooks", text, "A worker delivers them: see its log.")
+    if not refused and not late:
+        yield Finding(OK, "webhooks", f"none is late; {len(urls)} keys have one")
 
 
 def _models(parts: Services, redis: Redis) -> Iterator[Finding]:

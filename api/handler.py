@@ -16,6 +16,7 @@ from flask import Response, after_this_request, g, request, url_for
 from werkzeug.datastructures import Headers
 
 from api.http.body import read_json
+from api.http.line import the_line
 from api.http.schedule import schedule
 from api.rendering import LoggedCall, Rendering, numbered
 from api.reply import Reply
@@ -33,6 +34,7 @@ from gateway.queue import keys
 from gateway.queue.protocol import AdmissionRequest, CallSpec
 from gateway.settings import Settings
 
+LINE_SECONDS = 3_600.0  # that a line of a batch may wait and run, if a call may not do so longer
 RETRY_SECONDS = 5  # where too many bodies of a key are on their way
 IGNORED_NAMES = 20
 MAX_WAIT_SECONDS = 60.0  # for an asynchronous call; longer, and a proxy might give up
@@ -124,10 +126,16 @@ def respond(
         return _respond(key, target, checked, make, kind, full_names)
     except (KeyChanged, ModelNotAllowed) as error:
         # This process may have read the key's record before its last change.
-        current = services().keys.refresh(key)
+        current = _current(key)
         if isinstance(error, ModelNotAllowed) and current.version == key.version:
             raise
     return _respond(current, target, checked, make, kind, full_names)
+
+
+def _current(key: KeyRecord) -> KeyRecord:
+    """The record of the key as it is now."""
+    store = services().keys
+    return store.refresh(key) if the_line() is None else store.valid(key.public_id)
 
 
 def _respond(
@@ -149,6 +157,10 @@ def _respond(
         catalogue.require_configured(target)
     targets = (target,) if counts else _targets(catalogue, key, target, checked, kind)
     total = target.row.timeouts.total or settings.total_timeout
+    heartbeat = settings.sync_heartbeat
+    if the_line() is not None:
+        # It may wait behind all other calls, and needs the status of its response.
+        total, heartbeat = max(total, LINE_SECONDS), 0
     # A stream that is kept goes out as soon as the call is queued, and can be left.
     at_once = checked.background and checked.stream and checked.stored is not None
     wait = None if counts or at_once else _async_wait(request.headers, checked)
@@ -171,6 +183,8 @@ def _respond(
         _account(key, checked.model, admission),
         checked.include_cost,
     )
+    if checked.background and checked.stored is not None:
+        spec.account["response_id"] = f"resp_{call_id}"  # its end is an event for webhooks
     body = orjson.dumps(checked.parameters)
     # A kept response would be in no log.
     if not (counts or delay or log_seconds) and (seconds := _cache_seconds(key)):
@@ -182,7 +196,9 @@ def _respond(
     logged = b""
     if log_seconds:
         extra = checked.stored or {}
-        logged = LoggedCall(rendering, spec.web, key.public_id, checked.stream, extra).encode()
+        logged = LoggedCall(
+            rendering, spec.web, key.public_id, checked.stream, extra, g.request_id
+        ).encode()
     pending = g.call = broker.submit(spec, body, admission, budget, logged)
     del body  # it may have 20 MB, and the call may run for minutes
     if not checked.stream:
@@ -195,7 +211,7 @@ def _respond(
     if checked.stream:
         response = reply.streamed(at_once)
     else:
-        response = reply.whole(settings.sync_heartbeat)
+        response = reply.whole(heartbeat)
     pending.until_admitted()
     substitute = _substitute(targets, reply.route)
     dropped = reply.dropped if substitute else [*dropped, *reply.dropped]
@@ -306,14 +322,17 @@ def _most(estimates: list[Estimate]) -> Estimate:
 
 def _account(key: KeyRecord, model: str, admission: AdmissionRequest) -> dict[str, Any]:
     """What the record of the call needs of the request: see CallSpec."""
+    line = the_line()
     return {
         "owner": key.owner,
         "request_id": g.request_id,
         "user_agent": request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH],
-        "priority": key.priority,
+        "priority": key.priority if line is None else "batch",
         "model": model,
         "created_ms": int(time.time() * 1000),
         "prompt_tokens": admission.prompt_tokens,
+        "output_tokens": admission.output_tokens,
+        **({} if line is None else {"batch_id": line.batch_id}),
     }
 
 

@@ -43,7 +43,9 @@ def find(call_id: str) -> LoggedCall | None:
 
 def follow(logged: LoggedCall) -> PendingCall:
     """Wait for the events of a call, from its first one: see Broker.follow."""
-    return services().broker.follow(logged.rendering.call_id, logged.address, logged.key)
+    pending = services().broker.follow(logged.rendering.call_id, logged.address, logged.key)
+    pending.account = {"request_id": logged.request_id}
+    return pending
 
 
 def outcome(logged: LoggedCall) -> tuple[Outcome, int] | None:
@@ -106,6 +108,7 @@ def result(logged: LoggedCall, status: str) -> dict[str, Any]:
         return values
     how, ended_at = ended
     if how.error is not None:
+        how.error.request_id = logged.request_id
         values["error"] = how.error.envelope()["error"]
     elif not logged.stream:
         values["response"] = orjson.loads(whole(logged, how, ended_at))

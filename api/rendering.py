@@ -44,7 +44,8 @@ class Rendering:
 class LoggedCall:
     """A logged call as any process can render it, while Redis keeps its log.
 
-    `address` is that of its log, `key` the public id of its API key.
+    `address` is that of its log, `key` the public id of its API key. `request_id` is that of the
+    request that made the call: its errors have it.
     """
 
     rendering: Rendering
@@ -52,6 +53,7 @@ class LoggedCall:
     key: str
     stream: bool
     extra: dict[str, Any] = field(default_factory=dict)  # what the API keeps of the call besides
+    request_id: str = ""
 
     def encode(self) -> bytes:
         """The value in Redis."""
@@ -68,6 +70,7 @@ class LoggedCall:
                 "key": self.key,
                 "stream": self.stream,
                 "extra": self.extra,
+                "request_id": self.request_id,
             }
         )
 
@@ -83,7 +86,12 @@ class LoggedCall:
             fields["prompt_tokens"],
         )
         return LoggedCall(
-            rendering, fields["address"], fields["key"], fields["stream"], fields["extra"]
+            rendering,
+            fields["address"],
+            fields["key"],
+            fields["stream"],
+            fields["extra"],
+            fields.get("request_id", ""),
         )
 
     @property

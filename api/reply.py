@@ -17,7 +17,7 @@ from api.http.disconnect import DisconnectWatcher
 from gateway.broker.broker import Broker
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import GatewayError
-from gateway.logs import where
+from gateway.logs import log_fault
 from gateway.queue.protocol import decode_head
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,9 @@ class Reply:
             else:
                 self._wait(HEADERS_SECONDS) or self._wait_for_workers()
                 payloads = self._parts()
-            outcome, begins = self._call.outcome, at_once and self._call.submitted
+            # Its result may be here before the reply of the queue that it is accepted.
+            queued = self._call.submitted or self._call.claim
+            outcome, begins = self._call.outcome, at_once and queued
             if outcome is not None and outcome.error is not None and not (payloads or begins):
                 raise outcome.error
             if at_once:
@@ -285,5 +287,5 @@ class Reply:
 
 def _internal_error(fault: Exception) -> GatewayError:
     """The error for an exception of a renderer. Its text may quote the result and is not logged."""
-    log.error("reply: %s at %s", type(fault).__name__, where(fault))
+    log_fault(log, fault, "reply")
     return GatewayError(should_retry=False)

@@ -16,6 +16,7 @@ from gateway.broker.broker import Broker
 from gateway.broker.places import Places
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
+from gateway.files.batches import BatchStore
 from gateway.files.records import FileStore
 from gateway.files.storage import Storage, open_storage
 from gateway.metrics.reporter import Reporter
@@ -46,6 +47,7 @@ class Services:
     shared_caches: SharedCaches
     reporter: Reporter
     files: FileStore
+    batches: BatchStore
     storage: Storage | None
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class Services:
             shared_caches=SharedCaches(redis),
             reporter=reporter,
             files=FileStore(redis),
+            batches=BatchStore(redis),
             storage=open_storage(settings),
         )
 

@@ -87,7 +87,7 @@ class JsonFormatter(OrjsonFormatter):
             ["levelname", "name", "message"],
             rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
             timestamp="time",
-            reserved_attrs=[*RESERVED_ATTRS, "fields"],
+            reserved_attrs=[*RESERVED_ATTRS, "fields", "fault"],
         )
 
     def add_fields(
@@ -177,13 +177,20 @@ class PatientHandler(logging.StreamHandler[TextIO]):
 
 
 def configure(settings: Settings) -> None:
-    """Send all logs of this process to standard output, as Heroku-style platforms expect."""
+    """Send all logs of this process to standard output, as Heroku-style platforms expect.
+
+    Errors go to Sentry as well if SENTRY_DSN is set; raises ConfigurationError if that cannot be.
+    """
     handler = PatientHandler(sys.stdout)
     handler.setFormatter(FORMATTERS[settings.log_format]())
     # Nothing shows threads, processes and places in the code: a line of a call is half as dear.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     setattr(logging, "_srcfile", None)  # noqa: B010  (as the logging HOWTO says: Optimization)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    if settings.sentry_dsn:
+        from gateway.sentry import SentryHandler  # only here: it is an extra, and takes 20 MB
+
+        logging.getLogger().addHandler(SentryHandler(settings))
     # It logs a provider's broken header with a traceback; the call's own error is enough.
     logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
     # At DEBUG, urllib3 logs addresses; at INFO, RQ logs its jobs.
@@ -214,6 +221,15 @@ class Tally:
             self._log.warning(
                 self._text, ", ".join(f"{count} {what}" for what, count in counts.items())
             )
+
+
+def log_fault(log: logging.Logger, error: BaseException, text: str, *args: object) -> None:
+    """Log an unforeseen exception: a text with its arguments, its type and its place.
+
+    Not its own text nor its traceback, which may quote a prompt or an answer.
+    """
+    place = type(error).__name__, where(error)
+    log.error(f"{text}: %s at %s", *args, *place, extra={"fault": error})
 
 
 def where(error: BaseException) -> str:

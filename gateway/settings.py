@@ -101,6 +101,12 @@ class Settings:
         "Where files and batches are stored: `file:///FOLDER`, which all processes share, or "
         "`s3://BUCKET/PREFIX`. Without it, their endpoints answer 503.",
     )
+    batch_concurrency: int = setting(
+        "BATCH_CONCURRENCY",
+        100,
+        "Maximum number of lines of batches that run at once. One batch gets seven eighths of "
+        "them, and less while others have lines.",
+    )
     models_file: str = setting(
         "MODELS_FILE", "", "TOML file that extends or replaces the catalogue."
     )
@@ -246,8 +252,8 @@ class Settings:
     metrics_by_key: bool = setting(
         "METRICS_BY_KEY",
         False,
-        "Count calls, tokens and costs by API key as well. Each key makes a dozen series, which "
-        "stay after it was revoked.",
+        "Show calls, tokens and costs by API key in `/metrics` as well, and budgets of keys and "
+        "owners. Each key makes a dozen series, which stay after it was revoked.",
     )
     log_level: str = setting("LOG_LEVEL", "INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
     log_format: str = setting(
@@ -354,6 +360,7 @@ class Settings:
             "WORKER_CONCURRENCY": self.worker_concurrency,
             "BREAKER_FAILURES": self.breaker_failures,
             "RECORD_DAYS": self.record_days,
+            "BATCH_CONCURRENCY": self.batch_concurrency,
             "RESULT_HOURS": self.result_hours,
             "STREAM_REPLAY_SECONDS": self.stream_replay_seconds,
         }.items():

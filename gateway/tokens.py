@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 CHARACTERS_PER_TOKEN = 4  # of English text; in a prompt, bytes of UTF-8 count for others
+TOKENS_PER_SECOND = 50  # that a model writes, about: hosted ones write 30 to 150
 # Texts of messages, parts and tool calls.
 TEXTS = ("content", "text", "refusal", "reasoning_content", "arguments", "input")
 CALLED = ("function", "custom")  # fields of tool calls with their text

@@ -27,9 +27,19 @@ EVENT_TYPES = (
     *(BUDGET, TEST),
 )
 
+# Status of a call -> end of the type of its event; all others have failed.
+ENDS = {"completed": "completed", "cancelled": "cancelled"}
+INCOMPLETE = ("length", "content_filter")  # finish reasons
+
 MAX_EVENTS = 10_000  # that wait for one key
 MAX_URL = 2_048  # characters
 PORTS = {"https": 443, "http": 80}
+
+
+def of_response(status: str, finish_reason: str) -> str:
+    """Return the type of the event for a background response whose call ended like this."""
+    incomplete = status == "completed" and finish_reason in INCOMPLETE
+    return f"response.{'incomplete' if incomplete else ENDS.get(status, 'failed')}"
 
 
 def enqueue(

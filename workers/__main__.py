@@ -44,10 +44,10 @@ def main() -> int:
         budget = Budget()
         transport = make_transport(settings, budget)
         providers = connect(catalogue, settings, transport)
+        configure(settings)
     except ConfigurationError as error:
         sys.stderr.write(f"configuration: {error}\n")
         return 2
-    configure(settings)
     keys.use_prefix(settings.redis_prefix)
     descriptors.raise_limit()
     # A call takes a connection, and some stay open after it: a worker without descriptors would

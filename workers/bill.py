@@ -102,6 +102,7 @@ class Bill:
             request_id=account.get("request_id", ""),
             owner=account.get("owner", ""),
             model=target.model,
+            family=target.row.id if target.row.family else "",
             model_requested=account.get("model", ""),
             provider_name=target.provider,
             upstream_model=target.upstream_model,
@@ -126,7 +127,9 @@ class Bill:
             deadline_ms=now + int(left * 1000),
             worker=worker,
             user_agent=account.get("user_agent", ""),
+            response_id=account.get("response_id", ""),
             service_tier=_text(self.service_tier),
+            batch_id=account.get("batch_id", ""),
         )
 
 

@@ -162,6 +162,10 @@ class LedgerWriter:
             if alert["scope"] == key_id:
                 occurrence = f"{entry} {alert['share']}"
                 webhooks.enqueue(self._redis, key_id, webhooks.BUDGET, key_id, occurrence)
+        for record in records.values():
+            if record.response_id:
+                event = webhooks.of_response(record.status, record.finish_reason)
+                webhooks.enqueue(self._redis, record.key_id, event, record.response_id)
         with self._redis.pipeline() as pipeline:
             for stream_id, fields in entries:
                 if stream_id in refused:

@@ -18,7 +18,7 @@ from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import ModelRow, ProviderRow
 from gateway.catalogue.target import Target
 from gateway.chat import ChatCall
-from gateway.logs import where
+from gateway.logs import log_fault
 from gateway.settings import Settings
 from gateway.timeouts import Timeouts
 from providers import create
@@ -79,7 +79,7 @@ def keep_tidy(transport: Transport, sleep: Callable[[float], None] = gevent.slee
         try:
             transport.tidy()
         except Exception as error:
-            log.error("tidy: %s at %s", type(error).__name__, where(error))
+            log_fault(log, error, "tidy")
 
 
 def connect(

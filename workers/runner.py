@@ -24,8 +24,9 @@ from gateway.errors import (
     StopCall,
     UpstreamBadResponse,
 )
-from gateway.logs import where
+from gateway.logs import log_fault
 from gateway.queue.protocol import CallSpec, Outcome, ProtocolError, encode_head
+from gateway.tokens import TOKENS_PER_SECOND
 from providers.base import Provider
 from providers.http.budget import Budget
 from workers.attempts import Attempts, Limits, lines
@@ -130,14 +131,13 @@ class CallRunner:
             error, sent = stop.error, stop.request_sent
             memory.release(stop)
         except Exception as fault:
-            # Not log.exception: a traceback's last line may quote the prompt or the response.
-            log.error("call %s: %s at %s", spec.call_id, type(fault).__name__, where(fault))
+            log_fault(log, fault, "call %s", spec.call_id)
             error = GatewayError(should_retry=False)  # the provider may have been called
             sent = bool(call.usage.deltas or call.usage.counted)
             memory.release(fault)
         self._note_end(call, error)
         if error is not None and sent and call.attempts is not None and call.attempts.running:
-            self._charge(call)
+            self._charge(call, self._unseen(call, call.attempts))
         bill.target = failover.target
         if call.attempts is not None:
             bill.began = call.attempts.began
@@ -264,15 +264,30 @@ class CallRunner:
                 if type(upstream) in (int, float):
                     usage["cost_details"] = {"upstream_inference_cost": upstream}
 
-    def _charge(self, call: Call) -> None:
-        """Note what the attempt that runs has used, by the provider's count or by an estimate."""
+    def _unseen(self, call: Call, attempts: Attempts) -> int:
+        """Estimate the output of an attempt whose answer would have come whole, when it is stopped.
+
+        The provider has written for as long as it ran, and no more than the call has reserved.
+        """
+        spec = call.spec
+        if spec.stream or spec.kind != "chat" or self._provider(call).streams_only:
+            return 0
+        most: int = spec.account.get("output_tokens", 0)
+        most = min(most, call.cap) if call.cap else most
+        return min(int(attempts.age() * TOKENS_PER_SECOND), most)
+
+    def _charge(self, call: Call, unseen: int = 0) -> None:
+        """Note what the attempt that runs has used, by the provider's count or by an estimate.
+
+        `unseen` is how many tokens it has written that nobody has seen.
+        """
         attempts, usage, spec = call.attempts, call.usage, call.spec
         if attempts is not None:
             attempts.running = False  # nothing of it is charged again
             usage.counted = usage.counted or attempts.counted
         if spec.kind != "count_tokens":  # costs nothing
             estimate = spec.account.get("prompt_tokens", 0)
-            call.bill.add(call.failover.target, usage.so_far(call.body, estimate))
+            call.bill.add(call.failover.target, usage.so_far(call.body, estimate, unseen))
 
     def _note_end(self, call: Call, error: GatewayError | None) -> None:
         """Note how the last attempt ended, if it has not failed before."""

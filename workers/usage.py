@@ -105,11 +105,11 @@ class CallUsage:
                 self.characters += _delta_length(message)
         self.early = False
 
-    def so_far(self, body: bytes, prompt_estimate: int = 0) -> dict[str, Any]:
+    def so_far(self, body: bytes, prompt_estimate: int = 0, unseen: int = 0) -> dict[str, Any]:
         """Return the provider's count, or an estimate: OpenAI's counts and `"estimated": True`.
 
         `body` is the JSON of the call's parameters. `prompt_estimate` is an earlier estimate of
-        its tokens; 0: none was made.
+        its tokens; 0: none was made. `unseen` is how many tokens were written that nobody has seen.
         """
         counted = self.counted or {}
         # A count before the first text, or one without a completion, is of the prompt alone.
@@ -118,7 +118,7 @@ class CallUsage:
             return counted
         # Hardly any provider sends less than a token at a time.
         written = max(self.deltas, math.ceil(self.characters / CHARACTERS_PER_TOKEN))
-        written = written if self.characters else 0
+        written = written if self.characters else unseen
         prompt = counted.get("prompt_tokens") or prompt_estimate
         prompt = prompt or prompt_tokens(orjson.loads(body))
         return {

@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from gateway import webhooks
 from gateway.addresses import is_public
 from gateway.errors import GatewayError
-from gateway.logs import where
+from gateway.logs import log_fault
 from gateway.queue import keys, scripts
 from gateway.queue.election import Election
 from gateway.settings import Settings
@@ -133,7 +133,7 @@ class WebhookSender:
                 log.warning("webhooks: events wait in Redis (%s)", type(error).__name__)
             self._away = True
         except Exception as error:
-            log.error("webhooks: %s at %s", type(error).__name__, where(error))
+            log_fault(log, error, "webhooks")
 
     def join(self) -> None:
         """Wait for the end of the turns that have begun."""
@@ -163,7 +163,7 @@ class WebhookSender:
         except RedisError:
             pass  # they stay due
         except Exception as error:
-            log.error("webhooks: %s at %s", type(error).__name__, where(error))
+            log_fault(log, error, "webhooks")
         finally:
             self._turns.discard(key_id)
 

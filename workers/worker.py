@@ -39,7 +39,7 @@ from gateway.errors import (
     WebLost,
     WorkerStopped,
 )
-from gateway.logs import where
+from gateway.logs import log_fault
 from gateway.memory import Collector
 from gateway.queue import clients, commands, keys, owner, steering
 from gateway.queue.clients import DedicatedConnection
@@ -243,7 +243,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             outcome = Outcome(last=sender.number, error=stop.error)
         except Exception as fault:
             # Without an outcome, its caller would wait until the deadline.
-            log.error("call %s: %s at %s", claimed.call_id, type(fault).__name__, where(fault))
+            log_fault(log, fault, "call %s", claimed.call_id)
             outcome = Outcome(last=sender.number, error=GatewayError(should_retry=False))
         finally:
             timeout.close()
@@ -281,7 +281,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
         except Exception as error:
             # Without this greenlet no call could be cancelled any more: it must go on.
-            log.error("worker %s: %s at %s", self.name, type(error).__name__, where(error))
+            log_fault(log, error, "worker %s", self.name)
         self._collector.tick(busy=bool(self.running))
 
     def stop_cancelled_calls(self) -> None:

@@ -114,7 +114,7 @@ def owners_switch(key: KeyRecord, owner_id: str) -> Response:
 def owners_delete(key: KeyRecord, owner_id: str) -> Response:
     """Delete an owner that has no keys."""
     try:
-        owner_records.delete(services().owners, services().keys.all(), owner_id, actor(key))
+        owner_records.delete(services().broker.redis, services().keys.all(), owner_id, actor(key))
     except InvalidRequest as error:
         return _one(_find(owner_id), error)
     return to(url_for("console.owners", done="deleted"))

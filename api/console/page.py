@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from flask import Response, current_app, g, redirect, render_template, request, url_for
+from redis.exceptions import RedisError
 
-from api.console import formats
-from api.console.session import SignInRequired
+from api.console import formats, session
 from api.http import errors
 from api.http.auth import public
 from api.http.errors import ApiBlueprint
@@ -71,9 +72,12 @@ def error_page(error: GatewayError) -> Response:
     """An error as a page; signed out, the way to the sign-in; for scripts, OpenAI's envelope."""
     if "text/html" not in request.headers.get("Accept", ""):
         return errors.openai(error)
-    if isinstance(error, SignInRequired) and request.method == "GET":
+    if isinstance(error, session.SignInRequired) and request.method == "GET":
         response = redirect(url_for("console.sign_in", next=request.full_path.rstrip("?")))
         return Response(response.get_data(), 303, response.headers)
+    if "session" not in g and error.status in (404, 405):  # an address that no view has
+        with contextlib.suppress(RedisError):
+            g.session = session.current()
     title = TITLES.get(error.status, "Something went wrong")
     return page("error.html", error.status, title=title, message=error.message)
 
@@ -95,11 +99,11 @@ def page(template: str, status: int = 200, **values: Any) -> Response:
 
 def fragment(template: str, **values: Any) -> str:
     """The text that a template of `templates/console` makes of these values."""
-    session = g.get("session")
+    signed_in = g.get("session")
     return render_template(
         f"console/{template}",
-        session=session,
-        entries=_entries(session.key.operator) if session else (),
+        session=signed_in,
+        entries=_entries(signed_in.key.operator) if signed_in else (),
         asset=asset,
         **formats.FUNCTIONS,
         **values,

@@ -29,7 +29,7 @@ def playground(key: KeyRecord) -> Response:
         models=models,
         chosen=requested or [row["id"] for row in models[:1]],
         payers=payers,
-        base_url=request.host_url.rstrip("/") + API,
+        api=API,
     )
 
 

@@ -73,8 +73,8 @@ class Received:
 
     def check_first_line(self) -> None:
         """Raise InvalidRequest if the first line is not an object of JSON."""
-        line = bytes(self._first_line).partition(b"\n")[0].strip()
-        if not self._first_line or len(self._first_line) > CHECKED_BYTES and b"\n" not in line:
+        line, newline, _ = bytes(self._first_line).lstrip().partition(b"\n")
+        if not line or (len(line) > CHECKED_BYTES and not newline):
             return
         try:
             valid = isinstance(orjson.loads(line), dict)

@@ -40,16 +40,18 @@ def storage() -> Storage:
     return configured
 
 
-def unavailable(error: StorageUnavailable) -> Unavailable:
-    """The error for a caller while the storage does not work."""
+def _unavailable(error: StorageUnavailable) -> Unavailable:
     log.warning("storage of files: %s", error)
     message = "The storage of files does not answer. Try again in a moment."
     return Unavailable(message, code="files_unavailable", retry_after=RETRY_SECONDS)
 
 
-@files.errorhandler(StorageUnavailable)
-def _render_unavailable(error: StorageUnavailable) -> Response:
-    return errors.render(unavailable(error))
+def render_unavailable(error: StorageUnavailable) -> Response:
+    """The response of a request while the storage does not work."""
+    return errors.render(_unavailable(error))
+
+
+files.register_error_handler(StorageUnavailable, render_unavailable)
 
 
 @files.post("/files")
@@ -126,7 +128,7 @@ def get_file(key: KeyRecord, file_id: str) -> Response:
 def delete_file(key: KeyRecord, file_id: str) -> Response:
     """Delete a file. A batch that reads it goes on."""
     record = find(key, file_id)
-    services().files.delete(record)
+    services().files.delete(record, services().batches.input_until(record.id))
     return _json({"id": record.id, "object": "file", "deleted": True})
 
 
@@ -151,7 +153,7 @@ def find(key: KeyRecord, file_id: str) -> FileRecord:
     """The record of a file that this key may see; raises NotFound and Unavailable."""
     storage()
     record = services().files.get(file_id, _whose(key))
-    if record is None:
+    if record is None or record.purpose not in PURPOSES:
         raise _missing(file_id)
     return record
 

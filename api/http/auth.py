@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from flask import g, request
 from redis.exceptions import RedisError
 
+from api.http.line import the_line
 from api.services import services
 from gateway.account.api_keys import KeyRecord, KeyStore
 from gateway.account.record_store import ADMIN, Actor
@@ -100,6 +101,11 @@ def actor(key: KeyRecord) -> Actor:
 def _with_key(view: View, access: str) -> View:
     @functools.wraps(view)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        line = the_line()
+        if line is not None:
+            key = services().keys.valid(line.key_id)
+            g.public_id = key.public_id
+            return view(key, *args, **kwargs)
         bearer, plain = request.headers.get("Authorization"), request.headers.get("x-api-key")
         key = authenticate(services().keys, bearer, plain, services().settings.admin_key)
         if key.operator and access == "key" or not key.operator and access == "operator":

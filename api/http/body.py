@@ -43,7 +43,7 @@ def read_json(
     again once a size that was not declared is known. `max_elements` is as strict_json counts them.
     Raises UnsupportedMedia, PayloadTooLarge, BodyTimeout, InvalidRequest and what `hold` does.
     """
-    _check_type(environ)
+    check_type(environ)
     body = _read(environ, limit, timeout, hold)
     if len(body) <= COUNTED_BYTES:
         return strict_json.loads(body, max_elements)
@@ -54,7 +54,8 @@ def read_json(
         return strict_json.loads(body, max_elements)
 
 
-def _check_type(environ: dict[str, Any]) -> None:
+def check_type(environ: dict[str, Any]) -> None:
+    """Raise UnsupportedMedia unless the body is declared to be plain UTF-8 JSON."""
     media, options = parse_options_header(environ.get("CONTENT_TYPE", ""))
     if media.lower() != "application/json":
         raise UnsupportedMedia

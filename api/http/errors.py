@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.logs import where
+from gateway.logs import log_fault
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,5 @@ def _render_redis(error: RedisError) -> Response:
 
 
 def _render_fault(error: Exception) -> Response:
-    # The text of an unforeseen exception may quote the request: the log gets its type and place.
-    log.error("%s %s: %s at %s", request.method, request.path, type(error).__name__, where(error))
+    log_fault(log, error, "%s %s", request.method, request.path)
     return render(GatewayError())

@@ -110,6 +110,7 @@ KEY = (
     Option("--priority", "priority", str, "Priority in the queue.", PRIORITIES),
     Option("--weight", "weight", amount, "Share of the queue among keys."),
     Option("--cache", "cache_seconds", duration, "How long responses are kept, such as 1h."),
+    Option("--batch-tokens", "batch_tokens_queued", amount, "Tokens of batches that wait."),
     Option("--webhook", "webhook_url", str, "URL to which the key's events are sent."),
     Option("--expires", "expires_at", moment, "30d, or an ISO 8601 time."),
     *LIMITS,

@@ -65,6 +65,7 @@ class Key(Limits):
     priority: Literal["interactive", "standard", "batch"]
     weight: Count
     cache_seconds: Count | None
+    batch_tokens_queued: Count | None
     webhook_url: Annotated[str | None, Field(description="Where the key's events are sent.")]
     expires_at: Time | None
     last_used_at: Time | None

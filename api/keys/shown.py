@@ -15,7 +15,10 @@ from gateway.account.owners import OwnerRecord
 LIMIT = ("limit", "limit_unit", "limit_reset")
 EXTRA = ("limit_extra", "limit_extra_until")
 COUNTS = ("rpm", "tpm", "max_in_flight", "max_waiting")
-KEY_OPTIONS = ("priority", "weight", "cache_seconds", "webhook_url", "alerts", "metadata")
+KEY_OPTIONS = (
+    *("priority", "weight", "cache_seconds", "batch_tokens_queued", "webhook_url"),
+    *("alerts", "metadata"),
+)
 KEY_TIMES = ("expires", "created", "updated", "last_used", "rotated")
 OWNER_OPTIONS = ("share_cache", "alerts", "metadata")
 OWNER_TIMES = ("created", "updated")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterator
 from typing import Any
 
 from flask import Blueprint, Response, request
@@ -10,7 +11,9 @@ from flask import Blueprint, Response, request
 from api.http.auth import operator
 from api.services import services
 from gateway.account.api_keys import KeyRecord
+from gateway.account.key_fields import Limits
 from gateway.metrics.labels import ModelLabels
+from gateway.queue.keys import owner_scope
 
 metrics = Blueprint("metrics", __name__)
 
@@ -43,5 +46,11 @@ def _page() -> Response:
     if metrics.name not in here.pages:
         here.pages[metrics.name] = ModelLabels(here.catalogue)
     labels = here.pages[metrics.name]
-    body = text(here.broker.redis, labels, here.settings.breaker_failures)
+    scopes = _scopes() if here.settings.metrics_by_key else ()
+    body = text(here.broker.redis, labels, here.settings.breaker_failures, scopes)
     return Response(body, content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _scopes() -> Iterator[tuple[str, Limits]]:
+    yield from ((key.public_id, key) for key in services().keys.all())
+    yield from ((owner_scope(owner.id), owner) for owner in services().owners.all())

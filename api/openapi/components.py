@@ -11,6 +11,9 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from api.batches import message_response_schema as message_batches
+from api.batches import response_schema as batches
+from api.batches.schema import NEW_BATCH
 from api.chat import response_schema as chat
 from api.chat.request import CHAT_REQUEST
 from api.embeddings import response_schema as embeddings
@@ -39,6 +42,8 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
     "CountTokensRequest": COUNT_TOKENS_REQUEST,
     "MessagesRequest": MESSAGES_REQUEST,
     "ResponsesRequest": RESPONSES_REQUEST,
+    "NewBatch": NEW_BATCH,
+    "NewMessageBatch": message_batches.NEW_MESSAGE_BATCH,
     "NewFile": NEW_FILE,
     "NewKey": NEW_KEY,
     "KeyChange": KEY_CHANGE,
@@ -49,6 +54,8 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
 }
 # Name in the document, which is that of the class where there is one -> the type of a response.
 RESPONSES: dict[str, Any] = {
+    "Batch": batches.Batch,
+    "BatchList": batches.BatchList,
     "Accepted": usage.Accepted,
     "ChatCompletion": chat.ChatCompletion,
     "ChatCompletionChunk": chat.ChatCompletionChunk,
@@ -65,6 +72,9 @@ RESPONSES: dict[str, Any] = {
     "Health": http.Health,
     "Message": messages.Message,
     "TokenCount": messages.TokenCount,
+    "MessageBatch": message_batches.MessageBatch,
+    "MessageBatchDeleted": message_batches.MessageBatchDeleted,
+    "MessageBatchList": message_batches.MessageBatchList,
     "MessageEvent": messages.MessageEvent,
     "MessagesError": messages.MessagesError,
     "Model": models.Model,

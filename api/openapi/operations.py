@@ -20,6 +20,7 @@ TAGS = {
     "Chat": "Call a model.",
     "Embeddings": "Turn text into vectors.",
     "Models": "The available models.",
+    "Batches": "Many requests in one file, answered within a day.",
     "Files": "Files, the input and output of batches. A key sees its own, an operator key all.",
     "Keys": "API keys, their limits and their owners. All but the first need an operator key.",
     "Account": "What calls used and cost. A key sees its own calls, an operator key all.",
@@ -130,6 +131,23 @@ NO_FILES = (
 NO_FILE = errors.NotFound("There is no such file.", code="file_not_found")
 FILE_LIST = Failures("FileList", (*READ.errors, *NO_FILES, errors.InvalidRequest()))
 FILE = Failures("File", (*READ.errors, *NO_FILES, NO_FILE))
+NO_BATCH = errors.NotFound("There is no such batch.", code="batch_not_found")
+BATCH_LIST = Failures("BatchList", FILE_LIST.errors)
+BATCH = Failures("Batch", (*READ.errors, *NO_FILES, NO_BATCH))
+CANCEL_BATCH = Failures(
+    "CancelBatch",
+    (*BATCH.errors, errors.InvalidRequest(status=409, code="batch_not_cancellable")),
+)
+MESSAGE_BATCHES = {
+    name: Failures(
+        f"Message{name}", failures, "MessagesError", messages_errors.status, headers=("request-id",)
+    )
+    for name, failures in {
+        "BatchList": BATCH_LIST.errors,
+        "Batch": BATCH.errors,
+        "BatchState": (*BATCH.errors, errors.InvalidRequest()),
+    }.items()
+}
 UPLOAD = Failures(
     "Upload",
     (
@@ -142,6 +160,13 @@ UPLOAD = Failures(
         errors.UnsupportedMedia(),
         errors.Overloaded(),
     ),
+)
+MESSAGE_UPLOAD = Failures(
+    "MessageUpload",
+    (*UPLOAD.errors, errors.RateLimited()),
+    "MessagesError",
+    messages_errors.status,
+    headers=("request-id",),
 )
 UNKNOWN = errors.NotFound("The response is not known.", code="response_not_found")
 STORED = Failures("Stored", (*READ.errors, errors.InvalidRequest(), UNKNOWN, errors.Overloaded()))
@@ -241,6 +266,25 @@ RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the cap
 
 ASYNC_HEADERS = ("Prefer", "X-Resumable")
 UPLOAD_EXAMPLE = """-F purpose=batch -F file=@batch.jsonl"""
+
+BATCH_EXAMPLE = """{
+    "input_file_id": "file-0123456789abcdef0123456789abcdef",
+    "endpoint": "/v1/chat/completions",
+    "completion_window": "24h"
+  }"""
+
+MESSAGE_BATCH_EXAMPLE = """{
+    "requests": [
+      {
+        "custom_id": "1",
+        "params": {
+          "model": "anthropic/claude-sonnet-5-5",
+          "max_tokens": 1024,
+          "messages": [{"role": "user", "content": "What is the capital of France?"}]
+        }
+      }
+    ]
+  }"""
 
 IGNORED = ("include", "include_obfuscation")
 PAGE = ("after", "page.limit")
@@ -437,6 +481,102 @@ OPERATIONS: dict[str, Operation] = {
         media="application/octet-stream",
         headers=("Content-Disposition",),
         failures=FILE,
+    ),
+    "POST /batches": Operation(
+        id="createBatch",
+        tag="Batches",
+        summary="Create a batch",
+        description=(
+            "Each line of the input file is a request to one endpoint, for any model. The lines "
+            "are checked first: a batch with a wrong line becomes `failed`. A batch expires after "
+            "24 hours, with the results so far."
+        ),
+        request="NewBatch",
+        example=BATCH_EXAMPLE,
+        answer="Batch",
+        failures=UPLOAD,
+    ),
+    "GET /batches": Operation(
+        id="listBatches",
+        tag="Batches",
+        summary="List the batches",
+        description="The latest first.",
+        query=("after", "batches.limit"),
+        answer="BatchList",
+        failures=BATCH_LIST,
+    ),
+    "GET /batches/{batch_id}": Operation(
+        id="getBatch",
+        tag="Batches",
+        summary="Get a batch",
+        answer="Batch",
+        failures=BATCH,
+    ),
+    "POST /batches/{batch_id}/cancel": Operation(
+        id="cancelBatch",
+        tag="Batches",
+        summary="Cancel a batch",
+        description="Requests that run get ten minutes to end. The results so far are kept.",
+        answer="Batch",
+        failures=CANCEL_BATCH,
+    ),
+    "POST /messages/batches": Operation(
+        id="createMessageBatch",
+        tag="Batches",
+        summary="Create a batch of messages (Anthropic's API)",
+        description=(
+            "Up to 100,000 requests for messages, for any model, of 256 MiB together. The batch "
+            "expires after 24 hours, with the results so far."
+        ),
+        request="NewMessageBatch",
+        example=MESSAGE_BATCH_EXAMPLE,
+        answer="MessageBatch",
+        headers=("request-id",),
+        failures=MESSAGE_UPLOAD,
+    ),
+    "GET /messages/batches": Operation(
+        id="listMessageBatches",
+        tag="Batches",
+        summary="List the batches of messages",
+        description="The latest first.",
+        query=("message_batches.limit", "before_id", "after_id"),
+        answer="MessageBatchList",
+        headers=("request-id",),
+        failures=MESSAGE_BATCHES["BatchList"],
+    ),
+    "GET /messages/batches/{batch_id}": Operation(
+        id="getMessageBatch",
+        tag="Batches",
+        summary="Get a batch of messages",
+        answer="MessageBatch",
+        headers=("request-id",),
+        failures=MESSAGE_BATCHES["Batch"],
+    ),
+    "POST /messages/batches/{batch_id}/cancel": Operation(
+        id="cancelMessageBatch",
+        tag="Batches",
+        summary="Cancel a batch of messages",
+        description="Requests that run get ten minutes to end. A batch that has ended stays so.",
+        answer="MessageBatch",
+        headers=("request-id",),
+        failures=MESSAGE_BATCHES["Batch"],
+    ),
+    "DELETE /messages/batches/{batch_id}": Operation(
+        id="deleteMessageBatch",
+        tag="Batches",
+        summary="Delete a batch of messages that has ended",
+        answer="MessageBatchDeleted",
+        headers=("request-id",),
+        failures=MESSAGE_BATCHES["BatchState"],
+    ),
+    "GET /messages/batches/{batch_id}/results": Operation(
+        id="getMessageBatchResults",
+        tag="Batches",
+        summary="Get the results of a batch of messages that has ended",
+        description="A line of JSON for each request, in no order.",
+        media="application/x-jsonl",
+        headers=("request-id",),
+        failures=MESSAGE_BATCHES["BatchState"],
     ),
     "GET /key": Operation(
         id="getOwnKey",

@@ -127,17 +127,21 @@ def page(selected: Selection, buckets: Sequence[UsageBucket]) -> Json:
 def as_csv(selected: Selection, buckets: Sequence[UsageBucket]) -> str:
     """A row for each result of the page, with a line of names; times are ISO 8601 in UTC."""
     text = io.StringIO()
-    unused = {"object", *(name for name in selected.report.groups if name not in selected.groups)}
-    names = [name for name in selected.report.result(Sums()) if name not in unused]
+    names = columns(selected.report)
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
     writer.writerow(["start_time", "end_time", *selected.groups, *names])
     for bucket in buckets:
         for row in bucket.rows:
             result = _result(selected, row)
             times = [_day_or_time(moment) for moment in (bucket.start, bucket.end)]
-            groups = [_cell(result[name]) for name in selected.groups]
-            writer.writerow([*times, *groups, *(_number(result[name]) for name in names)])
+            groups = [cell(result[name]) for name in selected.groups]
+            writer.writerow([*times, *groups, *(number(result[name]) for name in names)])
     return text.getvalue()
+
+
+def columns(report: Report) -> list[str]:
+    """The names of what a report counts, as columns."""
+    return [name for name in report.result(Sums()) if name != "object"]
 
 
 def _result(selected: Selection, row: UsageRow) -> Json:
@@ -153,12 +157,13 @@ def _day_or_time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _cell(value: str | None) -> str:
+def cell(value: str | None) -> str:
+    """A text that no spreadsheet takes for a formula."""
     text = value or ""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Digits without an exponent, which spreadsheets read as text in some languages."""
     return str(value) if isinstance(value, int) else f"{value:.9f}".rstrip("0").rstrip(".")
 

@@ -53,9 +53,10 @@ class KeyRecord(Limits):
     `models` are the models that it may use (None: all); one that ends in `*` stands for all that
     begin like it. `hmac_old` is that of the secret before the last rotation, valid until
     `hmac_old_until`. An `operator` key manages keys and calls no model. `cache_seconds` is how long
-    its responses are kept for the same request (None: not at all). `rotation` marks the last
-    rotation with an Idempotency-Key. `webhook_url` is where the key's events go; the secret that
-    signs them comes from `webhook_nonce`, see gateway/webhooks.py.
+    its responses are kept for the same request (None: not at all). The prompts of its batches may
+    have `batch_tokens_queued` tokens together (None: no limit). `rotation` marks the last rotation
+    with an Idempotency-Key. `webhook_url` is where the key's events go; the secret that signs them
+    comes from `webhook_nonce`, see gateway/webhooks.py.
     """
 
     public_id: str
@@ -74,6 +75,7 @@ class KeyRecord(Limits):
     weight: int = 1
     operator: bool = False
     cache_seconds: int | None = None
+    batch_tokens_queued: int | None = None
     webhook_url: str = ""
     webhook_nonce: str = field(default="", repr=False)
     expires: int = 0
@@ -182,6 +184,16 @@ class KeyStore:
     def get(self, public_id: str) -> KeyRecord | None:
         """Return the record that Redis has now, or None; revoked keys have one too."""
         return self._records.read(public_id)
+
+    def valid(self, public_id: str) -> KeyRecord:
+        """Return the record that Redis has now, for a call that this service makes for the key.
+
+        Raises AuthenticationFailed unless the key is valid.
+        """
+        record = self._records.read(public_id)
+        if record is None or not record.valid(self._clock()):
+            raise AuthenticationFailed(incorrect(public_id))
+        return record
 
     def all(self) -> Iterator[KeyRecord]:
         """Yield every key, in no order. It scans Redis: not for each call."""

@@ -80,6 +80,7 @@ FORMS: dict[str, Form] = {
     "tpm": NUMBER,
     "max_in_flight": NUMBER,
     "max_waiting": NUMBER,
+    "batch_tokens_queued": NUMBER,
     "limit": NUMBER,
     "limit_unit": TEXT,
     "limit_reset": TEXT,

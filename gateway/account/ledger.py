@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from operator import add, attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from redis import Redis
 
@@ -296,7 +296,8 @@ def received(fields: dict[bytes, bytes]) -> Record:
     if not isinstance(record.usage, dict):
         raise ValueError("the usage of a record must be an object")
     numbers = (record.cost_nano, record.saved_nano, record.created_ms, record.settled_ms)
-    names = (record.id, record.key_id, record.owner, record.model, record.kind, record.status)
+    ids = (record.id, record.key_id, record.owner)
+    names = (*ids, record.model, record.family, record.kind, record.status)
     if not all(type(number) is int for number in (*numbers, *record.usage.values())):
         raise ValueError("a number of a record must be an integer")
     if not all(type(name) is str for name in names):
@@ -306,14 +307,34 @@ def received(fields: dict[bytes, bytes]) -> Record:
 
 def open_ledger(settings: Settings, redis: Redis) -> Ledger:
     """Return the ledger that the settings describe. Connects to nothing yet."""
-    # Not at the top: the implementations import this module, and SQLAlchemy takes 20 MB.
     if settings.database_url:
-        from gateway.account.database.ledger import SqlLedger
-
-        return SqlLedger(settings, redis)
-    from gateway.account.redis_ledger import RedisLedger
+        return cast("Ledger", _SqlLedgerLater(settings, redis))
+    from gateway.account.redis_ledger import RedisLedger  # it imports this module
 
     return RedisLedger(settings, redis)
+
+
+class _SqlLedgerLater:
+    """The ledger in a database, which is imported when it is first used.
+
+    SQLAlchemy takes 16 MB, and a web process needs it for reports only.
+    """
+
+    copies = True
+
+    def __init__(self, settings: Settings, redis: Redis) -> None:
+        self._settings, self._redis = settings, redis
+        self._ledger: Ledger | None = None
+
+    def health(self) -> Health:
+        return health(self._redis)
+
+    def __getattr__(self, name: str) -> Any:
+        if self._ledger is None:
+            from gateway.account.database.ledger import SqlLedger
+
+            self._ledger = SqlLedger(self._settings, self._redis)
+        return getattr(self._ledger, name)
 
 
 def check_tables(ledger: Ledger) -> None:

@@ -35,25 +35,28 @@ def owner_store(redis: Redis, clock: Callable[[], float] = time.time) -> RecordS
     return RecordStore(redis, OwnerRecord, keys.owner_record, b"created", "owner", clock)
 
 
-def delete(
-    store: RecordStore[OwnerRecord], records: Iterable[KeyRecord], id: str, by: Actor
-) -> None:
-    """Delete an owner. `records` are those of all keys.
+def delete(redis: Redis, records: Iterable[KeyRecord], id: str, by: Actor) -> None:
+    """Delete an owner. `records` yields those of all keys, and is read after no key can get it.
 
     What it has used stays known, as in the ledger: an owner with the same id goes on from there.
 
     Raises NotFound, and InvalidRequest (409) if the owner has keys that are not revoked: without
     their owner, they would have its limits no more. Raises RedisError.
     """
-    count = sum(1 for record in records if record.owner == id and not record.revoked)
-    if count:
-        raise InvalidRequest(
-            f"This owner has {count} API keys. Delete them or change their owner first.",
-            status=409,
-            code="owner_in_use",
-        )
-    if not store.delete(id, by):
-        raise NotFound("There is no such owner.", code="owner_not_found")
+    mark = keys.owner_deletion(id)
+    redis.set(mark, 1, ex=keys.DELETION_SECONDS)
+    try:
+        count = sum(1 for record in records if record.owner == id and not record.revoked)
+        if count:
+            raise InvalidRequest(
+                f"This owner has {count} API keys. Delete them or change their owner first.",
+                status=409,
+                code="owner_in_use",
+            )
+        if not owner_store(redis).delete(id, by):
+            raise NotFound("There is no such owner.", code="owner_not_found")
+    finally:
+        redis.delete(mark)
 
 
 class SharedCaches:

@@ -136,7 +136,7 @@ class RecordStore(Generic[R]):
             if before is None:
                 return False
             entry = self._entry("deleted", id, by, before, self._blank)
-            names = [self._name(id), keys.AUDIT, ""]
+            names = [self._name(id), keys.AUDIT, "", ""]
             if self._run(names, before, entry, -1, []):
                 return True
 
@@ -159,7 +159,9 @@ class RecordStore(Generic[R]):
         }
         values, absent = key_fields.encode(changes)
         owner = changes.get("owner", "")
-        names = [self._name(id), keys.AUDIT, keys.owner_record(owner) if owner else ""]
+        names = [self._name(id), keys.AUDIT, "", ""]
+        if owner:
+            names[2:] = keys.owner_record(owner), keys.owner_deletion(owner)
         pairs = [part for pair in values.items() for part in pair]
         return self._run(names, before, entry, len(values), [*pairs, *absent])
 

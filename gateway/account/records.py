@@ -35,6 +35,7 @@ class Record:
     request_id: str = ""
     owner: str = ""
     model: str = ""  # the catalogue's id of the model that answered
+    family: str = ""  # the catalogue's row of any model of its provider, where that one served it
     model_requested: str = ""
     provider_name: str = ""
     upstream_model: str = ""
@@ -64,6 +65,7 @@ class Record:
     service_tier: str = ""
     cache_hit: bool = False
     batch_id: str = ""
+    response_id: str = ""  # of a background response
     correction: bool = False
     note: str = ""
 
@@ -71,6 +73,16 @@ class Record:
     def tokens(self) -> int:
         """The tokens that limits count."""
         return sum(self.usage.get(name, 0) for name in COUNTED)
+
+    @property
+    def summed_model(self) -> str:
+        """The model that the sums count for.
+
+        Callers may make up the names of a family's models. One that no provider has answered counts
+        for the family, so that sums do not grow with such names.
+        """
+        answered = self.status == "completed" or self.usage_source == "provider"
+        return self.model if answered else self.family or self.model
 
     def encode(self) -> bytes:
         """Return the record as JSON; fields at their default are left out."""

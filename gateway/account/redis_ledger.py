@@ -64,7 +64,7 @@ class RedisLedger:
             orjson.dumps([(width, keys.USAGE_SECONDS[width]) for width in WIDTHS]),
         ]
         for record in records:
-            group = orjson.dumps([record.key_id, record.owner, record.model, record.kind])
+            group = orjson.dumps([record.key_id, record.owner, record.summed_model, record.kind])
             # What lasts for ever must not grow with the models: callers may make up names.
             all_time = orjson.dumps([record.key_id, record.owner, "", ""])
             args += [record.id, record.settled_ms, record.encode()]

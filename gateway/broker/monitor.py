@@ -29,6 +29,7 @@ from gateway.errors import (
     ReplyLost,
     WorkerLost,
 )
+from gateway.logs import log_fault
 from gateway.memory import Collector
 from gateway.queue import commands, keys
 from gateway.queue.commands import JobState
@@ -105,7 +106,7 @@ class Monitor:
             log.warning("monitor: Redis is away (%s)", type(error).__name__)
         except Exception as error:
             # Without this greenlet a lost worker would hang its callers: it must go on.
-            log.error("monitor: %s", type(error).__name__, exc_info=True)
+            log_fault(log, error, "monitor")
 
     @property
     def no_workers(self) -> bool:

@@ -80,6 +80,7 @@ class Submission:
             priority=account.get("priority", ""),
             user_agent=account.get("user_agent", ""),
             cache_hit=True,
+            batch_id=account.get("batch_id", ""),
         ).encode()
 
 

@@ -48,14 +48,14 @@ class FileStore:
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis  # its types join the results of all clients
 
-    def add(self, record: FileRecord) -> None:
+    def add(self, record: FileRecord, listed: bool = True) -> None:
         """Keep a record until the file expires. Added again, it replaces itself."""
         owned = f"{record.key_id}/{record.id}"
         with self._redis.pipeline() as pipeline:
             pipeline.set(
                 keys.file(record.id), orjson.dumps(dataclasses.asdict(record)), exat=record.expires
             )
-            for index in (keys.files(record.key_id), keys.files("")):
+            for index in (keys.files(record.key_id), keys.files("")) if listed else ():
                 pipeline.zadd(index, {record.id: record.created})
                 pipeline.expire(index, keys.FILES_SECONDS)
             pipeline.zadd(keys.FILES_EXPIRING, {owned: record.expires})
@@ -93,14 +93,14 @@ class FileStore:
         owned = f"{record.key_id}/{record.id}"
         self._redis.zadd(keys.FILES_EXPIRING, {owned: until}, xx=True, gt=True)
 
-    def delete(self, record: FileRecord) -> None:
-        """Forget a file. Its content is deleted by the next sweep."""
+    def delete(self, record: FileRecord, until: int = 0) -> None:
+        """Forget a file. Its content is deleted by the next sweep after `until`."""
         owned = f"{record.key_id}/{record.id}"
         with self._redis.pipeline() as pipeline:
             pipeline.delete(keys.file(record.id))
             pipeline.zrem(keys.files(record.key_id), record.id)
             pipeline.zrem(keys.files(""), record.id)
-            pipeline.zadd(keys.FILES_EXPIRING, {owned: 0}, xx=True)
+            pipeline.zadd(keys.FILES_EXPIRING, {owned: until}, xx=True)
             pipeline.execute()
 
     def sweep(self, storage: Storage) -> int:

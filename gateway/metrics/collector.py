@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -17,7 +17,8 @@ from prometheus_client.registry import Collector
 from redis import Redis
 
 from gateway import VERSION
-from gateway.account import ledger
+from gateway.account import counters, key_fields, ledger
+from gateway.account.key_fields import Limits
 from gateway.metrics import families as f
 from gateway.metrics.counts import SEPARATOR, SUM
 from gateway.metrics.families import Family
@@ -25,16 +26,21 @@ from gateway.metrics.labels import ModelLabels
 from gateway.metrics.now import Now, look
 from gateway.queue import keys
 
+SCOPES = 500  # whose counters are read in one round trip
+
 Values = list[tuple[tuple[str, ...], float]]  # labels and value of each series of a gauge
 
 
-def text(redis: Redis, labels: ModelLabels, breaker_failures: int) -> bytes:
+Scopes = Iterable[tuple[str, Limits]]  # keys and owners, by the names of their counters
+
+
+def text(redis: Redis, labels: ModelLabels, breaker_failures: int, scopes: Scopes = ()) -> bytes:
     """Return all metrics in Prometheus' text format. Raises RedisError.
 
-    A breaker is open from `breaker_failures` failures on.
+    A breaker is open from `breaker_failures` failures on. The budgets are those of `scopes`.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(RedisCollector(redis, labels, breaker_failures))
+    registry.register(RedisCollector(redis, labels, breaker_failures, scopes))
     return generate_latest(registry)
 
 
@@ -42,8 +48,11 @@ class RedisCollector(Collector):
     """Collects the counters and gauges in Redis. It has read before it yields: raises RedisError
     at the first metric."""
 
-    def __init__(self, redis: Redis, labels: ModelLabels, breaker_failures: int) -> None:
+    def __init__(
+        self, redis: Redis, labels: ModelLabels, breaker_failures: int, scopes: Scopes = ()
+    ) -> None:
         self._redis, self._labels, self._failures = redis, labels, breaker_failures
+        self._scopes = scopes
 
     def describe(self) -> list[Metric]:
         """Return nothing, so that registering reads nothing."""
@@ -70,6 +79,7 @@ class RedisCollector(Collector):
             yield _counted(family, stored.get(family.name, []))
         gauges: dict[Family, Values] = {
             **_of_processes(now),
+            **self._budgets(now.at),
             f.LEDGER_BACKLOG: [((), behind.backlog)],
             f.LEDGER_LAG: [((), behind.lag_seconds)],
             f.LEDGER_REFUSED: [((), refused)],
@@ -85,6 +95,22 @@ class RedisCollector(Collector):
         }
         for family, values in gauges.items():
             yield _gauge(family, values)
+
+    def _budgets(self, now: float) -> dict[Family, Values]:
+        limited = [(scope, limits) for scope, limits in self._scopes if limits.limit is not None]
+        budgets: Values = []
+        left: Values = []
+        for start in range(0, len(limited), SCOPES):
+            batch = limited[start : start + SCOPES]
+            used = counters.read(self._redis, [scope for scope, _ in batch])
+            for (scope, limits), each in zip(batch, used, strict=True):
+                unit = limits.limit_unit
+                for values, units in (
+                    (budgets, limits.limit),
+                    (left, counters.left(limits, each, now)),
+                ):
+                    values.append(((scope, unit), key_fields.amount(units, unit) or 0))
+        return {f.BUDGET: budgets, f.BUDGET_LEFT: left}
 
     def _breakers(self, rows: Mapping[bytes, bytes], now: float) -> Values:
         """1 for each model whose breaker is open, 0 for others that failed: see lua/breaker.lua."""

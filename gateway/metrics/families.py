@@ -261,6 +261,19 @@ BREAKER_OPEN = Family(
     MODEL,
 )
 CACHE_BYTES = Family("inference_cache_bytes", "gauge", "Size of the kept responses.")
+BUDGET = Family(
+    "inference_budget",
+    "gauge",
+    "Budget of an API key, or of an owner (owner:ID), without what was added to it for a while. "
+    "Only with METRICS_BY_KEY.",
+    ("scope", "unit"),
+)
+BUDGET_LEFT = Family(
+    "inference_budget_left",
+    "gauge",
+    "What is left of such a budget in its current window, less what running calls have reserved.",
+    ("scope", "unit"),
+)
 REDIS_MEMORY = Family("inference_redis_memory_bytes", "gauge", "Memory that Redis uses.")
 REDIS_MEMORY_MAX = Family(
     "inference_redis_memory_max_bytes", "gauge", "The maxmemory of Redis; 0 without one."
@@ -271,7 +284,7 @@ BUILD = Family("inference_build_info", "gauge", "1; the label is the version.", 
 GAUGES = (
     *(QUEUE_CALLS, QUEUE_OLDEST, QUEUE_BYTES, PROCESSES, SLOTS, IN_FLIGHT, PROCESS_MEMORY),
     *(INBOX_LAG, LEDGER_BACKLOG, LEDGER_LAG, LEDGER_REFUSED, BREAKER_OPEN, CACHE_BYTES),
-    *(WEBHOOK_KEYS, WEBHOOK_LAG),
+    *(WEBHOOK_KEYS, WEBHOOK_LAG, BUDGET, BUDGET_LEFT),
     *(REDIS_MEMORY, REDIS_MEMORY_MAX, REDIS_CLIENTS, BUILD),
 )
 

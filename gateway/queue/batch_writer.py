@@ -16,7 +16,7 @@ from typing import Any
 from gevent.event import Event as Signal
 from redis.exceptions import ConnectionError
 
-from gateway.logs import where
+from gateway.logs import log_fault
 from gateway.queue import scripts
 from gateway.queue.clients import Command, DedicatedConnection
 
@@ -47,7 +47,7 @@ class BatchWriter:
                 self._flush()
             except Exception as error:
                 # Without this greenlet every later call would wait until its deadline.
-                log.error("%s: %s at %s", self._name, type(error).__name__, where(error))
+                log_fault(log, error, "%s", self._name)
             if not self._ready.is_set():
                 self._idle.set()
 

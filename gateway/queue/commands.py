@@ -134,6 +134,7 @@ def _stub(spec: CallSpec, admission: AdmissionRequest) -> bytes:
             "streamed": spec.stream,
             "model": spec.targets[0].model,
             "provider": spec.targets[0].provider,
+            "family": row.id if (row := spec.targets[0].row).family else "",
             "model_requested": model,
             **admission.estimate(),
         }

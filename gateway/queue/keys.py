@@ -44,6 +44,8 @@ LEDGER_RESTORED: str  # set once Redis has the keys and counters that the databa
 WEBHOOKS: str  # keys with events to deliver, by the time in ms at which one is due. No TTL
 WEBHOOK_SENDER: str  # the name of the process that delivers them
 LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
+BATCHES_ACTIVE: str  # batches that have not ended, by when they were created
+BATCH_RUNNER: str  # the name of the process that runs batches
 METRICS: str  # a hash of all counters: see gateway/metrics/counts.py. It does not expire
 METRICS_CURSOR: str  # id of the last entry of RECORDS that is in them. It does not expire
 METRICS_PROCESSES: str  # a hash: what each process last reported, as JSON
@@ -58,6 +60,7 @@ def use_prefix(prefix: str) -> None:
     global METRICS, METRICS_CURSOR, METRICS_PROCESSES
     global SCHEDULED, PAUSED, PAUSED_NAMES
     global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
+    global BATCHES_ACTIVE, BATCH_RUNNER
     global WEBHOOKS, WEBHOOK_SENDER
     PREFIX = prefix
     QUEUE = f"{prefix}infer"
@@ -90,6 +93,8 @@ def use_prefix(prefix: str) -> None:
     WEBHOOK_SENDER = f"{prefix}gw:webhooks:sender"
     CACHED = f"{prefix}gw:cached"
     CACHED_BYTES = f"{prefix}gw:cached:bytes"
+    BATCHES_ACTIVE = f"{prefix}gw:batches:active"
+    BATCH_RUNNER = f"{prefix}gw:batches:runner"
     METRICS = f"{prefix}gw:metrics"
     METRICS_CURSOR = f"{prefix}gw:metrics:cursor"
     METRICS_PROCESSES = f"{prefix}gw:metrics:processes"
@@ -115,6 +120,7 @@ AUDIT_ENTRIES = 10_000  # about as many of the last changes are kept
 BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
+DELETION_SECONDS = 60  # of an owner; longer than to look at all keys takes
 LOGGED_OUTCOME_SECONDS = 10  # the outcome of a logged call, which is in its log as well
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
 CACHED_SECONDS = 86_400  # what counts the responses that are kept; none lives longer
@@ -124,6 +130,7 @@ FLUSH_SECONDS = 240  # the number of a process' last flush of metrics
 REPORT_SECONDS = 120  # what processes report, since the last report of any
 WEBHOOK_SECONDS = 90_000  # an event: longer than its delivery is tried
 GRACE_SECONDS = 60  # a body, and what a call reserves, past the call's deadline
+BATCH_SECONDS = 7 * 86_400  # what is noted of a running batch; it expires after a day
 FILES_SECONDS = 31 * 86_400  # a list of files; a file itself has its own expiry
 UNSETTLED_SECONDS = 86_400  # a job, past the deadline: its record is still to be written
 CONSOLE_SESSION_SECONDS = 12 * 3_600  # since its last request
@@ -149,6 +156,11 @@ def key(public_id: str) -> str:
 def owner_record(owner_id: str) -> str:
     """The record of an owner of API keys. It does not expire."""
     return f"{PREFIX}gw:owners:{owner_id}"
+
+
+def owner_deletion(owner_id: str) -> str:
+    """Exists while an owner is being deleted: no key gets this owner then."""
+    return f"{PREFIX}gw:deletion:{owner_id}"
 
 
 def owner_scope(owner_id: str) -> str:
@@ -291,6 +303,26 @@ def ledger_record(call_id: str) -> str:
 def ledger_usage(width: int | str, start: int | str) -> str:
     """Without a database: sums of usage over a bucket. Its TTL is in USAGE_SECONDS."""
     return f"{PREFIX}gw:ledger:usage:{width}:{start}"
+
+
+def batch(batch_id: str) -> str:
+    """What is known of a batch. It expires 30 days after its creation."""
+    return f"{PREFIX}gw:batch:{batch_id}"
+
+
+def batches(door: str, public_id: str) -> str:
+    """The batches of a key ("": of all keys) that came through one API, by their creation."""
+    return f"{PREFIX}gw:batches:of:{door}:{public_id}"
+
+
+def batch_lines(batch_id: str) -> str:
+    """A bit for each line of a running batch that has ended."""
+    return f"{PREFIX}gw:batch:lines:{batch_id}"
+
+
+def batch_parts(batch_id: str) -> str:
+    """The objects that hold the results of a running batch."""
+    return f"{PREFIX}gw:batch:parts:{batch_id}"
 
 
 def recent(slot: int) -> str:

@@ -38,7 +38,8 @@ class CallSpec:
     rules of the target that it calls; parameters in `optional` are left out where rules refuse
     them. `key` is the public id of the caller's API key: breakers count failures by it. `account`
     is what the record of the call needs and the worker cannot know: `owner`, `request_id`,
-    `user_agent`, `priority`, `model` as requested, `created_ms`, and `prompt_tokens`, an estimate.
+    `user_agent`, `priority`, `model` as requested, `created_ms`, the estimates
+    `prompt_tokens` and `output_tokens`, and of a line the `batch_id`.
     `cost`: the usage in the response says what the call cost.
     `cache` says under which `name` the response is kept, and for how many `seconds`.
     `web` is where events and outcome go: the name of the process that waits for them, or for a

@@ -138,6 +138,13 @@ def test_the_admin_key_is_an_operator_s(client, header):
     assert client.get("/inference/v1/keys", headers={header: value}).status_code == 200
 
 
+def test_the_admin_key_is_shown_as_a_key_without_limits(client):
+    response = client.get("/inference/v1/key", headers={"x-api-key": ADMIN_KEY})
+    data = response.get_json()["data"]
+    assert (data["id"], data["operator"], data["limit"]) == ("ADMIN_KEY", True, None)
+    assert ADMIN_KEY not in response.get_data(as_text=True)
+
+
 def test_without_an_operator_key_nobody_is_an_operator(make_client, settings, auth):
     client = make_client(dataclasses.replace(settings, admin_key=""), FakeBroker())
     response = client.get("/inference/v1/keys", headers=auth)

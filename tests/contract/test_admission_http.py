@@ -129,6 +129,7 @@ def test_the_record_of_the_call_learns_of_its_request(ask):
         "priority": "batch",
         "model": "t/first",
         "prompt_tokens": 2,
+        "output_tokens": 1000,
     }
 
 
@@ -150,6 +151,7 @@ def test_a_model_that_is_not_allowed_is_a_403(ask, allowed):
         "type": "invalid_request_error",
         "param": "model",
         "code": "model_not_found",
+        "request_id": response.headers["X-Request-Id"],
     }
     assert broker.calls == []
 

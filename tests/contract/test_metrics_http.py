@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.services import Services
 from app import PREFIX, create_app
+from gateway.account.owners import owner_store
+from gateway.account.record_store import Actor
 from gateway.queue import keys
 
 TOKEN = "a token of Prometheus, and of nobody else"
@@ -57,6 +59,19 @@ def test_operators_read_it_and_nobody_else(client, key, make_key):
     assert get(client, key).status_code == 403
     assert get(client, TOKEN + "!").status_code == 401
     assert get(client, "").status_code == 401
+
+
+def test_budgets_are_shown_on_request(make_client, settings, redis, make_key):
+    key = make_key(limit=2_500_000_000, limit_unit="usd").split("_")[2]
+    owner_store(redis).create("team", {"limit": 1_000, "limit_unit": "tokens"}, Actor())
+    redis.hset(keys.spend(key), "usd", 1_000_000_000)
+    shown = dataclasses.replace(settings, metrics_token=TOKEN, metrics_by_key=True)
+    text = get(make_client(shown)).text
+    assert f'inference_budget{{scope="{key}",unit="usd"}} 2.5\n' in text
+    assert f'inference_budget_left{{scope="{key}",unit="usd"}} 1.5\n' in text
+    assert 'inference_budget_left{scope="owner:team",unit="tokens"} 1000.0\n' in text
+    hidden = get(make_client(dataclasses.replace(shown, metrics_by_key=False))).text
+    assert key not in hidden
 
 
 def test_without_a_token_none_is_accepted(make_client, settings):

@@ -102,7 +102,7 @@ def test_the_queue_says_who_waits_and_why(api, calls):
     account = {"priority": "standard", "model": "echo", "request_id": "mine"}
     first = calls.submit(account=account, owner="team")
     second = calls.submit(owner="team")
-    scheduled = calls.submit(owner="team", delay=60)
+    scheduled = calls.submit(owner="team", delay=60, seconds=660)  # the later deadline
     body = api("GET", "/queue").get_json()
     assert [(call["id"], call["reason"], call["position"]) for call in body["data"]] == [
         (first, "in_line", 1),

@@ -6,10 +6,13 @@ With SCREENSHOTS=1, it writes the pictures of the documentation to docs/images.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -37,13 +40,14 @@ RETRIED = "4f1d0c9a7b3e4c2d8e6f5a1b2c3d4e5f"  # a call that was answered at the 
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 # Name of a view, which is that of its picture -> address. More are found on the way.
 VIEWS = {
-    "calls": "/calls",
+    "calls": "/calls?owner=search",
     "usage": "/usage?range=30d",
     "keys": "/keys",
     "owners": "/owners",
     "models": "/models",
     "queue": "/queue",
     "live": "/live",
+    "batches": "/batches",
 }
 OTHERS = {
     "sign-in": "/sign-in",
@@ -85,7 +89,42 @@ def operator_key(stack: Stack) -> str:
     }
     settings = Settings(key_pepper=PEPPER, redis_url=stack.server.url)
     RedisLedger(settings, stack.redis).write(calls(members))
+    create_batch(stack)
     return stack.keys.create("operations", operator=True)
+
+
+def create_batch(stack: Stack) -> None:
+    """A batch of some calls, of which one fails."""
+    lines = [
+        {
+            "custom_id": f"call-{number}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {
+                "model": "demo/error" if number == 7 else "demo/echo",
+                "messages": [{"role": "user", "content": "Hello"}],
+            },
+        }
+        for number in range(20)
+    ]
+    text = "\n".join(map(json.dumps, lines))
+    file = requests.post(
+        f"{stack.url}/files",
+        files={"file": ("input.jsonl", text)},
+        data={"purpose": "batch"},
+        headers=stack.headers(),
+        timeout=PATIENCE_SECONDS,
+    ).json()["id"]
+    batch = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    address = f"{stack.url}/batches"
+    headers = stack.headers()
+    created = requests.post(address, json=batch, headers=headers, timeout=PATIENCE_SECONDS).json()
+
+    def ended() -> bool:
+        found = requests.get(f"{address}/{created['id']}", headers=headers, timeout=9).json()
+        return found["status"] == "completed"
+
+    until(ended, what="a batch that has ended")
 
 
 def calls(members: dict[str, str]) -> list[Record]:
@@ -292,6 +331,35 @@ def test_two_models_answer_side_by_side_and_the_code_is_theirs(
     assert stack.key not in page.content()
 
 
+def test_the_code_that_is_shown_makes_the_same_call(
+    stack: Stack, open_console: Callable[..., Console]
+) -> None:
+    page = open_console(stack.key).page
+    page.get_by_role("combobox", name="Model 1").fill("fake/chat")
+    page.get_by_label("System prompt").fill('It\'s "quoted"\nand has two lines.')
+    page.get_by_label("Max tokens").fill("50")
+    page.get_by_label("More parameters").fill('{"seed": 7, "stop": ["a", "b"], "top_k": null}')
+    page.get_by_label("Message").fill("What's $HOME `id` in é?")
+    page.get_by_role("button", name="Get code").click()
+    bodies = []
+    for language, command in (("curl", ["sh", "-c"]), ("Python", [sys.executable, "-c"])):
+        page.get_by_role("tab", name=language).click()
+        code = page.get_by_role("tabpanel").inner_text()
+        done = subprocess.run(
+            [*command, code],
+            env={"INFERENCE_API_KEY": stack.key, "PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+        )
+        assert done.returncode == 0, done.stderr
+        bodies.append(stack.upstream.log()[-1]["body"])
+    first, second = bodies
+    assert first == second
+    assert first["messages"][1]["content"] == "What's $HOME `id` in é?"
+    assert first["messages"][0]["content"] == 'It\'s "quoted"\nand has two lines.'
+
+
 def test_a_key_is_made_used_and_revoked(
     stack: Stack, operator_key: str, open_console: Callable[..., Console]
 ) -> None:
@@ -383,10 +451,14 @@ def test_every_view_is_accessible_in_both_schemes_and_fits_a_phone(
     pages = {"playground": "/playground", **VIEWS, **OTHERS}
     pages["key"] = f"/keys/{public_id(stack.key)}"
     pages["call"] = f"/calls/{RETRIED}"
+    console.open("/batches")
+    batch = console.page.locator("tbody a").first.get_attribute("href") or ""
+    pages["batch"] = batch.removeprefix("/console")
     for name, address in pages.items():
         page = console.open(address)
         colors = {"runOnly": ["color-contrast"]}  # all that differs between the schemes
-        for scheme, rules in (("light", {}), ("dark", colors)):
+        schemes = [("light", {}), ("dark", colors)]
+        for scheme, rules in schemes[: 1 if name in OTHERS else 2]:
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             found = axe.run(page, options=rules).response["violations"]
             problems += [
@@ -427,6 +499,9 @@ def test_the_pictures_of_the_documentation(
     expect(page.get_by_role("link", name="See this call")).to_have_count(2)
     shoot("playground")
     for name, address in VIEWS.items():
+        if name == "live":
+            for number in range(60):
+                stack.ask("demo/error" if number % 15 == 7 else "fake/chat")
         console.open(address)
         shoot(name)
     console.open(f"/calls/{RETRIED}")

@@ -64,6 +64,13 @@ def contents(results: list[queue.Queue[Any]]) -> list[str]:
     return [response.json()["choices"][0]["message"]["content"] for response in found]
 
 
+def ended(stack: Stack, accepted: requests.Response) -> dict[str, Any]:
+    """The record of a call that goes on without its client; empty until it has ended."""
+    url = f"{stack.url}/generations/{accepted.json()['data']['id']}"
+    data = requests.get(url, headers=stack.headers(), timeout=PATIENCE_SECONDS).json()["data"]
+    return data if data["status"] in ("completed", "failed") else {}
+
+
 def test_a_paused_model_waits_under_load_and_others_go_on(
     steered: Stack, steer: Callable[..., Any]
 ) -> None:
@@ -112,21 +119,30 @@ def test_a_scheduled_call_survives_the_restart_of_all_workers(
     steered: Stack, steer: Callable[..., Any]
 ) -> None:
     began = time.time()
-    scheduled = steered.in_background("fake/echo", "later", headers={"X-Not-Before": "3"})
-    until(lambda: steer("GET", "/queue")["counts"]["scheduled"] == 1, what="a scheduled call")
+    later = {"X-Not-Before": "3"}
+    waiting = steered.in_background("fake/echo", "waiting", headers=later)
+    accepted = steered.ask("fake/echo", "left", headers={**later, "Prefer": "respond-async"})
+    assert accepted.status_code == 202
+    until(lambda: steer("GET", "/queue")["counts"]["scheduled"] == 2, what="two scheduled calls")
     steered.workers[-1].signal(signal.SIGKILL)
     steered.workers[-1].wait()
     steered.start_worker()
-    assert contents([scheduled]) == ["later"]
-    (call,) = steered.upstream.log()
-    assert call["started"] >= began + 3
+    assert contents([waiting]) == ["waiting"]
+    record = until(lambda: ended(steered, accepted), what="the end of the call that was left")
+    assert record["response"]["choices"][0]["message"]["content"] == "left"
+    calls = steered.upstream.log()
+    assert len(calls) == 2 and all(call["started"] >= began + 3 for call in calls)
     steered.until_ready()
 
 
 def test_a_call_past_its_deadline_is_never_sent(steered: Stack, steer: Callable[..., Any]) -> None:
     steer("POST", "/queue/pause", {"provider": "fake"})
-    response = steered.ask("fake/echo", headers={"X-Deadline": "1"})
+    soon = {"X-Deadline": "1"}
+    left = steered.ask("fake/echo", headers={**soon, "Prefer": "respond-async"})
+    response = steered.ask("fake/echo", headers=soon)
     assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
+    record = until(lambda: ended(steered, left), what="the end of the call that was left")
+    assert record["status"] == "failed"
     steer("POST", "/queue/resume", {"provider": "fake"})
     assert steered.ask("fake/echo", "another").status_code == 200
     assert texts(steered) == ["another"]

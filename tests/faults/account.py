@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+from gateway.tokens import TOKENS_PER_SECOND
 from tests.faults.client import Seen
 from tests.faults.reconciler import Defect, nonce_of
 
@@ -131,6 +134,11 @@ def cost(model: str, prompt: int, completion: int) -> int:
 def _most(each: Seen, provider: Sequence[Counted], lost: bool) -> int:
     """The tokens of an estimate at most: those of the whole answer, once for each attempt."""
     slack = LOST_SLACK if lost else ESTIMATE_SLACK
+    if not each.stream:  # nobody sees what is written: it is estimated by the time
+        slack += sum(
+            math.ceil(((call["ended"] or time.time()) - call["started"] + 1) * TOKENS_PER_SECOND)
+            for call in provider
+        )
     return max(len(provider), lost) * (len(each.wanted.split()) + slack)
 
 

@@ -77,11 +77,12 @@ class Calls:
         seconds: float = 600,
         hmac: str = HMAC,
         hit: bytes = b"",
+        web: str = WEB,
         **request: Any,
     ) -> tuple[Any, ...]:
         call_id = call_id or uuid.uuid4().hex
         target = Target("demo/echo", "demo", "echo")
-        spec = CallSpec(call_id, WEB, False, (target,), key=public_id, account=account or {})
+        spec = CallSpec(call_id, web, False, (target,), key=public_id, account=account or {})
         admission = AdmissionRequest(public_id, hmac, **request)
         return commands.submit_command(self.settings, spec, b"{}", admission, seconds, hit=hit)
 
@@ -130,18 +131,18 @@ class Calls:
         return bool(self.run(command))
 
     def cancel(self, call_id: str) -> bytes:
-        class Running:
-            """A client whose scripts run by this clock."""
-
-            execute_command = staticmethod(lambda *command: self.run(command))
-
-        return commands.cancel(Running(), call_id)  # type: ignore[arg-type]
+        return commands.cancel(self._client(), call_id)
 
     def promote(self) -> int:
-        command = scripts.PROMOTE.command(
-            [], [commands.now_text(), keys.JOB_SECONDS, keys.GRACE_SECONDS]
-        )
-        return int(self.run(command))
+        return commands.promote(self._client())
+
+    def _client(self) -> Any:
+        """A client whose scripts run by this clock."""
+
+        class Running:
+            execute_command = staticmethod(lambda *command: self.run(command))
+
+        return Running()
 
     def status(self, call_id: str) -> str:
         return commands.states(self.redis, [call_id])[0].status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -36,3 +37,10 @@ def bucket() -> Iterator[dict[str, str]]:
         client.close()
     finally:
         server.stop()
+
+
+def address(env: dict[str, str]) -> tuple[str, int]:
+    """Host and port of the server in the environment that `bucket` yields."""
+    url = urlsplit(env["AWS_ENDPOINT_URL"])
+    assert url.hostname and url.port
+    return url.hostname, url.port

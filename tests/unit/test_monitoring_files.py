@@ -88,12 +88,90 @@ def test_the_page_of_metrics_has_each_metric() -> None:
     assert rows == expected
 
 
-@pytest.mark.skipif(
-    not shutil.which("promtool") and not os.environ.get("CI"),
-    reason="needs Debian's package prometheus",
-)
-def test_promtool_accepts_the_rules() -> None:
-    done = subprocess.run(
-        ["promtool", "check", "rules", RULES], capture_output=True, text=True, timeout=60
-    )
+FIRING = 'ALERTS{alertname="%s",alertstate="firing"}'
+
+
+def promtool(*arguments: str | Path) -> None:
+    if not shutil.which("promtool") and not os.environ.get("CI"):
+        pytest.skip("needs Debian's package prometheus")
+    command = ["promtool", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_accepts_the_rules() -> None:
+    promtool("check", "rules", RULES)
+
+
+def test_promtool_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None:
+    variables = {"$__rate_interval": "1m", "$__range": "1h", "$model": ".*"}
+    rules = []
+    for number, query in enumerate(sorted(set(expressions(DASHBOARD["panels"])))):
+        for name, text in variables.items():
+            query = query.replace(name, text)
+        rules.append({"record": f"panel:query:{number}", "expr": query})
+    file = tmp_path / "rules.json"  # JSON is YAML
+    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    promtool("check", "rules", file)
+
+
+def test_the_rules_fire_in_trouble_and_only_then(tmp_path: Path) -> None:
+    """Series of an hour: what each is, and which alerts fire at its end."""
+    calls = 'inference_calls_total{model="m",provider="p",operation="chat",%s}'
+    cases = {
+        "quiet": (
+            {
+                "inference_build_info": "1x60",
+                'inference_processes{process="worker"}': "2x60",
+                calls % 'status="completed",error_type=""': "0+100x60",
+                calls % 'status="failed",error_type="upstream_failed"': "0+1x60",
+                "inference_slots": "1000x60",
+                'inference_queue_calls{state="running"}': "10x60",
+                "inference_queue_oldest_seconds": "1x60",
+            },
+            set(),
+        ),
+        "trouble": (
+            {
+                'inference_processes{process="worker"}': "0x60",
+                calls % 'status="completed",error_type=""': "0+100x60",
+                calls % 'status="failed",error_type="upstream_failed"': "0+10x60",
+                "inference_slots": "100x60",
+                'inference_queue_calls{state="running"}': "95x60",
+                "inference_queue_oldest_seconds": "40x60",
+                "inference_ledger_lag_seconds": "400x60",
+                "inference_redis_memory_bytes": "80x60",
+                "inference_redis_memory_max_bytes": "100x60",
+            },
+            {
+                *("InferenceMetricsAbsent", "InferenceNoWorkers", "InferenceErrors"),
+                *("InferenceSlotsFull", "InferenceQueueWaits", "InferenceLedgerBehind"),
+                "InferenceRedisMemory",
+            },
+        ),
+    }
+    alerts = re.findall(r"- alert: (\w+)", RULES.read_text())
+    tests = [
+        {
+            "name": name,
+            "interval": "1m",
+            "input_series": [
+                {"series": series, "values": re.sub(r"^(\d+)x", r"\1+0x", values)}
+                for series, values in inputs.items()
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": f"count({FIRING % alert}) or vector(0)",
+                    "eval_time": "59m",
+                    "exp_samples": [{"labels": "{}", "value": int(alert in firing)}],
+                }
+                for alert in alerts
+            ],
+        }
+        for name, (inputs, firing) in cases.items()
+    ]
+    file = tmp_path / "tests.json"
+    file.write_text(
+        json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests})
+    )
+    promtool("test", "rules", file)

@@ -65,7 +65,7 @@ function start() {
     code.setAttribute("aria-labelledby", tab.id);
     const pending = message.value.trim() || (columns[0].history.length ? "" : "Hello!");
     const body = columns[0].body(pending, parameters() ?? {});
-    code.textContent = samples[tab.dataset.language](form.dataset.base, body);
+    code.textContent = samples[tab.dataset.language](location.origin + form.dataset.api, body);
   }
 
   /** The parameters of the form; null if the JSON is wrong. */

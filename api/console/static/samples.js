@@ -3,6 +3,11 @@
 const shortened = (body) => JSON.parse(JSON.stringify(body, (key, value) =>
   (key === "url" && typeof value === "string" && value.length > 200 ? `${value.slice(0, 40)}...` : value)));
 
+// What OpenAI's client takes by name; all else goes into the body.
+const NAMED = new Set(("audio frequency_penalty logit_bias logprobs max_completion_tokens max_tokens metadata modalities "
+  + "n parallel_tool_calls prediction presence_penalty reasoning_effort response_format seed service_tier stop store "
+  + "temperature tool_choice tools top_logprobs top_p user verbosity web_search_options").split(" "));
+
 const indented = (value) => JSON.stringify(value, null, 2);
 
 // JSON's true, false and null are not Python's.
@@ -31,7 +36,10 @@ export const samples = {
 
   python(base, body) {
     const { model, messages, ...extra } = shortened(body);
-    const lines = Object.entries(extra).map(([name, value]) => `    ${name}=${python(value, "    ")},\n`);
+    const entries = Object.entries(extra), named = entries.filter(([name]) => NAMED.has(name));
+    const others = Object.fromEntries(entries.filter(([name]) => !NAMED.has(name)));
+    if (Object.keys(others).length) named.push(["extra_body", others]);
+    const lines = named.map(([name, value]) => `    ${name}=${python(value, "    ")},\n`);
     return `import os
 
 from openai import OpenAI

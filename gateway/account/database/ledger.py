@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import Any, cast
 
 import orjson
@@ -21,7 +22,6 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.account.database import schema
 from gateway.account.database.engine import make_engine, off_loop, transaction
@@ -49,7 +49,6 @@ from gateway.settings import Settings
 
 DAY, MINUTE = BUCKET_SECONDS["1d"], BUCKET_SECONDS["1m"]
 SLICE = 1_000  # rows that `trim` deletes at once
-INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 CALL_COLUMNS = [column.name for column in calls.c if column.name != "record"]
 COLUMNS = {"api_key_id": usage.c.key_id, "owner": usage.c.owner} | {
     "model": usage.c.model,
@@ -64,7 +63,10 @@ class SqlLedger:
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.engine = make_engine(settings.database_url)
-        upsert = INSERT[self.engine.dialect.name](usage)
+        # Only that of the database in use: the dialect of Postgres takes 2 MB.
+        dialect = import_module(f"sqlalchemy.dialects.{self.engine.dialect.name}")
+        self._insert: Any = dialect.insert  # the standard's knows no conflicts
+        upsert = self._insert(usage)
         self._add_usage = upsert.on_conflict_do_update(
             index_elements=list(usage.primary_key),
             set_={name: usage.c[name] + upsert.excluded[name] for name in SUMS},
@@ -203,7 +205,7 @@ class SqlLedger:
             with transaction(self.engine, writes=True) as connection:
                 connection.execute(delete(table).where(table.c.id == name))
             return
-        upsert = INSERT[self.engine.dialect.name](table).values(
+        upsert = self._insert(table).values(
             id=name,
             name=fields.get("name", ""),
             version=int(fields.get("version", 0)),
@@ -238,7 +240,7 @@ class SqlLedger:
             for each in entries
             for ms, number in [_parts(each.id)]
         ]
-        statement = INSERT[self.engine.dialect.name](audit).on_conflict_do_nothing()
+        statement = self._insert(audit).on_conflict_do_nothing()
         with transaction(self.engine, writes=True) as connection:
             connection.execute(statement, rows)
 
@@ -333,7 +335,7 @@ def _buckets(records: Iterable[Record]) -> list[dict[str, Any]]:
     for record in records:
         group = (
             record.settled_ms // (MINUTE * 1000) * MINUTE,
-            *(record.key_id, record.owner, record.model, record.kind),
+            *(record.key_id, record.owner, record.summed_model, record.kind),
         )
         added = Sums.of(record)
         minutes[group] = minutes[group] + added if group in minutes else added

@@ -106,6 +106,12 @@ local function limits()
     end
   end
 
+  -- When a call that waits outside the queue ends, in ms: past its deadline, so that the process that waits for it
+  -- ends it first. For a logged call no process does.
+  function L.expiry(web, deadline_ms, grace_ms)
+    return string.sub(web or '', 1, 4) == 'log:' and deadline_ms or deadline_ms + grace_ms
+  end
+
   function L.park(id, public_id, owner, expiry_ms)
     local order = (redis.call('ZRANGE', PARKED_CALLS .. public_id, -1, -1, 'WITHSCORES')[2] or 0) + 1
     redis.call('ZADD', PARKED_CALLS .. public_id, order, id)

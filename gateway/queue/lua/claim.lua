@@ -59,7 +59,7 @@ local function start(id)
   if L and status == 'queued' and fields[1] and tonumber(deadline or 0) > now_ms then
     local pause = L.pause_of(fields[1], redis.call('HGET', job, 'stub'))
     if pause then
-      L.hold(id, fields[1], fields[2], fields[3], pause, deadline + ARGV[8] * 1000)
+      L.hold(id, fields[1], fields[2], fields[3], pause, L.expiry(web, deadline + 0, ARGV[8] * 1000))
       held = held + 1
       return
     end

@@ -64,7 +64,7 @@ for _, id in ipairs(ready) do
     if refused(key, owner) then
       give_up(id, fields, 'invalid_api_key', ARGV[5])
     elseif fields[3] then
-      L.park(id, key, owner, fields[11] + ARGV[3] * 1000)  -- queued below, if there is room in flight
+      L.park(id, key, owner, L.expiry(fields[12], fields[11] + 0, ARGV[3] * 1000))  -- queued below, if there is room
     else
       local weight = tonumber(redis.call('HGET', KEY .. key, 'weight') or 1)
       redis.call('HSET', JOB .. id, 'status', 'queued', 'start', enqueue(id, key, weight, fields[10]))

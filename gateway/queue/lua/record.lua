@@ -2,6 +2,7 @@
 -- Changes the record of an API key or of an owner, and adds an entry to the audit log: both or none.
 --
 -- KEYS  1 record  2 audit log  3 record of the owner that must exist ('': none must)
+--       4 mark of that owner's deletion, which has begun
 -- ARGV  1 version of the record that the change was made from ('': there is none yet)
 --       2 entry of the audit log, JSON ('': none)  3 most entries of the audit log
 --       4 number of fields to set (-1: the record is deleted)  5... their names and values, then the names of
@@ -12,7 +13,7 @@
 local version = ''
 if redis.call('EXISTS', KEYS[1]) == 1 then version = redis.call('HGET', KEYS[1], 'version') or '0' end
 if version ~= ARGV[1] then return 'changed' end
-if KEYS[3] ~= '' and redis.call('EXISTS', KEYS[3]) == 0 then return 'owner' end
+if KEYS[3] ~= '' and (redis.call('EXISTS', KEYS[3]) == 0 or redis.call('EXISTS', KEYS[4]) == 1) then return 'owner' end
 
 local count = tonumber(ARGV[4])
 if count < 0 then

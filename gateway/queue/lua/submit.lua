@@ -252,7 +252,11 @@ redis.call('HSET', KEYS[1],
   'web', ARGV[5], 'deadline_ms', string.format('%.0f', now_ms + budget_ms), 'bytes', #ARGV[2],
   'key', public_id, 'owner', owner, 'queued_ms', string.format('%.0f', now_ms), 'start', start, 'stub', ARGV[18],
   'offset', offset)
-if delay_ms > 0 then (L or limits()).schedule(ARGV[1], public_id, owner, now_ms + delay_ms, now_ms + life) end
+if delay_ms > 0 then
+  L = L or limits()
+  local expiry_ms = L.expiry(ARGV[5], now_ms + budget_ms, ARGV[11] * 1000)
+  L.schedule(ARGV[1], public_id, owner, now_ms + delay_ms, expiry_ms)
+end
 redis.call('EXPIRE', KEYS[1], math.ceil(budget_ms / 1000) + ARGV[17])
 if last_used ~= time[1] then redis.call('HSET', KEYS[3], 'last_used', time[1]) end
 redis.call('SADD', KEYS[7], KEYS[5])
@@ -273,7 +277,7 @@ end
 redis.call('HSET', KEYS[1], 'scopes', letters, 'expiry_ms', expiry_ms, 'cap', cap,
   'usd', string.format('%.0f', reserved_usd), 'tokens', string.format('%.0f', reserved_tokens))
 if wait_in_line then
-  L.park(ARGV[1], public_id, owner, now_ms + life)
+  L.park(ARGV[1], public_id, owner, L.expiry(ARGV[5], now_ms + budget_ms, ARGV[11] * 1000))
   L.promote(public_id, owner)  -- expired calls may have made room, or a limit was raised
   wait_in_line = redis.call('HGET', KEYS[1], 'status') == 'deferred'
 end

@@ -279,7 +279,8 @@ def test_an_unknown_page_is_a_page(client, key):
     sign_in(client, key)
     response = client.get("/console/nowhere", headers=BROWSER)
     assert response.status_code == 404
-    assert "<h1>Not found</h1>" in response.get_data(as_text=True)
+    page = response.get_data(as_text=True)
+    assert "<h1>Not found</h1>" in page and "Sign out" in page
     assert client.get("/console/static/nothing.css").status_code == 404
 
 

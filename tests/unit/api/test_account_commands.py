@@ -23,7 +23,7 @@ def public_id(redis, settings):
 
 def test_a_correction_is_taken_and_the_books_stay_equal(run, redis, public_id):
     result = run("account", "correct", public_id, "--usd", "-1.50", "--why", "billed twice")
-    assert result.exit_code == 0 and f": -1.5 for {public_id}" in result.output
+    assert result.exit_code == 0 and f": -1.5 USD for {public_id}" in result.output
     assert redis.hget(keys.spend(public_id), "usd") == b"-1500000000"
     checked = run("account", "check")
     assert (checked.exit_code, checked.output) == (
@@ -73,8 +73,9 @@ def test_a_month_is_exported_as_csv(run, redis, settings):
     assert result.exit_code == 0
     first, second = csv.DictReader(result.output.splitlines())
     assert (first["api_key_id"], first["owner"], first["kind"]) == ("key1", "team1", "chat")
-    assert (first["requests"], first["input"], first["cost_usd"]) == ("2", "20", "1.000000002")
-    assert (second["api_key_id"], second["cost_usd"]) == ("key2", "0.000001")
+    names = ("num_model_requests", "input_tokens", "cost")  # those of GET /usage
+    assert tuple(first[name] for name in names) == ("2", "20", "1.000000002")
+    assert (second["api_key_id"], second["cost"]) == ("key2", "0.000001")
 
 
 @pytest.mark.parametrize("month", ["november", "9999-12"])

@@ -179,7 +179,11 @@ def test_a_key_and_an_owner_are_shown_with_what_is_left(run, store):
 def test_owners_are_changed_listed_and_deleted(run, store):
     run("owners", "create", "team-a", "--share-cache")
     created(run("owners", "set", "team-a", "--disable", "--rpm", "5", "--no-share-cache"))
-    assert re.match(r"team-a  disabled  created \d{4}", run("owners", "list").output)
+    assert re.fullmatch(
+        r"team-a  disabled  created [\d-]{10}  team-a\n", run("owners", "list").output
+    )
+    created(run("owners", "set", "team-a", "--name", "Team A"))
+    assert run("owners", "list").output.endswith("  Team A\n")
     key = store.create("one", owner="team-a")
     refused = run("owners", "delete", "team-a")
     assert (refused.exit_code, "This owner has 1 API keys" in refused.output) == (1, True)

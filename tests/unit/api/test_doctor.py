@@ -94,6 +94,14 @@ def test_a_long_queue_and_old_records_are_seen(doctor, worker, redis):
     assert line(output, "warn", "records").startswith("1 wait, the oldest for 3")
 
 
+def test_webhooks_that_are_not_delivered_are_seen(doctor, worker, make_key, redis):
+    make_key(webhook_url="https://hooks.example/x")
+    assert "1 keys" in line(doctor(webhook_hosts=("hooks.example",))[1], "ok", "webhooks")
+    assert "1 keys" in line(doctor()[1], "warn", "webhooks")
+    redis.zadd(keys.WEBHOOKS, {"AbCdEfGh1234": (time.time() - 300) * 1000})
+    assert "due for" in line(doctor(webhook_hosts=("hooks.example",))[1], "warn", "webhooks")
+
+
 def test_an_evicting_redis_fails(doctor, worker, redis):
     redis.config_set("maxmemory-policy", "allkeys-lru")
     try:

@@ -29,6 +29,7 @@ from gateway.errors import (
 from gateway.queue.protocol import CallSpec, Outcome
 from gateway.settings import Settings
 from providers.base import IGNORE, OnHead
+from tests.support.fakes import Clock
 from workers import attempts
 from workers.attempts import Limits
 from workers.bill import Bill
@@ -58,6 +59,7 @@ ACCOUNT = {
     "model": "model",
     "created_ms": 1_796_000_000_000,
     "prompt_tokens": 10,
+    "output_tokens": 300,
 }
 ADMISSION = {"cap": 0, "queued_ms": 40, "reserved_usd": 900, "reserved_tokens": 1_010}
 
@@ -276,6 +278,29 @@ def test_a_call_that_is_stopped_is_charged_what_it_has_used(
     assert record.cancelled is isinstance(error, CallCancelled)
     assert record.status == ("cancelled" if record.cancelled else "failed")
     assert tried(record) == [("a", error.status, error.code)]
+
+
+class Silent(Provider):
+    """Writes for so many seconds of the clock, until the call is stopped."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        super().__init__([], streams_only=False)
+        self._clock, self._seconds = clock, seconds
+
+    def complete(self, call: ChatCall, on_head: OnHead = IGNORE) -> Chunk:
+        self._clock.now += self._seconds
+        raise StopCall(CallCancelled())
+
+
+@pytest.mark.parametrize(("seconds", "output"), [(0.0, 0), (2.0, 100), (600.0, 300)])
+def test_a_whole_answer_that_is_stopped_is_estimated_by_its_time_and_what_was_reserved(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, output: int
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(attempts, "time", clock)
+    record = ended({"a": Silent(clock, seconds)}, stream=False)
+    counts = {"input": 10, **({"output": output} if output else {})}
+    assert used(record) == (counts, "estimated", 10_000 + output * 10_000)
 
 
 def test_a_call_that_is_stopped_before_its_first_token_is_charged_the_count_of_its_prompt() -> None:

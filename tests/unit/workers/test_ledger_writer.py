@@ -249,6 +249,35 @@ def test_redis_that_is_away_is_waited_for(redis, ledger, caplog):
     assert len([message for message in caplog.messages if message.startswith("ledger:")]) == 1
 
 
+@pytest.mark.parametrize(
+    ("end", "event_type"),
+    [
+        ({"finish_reason": "stop"}, "response.completed"),
+        ({"finish_reason": "length"}, "response.incomplete"),
+        ({"status": "cancelled"}, "response.cancelled"),
+        ({"status": "lost"}, "response.failed"),
+    ],
+)
+def test_the_end_of_a_background_response_is_an_event_of_its_key(
+    redis, writer, settings, end, event_type
+):
+    store = KeyStore(redis, settings.key_pepper)
+    hooked = public_id(store.create("a", webhook_url="https://x.example/", webhook_nonce="n"))
+    for call_id, response_id in (("call-1", "resp_1"), ("call-2", "")):
+        record = Record(
+            id=call_id,
+            key_id=hooked,
+            created_ms=SETTLED - 9,
+            settled_ms=SETTLED,
+            response_id=response_id,
+            **end,
+        )
+        redis.xadd(keys.RECORDS, {"r": record.encode()})
+    run(writer)
+    (event,) = [orjson.loads(redis.get(name)) for name in redis.keys(keys.webhook("*"))]
+    assert (event["type"], event["data"]) == (event_type, {"id": "resp_1"})
+
+
 def test_an_alert_is_logged_in_usd_and_by_whom_it_is_about() -> None:
     alert = {"scope": "owner:team", "share": 0.8, "unit": "usd", "limit": 25e9, "spent": 20.5e9}
     assert spent({**alert, "window": "monthly"}) == {

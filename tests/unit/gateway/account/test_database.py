@@ -188,3 +188,15 @@ def test_other_greenlets_run_while_the_database_works(database_url):
     )
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) > 10  # of a hundred: a driver that blocks leaves one
+
+
+def test_a_process_imports_no_database_before_it_needs_one(tmp_path):
+    """SQLAlchemy takes 16 MB; psycopg takes 9."""
+    program = (
+        "import sys; from app import create_app; from gateway.settings import Settings;"
+        f"create_app(Settings(key_pepper='p' * 40, database_url='sqlite:///{tmp_path}/a.db'));"
+        "loaded = {'sqlalchemy', 'alembic', 'psycopg', 'prometheus_client'} & set(sys.modules);"
+        "assert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -247,6 +247,15 @@ class TestUsage:
         assert sum(row.sums.requests for bucket in buckets for row in bucket.rows) == expected
 
 
+def test_names_that_no_provider_has_answered_are_one_row_of_the_sums(ledger):
+    family = {"family": "any/*", "status": "failed", "usage": {}, "usage_source": "none"}
+    ledger.write([record(number, model=f"any/{number}", **family) for number in range(5)])
+    query = UsageQuery(NOW - DAY, NOW + DAY, "1d", ("model",))
+    (bucket,) = ledger.usage(query)
+    assert [(row.model, row.sums.requests) for row in bucket.rows] == [("any/*", 5)]
+    assert ledger.generation("call-0003").model == "any/3"
+
+
 def test_the_windows_of_a_moment_begin_at_midnight_monday_and_the_first():
     windows = Windows.at(NOW)
     moments = [datetime.fromtimestamp(each, UTC) for each in dataclasses.astuple(windows)]

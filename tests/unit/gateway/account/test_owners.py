@@ -52,11 +52,11 @@ def test_what_a_deleted_owner_has_used_stays_as_in_the_ledger(store, redis):
     store.create("team-a", {}, COMMAND)
     spend = keys.spend(keys.owner_scope("team-a"))
     redis.hset(spend, "usd", 1)
-    owners.delete(store, [], "team-a", COMMAND)
+    owners.delete(redis, [], "team-a", COMMAND)
     assert store.read("team-a") is None
     assert set(redis.keys()) == {keys.AUDIT.encode(), spend.encode()}
     with pytest.raises(NotFound):
-        owners.delete(store, [], "team-a", COMMAND)
+        owners.delete(redis, [], "team-a", COMMAND)
 
 
 def test_an_owner_with_keys_is_not_deleted(store, redis):
@@ -65,10 +65,24 @@ def test_an_owner_with_keys_is_not_deleted(store, redis):
     api_keys = KeyStore(redis, "p" * 40)
     key = public_id(api_keys.create("one", owner="team-a"))
     with pytest.raises(InvalidRequest) as caught:
-        owners.delete(store, api_keys.all(), "team-a", COMMAND)
+        owners.delete(redis, api_keys.all(), "team-a", COMMAND)
     assert (caught.value.status, caught.value.code) == (409, "owner_in_use")
     api_keys.revoke(key)
-    owners.delete(store, api_keys.all(), "team-a", COMMAND)
+    owners.delete(redis, api_keys.all(), "team-a", COMMAND)
+
+
+def test_no_key_gets_an_owner_while_it_is_deleted(store, redis):
+    store.create("team-a", {}, COMMAND)
+    api_keys = KeyStore(redis, "p" * 40)
+
+    def records():
+        with pytest.raises(InvalidRequest, match="no such owner"):
+            api_keys.create("one", owner="team-a")
+        yield from api_keys.all()
+
+    owners.delete(redis, records(), "team-a", COMMAND)
+    assert store.read("team-a") is None
+    assert not redis.exists(keys.owner_deletion("team-a"))
 
 
 def test_the_log_says_what_was_done_to_an_owner(store, redis):

@@ -1,5 +1,7 @@
 """The record of a call as JSON."""
 
+import dataclasses
+
 import orjson
 import pytest
 
@@ -70,3 +72,18 @@ def test_a_stub_is_the_record_of_a_call_that_no_process_has_ended():
 def test_what_is_no_entry_is_a_value_error(entry):
     with pytest.raises(ValueError):
         Record.from_entry(entry)
+
+
+@pytest.mark.parametrize(
+    ("fields", "model"),
+    [
+        ({}, "any/made-up"),
+        ({"status": "failed"}, "any/*"),
+        ({"status": "cancelled", "usage_source": "estimated"}, "any/*"),
+        ({"status": "failed", "usage_source": "provider"}, "any/made-up"),
+        ({"status": "failed", "family": ""}, "any/made-up"),  # a model of the catalogue
+    ],
+)
+def test_a_name_that_no_provider_has_answered_counts_for_its_family(fields, model):
+    record = dataclasses.replace(CALL, **{"model": "any/made-up", "family": "any/*", **fields})
+    assert record.summed_model == model

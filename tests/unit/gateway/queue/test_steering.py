@@ -108,6 +108,28 @@ def test_a_paused_call_ends_at_its_deadline(calls: Calls) -> None:
     assert int(calls.redis.get(keys.QUEUED_BYTES) or 0) == 0
 
 
+@pytest.mark.parametrize("why", [PAUSED, SCHEDULED, LIMIT])
+def test_a_logged_call_that_does_not_start_ends_in_its_log_at_its_deadline(
+    calls: Calls, why: str
+) -> None:
+    """No process waits for it, which would end it."""
+    call_id = "c" * 32
+    delay = 9 if why == SCHEDULED else 0
+    if why == LIMIT:
+        calls.key(max_in_flight=1)
+        calls.submit(seconds=600)
+    calls.submit(call_id=call_id, web=keys.log_address(call_id, 60), seconds=10, delay=delay)
+    if why == PAUSED:
+        pause(calls)
+        assert calls.claim() == []
+    assert reasons(calls)[call_id] == why
+    calls.pass_time(10_000)
+    assert calls.promote() == 0
+    logged = commands.logged_outcome(calls.redis, call_id)
+    assert logged is not None and logged[0].error is not None
+    assert logged[0].error.code == "deadline_exceeded"
+
+
 def test_a_call_past_its_deadline_is_not_held_but_handed_out_to_be_ended(calls: Calls) -> None:
     pause(calls)
     call_id = calls.submit(seconds=10)

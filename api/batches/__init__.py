@@ -1,0 +1,1 @@
+"""Batches: OpenAI's API and Anthropic's, and the runner of both."""
