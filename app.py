@@ -11,7 +11,7 @@ from api.chat.view import chat
 from api.console.view import console
 from api.embeddings.view import embeddings
 from api.files.view import files
-from api.http import errors, headers, measure, not_found
+from api.http import errors, headers, measure, not_found, tracing
 from api.http.health import health
 from api.keys.view import keys
 from api.messages.view import messages
@@ -39,6 +39,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     installed = services or Services.create(settings)
     installed.install(app)
     measure.register(app, installed.reporter)  # first: what comes before is not measured
+    tracing.register(app, installed.tracing)
     errors.register(app)
     # The views have returned by then, and with them the parameters of an unstreamed call.
     app.teardown_request(lambda _: installed.bodies.drop(id(request.environ)))

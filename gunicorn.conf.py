@@ -107,11 +107,14 @@ def _start_batches(app):
 
 
 def worker_exit(server, worker):
-    """Add to the metrics what this process has counted, however it ends."""
+    """Send the metrics and the traces of this process off, however it ends."""
     from api.services import services
 
     if hasattr(worker, "wsgi"):
-        services(worker.wsgi).reporter.close()
+        installed = services(worker.wsgi)
+        installed.reporter.close()
+        if installed.tracing is not None:
+            installed.tracing.close(LAST_SECONDS)
 
 
 def pre_request(worker, req):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -15,11 +15,14 @@ import orjson
 from flask import Response, after_this_request, g, request, url_for
 from werkzeug.datastructures import Headers
 
+from api import idempotency
+from api import logged as logged_calls
+from api.http import tracing
 from api.http.body import read_json
 from api.http.line import the_line
 from api.http.schedule import schedule
 from api.rendering import LoggedCall, Rendering, numbered
-from api.reply import Reply
+from api.reply import Renderer, Reply
 from api.services import services
 from gateway import strict_json
 from gateway.account import cache
@@ -29,7 +32,7 @@ from gateway.broker.pending_call import PendingCall
 from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.target import Target
-from gateway.errors import InvalidRequest, KeyChanged, ModelNotAllowed, Overloaded
+from gateway.errors import GatewayError, InvalidRequest, KeyChanged, ModelNotAllowed, Overloaded
 from gateway.queue import keys
 from gateway.queue.protocol import AdmissionRequest, CallSpec
 from gateway.settings import Settings
@@ -171,7 +174,8 @@ def _respond(
     admission = _admission(key, targets, checked.parameters, kind, delay)
     call_id = uuid.uuid4().hex
     resumable = checked.stream and (at_once or _flag(request.headers, "X-Resumable"))
-    log_seconds = _log_seconds(settings, resumable, kept)
+    idempotency_key = "" if counts else idempotency.name_of(request.headers)
+    log_seconds = _log_seconds(settings, resumable, kept, bool(idempotency_key))
     spec = CallSpec(
         call_id,
         keys.log_address(call_id, log_seconds) if log_seconds else broker.web,
@@ -182,6 +186,7 @@ def _respond(
         key.public_id,
         _account(key, checked.model, admission),
         checked.include_cost,
+        trace=tracing.carried(),
     )
     if checked.background and checked.stored is not None:
         spec.account["response_id"] = f"resp_{call_id}"  # its end is an event for webhooks
@@ -193,25 +198,44 @@ def _respond(
     names[""] = checked.model if full_names else target.upstream_model
     created, tokens = spec.account["created_ms"] // 1000, admission.prompt_tokens
     rendering = Rendering(call_id, make, names, created, tokens)
-    logged = b""
-    if log_seconds:
-        extra = checked.stored or {}
-        logged = LoggedCall(
-            rendering, spec.web, key.public_id, checked.stream, extra, g.request_id
-        ).encode()
-    pending = g.call = broker.submit(spec, body, admission, budget, logged)
-    del body  # it may have 20 MB, and the call may run for minutes
-    if not checked.stream:
-        pending.on_accepted = checked.parameters.clear
-    if wait is not None and not _ended_within(pending, wait, checked.stream):
-        broker.leave(pending)
-        return _accepted(rendering, checked)
-    renderer = numbered(rendering.renderer, call_id) if resumable else rendering.renderer
-    reply = Reply(broker, pending, renderer, request.environ)
-    if checked.stream:
-        response = reply.streamed(at_once)
-    else:
-        response = reply.whole(heartbeat)
+    call = LoggedCall(
+        rendering, spec.web, key.public_id, checked.stream, checked.stored or {}, g.request_id
+    )
+    claim, twin = None, None
+    if idempotency_key:
+        claim, twin = idempotency.claim(
+            idempotency_key, call, _depends_on(checked, make), body, budget
+        )
+    pending: PendingCall | None = None
+    try:
+        if twin is None:
+            stored = call.encode() if log_seconds and claim is None else b""
+            pending = broker.submit(spec, body, admission, budget, stored)
+        else:
+            pending, rendering = logged_calls.follow(twin), twin.rendering
+        g.call = pending
+        del body  # it may have 20 MB, and the call may run for minutes
+        if not checked.stream:
+            pending.when_accepted(checked.parameters.clear)
+        if wait is not None and not _ended_within(pending, wait, checked.stream):
+            broker.leave(pending)
+            return _accepted(rendering, checked)
+        make_renderer: Callable[[str], Renderer] = rendering.renderer
+        if resumable:
+            make_renderer = numbered(make_renderer, rendering.call_id)
+        reply = Reply(broker, pending, make_renderer, request.environ)
+        if checked.stream:
+            response = reply.streamed(at_once)
+        else:
+            response = reply.whole(heartbeat)
+    except GatewayError as error:
+        if claim is not None and (pending is None or not pending.submitted):
+            claim.release(error)
+        if twin is not None and pending is not None and pending.outcome is not None:
+            error.headers[idempotency.REPLAYED] = "true"
+        raise
+    if twin is not None:
+        response.headers[idempotency.REPLAYED] = "true"
     pending.until_admitted()
     substitute = _substitute(targets, reply.route)
     dropped = reply.dropped if substitute else [*dropped, *reply.dropped]
@@ -244,10 +268,22 @@ def _async_wait(headers: Headers, checked: CheckedRequest) -> float | None:
     return min(float(match[1]), MAX_WAIT_SECONDS) if match else 0.0
 
 
-def _log_seconds(settings: Settings, resumable: bool, kept: bool) -> int:
+def _log_seconds(settings: Settings, resumable: bool, kept: bool, idempotent: bool) -> int:
     """How long the log of a call is kept after its end; 0: it has none."""
-    seconds = settings.stream_replay_seconds if resumable else 0
-    return max(seconds, settings.result_hours * 3600) if kept else seconds
+    return max(
+        settings.stream_replay_seconds if resumable else 0,
+        settings.result_hours * 3600 if kept else 0,
+        keys.IDEMPOTENT_SECONDS if idempotent else 0,
+    )
+
+
+def _depends_on(checked: CheckedRequest, make: partial[Any]) -> list[Any]:
+    """What the response depends on besides the parameters: requests that differ here differ."""
+    options = {name: value for name, value in make.keywords.items() if name != "request_id"}
+    return [
+        *(make.func.__name__, options, checked.model, checked.models, checked.stream),
+        *(checked.optional, checked.include_cost, checked.background, checked.stored),
+    ]
 
 
 def _ended_within(pending: PendingCall, seconds: float, stream: bool) -> bool:

@@ -23,6 +23,7 @@ from gateway.metrics.reporter import Reporter
 from gateway.queue import clients
 from gateway.settings import Settings
 from gateway.stalls import Stalls
+from gateway.tracing import Tracing, open_tracing
 
 NAME = "services"
 
@@ -32,7 +33,7 @@ class Services:
     """The parts of one web process that requests use.
 
     `readers` are places for requests whose body is being read. `today` returns the current date.
-    `storage` is None if no files can be stored.
+    `storage` is None if no files can be stored, `tracing` if nothing is traced.
     `pages` holds what is generated at the first request for it, by the name of its blueprint.
     """
 
@@ -49,6 +50,7 @@ class Services:
     files: FileStore
     batches: BatchStore
     storage: Storage | None
+    tracing: Tracing | None = None
     today: deprecation.Today = deprecation.today
     pages: dict[str, Any] = field(default_factory=dict)
 
@@ -89,6 +91,7 @@ class Services:
             files=FileStore(redis),
             batches=BatchStore(redis),
             storage=open_storage(settings),
+            tracing=open_tracing(settings),
         )
 
     def install(self, app: Flask) -> None:

@@ -183,8 +183,9 @@ def configure(settings: Settings) -> None:
     """
     handler = PatientHandler(sys.stdout)
     handler.setFormatter(FORMATTERS[settings.log_format]())
-    # Nothing shows threads, processes and places in the code: a line of a call is half as dear.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    # Nothing shows threads and places in the code: a line of a call is half as dear. gunicorn's
+    # lines show the process.
+    logging.logThreads = logging.logMultiprocessing = False
     setattr(logging, "_srcfile", None)  # noqa: B010  (as the logging HOWTO says: Optimization)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     if settings.sentry_dsn:

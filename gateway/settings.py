@@ -22,6 +22,8 @@ ADMIN_KEY_LENGTH = 200  # characters at most: it goes into a header
 RENAMED = {"UPSTREAM_SILENCE_SECONDS": "UPSTREAM_BETWEEN_TOKENS_SECONDS"}
 # A name, an IPv4 address or an IPv6 address in brackets; and maybe a port.
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:[1-9][0-9]{0,4})?")
+# Values of OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT that put content into spans.
+CAPTURING = ("1", "true", "span_only", "span_and_event")
 REDIS_PREFIX = re.compile(r"[\w.:-]{0,40}", re.ASCII)
 
 
@@ -255,6 +257,18 @@ class Settings:
         "Show calls, tokens and costs by API key in `/metrics` as well, and budgets of keys and "
         "owners. Each key makes a dozen series, which stay after it was revoked.",
     )
+    otlp_endpoint: str = setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "",
+        "OpenTelemetry collector that traces are sent to over HTTP, such as "
+        "`http://127.0.0.1:4318`. Needs `requirements-otel.txt`. OpenTelemetry's other variables "
+        "for exporters, samplers and resources hold too.",
+    )
+    capture_content: str = setting(
+        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+        "",
+        "`true` puts prompts and responses into traces.",
+    )
     log_level: str = setting("LOG_LEVEL", "INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
     log_format: str = setting(
         "LOG_FORMAT", "text", "Lines of the log: `text`, or `json` for one object a line."
@@ -297,6 +311,11 @@ class Settings:
         _check_redis_url("REDIS_TLS_URL" if tls_url else "REDIS_URL", settings.redis_url)
         settings._check()
         return settings
+
+    @property
+    def captures_content(self) -> bool:
+        """Whether traces have prompts and responses."""
+        return self.capture_content.lower() in CAPTURING
 
     @property
     def timeouts(self) -> Timeouts:
@@ -350,6 +369,10 @@ class Settings:
                     "WEBHOOK_HOSTS must list hosts such as hooks.example.com or 10.0.0.7:8080, "
                     f"without a scheme or a path, and has {host!r}"
                 )
+        if self.otlp_endpoint and not is_http_url(self.otlp_endpoint):
+            raise ConfigurationError(
+                "OTEL_EXPORTER_OTLP_ENDPOINT must be a URL such as http://127.0.0.1:4318"
+            )
         if not REDIS_PREFIX.fullmatch(self.redis_prefix):
             raise ConfigurationError(
                 "REDIS_PREFIX must have at most 40 of the characters A-Z, a-z, 0-9, _, -, . and :"

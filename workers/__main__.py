@@ -24,6 +24,7 @@ from gateway.metrics.records import RecordCounter  # noqa: E402
 from gateway.metrics.reporter import Reporter  # noqa: E402
 from gateway.queue import clients, commands, keys, owner  # noqa: E402
 from gateway.settings import ConfigurationError, Settings  # noqa: E402
+from gateway.tracing import open_tracing  # noqa: E402
 from providers.http.budget import Budget  # noqa: E402
 from workers.attempts import Limits  # noqa: E402
 from workers.breaker import Breakers  # noqa: E402
@@ -44,6 +45,7 @@ def main() -> int:
         budget = Budget()
         transport = make_transport(settings, budget)
         providers = connect(catalogue, settings, transport)
+        tracing = open_tracing(settings)
         configure(settings)
     except ConfigurationError as error:
         sys.stderr.write(f"configuration: {error}\n")
@@ -65,7 +67,7 @@ def main() -> int:
         settings.upstream_retries, settings.timeouts, settings.fallback_first_token_timeout
     )
     breakers = Breakers(settings.breaker_failures, settings.breaker_cooldown)
-    runner = CallRunner(providers, limits, catalogue, breakers, budget)
+    runner = CallRunner(providers, limits, catalogue, breakers, budget, tracing)
     try:
         worker = _start(settings, runner, breakers)
         ledger = open_ledger(settings, worker.connection)
@@ -91,6 +93,8 @@ def main() -> int:
     sender.stop()
     writer.stop()
     reporter.close()
+    if tracing is not None:
+        tracing.close()
     return 0
 
 

@@ -30,15 +30,15 @@ class Credentials(Protocol):
         ...
 
 
-def service_account(path: str, http: Any) -> tuple[Credentials, Any]:
+def service_account(path: str, session: Any) -> tuple[Credentials, Any]:
     """The credentials in the JSON file at `path`, and the request object that refreshes them.
 
-    `http` is a urllib3 pool manager. Raises ConfigurationError where google-auth is not installed
+    `session` is one of requests. Raises ConfigurationError where google-auth is not installed
     or the file cannot be used.
     """
     try:
         accounts = import_module("google.oauth2.service_account")
-        transport = import_module("google.auth.transport.urllib3")
+        transport = import_module("google.auth.transport.requests")
     except ImportError as error:
         raise ConfigurationError(
             f"Vertex AI needs google-auth: pip install -r requirements-vertex.txt ({error})"
@@ -47,7 +47,7 @@ def service_account(path: str, http: Any) -> tuple[Credentials, Any]:
         credentials = accounts.Credentials.from_service_account_file(path, scopes=SCOPES)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} is no key of a service account: {error}") from None
-    return credentials, transport.Request(http)
+    return credentials, transport.Request(session)
 
 
 class TokenProvider:

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
-import urllib3
-from urllib3.exceptions import HTTPError
+import requests
 
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.file import ProviderRow
@@ -20,25 +19,27 @@ from gateway.settings import ConfigurationError, Settings
 from providers.anthropic import wire as anthropic
 from providers.base import Endpoint
 from workers.google_tokens import service_account
-from workers.providers import http_pool
+from workers.providers import http_session
 
 SECONDS = 10.0
 REFUSED = (401, 403)
 UNKNOWN = (404, 405, 501)  # no list of models: nothing is known of the key
 
 
-def check(row: ProviderRow, settings: Settings, http: Any) -> Iterator[dict[str, Any]]:
+def check(
+    row: ProviderRow, settings: Settings, session: requests.Session
+) -> Iterator[dict[str, Any]]:
     """Yield what the provider says to each of its keys."""
     ok: bool | None
     for number, key in enumerate(row.keys(settings) or ("",), 1):
         try:
             if row.auth == "google":
-                credentials, request = service_account(key, http)
+                credentials, request = service_account(key, session)
                 credentials.refresh(request)
                 ok, text = True, "Google gives an access token"
             else:
-                ok, text = _ask_for_models(_endpoint(row, settings, key), http, bool(key))
-        except HTTPError as error:
+                ok, text = _ask_for_models(_endpoint(row, settings, key), session, bool(key))
+        except requests.RequestException as error:
             ok, text = False, f"no answer ({type(error).__name__})"
         except Exception as error:
             # Not its text, which may quote the key.
@@ -55,18 +56,13 @@ def _endpoint(row: ProviderRow, settings: Settings, key: str) -> Endpoint:
     return Endpoint.build(address, "/models", key, headers)
 
 
-def _ask_for_models(endpoint: Endpoint, http: Any, keyed: bool) -> tuple[bool | None, str]:
-    response = http.request(
-        "GET",
-        endpoint.url,
-        headers=endpoint.headers,
-        timeout=SECONDS,
-        retries=False,
-        redirect=False,
-        preload_content=False,
-    )
-    status = response.status
-    response.close()
+def _ask_for_models(
+    endpoint: Endpoint, session: requests.Session, keyed: bool
+) -> tuple[bool | None, str]:
+    with session.get(
+        endpoint.url, headers=endpoint.headers, timeout=SECONDS, allow_redirects=False, stream=True
+    ) as response:
+        status = response.status_code
     if status in REFUSED:
         return False, f"refuses the key ({status})"
     if status in UNKNOWN:
@@ -84,11 +80,11 @@ def main() -> int:
     except ConfigurationError as error:
         sys.stderr.write(f"configuration: {error}\n")
         return 2
-    http: urllib3.PoolManager = http_pool(settings)
+    session = http_session(settings)
     for name in catalogue.configured():
         row = catalogue.providers[name]
         if not row.demo:
-            for result in check(row, settings, http):
+            for result in check(row, settings, session):
                 sys.stdout.write(orjson.dumps(result).decode() + "\n")
                 sys.stdout.flush()
     return 0

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import gevent
-import urllib3
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -25,8 +25,12 @@ from providers import create
 from providers.base import Provider, WireOptions
 from providers.http.budget import Budget
 from providers.http.transport import Transport
+from workers import tracing
 from workers.google_tokens import TokenProvider, service_account
 from workers.pool import Load, Pool, Way, trouble_of_a_deployment, trouble_of_a_key
+
+if TYPE_CHECKING:
+    import requests
 
 log = logging.getLogger(__name__)
 
@@ -113,10 +117,12 @@ class _Connector:
     def provider(self, name: str, transport: Transport) -> Provider:
         """The provider of this name, with all its keys."""
         row = self.configured[name]
+        if row.trace_context:
+            transport = transport.with_headers(tracing.context.get)
         make = partial(self._with_key, row, transport)
         keys = row.keys(self._settings)
         if row.auth == "google":
-            credentials, request = service_account(keys[0], http_pool(self._settings))
+            credentials, request = service_account(keys[0], http_session(self._settings))
             return TokenProvider(credentials, request, make)
         if len(keys) < 2:
             return make(keys[0] if keys else "")
@@ -172,12 +178,19 @@ def _with_timeouts(transport: Transport, timeouts: Timeouts) -> Transport:
     )
 
 
-def http_pool(settings: Settings) -> urllib3.PoolManager:
-    """Connections to Google's token endpoint, through the operator's proxy."""
-    certificates = settings.upstream_ca_bundle or None
+def http_session(settings: Settings) -> requests.Session:
+    """A session for what is no call: Google's token endpoint, and `flask doctor`.
+
+    It takes the operator's proxy and certificates, and nothing from the environment.
+    """
+    import requests  # most workers need it never
+
+    session = requests.Session()
+    session.trust_env = False
+    session.verify = settings.upstream_ca_bundle or True
     if settings.upstream_proxy:
-        return urllib3.ProxyManager(settings.upstream_proxy, ca_certs=certificates)
-    return urllib3.PoolManager(ca_certs=certificates)
+        session.proxies = dict.fromkeys(("http", "https"), settings.upstream_proxy)
+    return session
 
 
 def _options(row: ProviderRow) -> WireOptions:

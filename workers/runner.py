@@ -27,6 +27,7 @@ from gateway.errors import (
 from gateway.logs import log_fault
 from gateway.queue.protocol import CallSpec, Outcome, ProtocolError, encode_head
 from gateway.tokens import TOKENS_PER_SECOND
+from gateway.tracing import Tracing
 from providers.base import Provider
 from providers.http.budget import Budget
 from workers.attempts import Attempts, Limits, lines
@@ -38,6 +39,7 @@ from workers.custom_tools import CustomTools
 from workers.failover import Failover
 from workers.outbox import Sender
 from workers.tool_names import ToolNames, has_odd_names
+from workers.tracing import CallTrace
 from workers.usage import CallUsage
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ class Call:
     attempts: Attempts | None = None  # at the target that was called last
     dropped: list[str] = field(default_factory=list)  # parameters that the target is not sent
     usage: CallUsage = field(default_factory=CallUsage)  # of the latest attempt
+    trace: CallTrace | None = None
 
 
 class CallRunner:
@@ -94,6 +97,7 @@ class CallRunner:
         catalogue: Catalogue,
         breakers: Breakers | None = None,
         budget: Budget | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._providers = providers
         self._limits = limits
@@ -101,6 +105,7 @@ class CallRunner:
         self._breakers = breakers or Breakers()
         self._budget = budget or Budget()
         self._coalescer = Coalescer()
+        self._tracing = tracing
 
     def run(
         self,
@@ -121,6 +126,8 @@ class CallRunner:
         # Embeddings and counts have no output.
         cap = claimed.admission.get("cap", 0) if spec.kind == "chat" else 0
         call = Call(spec, body, sender, deadline, failover, bill, cap)
+        if self._tracing is not None:
+            call.trace = CallTrace(self._tracing, claimed, spec)
         answer, error, sent = b"", None, True
         try:
             answer = self._answer(call)
@@ -141,6 +148,8 @@ class CallRunner:
         bill.target = failover.target
         if call.attempts is not None:
             bill.began = call.attempts.began
+        if call.trace is not None:
+            call.trace.end(bill, error)
         return Outcome(
             last=sender.number,
             error=error,
@@ -315,7 +324,9 @@ class CallRunner:
             call.failover.note(error)
             log_failure(call.spec, target, error, "", 0, 0.0)
             raise error
-        return provider
+        if call.trace is None:
+            return provider
+        return call.trace.traced(provider, target, self._catalogue.host(target.provider))
 
     def _attempts(self, call: Call) -> Attempts:
         failover, row = call.failover, call.failover.target.row

@@ -33,6 +33,7 @@ from api.batches.validation import PATHS, Checked, check_lines
 from api.http import line as line_api
 from api.http.line import Line, LineReply
 from api.services import services
+from gateway import webhooks
 from gateway.broker.places import Places
 from gateway.errors import ModelNotFound
 from gateway.files import records
@@ -41,7 +42,7 @@ from gateway.files.lines import lines
 from gateway.files.records import FileRecord
 from gateway.files.storage import ObjectMissing, Storage, StorageUnavailable, put
 from gateway.logs import where
-from gateway.queue import keys
+from gateway.queue import commands, keys
 from gateway.queue.election import Election
 
 log = logging.getLogger(__name__)
@@ -173,6 +174,8 @@ class BatchRun:
             self._store.forget(self._id)
             return True
         if not batch.active:
+            redis = self._runner.services.broker.redis
+            webhooks.enqueue(redis, batch.key_id, f"batch.{batch.status}", self._id)
             self._storage.delete(self._storage.names(parts_of(self._id), time.time() + 86_400))
             self._store.forget(self._id)
             return True
@@ -276,7 +279,8 @@ class BatchRun:
                 kind, result = DOORS[batch.door].result(request["custom_id"], reply)
                 good = reply.status == 200
                 used = usage(reply.body) if good else {}
-                self._results.append(_Result(number, kind, result, good, used))
+                call_id = reply.headers.get("x-generation-id", "")
+                self._results.append(_Result(number, kind, result, good, used, call_id))
         except Exception as error:  # the batch ends without a result of this line
             log.error("batch %s: %s at %s", self._id, type(error).__name__, where(error))
 
@@ -324,6 +328,10 @@ class BatchRun:
             counts.update(result.used)
         ended = [result.number for result in results]
         self._store.mark(self._id, self._runner.name, parts, ended, counts)
+        # Nobody will ask for these responses again, and Redis would keep them for a day.
+        for result in results:
+            if result.call_id:
+                commands.delete_log(self._runner.services.broker.redis, result.call_id)
 
     # The end
 
@@ -391,13 +399,14 @@ class BatchRun:
 
 
 class _Result(NamedTuple):
-    """How a line ended: its number, its result and the file for it, and the tokens it used."""
+    """How a line ended: its number, its result and the file for it, the tokens used, its call."""
 
     number: int
     kind: str
     text: bytes
     good: bool
     used: Mapping[str, int]
+    call_id: str
 
 
 def pause(reply: LineReply, tries: int, elapsed: float) -> float | None:

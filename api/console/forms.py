@@ -117,11 +117,18 @@ KEY = (
     BUDGET,
     RATES,
     Section(
-        "Queue and cache",
+        "Queue, cache and batches",
         (
             _field("priority", "Priority", choices=_choices(PRIORITIES)),
             _field("weight", "Weight", placeholder="1", hint="Share of the queue among keys."),
             _field("cache_seconds", "Keep responses", placeholder="not at all", hint="Such as 1h."),
+            _field("batch_tokens_queued", "Tokens of batches", placeholder="no limit"),
+        ),
+    ),
+    Section(
+        "Events",
+        (
+            _field("webhook_url", "Webhook", placeholder="https://example.com/hooks"),
             _field("metadata", "Metadata", placeholder="team=search"),
         ),
     ),

@@ -13,7 +13,7 @@ from api.console.page import console, page
 from api.console.session import operators, signed_in
 from api.http.auth import actor
 from api.keys import schema
-from api.keys.shown import shown_key
+from api.keys.shown import shown_key, webhook_secret
 from api.services import services
 from gateway.account import counters
 from gateway.account.api_keys import KeyRecord, public_id
@@ -85,11 +85,14 @@ def keys_create(key: KeyRecord) -> Response:
         if request.form.get("operator"):
             data["operator"] = True
         schema.checked_fields(schema.NEW_KEY, data)
-        values = schema.to_record(data, KeyRecord("", "", ""), time.time())
+        hosts = services().settings.webhook_hosts
+        values = schema.to_record(data, KeyRecord("", "", ""), time.time(), hosts)
         secret = services().keys.create(by=actor(key), **values)
     except GatewayError as error:
         return _new(texts, error)
-    return page("key_secret.html", secret=secret, id=public_id(secret), name=texts["name"])
+    id = public_id(secret)
+    webhook = _webhook_secret(services().keys.get(id), "")
+    return page("key_secret.html", secret=secret, webhook=webhook, id=id, name=texts["name"])
 
 
 @console.get("/console/keys/<key_id>")
@@ -102,17 +105,25 @@ def keys_one(key: KeyRecord, key_id: str) -> Response:
 @console.post("/console/keys/<key_id>")
 @operators
 def keys_change(key: KeyRecord, key_id: str) -> Response:
-    """Set what the form changes."""
+    """Set what the form changes; a new webhook's secret is shown, here and nowhere else."""
     texts = forms.entered(forms.KEY)
-    now = time.time()
+    now, hosts = time.time(), services().settings.webhook_hosts
+    nonce = ""
 
     def edit(record: KeyRecord) -> Mapping[str, Any]:
+        nonlocal nonce
+        nonce = record.webhook_nonce
         before = forms.texts(forms.KEY, shown([record])[0])
         data = forms.data(forms.KEY, texts, before)
         schema.checked_fields(schema.KEY_CHANGE, data)
-        return schema.to_record(data, record, now)
+        return schema.to_record(data, record, now, hosts)
 
-    return _changed(key, key_id, edit, "changed", texts)
+    response = _changed(key, key_id, edit, "changed", texts)
+    record = services().keys.get(key_id) if response.status_code == 303 else None
+    webhook = _webhook_secret(record, nonce)
+    if record is None or webhook is None:
+        return response
+    return page("key_secret.html", secret="", webhook=webhook, id=key_id, name=record.name)
 
 
 @console.post("/console/keys/<key_id>/extra")
@@ -153,6 +164,7 @@ def keys_rotate(key: KeyRecord, key_id: str) -> Response:
     return page(
         "key_secret.html",
         secret=rotation.key,
+        webhook=None,
         id=record.public_id,
         name=record.name,
         grace=GRACE[str(seconds)] if seconds else "",
@@ -178,6 +190,11 @@ def to(address: str) -> Response:
     """A redirect after a change."""
     response = redirect(address, 303)
     return Response(response.get_data(), 303, response.headers)
+
+
+def _webhook_secret(record: KeyRecord | None, nonce: str) -> str | None:
+    """The secret of the record's webhook, if it has changed since this nonce."""
+    return webhook_secret(record, nonce, services().settings.key_pepper)
 
 
 def _new(texts: Mapping[str, str], error: GatewayError | None) -> Response:

@@ -16,7 +16,7 @@ from gateway.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from gateway.files.storage import Storage, Upload
 
 MAX_BYTES = 209_715_200  # 200 MiB: what OpenAI takes as the input of a batch
-FORM_BYTES = 65_536  # of all other fields, and of what stands between the fields
+FORM_BYTES = 262_144  # of each other field, and of what the parser of the form holds
 MAX_PARTS = 20
 CHECKED_BYTES = 1_048_576  # the first line is checked if it is not longer
 TURN_BYTES = 1_048_576  # after which others have their turn: a fast client would take the CPU

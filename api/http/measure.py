@@ -7,6 +7,7 @@ from functools import partial
 
 from flask import Flask, Response, g, request
 
+from api.http import line
 from gateway.metrics.families import HTTP_DURATION
 from gateway.metrics.labels import METHODS, one_of
 from gateway.metrics.reporter import Reporter
@@ -18,10 +19,11 @@ def register(app: Flask, reporter: Reporter) -> None:
     """Count every request of the app by method, route and status, and time it."""
 
     def begin() -> None:
-        g.began = time.monotonic()
+        if line.the_line() is None:  # a line of a batch is no request over HTTP
+            g.measured_from = time.monotonic()
 
     def end(response: Response) -> Response:
-        began = g.get("began")
+        began = g.get("measured_from")
         if began is not None:
             rule = request.url_rule
             labels = (

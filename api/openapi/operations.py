@@ -49,6 +49,7 @@ CALLED = (
     ),
     "X-Cache",
     "X-Max-Tokens-Capped",
+    "Idempotent-Replayed",
 )
 MESSAGES_CALLED = (
     *CALLED,
@@ -185,6 +186,7 @@ CALL = Failures(
     (
         *(kind() for kind in errors.kinds() if kind not in (*NEVER_SENT, errors.UpstreamRejected)),
         *(errors.UpstreamRejected(status=status) for status in KEPT),
+        errors.InvalidRequest(status=422, code="idempotency_key_mismatch"),
     ),
     headers=CALLED,
 )
@@ -264,7 +266,7 @@ KEY_EXAMPLE = """{
   }"""
 RESPONSES_EXAMPLE = """{"model": "openai/gpt-4o-mini", "input": "What is the capital of France?"}"""
 
-ASYNC_HEADERS = ("Prefer", "X-Resumable")
+ASYNC_HEADERS = ("Prefer", "X-Resumable", "Idempotency-Key")
 UPLOAD_EXAMPLE = """-F purpose=batch -F file=@batch.jsonl"""
 
 BATCH_EXAMPLE = """{
@@ -355,6 +357,8 @@ OPERATIONS: dict[str, Operation] = {
         ),
         request="ResponsesRequest",
         example=RESPONSES_EXAMPLE,
+        request_headers=ASYNC_HEADERS,
+        more={202: "Accepted"},
         answer="Response",
         events="ResponseEvent",
         headers=("X-Ignored-Parameters", *CALLED),
@@ -420,6 +424,8 @@ OPERATIONS: dict[str, Operation] = {
         description="OpenAI's embeddings, for embedding models.",
         request="EmbeddingsRequest",
         example=EMBEDDINGS_EXAMPLE,
+        request_headers=("Prefer", "Idempotency-Key"),
+        more={202: "Accepted"},
         answer="EmbeddingList",
         headers=("X-Ignored-Parameters", *CALLED),
         failures=CALL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from gateway.account.record_store import Actor, audit_entry
 from gateway.errors import InvalidRequest, ModelNotFound, NotFound
 from gateway.queue import steering
 
+CALL_ID = re.compile(r"[0-9a-f]{32}")
 # What lua/move.lua replies -> why the call cannot be moved.
 NOT_MOVED = {
     "scheduled": "The call is scheduled: it waits for its start.",
@@ -24,6 +26,7 @@ def move(call_id: str, by: Actor) -> None:
 
     Raises NotFound, and InvalidRequest with 409 for a call that does not stand in line.
     """
+    _check(call_id)
     result = steering.move(_redis(), call_id, _entry("queue.moved", call_id, by))
     if result == "":
         raise _no_call()
@@ -34,6 +37,7 @@ def move(call_id: str, by: Actor) -> None:
 
 def cancel(call_id: str, by: Actor) -> None:
     """Cancel a call that waits or runs; raises NotFound."""
+    _check(call_id)
     if not steering.cancel(_redis(), call_id, _entry("queue.cancelled", call_id, by)):
         raise _no_call()
 
@@ -84,6 +88,12 @@ def pause_name(kind: str, id: str) -> str:
 
 def _entry(action: str, target: str, by: Actor) -> dict[str, Any]:
     return audit_entry(action, target, by, int(time.time()))
+
+
+def _check(call_id: str) -> None:
+    """Raises NotFound for what is no call's id: another application on this Redis may have jobs."""
+    if not CALL_ID.fullmatch(call_id):
+        raise _no_call()
 
 
 def _redis() -> Any:

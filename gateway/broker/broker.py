@@ -106,7 +106,7 @@ class Broker:
         `leave` in the end.
 
         A logged call is followed, and goes on when it is left. `logged_request` is what other
-        processes need to render it; `commands.logged_request` returns it.
+        processes need to render it, unless it is stored; `commands.logged_request` returns it.
 
         Raises ShuttingDown, Overloaded, PayloadTooLarge, and NoWorkers if none has lived for a
         while. Where Redis refuses the call, the pending call ends with Overloaded, PayloadTooLarge,
@@ -117,15 +117,16 @@ class Broker:
         self._require_open()
         if self.monitor.no_workers and not self.has_workers():
             raise NoWorkers(retry_after=NO_WORKERS_RETRY_SECONDS)
-        pending = PendingCall(spec.call_id, budget, self._cancel, self.buffers)
+        pending = PendingCall(spec.call_id, budget, self._cancel_plain, self.buffers)
         pending.key = admission.public_id
         pending.account, pending.route = spec.account, spec.targets[0].route
         pending.estimate = admission.estimate()
         pending.since += admission.delay  # it waits for workers only from then on
         self._register(pending, spec.web)
         try:
-            if pending.logged:
+            if logged_request:
                 commands.store_logged_request(self.redis, spec.web, logged_request, budget)
+            if pending.logged:
                 self._follow(pending)
             (self.cached if spec.cache else self.submitter).put(
                 Submission(spec, body, pending, admission)
@@ -142,7 +143,7 @@ class Broker:
         end; the call goes on. Raises ShuttingDown and Overloaded.
         """
         self._require_open()
-        pending = PendingCall(call_id, math.inf, self._cancel, self.buffers)
+        pending = PendingCall(call_id, math.inf, self._cancel_plain, self.buffers)
         pending.key, pending.submitted = key, True
         self._register(pending, address)
         self._follow(pending)
@@ -230,9 +231,12 @@ class Broker:
         except RedisError:
             pass  # its read ends within clients.BLOCK_SECONDS
 
-    def _cancel(self, pending: PendingCall) -> None:
+    def _cancel_plain(self, pending: PendingCall) -> None:
         if not pending.logged:
-            gevent.spawn(self._cancel_until_done, pending.call_id)
+            self._cancel(pending)
+
+    def _cancel(self, pending: PendingCall) -> None:
+        gevent.spawn(self._cancel_until_done, pending.call_id)
 
     def _end(self, pending: PendingCall) -> None:
         error = ShuttingDown(retry_after=SHUTDOWN_SECONDS)

@@ -70,7 +70,7 @@ class PendingCall:
         # What it costs if its worker is lost: see commands.lost_command.
         self.estimate: Mapping[str, Any] = {}
         self.submitted = False
-        self.on_accepted: Callable[[], None] = lambda: None  # called once it is queued
+        self.on_accepted: Callable[[], object] = lambda: None  # called once it is queued
         self.worker = ""  # known once the call has started
         self.claim = ""
         self.received = 0  # number of the last event
@@ -92,6 +92,13 @@ class PendingCall:
         """Note that the call is queued."""
         self.submitted = True
         self.on_accepted()
+
+    def when_accepted(self, action: Callable[[], object]) -> None:
+        """Call `action` once it is queued."""
+        if self.submitted:
+            action()
+        else:
+            self.on_accepted = action
 
     def started(self, worker: str, claim: str) -> None:
         """Note who runs the call. A second claim, by a Redis that lost the first, ends the call."""

@@ -77,6 +77,7 @@ class ProviderRow:
     `system_first`: it takes system messages at the beginning only. `tool_call_ids` is the pattern
     of the ids of tool calls that it takes. Calls for more than `stream_above` tokens are streamed.
     `plain_text`: it takes messages of nothing but text as one text.
+    `trace_context`: it is sent the `traceparent` of each attempt's span.
     """
 
     name: str
@@ -93,6 +94,7 @@ class ProviderRow:
     tool_call_ids: str = ""
     stream_above: int | None = None
     plain_text: bool = False
+    trace_context: bool = False
     parameters: Mapping[str, Rules] = field(default_factory=dict)
     demo: bool = False  # calls nobody, and is served with DEMO_MODELS only
 

@@ -261,6 +261,10 @@ BREAKER_OPEN = Family(
     MODEL,
 )
 CACHE_BYTES = Family("inference_cache_bytes", "gauge", "Size of the kept responses.")
+BATCHES = Family("inference_batches", "gauge", "Batches that have not ended.")
+BATCH_AGE = Family(
+    "inference_batch_oldest_seconds", "gauge", "How long ago the oldest of them was created."
+)
 BUDGET = Family(
     "inference_budget",
     "gauge",
@@ -284,7 +288,7 @@ BUILD = Family("inference_build_info", "gauge", "1; the label is the version.", 
 GAUGES = (
     *(QUEUE_CALLS, QUEUE_OLDEST, QUEUE_BYTES, PROCESSES, SLOTS, IN_FLIGHT, PROCESS_MEMORY),
     *(INBOX_LAG, LEDGER_BACKLOG, LEDGER_LAG, LEDGER_REFUSED, BREAKER_OPEN, CACHE_BYTES),
-    *(WEBHOOK_KEYS, WEBHOOK_LAG, BUDGET, BUDGET_LEFT),
+    *(WEBHOOK_KEYS, WEBHOOK_LAG, BATCHES, BATCH_AGE, BUDGET, BUDGET_LEFT),
     *(REDIS_MEMORY, REDIS_MEMORY_MAX, REDIS_CLIENTS, BUILD),
 )
 

@@ -58,7 +58,7 @@ class RecordCounter:
             fresh = {
                 entry: record for entry, record in records.items() if _order(entry) > _order(cursor)
             }
-            if not fresh or self._count(fresh, cursor):
+            if self._count(fresh, cursor) if fresh else not self._moved(cursor):
                 return
 
     def catch_up(self) -> None:
@@ -75,9 +75,15 @@ class RecordCounter:
                     records[entry] = received(fields)
                 except ValueError:
                     pass  # the ledger refuses it as well
-            if not records:
+            if records:
+                self._count(records, cursor)
+            elif not self._moved(cursor):
                 return
-            self._count(records, cursor)
+
+    def _moved(self, cursor: bytes) -> bool:
+        """Whether Redis has another cursor: it was emptied, maybe under an older clock."""
+        self._cursor = None
+        return self._read_cursor() != cursor
 
     def _read_cursor(self) -> bytes:
         if self._cursor is None:

@@ -326,6 +326,36 @@ def store_logged_request(redis: Redis, address: str, value: bytes, budget: float
     redis.set(keys.logged_request(address.rpartition(":")[2]), value, ex=seconds)
 
 
+def remember(
+    redis: Redis, idempotent: str, value: bytes, address: str, request: bytes, budget: float
+) -> bytes | None:
+    """Note which call an Idempotency-Key stands for, and `store_logged_request` for it.
+
+    `idempotent` is its name (`keys.idempotent`), `value` the call's id and a fingerprint. Returns
+    the value that was noted before, and has noted nothing then. Raises RedisError.
+    """
+    names = [idempotent, keys.logged_request(address.rpartition(":")[2])]
+    seconds = math.ceil(budget) + keys.log_seconds(address) + keys.GRACE_SECONDS
+    args = [value, keys.IDEMPOTENT_SECONDS, request, seconds]
+    return cast("bytes | None", scripts.REMEMBER(redis, names, args))
+
+
+def forget(redis: Redis, idempotent: str, value: bytes) -> None:
+    """Let the next request with an Idempotency-Key make a call, if it stands for this one.
+
+    Raises RedisError.
+    """
+    scripts.FORGET(redis, [idempotent], [value])
+
+
+def refuse_logged(redis: Redis, address: str, error: GatewayError) -> None:
+    """End the log of a call that was not queued, for those who follow it. Raises RedisError."""
+    call_id = address.rpartition(":")[2]
+    scripts.run(redis, emit_command(address, [_last_event(call_id, error)]))
+    for name in (keys.log(call_id), keys.logged_request(call_id)):
+        redis.expire(name, keys.REFUSED_SECONDS)
+
+
 def logged_request(redis: Redis, call_id: str) -> bytes | None:
     """Return what was stored to render a logged call; None if it is not known any more.
 

@@ -120,6 +120,8 @@ AUDIT_ENTRIES = 10_000  # about as many of the last changes are kept
 BREAKER_SECONDS = 120  # since the last failure of any route
 JOB_SECONDS = 10  # a job that has ended
 SHARED_SECONDS = 86_400  # bell and counter, since the last submit; longer than any call
+IDEMPOTENT_SECONDS = 86_400  # since the first request with an Idempotency-Key
+REFUSED_SECONDS = 60  # the log of a call that the queue refused
 DELETION_SECONDS = 60  # of an owner; longer than to look at all keys takes
 LOGGED_OUTCOME_SECONDS = 10  # the outcome of a logged call, which is in its log as well
 BELL_SECONDS = 60  # a bell that a claim rings again because it left calls waiting
@@ -266,6 +268,14 @@ def log_seconds(address: str) -> int:
 def log(call_id: str) -> str:
     """The stream of all events of a logged call. Its TTL is in its address."""
     return f"{PREFIX}gw:log:{call_id}"
+
+
+def idempotent(public_id: str, name: str) -> str:
+    """The call that was made with an Idempotency-Key, and a fingerprint of its request.
+
+    `name` is an HMAC of that key.
+    """
+    return f"{PREFIX}gw:idem:{public_id}:{name}"
 
 
 def logged_request(call_id: str) -> str:

@@ -41,6 +41,7 @@ class CallSpec:
     `user_agent`, `priority`, `model` as requested, `created_ms`, the estimates
     `prompt_tokens` and `output_tokens`, and of a line the `batch_id`.
     `cost`: the usage in the response says what the call cost.
+    `trace` is the context of the request's span: see gateway/tracing.py.
     `cache` says under which `name` the response is kept, and for how many `seconds`.
     `web` is where events and outcome go: the name of the process that waits for them, or for a
     logged call its log (`keys.log_address`), which any process may follow.
@@ -56,6 +57,7 @@ class CallSpec:
     account: dict[str, Any] = field(default_factory=dict)
     cost: bool = False
     cache: dict[str, Any] = field(default_factory=dict)
+    trace: dict[str, str] = field(default_factory=dict)
 
     def encode(self, body: bytes) -> bytes:
         """The value of `gw:call:{id}`."""
@@ -87,6 +89,8 @@ class CallSpec:
             head["cost"] = True
         if self.cache:
             head["cache"] = self.cache
+        if self.trace:
+            head["trace"] = self.trace
         return b"%b\n%b" % (orjson.dumps(head), body)
 
     @staticmethod
@@ -98,7 +102,7 @@ class CallSpec:
             head["optional"] = tuple(head.get("optional", ()))
             if not isinstance(head.get("key", ""), str):
                 raise TypeError("a key's public id must be a string")
-            for name in ("account", "cache"):
+            for name in ("account", "cache", "trace"):
                 if not isinstance(head.get(name, {}), dict):
                     raise TypeError(f"{name} must be an object")
             spec: CallSpec = _build(CallSpec, head)

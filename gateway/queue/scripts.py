@@ -77,6 +77,8 @@ RESTORE = Script("restore")
 CORRECT = Script("correct")
 LOOK = Script("look")
 STORE = Script("store")
+REMEMBER = Script("remember")
+FORGET = Script("forget")
 COUNT = Script("count")
 MOVE = Script("move")
 STEER = Script("steer")
@@ -84,7 +86,7 @@ WEBHOOK = Script("webhook")
 WEBHOOK_END = Script("webhook_end")
 ALL = (
     *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, CORRECT),
-    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END),
+    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END, REMEMBER, FORGET),
 )
 
 

@@ -6,7 +6,7 @@ import copy
 import http.client
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -71,6 +71,7 @@ class Transport:
         self._limit = max_response_bytes
         self._max_idle = pool_size if max_idle is None else max_idle
         self._budget = budget or Budget()
+        self._headers: Callable[[], Mapping[str, str]] = dict
         self._connections = Connections(ca_bundle, pool_size, resolver, proxy)
 
     def with_timeouts(
@@ -83,6 +84,12 @@ class Transport:
         transport = copy.copy(self)
         transport._timeouts = (connect or self._timeouts[0], read or self._timeouts[1])
         transport._silence = silence or self._silence
+        return transport
+
+    def with_headers(self, headers: Callable[[], Mapping[str, str]]) -> Transport:
+        """Return a transport on the same connections that adds these headers to each request."""
+        transport = copy.copy(self)
+        transport._headers = headers
         return transport
 
     @contextmanager
@@ -112,7 +119,7 @@ class Transport:
 
     def _exchange(self, route: Route, connection: Any, request: Request) -> Exchange:
         """Send a request and return it with the head of its response read."""
-        headers = {**route.headers, **request.headers}
+        headers = {**route.headers, **request.headers, **self._headers()}
         try:
             head = encode_head(route.target, headers, len(request.body))
         except ValueError:

@@ -183,7 +183,9 @@ def test_a_wrong_form_is_refused_and_leaves_nothing(post, tmp_path, fields, para
         (b"{}", "multipart/form-data; boundary=x", 400, "invalid_multipart"),
         (b"--x\r\nno header", "multipart/form-data; boundary=x", 400, "invalid_multipart"),
         (
-            b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n" + b"b" * 70_000 + b"\r\n--x--",
+            b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n"
+            + b"b" * 300_000
+            + b"\r\n--x--",
             "multipart/form-data; boundary=x",
             413,
             "request_too_large",
@@ -264,6 +266,14 @@ def test_a_file_whose_content_is_gone_is_404(files, tmp_path):
     os.unlink(stored(tmp_path)[0])
     with pytest.raises(openai.NotFoundError):
         files.content(id)
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 1_000_000, 5_000_000])
+def test_files_of_all_sizes_are_whole(files, size):
+    content = LINE + b"b" * size
+    file = files.create(file=("input.jsonl", content), purpose="batch")
+    assert file.bytes == len(content)
+    assert files.content(file.id).read() == content
 
 
 def test_an_empty_file_can_be_read(files):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.http.line import Line, call
 from api.services import Services
 from app import PREFIX, create_app
 from gateway.account.owners import owner_store
@@ -89,6 +91,20 @@ def test_requests_are_counted_by_the_template_of_their_route(client, service, au
     assert counted["GET", f"{PREFIX}/models/<path:model_id>", "404"] == 2
     assert counted["GET", "unmatched", "404"] == 1
     assert ("other", "unmatched", "405") in counted
+
+
+def test_a_line_of_a_batch_is_no_request(client, service, key):
+    body = {"model": "demo/none", "messages": []}
+    reply = call(
+        client.application,
+        Line(key.split("_")[2], "batch_1"),
+        f"{PREFIX}/chat/completions",
+        orjson.dumps(body),
+        {},
+    )
+    assert reply.status == 404
+    routes = [route for _, route, _ in requests(client, service)]
+    assert not [route for route in routes if route.endswith("/completions")]
 
 
 def test_a_stream_is_counted_when_it_has_ended(client, service, redis):

@@ -153,6 +153,13 @@ def test_a_call_is_moved_and_cancelled(api, calls):
     assert audit(calls.redis) == [("queue.moved", second), ("queue.cancelled", second)]
 
 
+@pytest.mark.parametrize("act", ["move", "cancel"])
+def test_jobs_of_other_applications_on_the_redis_are_left_alone(api, redis, act):
+    redis.hset(keys.job("theirs"), mapping={"status": "queued", "origin": "another"})
+    assert error(api("POST", f"/queue/theirs/{act}")) == (404, "call_not_found")
+    assert redis.hget(keys.job("theirs"), "status") == b"queued"
+
+
 @pytest.mark.parametrize(
     ("body", "name"),
     [

@@ -135,6 +135,34 @@ def test_a_batch_of_messages_is_answered(stack: Stack) -> None:
     assert found["none"].type == "errored"
 
 
+@pytest.mark.slow
+def test_memory_stays_flat_while_a_file_of_200_mb_is_uploaded_and_run(
+    stack: Stack, client: OpenAI, tmp_path: Path
+) -> None:
+    path = tmp_path / "input.jsonl"
+    with path.open("wb") as file:
+        for number in range(4_000):
+            file.write(line(str(number), "word " * 10_000, model="fake/stream-2-0"))
+    assert path.stat().st_size > 200_000_000
+    arbiter = Path(f"/proc/{stack.web.pid}/task/{stack.web.pid}/children")
+    pids = [int(arbiter.read_text().split()[0]), *(worker.pid for worker in stack.workers)]
+    before = [peak_megabytes(pid) for pid in pids]
+    with path.open("rb") as file:
+        uploaded = client.files.create(file=file, purpose="batch")
+    batch = client.batches.create(input_file_id=uploaded.id, endpoint=CHAT, completion_window="24h")
+    batch = finished(client, batch)
+    assert batch.request_counts is not None
+    assert batch.request_counts.completed == 4_000
+    growth = [peak_megabytes(pid) - start for pid, start in zip(pids, before, strict=True)]
+    assert max(growth) < 120, f"the processes grew by {growth} MB"
+
+
+def peak_megabytes(pid: int) -> int:
+    """The most memory that a process has had so far."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1_000
+
+
 def test_files_in_a_bucket(tmp_path: Path) -> None:
     """boto3 waits cooperatively: while the bucket is silent, other requests go on."""
     with s3.bucket() as env, FaultProxy(s3.address(env)) as proxy:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import requests
 
-from tests.support.stack import PATIENCE_SECONDS, Stack, events, until
+from tests.support.stack import PATIENCE_SECONDS, Stack, events, reserved_port, until
 
 CHAT, MESSAGES = "/chat/completions", "/messages"
+STREAMS = 50
 
 
 def post(stack: Stack, path: str, text: str, **more: Any) -> requests.Response:
@@ -112,3 +116,54 @@ def test_another_key_sees_nothing(stack: Stack) -> None:
         response = requests.request(method, address, headers=other, timeout=PATIENCE_SECONDS)
         assert response.status_code == 404
         assert response.json()["error"]["code"] == "generation_not_found"
+
+
+def test_streams_whose_web_process_is_killed_are_read_on_from_another(stack: Stack) -> None:
+    with reserved_port() as port:
+        web, url = stack.start_web(port), f"http://127.0.0.1:{port}/inference/v1"
+        until(lambda: answers(url))
+        with ThreadPoolExecutor(STREAMS) as threads:
+            begun = Barrier(STREAMS + 1)
+            jobs = [threads.submit(read_until_cut, stack, url, i, begun) for i in range(STREAMS)]
+            begun.wait()
+            web.kill()
+            cut = [job.result() for job in jobs]
+        for call_id, text in cut:
+            before = text[: text.rindex(b"\n\n") + 2]  # an event may be cut in the middle
+            last = re.findall(rb"^id: (\S+)$", before, re.M)[-1].decode()
+            rest = get(stack, f"/generations/{call_id}/stream", **{"Last-Event-ID": last})
+            again = before + without_comments(rest)
+            assert again.endswith(b"data: [DONE]\n\n")
+            assert b"error" not in again
+            assert again == without_comments(get(stack, f"/generations/{call_id}/stream"))
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/health", timeout=PATIENCE_SECONDS).status_code == 200
+    except requests.ConnectionError:
+        return False
+
+
+def read_until_cut(stack: Stack, url: str, number: int, begun: Barrier) -> tuple[str, bytes]:
+    """The id of a resumable stream, and what has come of it when its connection broke."""
+    response = requests.post(
+        f"{url}{CHAT}",
+        json={
+            "model": "fake/stream-100-30",
+            "messages": [{"role": "user", "content": f"cut {number}"}],
+            "stream": True,
+        },
+        headers=stack.headers(**{"X-Resumable": "true"}),
+        timeout=PATIENCE_SECONDS,
+        stream=True,
+    )
+    pieces, waited = [], False
+    with contextlib.suppress(requests.RequestException):
+        for piece in response.iter_content(None):
+            pieces.append(piece)
+            if not waited and b"".join(pieces).count(b"\n\n") > 3:
+                waited = True
+                begun.wait()
+    text = re.sub(rb"^:.*\n\n", b"", b"".join(pieces), flags=re.MULTILINE)
+    return response.headers["X-Generation-Id"], text

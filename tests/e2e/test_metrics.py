@@ -11,6 +11,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.console import formats
 from gateway.account.ledger import Sums, open_ledger
 from gateway.metrics.live import snapshot
 from gateway.queue import keys
@@ -70,7 +71,17 @@ class Scrape:
         return values
 
 
-def test_metrics_usage_and_ledger_agree_after_mixed_calls(stack: Stack) -> None:
+def console_usage(stack: Stack) -> str:
+    """The console's page of the usage of the key."""
+    console = stack.url.replace("/inference/v1", "/console")
+    with requests.Session() as browser:
+        form = browser.get(f"{console}/sign-in", timeout=PATIENCE_SECONDS).text
+        token = form.partition('name="csrf_token" value="')[2].partition('"')[0]
+        data = {"csrf_token": token, "key": stack.key, "next": "/console/usage"}
+        return browser.post(f"{console}/sign-in", data=data, timeout=PATIENCE_SECONDS).text
+
+
+def test_metrics_usage_ledger_and_console_agree_after_mixed_calls(stack: Stack) -> None:
     with ThreadPoolExecutor(8) as pool:
         responses = list(pool.map(lambda call: stack.ask(**call), CALLS * ROUNDS))
     left = stack.open_stream("fake/slow-60")
@@ -104,6 +115,10 @@ def test_metrics_usage_and_ledger_agree_after_mixed_calls(stack: Stack) -> None:
     assert sum(result["num_model_requests"] for result in results) == number
     assert sum(result["output_tokens"] for result in results) == tokens["output"]
     assert round(sum(result["cost"] for result in results) * 1e9) == cost
+    page = console_usage(stack)
+    assert f"<dt>Requests</dt><dd>{number}</dd>" in page
+    assert f"<dt>Cost</dt><dd>{formats.nano(cost)}</dd>" in page
+    assert f"<dt>Output tokens</dt><dd>{formats.short(sums.output)}</dd>" in page
 
     labels = {label for sample in scrape.samples for label in sample.labels.values()}
     assert not {"fake/echo-1", "nobody/knows", public_id} & labels

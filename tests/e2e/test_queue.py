@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -124,8 +123,8 @@ def test_a_scheduled_call_survives_the_restart_of_all_workers(
     accepted = steered.ask("fake/echo", "left", headers={**later, "Prefer": "respond-async"})
     assert accepted.status_code == 202
     until(lambda: steer("GET", "/queue")["counts"]["scheduled"] == 2, what="two scheduled calls")
-    steered.workers[-1].signal(signal.SIGKILL)
-    steered.workers[-1].wait()
+    steered.workers[-1].terminate()
+    assert steered.workers[-1].wait() == 0
     steered.start_worker()
     assert contents([waiting]) == ["waiting"]
     record = until(lambda: ended(steered, accepted), what="the end of the call that was left")

@@ -73,6 +73,16 @@ def test_a_budget_threshold_reaches_the_key_once_and_both_clients_verify_it(hook
     assert sorted(delivery.event) == ["created_at", "data", "id", "object", "type"]
 
 
+def test_the_end_of_a_background_response_reaches_the_key(hooks: Hooks) -> None:
+    key, secret = hooks.key("/background")
+    client = openai.OpenAI(api_key=key, base_url=hooks.stack.url, webhook_secret=secret)
+    response = client.responses.create(model="fake/echo", input="hello", background=True)
+    [delivery] = hooks.until_delivered("/background")
+    event = client.webhooks.unwrap(delivery.body, delivery.headers)
+    assert (event.type, event.data.id) == ("response.completed", response.id)
+    assert client.responses.retrieve(response.id).output_text == "hello"
+
+
 def test_a_receiver_that_hangs_holds_up_no_other_key(hooks: Hooks) -> None:
     hanging, _ = hooks.key("/hang")
     for number in range(20):

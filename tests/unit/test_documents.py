@@ -60,7 +60,8 @@ def test_every_variable_in_the_documents_is_real() -> None:
     text = "".join(PAGES.values()) + (ROOT / ".env.example").read_text()
     suffixes = "SECONDS|LIMIT|BYTES|RETRIES|FAILURES|CONCURRENCY|CONNECTIONS|PEPPER|MODELS|URL"
     named = set(re.findall(rf"\b[A-Z][A-Z_]+_(?:{suffixes})\b", text))
-    real = {*re.findall(r"`([A-Z_]+)`", page()), "AWS_ENDPOINT_URL"}  # boto3's
+    of_libraries = {"AWS_ENDPOINT_URL", "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"}
+    real = {*re.findall(r"`([A-Z_]+)`", page()), *of_libraries}
     assert named - real == set()
 
 

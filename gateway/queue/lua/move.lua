@@ -18,7 +18,7 @@ if status == 'queued' then
   to_front(WAITING)
   -- The queue's time is the start of the last call that was claimed: it must not jump to where this one was.
   redis.call('HSET', KEYS[1], 'start', redis.call('HGET', FAIR, 'V') or 0)
-elseif status == 'deferred' then
+elseif status == 'deferred' and key then
   to_front(PARKED_CALLS .. key)
   if owner ~= '' then to_front(PARKED_CALLS .. 'owner:' .. owner) end
 else

@@ -116,6 +116,22 @@ def test_a_wrong_change_is_named_too_and_changes_nothing(operator, store, make_k
     assert (store.get(id).name, store.get(id).rpm) == ("one", 7)
 
 
+def test_the_secret_of_a_webhook_is_shown_once(make_client, settings, broker, store):
+    allowing = dataclasses.replace(settings, webhook_hosts=("example.com",))
+    browser = Browser(make_client(allowing, broker))
+    browser.sign_in(ADMIN_KEY)
+    page = browser.send("/console/keys/new", name="a", webhook_url="https://example.com/one")
+    first = re.search(r"data-webhook>(whsec_[^<]+)<", page)[1]
+    address = f"/console/keys/{store.verify(secret(page)).public_id}"
+    shown = fields(browser.get(address), address)
+    assert "data-webhook" not in browser.send(address, **{**shown, "name": "b"})
+    page = browser.send(address, **{**shown, "webhook_url": "https://example.com/two"})
+    assert re.search(r"data-webhook>(whsec_[^<]+)<", page)[1] != first
+    assert "data-secret" not in page
+    page = browser.send(address, 400, **{**shown, "webhook_url": "https://other.com/"})
+    assert "WEBHOOK_HOSTS" in page.partition('id="error-webhook_url"')[2]
+
+
 def test_a_key_is_rotated(operator, store, make_key):
     key = make_key("one")
     page = operator.send(f"/console/keys/{public_id(key)}/rotate", grace="3600")

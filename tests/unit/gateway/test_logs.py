@@ -146,6 +146,13 @@ def test_lines_are_json_where_that_is_configured(own_logging, capsys):
     assert (line["level"], line["message"], line["call_id"]) == ("INFO", "hello", "c1")
 
 
+def test_lines_of_gunicorn_can_show_the_process(own_logging, caplog):
+    logs.configure(Settings())
+    formatter = logging.Formatter("%(process)d")
+    record = logging.getLogger("gunicorn.error").makeRecord("g", 20, "", 0, "hello", (), None)
+    assert formatter.format(record) == str(os.getpid())
+
+
 def test_the_level_is_the_configured_one(own_logging, capsys):
     logs.configure(Settings(log_level="WARNING"))
     logging.getLogger("gateway.test").info("quiet")

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 import gevent
 import pytest
-import urllib3
+import requests
 
 from gateway.chat import ChatCall
 from gateway.errors import UpstreamAuth
@@ -148,7 +148,6 @@ def token_server() -> Iterator[Any]:
 def test_google_s_library_signs_for_a_token(
     token_server: Any, tmp_path: Path, transport: CannedTransport
 ) -> None:
-    pytest.importorskip("google.auth", reason="pip install -r requirements-vertex.txt")
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -166,7 +165,7 @@ def test_google_s_library_signs_for_a_token(
         "token_uri": f"http://127.0.0.1:{token_server.server_port}/token",
     }
     path.write_text(json.dumps(account))
-    credentials, request = service_account(str(path), urllib3.PoolManager())
+    credentials, request = service_account(str(path), requests.Session())
 
     def make(token: str) -> Any:
         return create(
@@ -181,7 +180,7 @@ def test_google_s_library_signs_for_a_token(
     assert form["grant_type"] == ["urn:ietf:params:oauth:grant-type:jwt-bearer"]
     assert len(form["assertion"][0].split(".")) == 3
     # A refusal is no traceback with the key in it, but the error of a wrong key.
-    fresh, request = service_account(str(path), urllib3.PoolManager())
+    fresh, request = service_account(str(path), requests.Session())
     token_server.status = 401
     with pytest.raises(UpstreamAuth):
         TokenProvider(fresh, request, make).complete(CALL)

@@ -8,7 +8,7 @@ from gateway.catalogue.file import ProviderRow
 from gateway.settings import Settings
 from tests.support.raw_upstream import serving
 from workers.provider_check import check
-from workers.providers import http_pool
+from workers.providers import http_session
 
 KEY = "sk-canary-0123456789"
 
@@ -16,7 +16,7 @@ KEY = "sk-canary-0123456789"
 def result(url: str, **row: str) -> dict[str, object]:
     settings = Settings(variables={"KEY": KEY})
     provider = ProviderRow("acme", row.pop("wire", "openai"), url, key_variable="KEY", **row)  # type: ignore[arg-type]
-    [result] = check(provider, settings, http_pool(settings))
+    [result] = check(provider, settings, http_session(settings))
     assert KEY not in str(result)
     return result
 
@@ -45,7 +45,7 @@ def test_a_provider_that_cannot_be_reached_is_named() -> None:
         "provider": "acme",
         "key": 1,
         "ok": False,
-        "text": "no answer (NewConnectionError)",
+        "text": "no answer (ConnectionError)",
     }
 
 

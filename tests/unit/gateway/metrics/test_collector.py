@@ -24,6 +24,7 @@ def test_the_queue_and_the_workers_are_read(redis, scrape):
     seconds, _ = redis.time()
     redis.rpush(keys.RQ_QUEUE, "call-1", "call-2")
     redis.zadd(keys.WAITING, {"call-1": 1, "call-2": 2})
+    redis.zadd(keys.BATCHES_ACTIVE, {"batch_1": seconds - 50, "batch_2": seconds})
     redis.zadd(keys.WEBHOOKS, {"key1": (seconds - 20) * 1000, "key2": (seconds + 20) * 1000})
     redis.hset(keys.job("call-1"), "queued_ms", (seconds - 9) * 1000)
     redis.zadd(keys.RQ_DEFERRED, {"call-3": 1})
@@ -35,6 +36,8 @@ def test_the_queue_and_the_workers_are_read(redis, scrape):
     samples = scrape()
     states = {state: value(samples, "inference_queue_calls", state=state) for state in STATES}
     assert states == {"queued": 2, "parked": 1, "paused": 0, "scheduled": 0, "running": 3}
+    assert value(samples, "inference_batches") == 2
+    assert 50 <= value(samples, "inference_batch_oldest_seconds") < 60
     assert value(samples, "inference_webhook_keys") == 2
     assert 20 <= value(samples, "inference_webhook_lag_seconds") < 30
     assert 9 <= value(samples, "inference_queue_oldest_seconds") < 15

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.metrics.records import BATCH, RecordCounter
 from gateway.queue import keys
-from tests.unit.gateway.metrics.conftest import attempt
+from tests.unit.gateway.metrics.conftest import RECORD, attempt
 
 MODEL = {"provider": "openai", "model": "openai/gpt-4o"}
 GEN_AI = {
@@ -190,9 +190,9 @@ def test_counters_that_count_at_the_same_time_count_each_record_once(redis, labe
 
 
 def test_counting_begins_anew_in_a_redis_that_was_emptied(redis, counter, append, scrape):
-    append(1, 2)
+    redis.xadd(keys.RECORDS, {"r": RECORD.encode()}, id="9999999999999-0")
     counter.catch_up()
-    redis.flushall()
+    redis.flushall()  # the clock is behind
     append(3)
     counter.catch_up()
     assert calls(scrape()) == 1

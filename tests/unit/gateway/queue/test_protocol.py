@@ -81,8 +81,9 @@ def test_a_plan_and_its_body_come_out_as_they_went_in(spec, body):
 def test_what_the_record_needs_travels_with_the_call():
     account = {"owner": "team", "request_id": "req_1", "prompt_tokens": 9, "created_ms": 1}
     spec = replace(PLAN, account=account, cache={"name": "a" * 64, "seconds": 60})
+    spec = replace(spec, trace={"traceparent": "00-1-2-01"})
     assert CallSpec.decode(spec.encode(b"{}")) == (spec, b"{}")
-    for name in ("account", "cache"):
+    for name in ("account", "cache", "trace"):
         with pytest.raises(ProtocolError):
             CallSpec.decode(head(PLAN.encode(b""), **{name: []}) + b"\n{}")
 
