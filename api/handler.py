@@ -362,7 +362,7 @@ def _account(key: KeyRecord, model: str, admission: AdmissionRequest) -> dict[st
     return {
         "owner": key.owner,
         "request_id": g.request_id,
-        "user_agent": (request.user_agent.string or "")[:USER_AGENT_LENGTH],
+        "user_agent": request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH],
         "priority": key.priority if line is None else "batch",
         "model": model,
         "created_ms": int(time.time() * 1000),

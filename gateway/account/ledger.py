@@ -97,12 +97,19 @@ class Sums:
     @classmethod
     def of(cls, record: Record) -> Sums:
         """Return what one record adds."""
-        return cls(
-            requests=0 if record.correction else 1,
-            cost_nano=record.cost_nano,
-            saved_nano=record.saved_nano,
-            **{name: count for name, count in record.usage.items() if name in SUMS},
-        )
+        return cls(**added(record))
+
+
+def added(record: Record) -> dict[str, int]:
+    """Return what one record adds to the sums, by their names; some that are 0 are left out."""
+    counts = {name: count for name, count in record.usage.items() if name in SUMS}
+    if not record.correction:
+        counts["requests"] = 1
+    if record.cost_nano:
+        counts["cost_nano"] = record.cost_nano
+    if record.saved_nano:
+        counts["saved_nano"] = record.saved_nano
+    return counts
 
 
 SUMS = tuple(item.name for item in fields(Sums))

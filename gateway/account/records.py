@@ -121,11 +121,12 @@ class Record:
 
     @classmethod
     def _from_fields(cls, fields: Mapping[str, Any]) -> Record:
-        fields = {name: value for name, value in fields.items() if name in _NAMES}
-        if "attempts" in fields:
-            fields["attempts"] = tuple(fields["attempts"])
+        if not fields.keys() <= _NAMES:
+            fields = {name: value for name, value in fields.items() if name in _NAMES}
         try:
-            return cls(**fields)
+            record = cls(**fields)
+            record.attempts = tuple(record.attempts)
+            return record
         except TypeError as error:
             raise ValueError(f"not a record: {error}") from None
 

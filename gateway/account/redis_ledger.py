@@ -26,6 +26,7 @@ from gateway.account.ledger import (
     UsageBucket,
     UsageQuery,
     Windows,
+    added,
     bucket_rows,
     health,
 )
@@ -63,13 +64,11 @@ class RedisLedger:
             orjson.dumps([(width, keys.USAGE_SECONDS[width]) for width in WIDTHS]),
         ]
         for record in records:
-            sums = Sums.of(record)
-            added = {name: count for name in SUMS if (count := getattr(sums, name))}
             group = orjson.dumps([record.key_id, record.owner, record.summed_model, record.kind])
             # What lasts for ever must not grow with the models: callers may make up names.
             all_time = orjson.dumps([record.key_id, record.owner, "", ""])
             args += [record.id, record.settled_ms, record.encode()]
-            args += [group, all_time, orjson.dumps(added)]
+            args += [group, all_time, orjson.dumps(added(record))]
         scripts.LEDGER(self._redis, [keys.LEDGER_CALLS], args)
 
     def generation(self, call_id: str) -> Record | None:

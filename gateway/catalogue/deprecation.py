@@ -6,9 +6,10 @@ A date leads to a warning only: whether a model is gone is known from its provid
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from email.utils import format_datetime
+from functools import cache
 
 from gateway.catalogue.file import ModelRow
 from gateway.errors import ModelNotFound
@@ -46,7 +47,8 @@ def warning(text: str) -> str:
     return f'299 - "{_NOT_QUOTABLE.sub("?", text)}"'
 
 
-def headers(shutdown: date) -> dict[str, str]:
+@cache
+def headers(shutdown: date) -> Mapping[str, str]:
     """The headers of answers for a model that ends on this day, at 0:00 UTC at the earliest.
 
     `Deprecation` (RFC 9745) is when its warnings began, `Sunset` (RFC 8594) when it ends.

@@ -42,6 +42,8 @@ class Rule:
 
     def holds(self, params: Mapping[str, Any]) -> bool:
         """Whether the rule's conditions are met."""
+        if not self.conditional:
+            return True
         if isinstance(self.when, str) and not params.get(self.when):
             return False
         if isinstance(self.when, Mapping) and not _all_match(self.when, params):
@@ -129,12 +131,10 @@ def apply(
     dropped = [name for name in params if kept[name] is not params[name]]
     complete = dict(kept)
     for name, entry in table.items():
-        rule = _first(entry, complete)
-        if rule is not None and "." not in name and name in kept:
+        if name in kept and (rule := _first(entry, complete)):
             _apply_to_value(kept, name, rule, dropped, optional)
     for name, entry in table.items():
-        rule = _first(entry, complete)
-        if rule is not None and "." in name:
+        if "." in name and (rule := _first(entry, complete)):
             _apply_inside(kept, name, rule, dropped)
     return kept, [name for name in {**params, **table} if name in dropped]
 
@@ -154,7 +154,10 @@ def _set_by_rules(table: Mapping[str, Rules], params: Mapping[str, Any]) -> dict
 
 
 def _first(entry: Rules, params: Mapping[str, Any]) -> Rule | None:
-    return next((rule for rule in entry if rule.holds(params)), None)
+    for rule in entry:
+        if rule.holds(params):
+            return rule
+    return None
 
 
 def taken(table: Mapping[str, Rules], name: str) -> bool:
