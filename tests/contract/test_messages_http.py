@@ -388,7 +388,7 @@ def test_a_stream_without_a_word_is_a_message_all_the_same(ask_scripted):
     [
         ("GET", MESSAGES, 405, "invalid_request_error"),
         ("GET", f"{MESSAGES}/count_tokens", 405, "invalid_request_error"),
-        ("GET", f"{MESSAGES}/batches", 404, "not_found_error"),
+        ("GET", f"{MESSAGES}/none", 404, "not_found_error"),
         ("POST", "/v1/messages", 404, "not_found_error"),
     ],
 )

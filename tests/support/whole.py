@@ -113,7 +113,12 @@ class WholeExchange(FakeBroker):
         self._runner = CallRunner(providers, limits, catalogue)
 
     def submit(
-        self, spec: CallSpec, body: bytes, admission: AdmissionRequest, budget: float
+        self,
+        spec: CallSpec,
+        body: bytes,
+        admission: AdmissionRequest,
+        budget: float,
+        logged_request: bytes = b"",
     ) -> PendingCall:
         arrived, parameters = CallSpec.decode(spec.encode(body))
         claimed = Claimed(spec.call_id, spec.web, "claim", 60.0, None)
