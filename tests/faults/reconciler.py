@@ -35,6 +35,8 @@ LASTING_PREFIXES = (
     *("gw:key:", "rq:worker:", "gw:lease:"),
     *("gw:spend:", "gw:ledger:"),  # the account
     "gw:webhooks",  # events are tried for a day
+    *("gw:file:", "gw:files:", "gw:batch:", "gw:batches:"),  # for 30 days
+    "gw:idem:",  # for a day
 )
 ESTABLISHED, CLOSE_WAIT = "01", "08"
 

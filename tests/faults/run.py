@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.faults import (  # noqa: F401  (they enter their rows)
     scenarios_account,
+    scenarios_batches,
     scenarios_breaker,
     scenarios_processes,
     scenarios_queue,
