@@ -56,6 +56,7 @@ PLACE_SECONDS = 0.05  # between two tries to get a place for a line
 RETRY_SECONDS = 900.0  # for which a line is tried again that a provider or this service refuses
 PAUSE_SECONDS = (1.0, 30.0)  # between two tries, at first and at most
 STOP_SECONDS = 600.0  # that running lines of a cancelled batch get to end
+MOST_LOST = 20  # names of a line: one for each runner that was killed at it
 LATE_SECONDS = 5.0  # that running lines of an expired batch get: their deadline is its end
 SWEEP_SECONDS = 60.0  # between two sweeps of what has expired
 ENVELOPE_BYTES = 65_536  # of a line besides its body
@@ -288,13 +289,13 @@ class BatchRun:
         """What the app returns for a line; None if the batch stops before."""
         path = self._runner.path(batch, request)
         body = orjson.dumps(request["body"])
-        began, tries = time.monotonic(), 0
+        began, tries, lost = time.monotonic(), 0, 0
         while True:
             left = batch.expires - time.time()
             if left <= 0:
                 return None
             headers = {
-                "Idempotency-Key": f"{self._id}:{number}",
+                "Idempotency-Key": f"{self._id}:{number}" + (f":{lost}" if lost else ""),
                 "X-Request-Timeout": f"{left:.3f}",
                 "User-Agent": "batch",
             }
@@ -302,6 +303,9 @@ class BatchRun:
             reply = line_api.call(self._runner.app, line, path, body, headers)
             if reply.status == 504 and time.time() >= batch.expires:
                 return None
+            if never_queued(reply) and lost < MOST_LOST:
+                lost += 1  # the same name would stand for that call for a day
+                continue
             seconds = pause(reply, tries, time.monotonic() - began)
             if seconds is None:
                 return reply
@@ -409,6 +413,14 @@ class _Result(NamedTuple):
     call_id: str
 
 
+def never_queued(reply: LineReply) -> bool:
+    """Whether the runner before this one was killed before it had queued the call of the line.
+
+    Then its name is noted, and Redis knows no such call (`job_lost`).
+    """
+    return reply.status == 503 and "idempotent-replayed" in reply.headers
+
+
 def pause(reply: LineReply, tries: int, elapsed: float) -> float | None:
     """Seconds until a line is tried again that got this reply; None: it stays so.
 
@@ -416,9 +428,6 @@ def pause(reply: LineReply, tries: int, elapsed: float) -> float | None:
     where a limit of the key refuses it as long as the batch lasts.
     """
     should_retry = reply.headers.get("x-should-retry")
-    if reply.status == 503 and "idempotent-replayed" in reply.headers:
-        # The runner before this one was killed before it had queued the call.
-        return PAUSE_SECONDS[0]
     if should_retry == "false" or (should_retry is None and reply.status != 429):
         return None
     if elapsed > RETRY_SECONDS and "x-limit-name" not in reply.headers:
