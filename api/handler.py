@@ -173,7 +173,7 @@ def _respond(
     )
     admission = _admission(key, targets, checked.parameters, kind, delay)
     call_id = uuid.uuid4().hex
-    resumable = checked.stream and (at_once or _flag(request.headers, "X-Resumable"))
+    resumable = (_flag(request.headers, "X-Resumable") or at_once) and checked.stream
     idempotency_key = "" if counts else idempotency.name_of(request.headers)
     log_seconds = _log_seconds(settings, resumable, kept, bool(idempotency_key))
     spec = CallSpec(

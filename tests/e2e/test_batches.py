@@ -157,7 +157,7 @@ def test_memory_stays_flat_while_a_file_of_200_mb_is_uploaded_and_run(
     assert batch.request_counts is not None
     assert batch.request_counts.completed == 4_000
     growth = [peak_megabytes(pid) - start for pid, start in zip(pids, before, strict=True)]
-    assert max(growth) < 120, f"the processes grew by {growth} MB"
+    assert max(growth) < 160, f"the processes grew by {growth} MB"
 
 
 def peak_megabytes(pid: int) -> int:

@@ -172,7 +172,7 @@ def test_the_doctor_looks_at_a_running_service_and_calls_its_providers(stack: St
     result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert result.returncode == 1, result.stderr
     failed = [line for line in result.stdout.splitlines() if line.startswith("FAIL")]
-    assert failed == ["FAIL  providers    openai, key 1: no answer (NewConnectionError)"]
+    assert failed == ["FAIL  providers    openai, key 1: no answer (ConnectionError)"]
     assert "ok    workers      1 alive, 1000 calls at once\n" in result.stdout
     assert "ok    database     answers" in result.stdout
     assert OPENAI_KEY not in result.stdout + result.stderr

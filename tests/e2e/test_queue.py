@@ -167,8 +167,10 @@ def test_an_operator_cancels_a_waiting_and_a_running_call(
     until(lambda: steered.upstream.log()[0]["closed_early"], what="a closed provider call")
 
 
-def flood(stack: Stack, name: str, number: int, model: str, priority: str = "interactive") -> None:
-    """Queue so many calls of a new key at once, for which no client waits."""
+def flood(
+    stack: Stack, name: str, number: int, model: str, priority: str = "interactive"
+) -> list[str]:
+    """Queue so many calls of a new key at once, for which no client waits; return their ids."""
     record = stack.keys.get(stack.keys.create(name, priority=priority).split("_")[2])
     assert record is not None
     settings = Settings(redis_url=stack.server.url)
@@ -176,11 +178,13 @@ def flood(stack: Stack, name: str, number: int, model: str, priority: str = "int
     target = Target(model, "fake", model.partition("/")[2])
     body = b'{"messages":[{"role":"user","content":"%b"}]}' % name.encode()
     stack.redis.set(keys.lease(FLOODING_WEB), "0 0", ex=600)
+    call_ids = [uuid.uuid4().hex for _ in range(number)]
     with stack.redis.pipeline(transaction=False) as pipeline:
-        for _ in range(number):
-            spec = CallSpec(uuid.uuid4().hex, FLOODING_WEB, False, (target,), key=record.public_id)
+        for call_id in call_ids:
+            spec = CallSpec(call_id, FLOODING_WEB, False, (target,), key=record.public_id)
             pipeline.execute_command(*commands.submit_command(settings, spec, body, admission, 600))
         assert all(reply[0] == b"ok" for reply in pipeline.execute())
+    return call_ids
 
 
 @pytest.mark.parametrize("flooding", ["interactive", "batch"])
@@ -193,7 +197,7 @@ def test_a_flood_of_one_key_delays_another_key_by_one_round_of_the_slots(
     """
     for command in scripts.load_commands():
         steered.redis.execute_command(*command)
-    flood(steered, "busy", SLOTS, "fake/delay-1500")
+    busy = flood(steered, "busy", SLOTS, "fake/hang")
     steered.until_called(SLOTS)
     flood(steered, "flood", FLOOD, "fake/delay-1", flooding)
     others = {"interactive": 2 * SLOTS, "standard": 2 * SLOTS + 8, "batch": 2 * SLOTS + 64}
@@ -207,7 +211,9 @@ def test_a_flood_of_one_key_delays_another_key_by_one_round_of_the_slots(
     until(
         lambda: steer("GET", "/queue")["counts"]["in_line"] == FLOOD + 3, what="all calls in line"
     )
-    assert texts(steered) == ["busy"] * SLOTS  # no slot was free until now
+    assert texts(steered) == ["busy"] * SLOTS
+    for call_id in busy:  # the slots are free from here on
+        commands.cancel(steered.redis, call_id)
     assert all(response.status_code == 200 for response in responses(waiting))
     order = texts(steered)
     for priority, latest in others.items():

@@ -154,7 +154,7 @@ def test_a_response_is_not_found_afterwards(client: OpenAI) -> None:
     response = client.responses.create(model="demo/echo", input="hi")
     with pytest.raises(openai.NotFoundError) as failure:
         client.responses.retrieve(response.id)
-    assert "stateless" in failure.value.message
+    assert "'store' or 'background'" in failure.value.message
 
 
 def test_a_failure_in_a_stream_is_an_api_error(client: OpenAI) -> None:
