@@ -6,6 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 import orjson
 from flask import Response, after_this_request, g, request, url_for
+from redis.exceptions import RedisError
 from werkzeug.datastructures import Headers
 
 from api import idempotency
@@ -33,7 +35,7 @@ from gateway.catalogue import deprecation
 from gateway.catalogue.catalogue import Catalogue
 from gateway.catalogue.target import Target
 from gateway.errors import GatewayError, InvalidRequest, KeyChanged, ModelNotAllowed, Overloaded
-from gateway.queue import keys
+from gateway.queue import commands, keys
 from gateway.queue.protocol import AdmissionRequest, CallSpec
 from gateway.settings import Settings
 
@@ -229,8 +231,8 @@ def _respond(
         else:
             response = reply.whole(heartbeat)
     except GatewayError as error:
-        if claim is not None and (pending is None or not pending.submitted):
-            claim.release(error)
+        if pending is None or not pending.submitted:
+            _forget(call, claim, error)
         if twin is not None and pending is not None and pending.outcome is not None:
             error.headers[idempotency.REPLAYED] = "true"
         raise
@@ -244,6 +246,15 @@ def _respond(
         _warn(text, response)
     _name_ignored(response, checked, dropped)
     return response
+
+
+def _forget(call: LoggedCall, claim: idempotency.Claim | None, error: GatewayError) -> None:
+    """Keep nothing of a call that the queue has refused."""
+    if claim is not None:
+        claim.release(error)
+    elif keys.is_log(call.address):
+        with suppress(RedisError):
+            commands.delete_log(services().broker.redis, call.rendering.call_id)
 
 
 def _flag(headers: Headers, name: str) -> bool:

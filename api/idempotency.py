@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 from redis.exceptions import RedisError
@@ -45,14 +45,16 @@ class Claim:
 
     name: str  # in Redis
     value: bytes
-    address: str
+    call: LoggedCall
 
     def release(self, error: GatewayError) -> None:
         """Forget the key: the queue has refused the call. Twins that wait get this error."""
         redis = services().broker.redis
         try:
             commands.forget(redis, self.name, self.value)
-            commands.refuse_logged(redis, self.address, error)
+            # Its input is not needed, and may have 20 MB.
+            request = replace(self.call, extra={}).encode()
+            commands.refuse_logged(redis, self.call.address, request, error)
         except RedisError:
             pass  # the next request finds that there is no call
 
@@ -73,7 +75,7 @@ def claim(
 
     fingerprint = digest(orjson.dumps(request, option=orjson.OPT_SORT_KEYS), body)
     value = f"{call.rendering.call_id} {fingerprint}".encode()
-    own = Claim(keys.idempotent(call.key, digest(name.encode())), value, call.address)
+    own = Claim(keys.idempotent(call.key, digest(name.encode())), value, call)
     for _ in range(TRIES):
         noted = commands.remember(redis, own.name, value, call.address, call.encode(), budget)
         if noted is None:

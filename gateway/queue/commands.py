@@ -345,10 +345,15 @@ def wake_reader(redis: Redis, web: str) -> None:
 def store_logged_request(redis: Redis, address: str, value: bytes, budget: float) -> None:
     """Store what is needed to render a logged call, which may live `budget` seconds.
 
-    Raises RedisError.
+    Raises RedisError, also while logs fill half of Redis' maxmemory.
     """
+    scripts.REMEMBER(redis, *_logged_request(address, value, budget))
+
+
+def _logged_request(address: str, value: bytes, budget: float) -> tuple[list[Any], list[Any]]:
+    """The keys and arguments that store what is needed to render a call."""
     seconds = math.ceil(budget) + keys.log_seconds(address) + keys.GRACE_SECONDS
-    redis.set(keys.logged_request(address.rpartition(":")[2]), value, ex=seconds)
+    return [keys.logged_request(address.rpartition(":")[2])], [value, seconds]
 
 
 def remember(
@@ -357,11 +362,11 @@ def remember(
     """Note which call an Idempotency-Key stands for, and `store_logged_request` for it.
 
     `idempotent` is its name (`keys.idempotent`), `value` the call's id and a fingerprint. Returns
-    the value that was noted before, and has noted nothing then. Raises RedisError.
+    the value that was noted before, and has noted nothing then. Raises RedisError as
+    `store_logged_request` does.
     """
-    names = [idempotent, keys.logged_request(address.rpartition(":")[2])]
-    seconds = math.ceil(budget) + keys.log_seconds(address) + keys.GRACE_SECONDS
-    args = [value, keys.IDEMPOTENT_SECONDS, request, seconds]
+    names, args = _logged_request(address, request, budget)
+    names, args = [*names, idempotent], [*args, value, keys.IDEMPOTENT_SECONDS]
     return cast("bytes | None", scripts.REMEMBER(redis, names, args))
 
 
@@ -373,12 +378,15 @@ def forget(redis: Redis, idempotent: str, value: bytes) -> None:
     scripts.FORGET(redis, [idempotent], [value])
 
 
-def refuse_logged(redis: Redis, address: str, error: GatewayError) -> None:
-    """End the log of a call that was not queued, for those who follow it. Raises RedisError."""
+def refuse_logged(redis: Redis, address: str, request: bytes, error: GatewayError) -> None:
+    """End the log of a call that was not queued, for those who follow it.
+
+    `request` replaces what is needed to render the call. Raises RedisError.
+    """
     call_id = address.rpartition(":")[2]
     scripts.run(redis, emit_command(address, [_last_event(call_id, error)]))
-    for name in (keys.log(call_id), keys.logged_request(call_id)):
-        redis.expire(name, keys.REFUSED_SECONDS)
+    redis.expire(keys.log(call_id), keys.REFUSED_SECONDS)
+    redis.set(keys.logged_request(call_id), request, ex=keys.REFUSED_SECONDS)
 
 
 def logged_request(redis: Redis, call_id: str) -> bytes | None:

@@ -52,9 +52,7 @@ def narrowed(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize(
-    ("operator", "paths"), [(False, f"^(?!{OPERATORS})"), (True, OPERATORS)]
-)
+@pytest.mark.parametrize(("operator", "paths"), [(False, f"^(?!{OPERATORS})"), (True, OPERATORS)])
 def test_generated_requests_get_no_answer_that_is_not_documented(
     own_stack: Stack, tmp_path: Path, operator: bool, paths: str
 ) -> None:

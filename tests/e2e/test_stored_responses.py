@@ -146,3 +146,16 @@ def test_another_key_does_not_find_it(stack: Stack, client: openai.OpenAI) -> No
         ):
             with pytest.raises(openai.NotFoundError):
                 call(response.id)
+
+
+def test_nothing_is_kept_of_a_response_that_a_limit_refuses(stack: Stack) -> None:
+    before = set(stack.redis.scan_iter("gw:log:*"))
+    with openai.OpenAI(
+        base_url=stack.url, api_key=stack.keys.create("poor", limit=0), max_retries=0
+    ) as poor:
+        for background in (False, True):
+            with pytest.raises(openai.RateLimitError):
+                poor.responses.create(
+                    model=STREAM, input="x" * 100_000, store=True, background=background
+                )
+    assert set(stack.redis.scan_iter("gw:log:*")) == before

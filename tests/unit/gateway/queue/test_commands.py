@@ -317,3 +317,35 @@ def test_limits_are_those_of_the_settings(redis: Redis, settings: Settings, key:
     with pytest.raises(Overloaded):
         submit(redis, replace(settings, queue_bytes=10), key)
     submit(redis, settings, key)
+
+
+def test_logs_leave_half_of_redis_to_calls_whose_clients_wait(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    address = keys.log_address("call", 60)
+    commands.store_logged_request(redis, address, b"before", 60)
+    assert commands.remember(redis, "name", b"call print", address, b"first", 60) is None
+    used = redis.info("memory")["used_memory"]
+    redis.config_set("maxmemory", int(used / 0.6))
+    try:
+        with pytest.raises(OutOfMemoryError):
+            commands.store_logged_request(redis, address, b"later", 60)
+        with pytest.raises(OutOfMemoryError):
+            commands.remember(redis, "another", b"other print", address, b"later", 60)
+        # What is there is still found, and other calls are taken.
+        noted = commands.remember(redis, "name", b"other print", address, b"later", 60)
+        submit(redis, settings, key)
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert noted == b"call print"
+    assert commands.logged_request(redis, "call") == b"first"
+
+
+def test_of_a_refused_call_only_the_error_stays(redis: Redis) -> None:
+    address = keys.log_address("call", 86_400)
+    commands.remember(redis, "name", b"call print", address, b"with 20 MB of input", 60)
+    commands.refuse_logged(redis, address, b"without", Overloaded())
+    assert commands.logged_request(redis, "call") == b"without"
+    assert 0 < redis.ttl(keys.logged_request("call")) <= keys.REFUSED_SECONDS
+    ended = commands.logged_outcome(redis, "call")
+    assert ended is not None and isinstance(ended[0].error, Overloaded)
