@@ -24,6 +24,7 @@ from api.messages import errors as messages_errors
 from api.schemas import query
 from api.schemas.errors import invalid
 from api.services import services
+from gateway import strict_json
 from gateway.account.api_keys import KeyRecord
 from gateway.account.key_fields import iso_time
 from gateway.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimited
@@ -229,8 +230,10 @@ class _Requests:
 
     def _line(self, text: bytes, path: str) -> bytes:
         try:
-            fields = orjson.loads(text)
-        except orjson.JSONDecodeError:
+            fields = strict_json.loads(text, len(text))
+        except InvalidRequest as error:
+            if error.code == "json_too_deep":
+                raise
             raise InvalidRequest(
                 "The request body is not valid JSON.", code="invalid_json"
             ) from None

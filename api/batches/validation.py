@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
-import orjson
 
-from gateway.errors import GatewayError
+from gateway import strict_json
+from gateway.errors import GatewayError, InvalidRequest
 from gateway.tokens import CHARACTERS_PER_TOKEN
 
 MAX_LINES = 50_000
@@ -87,9 +87,11 @@ def _check_line(
         checked.refuse(code, message, number, param)
 
     try:
-        request = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        refuse("invalid_json_line", "This line is not parseable as valid JSON.")
+        request = strict_json.loads(line, len(line))
+    except InvalidRequest as error:
+        deep = error.code == "json_too_deep"  # it could not be written again
+        reason = "nested too deeply" if deep else "not parseable as valid JSON"
+        refuse("invalid_json_line", f"This line is {reason}.")
         return
     if not isinstance(request, Mapping):
         refuse("invalid_json_line", "This line is not a JSON object.")

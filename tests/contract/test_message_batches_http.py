@@ -224,6 +224,12 @@ def test_a_wrong_batch_is_refused_and_leaves_nothing(batches, tmp_path, sent, me
         (b"{", "application/json", 400),
         (b"{}", "application/json", 400),
         (b'{"requests": [{]}', "application/json", 400),
+        (b'{"requests": [{"params": %b}]}' % (b"[" * 300 + b"]" * 300), "application/json", 400),
+        (
+            b'{"requests": [{"custom_id": "a", "params": {"a": %b}}]}' % (b"[" * 300 + b"]" * 300),
+            "application/json",
+            400,
+        ),
         (b"{}", "text/plain", 415),
     ],
 )

@@ -32,6 +32,7 @@ REQUEST = json.loads(line("one"))
     [
         (b"{\n", "invalid_json_line", 2, None),
         (b"[]\n", "invalid_json_line", 2, None),
+        (b'{"body": ' + b"[" * 300 + b"]" * 300 + b"}\n", "invalid_json_line", 2, None),
         (line("first"), "duplicate_custom_id", 2, "custom_id"),
         (line(""), "invalid_value", 2, "custom_id"),
         (line("a", url="/v1/embeddings"), "url_mismatch", 2, "url"),
