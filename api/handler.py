@@ -208,6 +208,8 @@ def _respond(
         claim, twin = idempotency.claim(
             idempotency_key, call, _depends_on(checked, make), body, budget
         )
+        if twin is not None:
+            _current(key)  # no submit refuses a key that was just revoked
     pending: PendingCall | None = None
     try:
         if twin is None:

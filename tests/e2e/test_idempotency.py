@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+from gateway.account.api_keys import public_id
 from tests.support.stack import PATIENCE_SECONDS, Stack, events, reserved_port, until
 
 CHAT, MESSAGES, RESPONSES, EMBEDDINGS = (
@@ -148,3 +149,17 @@ def test_a_caller_who_left_comes_back_to_its_call(stack: Stack) -> None:
     assert again.headers["X-Generation-Id"] == response.headers["X-Generation-Id"]
     assert again.text.endswith("data: [DONE]\n\n")
     assert calls(stack, text) == 1
+
+
+def test_a_key_that_was_just_revoked_gets_no_replay(stack: Stack) -> None:
+    key = stack.keys.create("leaked")
+    headers = {"Authorization": f"Bearer {key}", "Idempotency-Key": "once"}
+    url, payload = stack.url + CHAT, body(CHAT, "revoked")
+
+    def call() -> requests.Response:
+        return requests.post(url, json=payload, headers=headers, timeout=PATIENCE_SECONDS)
+
+    assert call().status_code == 200
+    assert call().headers["Idempotent-Replayed"] == "true"
+    stack.keys.revoke(public_id(key))
+    assert call().status_code == 401
