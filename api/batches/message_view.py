@@ -58,6 +58,7 @@ def create_message_batch(key: KeyRecord) -> Response:
     """Create a batch. Its requests go to the storage while they arrive."""
     settings = services().settings
     check_type(request.environ)
+    services().batches.require_room(key.public_id)
     file_id, lines, now = records.new_id(), _Requests(), int(time.time())
     name = records.object_name(file_id)
     with arriving(request.environ, MAX_BYTES, settings.body_timeout) as body:

@@ -240,13 +240,13 @@ class BatchRun:
             for number, text in self._lines(batch):
                 if text is None or ended(number):
                     continue
-                while self._going_on(batch) and not places.take(self._id):
+                while self._going_on(batch) and not places.take(batch.key_id):
                     self._stopping.wait(PLACE_SECONDS)
                 if self._stopping.is_set():
                     break
                 run = self._group.spawn(self._run_line, batch, number, text)
                 # Not in the greenlet: it may be killed before it runs.
-                run.rawlink(lambda _: places.give_back(self._id))
+                run.rawlink(lambda _: places.give_back(batch.key_id))
         except ObjectMissing:
             self._lost = True
         end = None

@@ -46,6 +46,7 @@ def create_batch(key: KeyRecord) -> Response:
     storage()
     data = handler.read()
     check(schema.NEW_BATCH, data, invalid_request)
+    services().batches.require_room(key.public_id)
     now = int(time.time())
     batch = Batch(
         id=new_id(OPENAI.prefix),

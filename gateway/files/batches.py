@@ -11,11 +11,13 @@ from typing import Any
 import orjson
 from redis import Redis
 
+from gateway.errors import RateLimited
 from gateway.queue import keys
 
 ACTIVE = ("validating", "in_progress", "finalizing", "cancelling")
 STOPPABLE = ("validating", "in_progress")
 WINDOW_SECONDS = 86_400  # from a batch's creation to its expiry
+MAX_ACTIVE = 100  # batches of a key that have not ended: each takes memory of the runner
 KEPT_SECONDS = 30 * 86_400  # since its creation
 COUNTS = ("completed", "failed", "cancelled", "expired")  # of lines
 USED = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
@@ -145,6 +147,19 @@ class BatchStore:
     def active(self) -> list[str]:
         """The ids of batches that the runner has something to do for, the oldest first."""
         return [each.decode() for each in self._redis.zrange(keys.BATCHES_ACTIVE, 0, -1)]
+
+    def require_room(self, key_id: str) -> None:
+        """Raise RateLimited if MAX_ACTIVE batches of a key have not ended."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for each in self.active():
+                pipeline.hget(keys.batch(each), "key_id")
+            owners = pipeline.execute()
+        if owners.count(key_id.encode()) >= MAX_ACTIVE:
+            raise RateLimited(
+                f"Too many batches of this API key have not ended. Limit: {MAX_ACTIVE}.",
+                code="too_many_batches",
+                should_retry=False,
+            )
 
     def queued_tokens(self, key_id: str) -> int:
         """The tokens of the prompts of all batches of a key that have not ended."""

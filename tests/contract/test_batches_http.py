@@ -15,6 +15,7 @@ from openai import OpenAI
 from api.openapi.document import document
 from app import PREFIX
 from gateway.errors import QuotaExceeded, RateLimited, UpstreamFailed
+from gateway.files import batches
 from gateway.files.batches import BatchStore
 from gateway.queue import keys
 from tests.contract.test_openapi import check
@@ -107,6 +108,16 @@ def test_a_line_is_a_call_of_its_key_with_the_priority_and_the_id_of_the_batch(
     assert call.spec.account["priority"] == "batch"
     assert call.spec.account["batch_id"] == batch.id
     assert call.budget == 3600
+
+
+def test_a_key_has_a_bounded_number_of_batches_that_have_not_ended(create, run, monkeypatch):
+    monkeypatch.setattr(batches, "MAX_ACTIVE", 2)
+    first, _ = create(line("one")), create(line("one"))
+    with pytest.raises(openai.RateLimitError, match="have not ended") as refused:
+        create(line("one"))
+    assert refused.value.code == "too_many_batches"
+    run(first)
+    create(line("one"))
 
 
 def test_a_batch_mixes_models_and_endpoints_have_our_prefix_or_none(api, create, run):
