@@ -196,7 +196,7 @@ class Arena(Stack):
 
     def meet(self) -> None:
         """Wait until the load is in flight; the provider brings the fault."""
-        end = time.monotonic() + self.within(5)
+        end = time.monotonic() + self.within(20)
         while self.met < IN_FLIGHT and time.monotonic() < end:
             self.met = max(self.met, self.in_flight())
             time.sleep(0.01)
