@@ -13,6 +13,7 @@ from api.batches import schema
 from api.batches.doors import OPENAI
 from api.files.view import render_unavailable, storage
 from api.http.auth import keyed, reader
+from api.http.pages import page_of
 from api.schemas import query
 from api.schemas.check import check
 from api.schemas.errors import invalid_request
@@ -77,15 +78,7 @@ def list_batches(key: KeyRecord) -> Response:
     if page is None:
         raise InvalidRequest("Invalid 'after': no such batch.", param="after", code="invalid_value")
     data = [shown(batch) for batch in page[0]]
-    return _json(
-        {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": page[1],
-        }
-    )
+    return _json(page_of(data, page[1]))
 
 
 @batches.get("/batches/<batch_id>")

@@ -15,6 +15,7 @@ from api.files.upload import Received
 from api.handler import RETRY_SECONDS
 from api.http import errors
 from api.http.auth import keyed, reader
+from api.http.pages import page_of
 from api.schemas import query
 from api.services import services
 from gateway.account.api_keys import KeyRecord
@@ -105,15 +106,7 @@ def list_files(key: KeyRecord) -> Response:
     if page is None:
         raise InvalidRequest("Invalid 'after': no such file.", param="after", code="invalid_value")
     data = [shown(record) for record in page[0]]
-    return _json(
-        {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": page[1],
-        }
-    )
+    return _json(page_of(data, page[1]))
 
 
 @files.get("/files/<file_id>")

@@ -16,6 +16,7 @@ from api import logged as logged_calls
 from api.chat import request as chat_request
 from api.http.auth import keyed
 from api.http.errors import ApiBlueprint
+from api.http.pages import page_of
 from api.responses import errors as responses_errors
 from api.responses import request as responses_request
 from api.responses import stored
@@ -131,15 +132,7 @@ def list_input_items(key: KeyRecord, response_id: str) -> Response:
             raise NotFound(f"Item with id '{after}' not found.", param="after")
         items = items[position + 1 :]
     page = items[: read.number(request.args, "limit", 20, 100)]
-    return _json(
-        {
-            "object": "list",
-            "data": page,
-            "first_id": page[0]["id"] if page else None,
-            "last_id": page[-1]["id"] if page else None,
-            "has_more": len(items) > len(page),
-        }
-    )
+    return _json(page_of(page, len(items) > len(page)))
 
 
 def _json(value: dict[str, Any]) -> Response:

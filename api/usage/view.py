@@ -13,6 +13,7 @@ from flask import Blueprint, Response, request
 from api import logged as logged_calls
 from api.http import errors
 from api.http.auth import keyed, reader
+from api.http.pages import page_of
 from api.rendering import LoggedCall
 from api.schemas import query as read
 from api.schemas.errors import invalid
@@ -127,15 +128,7 @@ def list_generations(key: KeyRecord) -> Response:
             "Invalid 'after': no such call.", param="after", code="invalid_value"
         ) from None
     data = [generation(record) for record in page.records]
-    return _json(
-        {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": page.has_more,
-        }
-    )
+    return _json(page_of(data, page.has_more))
 
 
 @usage.get("/usage")
