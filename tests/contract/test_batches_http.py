@@ -6,11 +6,9 @@ import dataclasses
 import json
 import time
 
-import httpx2
 import openai
 import orjson
 import pytest
-from openai import OpenAI
 
 from api.openapi.document import document
 from app import PREFIX
@@ -25,21 +23,6 @@ from tests.support.batches import CHAT, line, run_all
 @pytest.fixture
 def settings(settings, tmp_path):
     return dataclasses.replace(settings, files_url=f"file://{tmp_path}")
-
-
-@pytest.fixture
-def make_openai(client):
-    clients = []
-
-    def make(key):
-        transport = httpx2.Client(transport=httpx2.WSGITransport(app=client.application))
-        base = "http://testserver/inference/v1"
-        clients.append(OpenAI(api_key=key, base_url=base, max_retries=0, http_client=transport))
-        return clients[-1]
-
-    yield make
-    for each in clients:
-        each.close()
 
 
 @pytest.fixture
