@@ -64,9 +64,9 @@ def elements(pieces: Iterable[bytes], longest: int) -> Iterator[bytes]:
 def _next(data: bytearray, source: Iterator[bytes], marks: bytes) -> int:
     """The first of these marks; all before it is short in a valid body."""
     while True:
-        found = [place for mark in marks if (place := data.find(mark)) >= 0]
-        if found:
-            return min(found)
+        places = [place for mark in marks if (place := data.find(mark)) >= 0]
+        if places:
+            return min(places)
         piece = next(source, None)
         if piece is None or len(data) > HEAD_BYTES:
             raise InvalidRequest("The request body is not valid JSON.", code="invalid_json")

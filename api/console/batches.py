@@ -44,10 +44,10 @@ def batches(key: KeyRecord) -> Response:
     if services().storage is None:
         return page("batches.html", unavailable=NOT_CONFIGURED, rows=())
     after = read.text(request.args, "after", read.ID) or ""
-    found = services().batches.page(door, whose(key), ROWS, after)
-    if found is None:
+    batch_page = services().batches.page(door, whose(key), ROWS, after)
+    if batch_page is None:
         raise _missing()
-    rows, more = found
+    rows, more = batch_page
     return page(
         "batches.html",
         unavailable="",

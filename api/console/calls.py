@@ -98,7 +98,7 @@ def calls(key: KeyRecord) -> Response:
     filters = Filters.of_request(key)
     after = read.text(request.args, "after", read.ID)
     try:
-        found = filters.page(after, ROWS)
+        page_of_calls = filters.page(after, ROWS)
     except UnknownCursor:
         raise InvalidRequest(
             "The call that this page begins after is not there any more."
@@ -110,8 +110,8 @@ def calls(key: KeyRecord) -> Response:
         filtered=bool(query),
         query=query,
         after=after,
-        records=found.records,
-        older=found.records[-1].id if found.has_more else None,
+        records=page_of_calls.records,
+        older=page_of_calls.records[-1].id if page_of_calls.has_more else None,
         statuses=STATUSES,
         ranges=RANGES,
         names=key_names(key),

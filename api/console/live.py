@@ -38,10 +38,10 @@ def live_stream(key: KeyRecord) -> Response:
 
     def look() -> bytes | None:
         nonlocal sent
-        made, html = _figures()
-        if made == sent:
+        rendered_at, html = _figures()
+        if rendered_at == sent:
             return None
-        sent = made
+        sent = rendered_at
         return sse.event(orjson.dumps({"html": html}), "figures")
 
     return stream(look, LOOK_SECONDS)
@@ -50,14 +50,17 @@ def live_stream(key: KeyRecord) -> Response:
 def _figures() -> tuple[float, str]:
     """When the figures were made, and their HTML; made anew once a second, for all viewers."""
     pages, now = services().pages, time.monotonic()
-    made, html = pages.get(NEWEST, (-LOOK_SECONDS, ""))
-    if now - made >= LOOK_SECONDS * 0.9:
+    rendered_at, html = pages.get(NEWEST, (-LOOK_SECONDS, ""))
+    if now - rendered_at >= LOOK_SECONDS * 0.9:
         # Before Redis is asked: viewers that come meanwhile get the figures before these.
         pages[NEWEST] = now, html
         figures = snapshot(services().broker.redis)
-        made, html = now, fragment("figures.html", now=figures, chart=_chart(figures), most=MODELS)
-        pages[NEWEST] = made, html
-    return made, html
+        rendered_at, html = (
+            now,
+            fragment("figures.html", now=figures, chart=_chart(figures), most=MODELS),
+        )
+        pages[NEWEST] = rendered_at, html
+    return rendered_at, html
 
 
 def _chart(figures: dict[str, Any]) -> charts.Chart:

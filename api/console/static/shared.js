@@ -7,9 +7,9 @@ export const find = (selector, parent = document) => parent.querySelector(select
 
 /** A new element with these properties and children. */
 export function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 }
 
 /** USD, as the server writes it. */
