@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, request
 
-from api import handler
 from api.batches import schema
 from api.batches.doors import OPENAI
 from api.files.view import render_unavailable, storage
 from api.http.auth import keyed, reader
+from api.http.body import request_json
 from api.http.pages import page_of
 from api.schemas import query
 from api.schemas.check import check
@@ -45,7 +45,7 @@ TIMES = (
 def create_batch(key: KeyRecord) -> Response:
     """Create a batch, whose input is checked later."""
     storage()
-    data = handler.read()
+    data = request_json()
     check(schema.NEW_BATCH, data, invalid_request)
     services().batches.require_room(key.public_id)
     now = int(time.time())

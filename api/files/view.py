@@ -12,9 +12,9 @@ from flask import Blueprint, Response, request
 
 from api.files import schema
 from api.files.upload import Received
-from api.handler import RETRY_SECONDS
 from api.http import errors
 from api.http.auth import keyed, reader
+from api.http.body import RETRY_SECONDS
 from api.http.pages import page_of
 from api.schemas import query
 from api.services import services

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import orjson
 from flask import Blueprint, Response, request
 
-from api import handler
 from api.http import errors
 from api.http.auth import actor, operator, reader
+from api.http.body import request_json
 from api.keys import schema
 from api.keys.shown import shown_key, shown_owner, webhook_secret
 from api.schemas import query
@@ -81,7 +81,7 @@ def list_keys(key: KeyRecord) -> Response:
 @operator
 def create_key(key: KeyRecord) -> Response:
     """Create a key. Only this response has its secret."""
-    data = schema.checked_fields(schema.NEW_KEY, handler.read())
+    data = schema.checked_fields(schema.NEW_KEY, request_json())
     store = services().keys
     hosts = services().settings.webhook_hosts
     values = schema.to_record(data, KeyRecord("", "", ""), time.time(), hosts)
@@ -102,7 +102,7 @@ def get_key(key: KeyRecord, key_id: str) -> Response:
 @operator
 def change_key(key: KeyRecord, key_id: str) -> Response:
     """Change the fields that the request has; null takes a value away."""
-    data = schema.checked_fields(schema.KEY_CHANGE, handler.read())
+    data = schema.checked_fields(schema.KEY_CHANGE, request_json())
     now, hosts = time.time(), services().settings.webhook_hosts
     nonce = ""
 
@@ -130,7 +130,7 @@ def rotate_key(key: KeyRecord, key_id: str) -> Response:
     """Give a key a new secret; the present one stays valid for `grace_seconds`."""
     # A body is optional here.
     empty = not request.content_length and "Transfer-Encoding" not in request.headers
-    data = schema.checked_fields(schema.ROTATION, {} if empty else handler.read())
+    data = schema.checked_fields(schema.ROTATION, {} if empty else request_json())
     grace = data.get("grace_seconds", schema.GRACE_SECONDS)
     idempotency_key = request.headers.get("Idempotency-Key")
     if idempotency_key is not None and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
@@ -164,7 +164,7 @@ def list_owners(key: KeyRecord) -> Response:
 @operator
 def create_owner(key: KeyRecord) -> Response:
     """Create an owner."""
-    data = schema.checked_fields(schema.NEW_OWNER, handler.read())
+    data = schema.checked_fields(schema.NEW_OWNER, request_json())
     id = data["id"]
     values = schema.to_record(data, OwnerRecord(""), time.time())
     if not services().owners.create(id, values, actor(key)):
@@ -183,7 +183,7 @@ def get_owner(key: KeyRecord, owner_id: str) -> Response:
 @operator
 def change_owner(key: KeyRecord, owner_id: str) -> Response:
     """Change the fields that the request has; null takes a value away."""
-    data = schema.checked_fields(schema.OWNER_CHANGE, handler.read())
+    data = schema.checked_fields(schema.OWNER_CHANGE, request_json())
     now = time.time()
 
     def edit(record: OwnerRecord) -> Mapping[str, Any]:

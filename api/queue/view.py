@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, request
 
-from api import handler
 from api.http.auth import actor, operator
+from api.http.body import request_json
 from api.keys.schema import checked_fields
 from api.queue import acts
 from api.queue.schema import PAUSE
@@ -113,7 +113,7 @@ def undrain_worker(key: KeyRecord, name: str) -> Response:
 
 def _paused() -> tuple[str, str]:
     """Kind and id of what the request pauses; raises InvalidRequest."""
-    fields: dict[str, str] = checked_fields(PAUSE, handler.read())
+    fields: dict[str, str] = checked_fields(PAUSE, request_json())
     if len(fields) != 1:
         raise invalid("wrong.value", "", reason="expected one of 'key', 'model' and 'provider'")
     ((kind, id),) = fields.items()

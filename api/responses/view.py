@@ -15,6 +15,7 @@ from api import handler
 from api import logged as logged_calls
 from api.chat import request as chat_request
 from api.http.auth import keyed
+from api.http.body import request_json
 from api.http.errors import ApiBlueprint
 from api.http.pages import page_of
 from api.responses import errors as responses_errors
@@ -50,7 +51,7 @@ def _add_converter(state: BlueprintSetupState) -> None:
 @keyed
 def create(key: KeyRecord) -> Response:
     """Answer a response, whole or as server-sent events."""
-    data = handler.read()
+    data = request_json()
     target = handler.resolve(chat_request.model_name(data))
     row = target.row
     checked = responses_request.chat_request(
@@ -58,24 +59,24 @@ def create(key: KeyRecord) -> Response:
     )
     data["input"] = tool_items(data["input"])  # the renderer needs no others
     renderer = partial(ResponseRenderer, request=data)
-    return handler.respond(key, target, checked, renderer, full_names=True)
+    return handler.respond(key, target, checked, renderer)
 
 
 @responses.post("/responses/input_tokens")
 @keyed
 def count_input_tokens(key: KeyRecord) -> Response:
     """Count the tokens of an input: Anthropic does for its models, others are estimated."""
-    data = handler.read()
+    data = request_json()
     target = handler.resolve(chat_request.model_name(data))
     handler.require_allowed(key, target, chat_request.model_name(data))
     row = target.row
     checked = responses_request.chat_request(
         data, row.extra_parameters, row.accepts, partial(stored.conversation, key)
     )
-    checked = replace(checked, stream=False, background=False, stored=None)
+    checked = replace(checked, stream=False, background=False, stored=None, kind="count_tokens")
     del data
     if MESSAGES_API in row.accepts:
-        return handler.respond(key, target, checked, partial(CountRenderer), kind="count_tokens")
+        return handler.respond(key, target, checked, partial(CountRenderer))
     target.require("chat")
     response = Response(count_of(tokens.prompt_tokens(checked.parameters)), mimetype=JSON)
     response.headers["X-Token-Count"] = "estimate"
