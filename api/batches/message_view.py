@@ -15,7 +15,7 @@ from flask import Response, g, request
 from api.batches import view
 from api.batches.doors import ANTHROPIC
 from api.batches.elements import NAME, elements
-from api.batches.runner import ENVELOPE_BYTES, TOKEN_LIMIT
+from api.batches.validation import ENVELOPE_BYTES, TOKEN_LIMIT
 from api.files.view import render_unavailable, storage
 from api.http.auth import keyed, reader
 from api.http.body import PIECE_BYTES, TURN_SECONDS, arriving, check_type
