@@ -19,7 +19,7 @@ LUA = Path(__file__).parent / "lua"
 
 
 # Scripts that begin with the functions of account.lua.
-ACCOUNTING = ("submit", "claim", "finish", "cancel", "promote", "move")
+ACCOUNTING = ("submit", "claim", "finish", "cancel", "promote", "move", "retry")
 NAME = re.compile(rb"\$([A-Z_]+)")
 
 
@@ -80,6 +80,7 @@ STORE = Script("store")
 REMEMBER = Script("remember")
 FORGET = Script("forget")
 ANNOUNCE = Script("announce")
+RETRY = Script("retry")
 COUNT = Script("count")
 MOVE = Script("move")
 STEER = Script("steer")
@@ -87,7 +88,7 @@ WEBHOOK = Script("webhook")
 WEBHOOK_END = Script("webhook_end")
 ALL = (
     *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, CORRECT),
-    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END, REMEMBER, FORGET, ANNOUNCE),
+    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END, REMEMBER, FORGET, ANNOUNCE, RETRY),
 )
 
 
