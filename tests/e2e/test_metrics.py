@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain, cycle, islice
 from typing import Any
 
 import pytest
@@ -12,6 +17,8 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.console import formats
+from gateway.account import books
+from gateway.account.database import schema
 from gateway.account.ledger import Sums, open_ledger
 from gateway.metrics.live import snapshot
 from gateway.queue import keys
@@ -19,26 +26,67 @@ from gateway.settings import Settings
 from tests.support.stack import PATIENCE_SECONDS, Stack, until
 
 TOKEN = "a token of Prometheus, and of nobody else"
-# Answers, streams, failures, retries, refusals, and names that callers make up.
-CALLS: list[dict[str, Any]] = [
-    *({"model": f"fake/echo-{number}"} for number in range(3)),
-    {"model": "fake/echo", "stream": True},
-    {"model": "claude/echo", "stream": True, "max_tokens": 50},
-    {"model": "demo/echo"},
-    {"model": "demo/echo", "stream": True, "headers": {"X-Cache": "on"}},
-    {"model": "fake/once-503", "text": "a text for this test of metrics alone"},
-    {"model": "fake/400"},
-    {"model": "closed/model"},
-    {"model": "nobody/knows"},
-    {"model": "fake/echo", "messages": "wrong"},
-]
-ROUNDS = 10
+CHAT, MESSAGES = "/chat/completions", "/messages"
+RESPONSES, EMBEDDINGS = "/responses", "/embeddings"
+RETRIED = "a text for this test of metrics alone, of call {number}"
+CACHED = {"X-Cache": "on"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of call; `leaves`: its client goes after the first event of the stream."""
+
+    path: str
+    body: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    leaves: bool = False
+
+
+def chat(model: str, text: str = "hello there", **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], **more}
+
+
+# Answers and streams of each API, failures, retries, fallbacks, kept responses, clients that leave.
+KINDS = (
+    *(Kind(CHAT, chat(f"fake/echo-{number}", "one two three")) for number in range(3)),
+    Kind(CHAT, chat("fake/stream-20-1", stream=True)),
+    Kind(CHAT, chat("fake/echo", usage={"include": True})),
+    Kind(CHAT, chat("claude/echo", stream=True, max_tokens=50)),
+    Kind(CHAT, chat("demo/echo")),
+    Kind(CHAT, chat("demo/echo", "kept for a while", stream=True), CACHED),
+    Kind(CHAT, chat("fake/echo", "kept for a while"), CACHED),
+    Kind(CHAT, chat("fake/once-503", RETRIED)),
+    Kind(CHAT, chat("fake/status-400")),
+    Kind(CHAT, chat("fake/status-500")),  # its breaker opens
+    Kind(CHAT, chat("fake/stream-8-1-cut", stream=True)),
+    Kind(CHAT, chat("closed/model", models=["fake/echo", "claude/echo"])),
+    Kind(CHAT, chat("fake/stream-400-50", stream=True), leaves=True),
+    Kind(MESSAGES, chat("claude/echo", "a message", max_tokens=50, stream=True)),
+    Kind(MESSAGES, chat("fake/echo", "a message", max_tokens=50)),
+    Kind(RESPONSES, {"model": "fake/echo", "input": "a response"}),
+    Kind(RESPONSES, {"model": "fake/echo", "input": "a response", "stream": True}),
+    Kind(EMBEDDINGS, {"model": "fake/embedding", "input": ["one", "two"]}),
+)
+# What never becomes a call.
+REFUSED = (
+    Kind(CHAT, chat("nobody/knows")),
+    Kind(CHAT, {"model": "fake/echo", "messages": "wrong"}),
+)
+CALLS, CLIENTS = 2_000, 32
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    env = {"METRICS_TOKEN": TOKEN, "WEB_CONCURRENCY": "2", "UPSTREAM_RETRIES": "1"}
-    with Stack(tmp_path_factory.mktemp("metrics"), workers=2, env=env) as running:
+    folder = tmp_path_factory.mktemp("metrics")
+    url = f"sqlite:///{folder}/account.db"
+    schema.upgrade_url(url)
+    env = {
+        "METRICS_TOKEN": TOKEN,
+        "WEB_CONCURRENCY": "2",
+        "UPSTREAM_RETRIES": "1",
+        "DATABASE_URL": url,
+    }
+    with Stack(folder, workers=2, env=env) as running:
         yield running
 
 
@@ -71,6 +119,34 @@ class Scrape:
         return values
 
 
+class Client:
+    """Makes calls one after the other over a kept connection, which is cheap."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._headers = {**stack.headers(), "Content-Type": "application/json"}
+        self._connection = http.client.HTTPConnection("127.0.0.1", stack.port, PATIENCE_SECONDS)
+
+    def make(self, calls: Iterable[tuple[int, Kind]]) -> list[tuple[Kind, int, str]]:
+        """Make calls and read their responses; return the status and the call's id of each."""
+        made = [self._make(number, kind) for number, kind in calls]
+        self._connection.close()
+        return made
+
+    def _make(self, number: int, kind: Kind) -> tuple[Kind, int, str]:
+        body = json.dumps(kind.body).replace("{number}", str(number))
+        headers = {**self._headers, **kind.headers}
+        self._connection.request("POST", f"/inference/v1{kind.path}", body, headers)
+        response = self._connection.getresponse()
+        if kind.leaves:
+            while not response.readline().startswith(b"data: "):
+                pass
+            response.close()
+            self._connection.close()
+        else:
+            response.read()
+        return kind, response.status, response.headers.get("X-Generation-Id", "")
+
+
 def console_usage(stack: Stack) -> str:
     """The console's page of the usage of the key."""
     console = stack.url.replace("/inference/v1", "/console")
@@ -81,24 +157,23 @@ def console_usage(stack: Stack) -> str:
         return browser.post(f"{console}/sign-in", data=data, timeout=PATIENCE_SECONDS).text
 
 
-def test_metrics_usage_ledger_and_console_agree_after_mixed_calls(stack: Stack) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        responses = list(pool.map(lambda call: stack.ask(**call), CALLS * ROUNDS))
-    left = stack.open_stream("fake/slow-60")
-    left.close()
-    statuses = Counter(str(response.status_code) for response in responses)
-    ids = {response.headers.get("X-Generation-Id") for response in responses} - {None}
-    number = len(ids) + 1
-    settings = Settings(redis_url=stack.server.url)
+def test_metrics_usage_ledger_and_console_agree_after_2000_mixed_calls(stack: Stack) -> None:
+    calls = list(enumerate([*islice(cycle(KINDS), CALLS), *REFUSED * 10]))
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        shares = (calls[number::CLIENTS] for number in range(CLIENTS))
+        made = [*chain(*pool.map(lambda share: Client(stack).make(share), shares))]
+    assert len({id for _, _, id in made if id}) == CALLS
+    settings = Settings(redis_url=stack.server.url, database_url=stack.env["DATABASE_URL"])
     public_id = stack.key.split("_")[2]
     ledger = open_ledger(settings, stack.redis)
 
     def ledger_sums() -> Sums:
         return ledger.totals(public_id, 0).all_time
 
-    until(lambda: ledger_sums().requests == number, what=f"{number} calls in the ledger")
+    until(lambda: ledger_sums().requests == CALLS, what=f"{CALLS} calls in the ledger")
+    assert books.differences(stack.redis, ledger, [public_id]) == []
     sums, scrape = ledger_sums(), Scrape(stack)
-    assert scrape.sum("inference_calls_total") == number
+    assert scrape.sum("inference_calls_total") == CALLS
     tokens = scrape.by("inference_tokens_total", "type")
     assert tokens == Counter(
         {
@@ -109,40 +184,43 @@ def test_metrics_usage_ledger_and_console_agree_after_mixed_calls(stack: Stack) 
     )
     cost = sum(round(s.value * 1e9) for s in scrape.samples if s.name == "inference_cost_usd_total")
     assert cost == sums.cost_nano > 0
+    saved = scrape.sum("inference_saved_usd_total")
+    assert round(saved * 1e9) == sums.saved_nano > 0
     headers, params = stack.headers(), {"start_time": str(int(time.time()) - 86_400)}
     usage = requests.get(f"{stack.url}/usage", headers=headers, params=params, timeout=60).json()
     results = [result for bucket in usage["data"] for result in bucket["results"]]
-    assert sum(result["num_model_requests"] for result in results) == number
+    assert sum(result["num_model_requests"] for result in results) == CALLS
+    assert sum(result["input_uncached_tokens"] for result in results) == tokens["input"]
     assert sum(result["output_tokens"] for result in results) == tokens["output"]
     assert round(sum(result["cost"] for result in results) * 1e9) == cost
     page = console_usage(stack)
-    assert f"<dt>Requests</dt><dd>{number}</dd>" in page
+    assert f"<dt>Requests</dt><dd>{formats.count(CALLS)}</dd>" in page
     assert f"<dt>Cost</dt><dd>{formats.nano(cost)}</dd>" in page
     assert f"<dt>Output tokens</dt><dd>{formats.short(sums.output)}</dd>" in page
 
     labels = {label for sample in scrape.samples for label in sample.labels.values()}
     assert not {"fake/echo-1", "nobody/knows", public_id} & labels
-    assert scrape.sum("inference_calls_total", status="cancelled") == 1
-    assert scrape.sum("inference_retries_total", provider="fake") >= 1
-    assert scrape.sum("inference_cache_hits_total") >= 1
-    assert scrape.sum("gen_ai_server_time_to_first_token_seconds_count") >= 2 * ROUNDS
+    left = sum(kind.leaves for kind, _, _ in made)
+    assert scrape.sum("inference_calls_total", status="cancelled") == left
+    for name in ("retries", "fallbacks", "breaker_skips", "cache_hits", "estimated_calls"):
+        assert scrape.sum(f"inference_{name}_total") > 0, name
+    assert scrape.sum("gen_ai_server_time_to_first_token_seconds_count") > CALLS / 10
     until(lambda: snapshot(stack.redis)["web_processes"] == 2, what="both processes report")
     assert snapshot(stack.redis)["workers"] == 2
 
     # Both web processes add what they have counted in a few seconds.
-    route = "/inference/v1/chat/completions"
     name = "http_server_request_duration_seconds_count"
+    statuses = Counter((kind.path, str(status)) for kind, status, _ in made)
 
-    def counted() -> Counter[str]:
-        return Counter(
-            {
-                s.labels["http_response_status_code"]: round(s.value)
-                for s in Scrape(stack).samples
-                if s.name == name and s.labels["http_route"] == route
-            }
-        )
+    def counted() -> Counter[tuple[str, str]]:
+        counts: Counter[tuple[str, str]] = Counter()
+        for sample in Scrape(stack).samples:
+            if sample.name == name and sample.labels["http_request_method"] == "POST":
+                path = sample.labels["http_route"].removeprefix("/inference/v1")
+                counts[path, sample.labels["http_response_status_code"]] += round(sample.value)
+        return Counter({each: count for each, count in counts.items() if each in statuses})
 
-    until(lambda: counted() == statuses + Counter({"200": 1}), what=f"{statuses}, not {counted()}")
+    until(lambda: counted() == statuses, what=f"{statuses}, not {counted()}")
 
 
 def test_a_web_process_that_ends_adds_what_it_has_counted(stack: Stack) -> None:
