@@ -23,6 +23,7 @@ from gateway.account.ledger import Sums, open_ledger
 from gateway.metrics.live import snapshot
 from gateway.queue import keys
 from gateway.settings import Settings
+from tests.support import console
 from tests.support.stack import PATIENCE_SECONDS, Stack, until
 
 TOKEN = "a token of Prometheus, and of nobody else"
@@ -147,16 +148,6 @@ class Client:
         return kind, response.status, response.headers.get("X-Generation-Id", "")
 
 
-def console_usage(stack: Stack) -> str:
-    """The console's page of the usage of the key."""
-    console = stack.url.replace("/inference/v1", "/console")
-    with requests.Session() as browser:
-        form = browser.get(f"{console}/sign-in", timeout=PATIENCE_SECONDS).text
-        token = form.partition('name="csrf_token" value="')[2].partition('"')[0]
-        data = {"csrf_token": token, "key": stack.key, "next": "/console/usage"}
-        return browser.post(f"{console}/sign-in", data=data, timeout=PATIENCE_SECONDS).text
-
-
 def test_metrics_usage_ledger_and_console_agree_after_2000_mixed_calls(stack: Stack) -> None:
     calls = list(enumerate([*islice(cycle(KINDS), CALLS), *REFUSED * 10]))
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -193,7 +184,8 @@ def test_metrics_usage_ledger_and_console_agree_after_2000_mixed_calls(stack: St
     assert sum(result["input_uncached_tokens"] for result in results) == tokens["input"]
     assert sum(result["output_tokens"] for result in results) == tokens["output"]
     assert round(sum(result["cost"] for result in results) * 1e9) == cost
-    page = console_usage(stack)
+    with console.sign_in(stack, stack.key) as browser:
+        page = browser.get(f"{console.address(stack)}/usage", timeout=PATIENCE_SECONDS).text
     assert f"<dt>Requests</dt><dd>{formats.count(CALLS)}</dd>" in page
     assert f"<dt>Cost</dt><dd>{formats.nano(cost)}</dd>" in page
     assert f"<dt>Output tokens</dt><dd>{formats.short(sums.output)}</dd>" in page

@@ -34,6 +34,7 @@ WORDS = {
     "toolong": "400: the call is longer than the model's context",
     "policy": "400: the call is against the provider's rules",
     "leak": "with `status` or `error`: the error tells the key that came with the call",
+    "quote": "with `status` or `error`: the error repeats the last user message",
     "wild": "a stream with a BOM, comments, CR LF, and data in two lines",
     "strange": "fields nobody knows, huge numbers, usage that is null, chunks without a choice",
     "trailers": "trailers after the stream's last chunk",
@@ -171,7 +172,8 @@ class Answer:
 
     def leaked(self) -> str:
         """What an error says beside its usual words."""
-        return f" You said {self.key}." if "leak" in self.words else ""
+        key = f" You said {self.key}." if "leak" in self.words else ""
+        return key + (f" You asked: {self.text}" if "quote" in self.words else "")
 
     def broken_at(self) -> int:
         """After how many deltas an answer breaks off."""
