@@ -103,6 +103,15 @@ class Settings:
         "Where files and batches are stored: `file:///FOLDER`, which all processes share, or "
         "`s3://BUCKET/PREFIX`. Without it, their endpoints answer 503.",
     )
+    files_bytes_per_key: int = setting(
+        "FILES_BYTES_PER_KEY",
+        10_000_000_000,
+        "Maximum size of all files of an API key together. Further uploads are refused; what its "
+        "batches write counts, and is never refused.",
+    )
+    files_per_key: int = setting(
+        "FILES_PER_KEY", 10_000, "Maximum number of files of an API key, in the same way."
+    )
     batch_concurrency: int = setting(
         "BATCH_CONCURRENCY",
         100,
@@ -384,6 +393,8 @@ class Settings:
             "BREAKER_FAILURES": self.breaker_failures,
             "RECORD_DAYS": self.record_days,
             "BATCH_CONCURRENCY": self.batch_concurrency,
+            "FILES_BYTES_PER_KEY": self.files_bytes_per_key,
+            "FILES_PER_KEY": self.files_per_key,
             "RESULT_HOURS": self.result_hours,
             "STREAM_REPLAY_SECONDS": self.stream_replay_seconds,
         }.items():

@@ -16,7 +16,7 @@ from api.batches import view
 from api.batches.doors import ANTHROPIC
 from api.batches.elements import NAME, elements
 from api.batches.runner import ENVELOPE_BYTES, TOKEN_LIMIT
-from api.files.view import render_unavailable, storage
+from api.files.view import declared_size, render_unavailable, storage
 from api.http.auth import keyed, reader
 from api.http.body import PIECE_BYTES, TURN_SECONDS, arriving, check_type
 from api.http.errors import ApiBlueprint
@@ -56,10 +56,18 @@ def add_request_id(response: Response) -> Response:
 @keyed
 def create_message_batch(key: KeyRecord) -> Response:
     """Create a batch. Its requests go to the storage while they arrive."""
-    settings = services().settings
     check_type(request.environ)
     services().batches.require_room(key.public_id)
-    file_id, lines, now = records.new_id(), _Requests(), int(time.time())
+    file_id = records.new_id()
+    with services().files.room(key.public_id, file_id, declared_size(MAX_BYTES)):
+        batch = _received(key, file_id)
+    services().batches.add(batch)
+    return _json(shown(batch))
+
+
+def _received(key: KeyRecord, file_id: str) -> Batch:
+    """Store the requests in the body of the present request; return their batch."""
+    settings, lines, now = services().settings, _Requests(), int(time.time())
     name = records.object_name(file_id)
     with arriving(request.environ, MAX_BYTES, settings.body_timeout) as body:
 
@@ -87,7 +95,8 @@ def create_message_batch(key: KeyRecord) -> Response:
         created=now,
         expires=records.expiry(now, 2 * WINDOW_SECONDS),
     )
-    batch = Batch(
+    services().files.add(record, listed=False)
+    return Batch(
         id=new_id(ANTHROPIC.prefix),
         door=ANTHROPIC.name,
         key_id=key.public_id,
@@ -101,9 +110,6 @@ def create_message_batch(key: KeyRecord) -> Response:
         lines=lines.count,
         queued_tokens=lines.tokens,
     )
-    services().files.add(record, listed=False)
-    services().batches.add(batch)
-    return _json(shown(batch))
 
 
 @message_batches.get("/messages/batches")

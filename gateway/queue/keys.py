@@ -355,6 +355,11 @@ def files(public_id: str) -> str:
     return f"{PREFIX}gw:files:of:{public_id}"
 
 
+def file_sizes(public_id: str) -> str:
+    """The bytes of each file of a key whose content is kept, and of each that is arriving."""
+    return f"{PREFIX}gw:files:sizes:{public_id}"
+
+
 def console_session(session_id: str) -> str:
     """Exists while somebody is signed in to the console."""
     return f"{PREFIX}gw:console:session:{session_id}"
