@@ -256,7 +256,7 @@ def _forget(call: LoggedCall, claim: idempotency.Claim | None, error: GatewayErr
         claim.release(error)
     elif keys.is_log(call.address):
         with suppress(RedisError):
-            commands.delete_log(services().broker.redis, call.rendering.call_id)
+            commands.delete_log(services().broker.redis, call.key, call.rendering.call_id)
 
 
 def _flag(headers: Headers, name: str) -> bool:

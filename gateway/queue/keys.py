@@ -283,6 +283,21 @@ def logged_request(call_id: str) -> str:
     return f"{PREFIX}gw:log:{call_id}:request"
 
 
+def logs(public_id: str) -> str:
+    """The logged calls of a key, by when their logs expire. It expires with the last."""
+    return f"{PREFIX}gw:logs:{public_id}"
+
+
+def log_sizes(public_id: str) -> str:
+    """The bytes of each of these logs, and in total: see lua/remember.lua."""
+    return f"{PREFIX}gw:logs:{public_id}:bytes"
+
+
+def growing_logs(public_id: str) -> str:
+    """Those of these calls that had not ended when their logs were last measured."""
+    return f"{PREFIX}gw:logs:{public_id}:growing"
+
+
 def lease(process: str) -> str:
     """Exists while the process lives.
 

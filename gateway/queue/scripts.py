@@ -79,6 +79,7 @@ LOOK = Script("look")
 STORE = Script("store")
 REMEMBER = Script("remember")
 FORGET = Script("forget")
+FORGET_LOG = Script("forget_log")
 ANNOUNCE = Script("announce")
 COUNT = Script("count")
 MOVE = Script("move")
@@ -88,6 +89,7 @@ WEBHOOK_END = Script("webhook_end")
 ALL = (
     *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, CORRECT),
     *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END, REMEMBER, FORGET, ANNOUNCE),
+    FORGET_LOG,
 )
 
 
