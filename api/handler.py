@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import orjson
-from flask import Response, after_this_request, g, request, url_for
+from flask import Response, after_this_request, g, request
 from redis.exceptions import RedisError
 from werkzeug.datastructures import Headers
 
@@ -22,6 +22,7 @@ from api import logged as logged_calls
 from api.http import tracing
 from api.http.body import read_json
 from api.http.line import the_line
+from api.http.links import link
 from api.http.schedule import schedule
 from api.rendering import LoggedCall, Rendering, numbered
 from api.reply import Renderer, Reply
@@ -315,7 +316,7 @@ def _accepted(rendering: Rendering, checked: CheckedRequest) -> Response:
     if checked.background and checked.stored is not None:
         return Response(rendering.renderer().queued(), content_type="application/json")
     call_id = rendering.call_id
-    location = url_for("usage.get_generation", generation_id=call_id)
+    location = link("usage.get_generation", generation_id=call_id)
     body = {"data": {"id": call_id, "status": "queued", "location": location}}
     response = Response(orjson.dumps(body), 202, content_type="application/json")
     response.headers["Location"] = location

@@ -20,6 +20,7 @@ from api.files.view import declared_size, render_unavailable, storage
 from api.http.auth import keyed, reader
 from api.http.body import PIECE_BYTES, TURN_SECONDS, arriving, check_type
 from api.http.errors import ApiBlueprint
+from api.http.links import link
 from api.messages import errors as messages_errors
 from api.schemas import query
 from api.schemas.errors import invalid
@@ -192,7 +193,10 @@ CURSORS = ("before", "after")
 def shown(batch: Batch) -> dict[str, Any]:
     """A batch as Anthropic shows it: what its requests became is known once it has ended."""
     ended = not batch.active
+    # Anthropic's clients join a path to their base URL, which ends before `/v1`.
     results_url = f"/v1/messages/batches/{batch.id}/results"
+    if services().settings.public_url:
+        results_url = link("message_batches.get_message_batch_results", batch_id=batch.id)
     ended_at = batch.completed or batch.cancelled or batch.expired or batch.failed
     counts = {
         "succeeded": batch.lines_completed,

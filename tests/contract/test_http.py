@@ -174,6 +174,20 @@ def test_a_redis_that_is_nearly_full_is_a_reason_to_look(client, redis, share, r
     assert share - 0.05 <= facts["redis_memory_share"] < share + 0.1
 
 
+@pytest.mark.parametrize("public_url", ["", "https://inference.example.com/"])
+def test_links_begin_with_the_public_url_and_not_with_the_host_header(
+    make_client, settings, broker, auth, public_url
+):
+    client = make_client(dataclasses.replace(settings, public_url=public_url), broker)
+    headers = {**auth, "Prefer": "respond-async", "Host": "evil.example"}
+    body = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
+    response = client.post(f"{BASE}/chat/completions", json=body, headers=headers)
+    data = response.get_json()["data"]
+    path = f"{BASE}/generations/{data['id']}"
+    assert response.status_code == 202
+    assert response.headers["Location"] == data["location"] == public_url.rstrip("/") + path
+
+
 def test_without_redis_the_service_lives_and_is_not_ready(make_client, settings, broker, tmp_path):
     absent = dataclasses.replace(settings, redis_url=f"unix://{tmp_path}/absent.sock")
     client = make_client(absent, broker)
