@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import orjson
-from flask import Response, after_this_request, g, request, url_for
+from flask import Response, after_this_request, g, request
 from redis.exceptions import RedisError
 from werkzeug.datastructures import Headers
 
@@ -22,6 +22,7 @@ from api import logged as logged_calls
 from api.http import tracing
 from api.http.body import read_json
 from api.http.line import the_line
+from api.http.links import link
 from api.http.schedule import schedule
 from api.rendering import LoggedCall, Rendering, numbered
 from api.reply import Renderer, Reply
@@ -257,7 +258,7 @@ def _forget(call: LoggedCall, claim: idempotency.Claim | None, error: GatewayErr
         claim.release(error)
     elif keys.is_log(call.address):
         with suppress(RedisError):
-            commands.delete_log(services().broker.redis, call.rendering.call_id)
+            commands.delete_log(services().broker.redis, call.key, call.rendering.call_id)
 
 
 def _flag(headers: Headers, name: str, default: bool = False) -> bool:
@@ -316,7 +317,7 @@ def _accepted(rendering: Rendering, checked: CheckedRequest) -> Response:
     if checked.background and checked.stored is not None:
         return Response(rendering.renderer().queued(), content_type="application/json")
     call_id = rendering.call_id
-    location = url_for("usage.get_generation", generation_id=call_id)
+    location = link("usage.get_generation", generation_id=call_id)
     body = {"data": {"id": call_id, "status": "queued", "location": location}}
     response = Response(orjson.dumps(body), 202, content_type="application/json")
     response.headers["Location"] = location

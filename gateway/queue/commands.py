@@ -40,6 +40,8 @@ from gateway.settings import Settings
 
 TASK = b"workers.tasks.run"
 UNLIMITED = 2**53  # entries and bytes of a log
+LOG_SHARE = 0.5  # of Redis' maxmemory, which may be used when a call with a log is accepted
+LOG_BYTES = 1_000  # that such a call takes besides its log
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,32 +373,64 @@ def wake_reader(redis: Redis, web: str) -> None:
     scripts.run(redis, emit_command(web, [Event("", "", 0, CHUNKS, b"").encode()]))
 
 
-def store_logged_request(redis: Redis, address: str, value: bytes, budget: float) -> None:
-    """Store what is needed to render a logged call, which may live `budget` seconds.
+class LogsFull(Exception):
+    """Raised when the logs of an API key hold as many `bytes` as they may now.
 
-    Raises RedisError, also while logs fill half of Redis' maxmemory.
+    The first of them expires in `reset_ms` milliseconds.
     """
-    scripts.REMEMBER(redis, *_logged_request(address, value, budget))
+
+    def __init__(self, bytes: int, reset_ms: int) -> None:
+        super().__init__(bytes, reset_ms)
+        self.bytes, self.reset_ms = bytes, reset_ms
 
 
-def _logged_request(address: str, value: bytes, budget: float) -> tuple[list[Any], list[Any]]:
-    """The keys and arguments that store what is needed to render a call."""
-    seconds = math.ceil(budget) + keys.log_seconds(address) + keys.GRACE_SECONDS
-    return [keys.logged_request(address.rpartition(":")[2])], [value, seconds]
+def store_logged_request(redis: Redis, key: str, address: str, value: bytes, budget: float) -> None:
+    """Store what is needed to render a logged call of a key, which may live `budget` seconds.
+
+    Raises LogsFull, and RedisError, also while logs fill LOG_SHARE of Redis' maxmemory.
+    """
+    _remember(redis, key, address, value, budget)
 
 
 def remember(
-    redis: Redis, idempotent: str, value: bytes, address: str, request: bytes, budget: float
+    redis: Redis,
+    key: str,
+    idempotent: str,
+    value: bytes,
+    address: str,
+    request: bytes,
+    budget: float,
 ) -> bytes | None:
     """Note which call an Idempotency-Key stands for, and `store_logged_request` for it.
 
     `idempotent` is its name (`keys.idempotent`), `value` the call's id and a fingerprint. Returns
-    the value that was noted before, and has noted nothing then. Raises RedisError as
-    `store_logged_request` does.
+    the value that was noted before, and has noted nothing then. Raises what `store_logged_request`
+    does.
     """
-    names, args = _logged_request(address, request, budget)
-    names, args = [*names, idempotent], [*args, value, keys.IDEMPOTENT_SECONDS]
-    return cast("bytes | None", scripts.REMEMBER(redis, names, args))
+    return _remember(redis, key, address, request, budget, [idempotent], value)
+
+
+def _remember(
+    redis: Redis,
+    key: str,
+    address: str,
+    request: bytes,
+    budget: float,
+    idempotent: Sequence[str] = (),
+    value: bytes = b"",
+) -> bytes | None:
+    call_id = address.rpartition(":")[2]
+    seconds = math.ceil(budget) + keys.log_seconds(address) + keys.GRACE_SECONDS
+    names = [keys.logged_request(call_id), *_logs(key), keys.growing_logs(key), *idempotent]
+    args = [request, seconds, call_id, LOG_SHARE, keys.log(""), keys.job(""), LOG_BYTES]
+    reply = scripts.REMEMBER(redis, names, [*args, value, keys.IDEMPOTENT_SECONDS])
+    if isinstance(reply, list):
+        raise LogsFull(*reply[1:])
+    return cast("bytes | None", reply)
+
+
+def _logs(key: str) -> list[str]:
+    return [keys.logs(key), keys.log_sizes(key)]
 
 
 def forget(redis: Redis, idempotent: str, value: bytes) -> None:
@@ -407,12 +441,15 @@ def forget(redis: Redis, idempotent: str, value: bytes) -> None:
     scripts.FORGET(redis, [idempotent], [value])
 
 
-def refuse_logged(redis: Redis, address: str, request: bytes, error: GatewayError) -> None:
-    """End the log of a call that was not queued, for those who follow it.
+def refuse_logged(
+    redis: Redis, key: str, address: str, request: bytes, error: GatewayError
+) -> None:
+    """End the log of a call of a key that was not queued, for those who follow it.
 
     `request` replaces what is needed to render the call. Raises RedisError.
     """
     call_id = address.rpartition(":")[2]
+    scripts.FORGET_LOG(redis, _logs(key), [call_id])
     scripts.run(redis, emit_command(address, [_last_event(call_id, error)]))
     redis.expire(keys.log(call_id), keys.REFUSED_SECONDS)
     redis.set(keys.logged_request(call_id), request, ex=keys.REFUSED_SECONDS)
@@ -441,9 +478,10 @@ def logged_outcome(redis: Redis, call_id: str) -> tuple[Outcome, int] | None:
     return _outcome(event.payload), int(entry_id.partition(b"-")[0]) // 1000
 
 
-def delete_log(redis: Redis, call_id: str) -> None:
-    """Forget what a logged call has answered. Raises RedisError."""
-    redis.unlink(keys.log(call_id), keys.logged_request(call_id))
+def delete_log(redis: Redis, key: str, call_id: str) -> None:
+    """Forget what a logged call of a key has answered. Raises RedisError."""
+    names = [*_logs(key), keys.log(call_id), keys.logged_request(call_id)]
+    scripts.FORGET_LOG(redis, names, [call_id])
 
 
 SUBMIT_SECONDS = 2  # from the look for a response until the call is in the queue

@@ -79,6 +79,7 @@ LOOK = Script("look")
 STORE = Script("store")
 REMEMBER = Script("remember")
 FORGET = Script("forget")
+FORGET_LOG = Script("forget_log")
 ANNOUNCE = Script("announce")
 RETRY = Script("retry")
 COUNT = Script("count")
@@ -88,7 +89,8 @@ WEBHOOK = Script("webhook")
 WEBHOOK_END = Script("webhook_end")
 ALL = (
     *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, CORRECT),
-    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END, REMEMBER, FORGET, ANNOUNCE, RETRY),
+    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END, REMEMBER, FORGET, FORGET_LOG),
+    *(ANNOUNCE, RETRY),
 )
 
 
