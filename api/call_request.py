@@ -12,12 +12,15 @@ from werkzeug.datastructures import Headers
 
 from api import idempotency
 from api.http.schedule import schedule
+from gateway.account.api_keys import KeyRecord
 from gateway.errors import InvalidRequest
 from gateway.queue import keys
 from gateway.settings import Settings
 
 LINE_SECONDS = 3_600.0  # that a line of a batch may wait and run, if a call may not do so longer
 MAX_WAIT_SECONDS = 60.0  # for an asynchronous call; longer, and a proxy might give up
+FLAG = ("true", "false")
+RETRY = "X-Retry-On-Worker-Loss"
 WAIT = re.compile(r"wait\s*=\s*(\d{1,4})", re.ASCII)
 
 
@@ -54,16 +57,17 @@ class CallOptions:
     """How a call is queued, and how its response is sent. Times are in seconds.
 
     The call may start after `delay` and must have ended after `budget`. If it `parks`, it waits
-    while its key has too many calls in flight; otherwise it is refused. The response is 202 after
-    `wait`; None: the client waits for the result. An unstreamed response begins with blanks after
-    `heartbeat`; 0: never. A stream that starts `at_once` begins when the call is queued. The events
-    of a `resumable` stream have ids. The log of the call is kept for `log_seconds` after its end;
-    0: it has none.
+    while its key has too many calls in flight; otherwise it is refused. With `retry` it may run
+    once more if its worker is lost. The response is 202 after `wait`; None: the client waits for
+    the result. An unstreamed response begins with blanks after `heartbeat`; 0: never. A stream that
+    starts `at_once` begins when the call is queued. The events of a `resumable` stream have ids.
+    The log of the call is kept for `log_seconds` after its end; 0: it has none.
     """
 
     delay: float
     budget: float
     parks: bool
+    retry: bool
     wait: float | None
     heartbeat: float
     at_once: bool
@@ -73,7 +77,12 @@ class CallOptions:
 
 
 def call_options(
-    headers: Headers, checked: CheckedRequest, settings: Settings, total: float, is_line: bool
+    headers: Headers,
+    checked: CheckedRequest,
+    key: KeyRecord,
+    settings: Settings,
+    total: float,
+    is_line: bool,
 ) -> CallOptions:
     """The options of a call that may take `total` seconds, or is the line of a batch.
 
@@ -89,8 +98,9 @@ def call_options(
     kept = wait is not None or checked.stored is not None
     client_waits = wait is None and not at_once
     delay, budget = schedule(headers, total, checked.stream or kept, time.time(), client_waits)
-    parks = _choice(headers, "X-Queue", "wait", "refuse") == "wait"
-    asks_to_resume = _choice(headers, "X-Resumable", "false", "true") == "true"
+    parks = _first_of(("wait", "refuse"), headers, "X-Queue", True)
+    retry = _first_of(FLAG, headers, RETRY, key.retry_on_worker_loss or is_line)
+    asks_to_resume = _first_of(FLAG, headers, "X-Resumable", False)
     resumable = checked.stream and (asks_to_resume or at_once)
     idempotency_key = "" if counts else idempotency.name_of(headers)
     log_seconds = max(
@@ -99,7 +109,16 @@ def call_options(
         keys.IDEMPOTENT_SECONDS if idempotency_key else 0,
     )
     return CallOptions(
-        delay, budget, parks, wait, heartbeat, at_once, resumable, idempotency_key, log_seconds
+        delay=delay,
+        budget=budget,
+        parks=parks,
+        retry=retry,
+        wait=wait,
+        heartbeat=heartbeat,
+        at_once=at_once,
+        resumable=resumable,
+        idempotency_key=idempotency_key,
+        log_seconds=log_seconds,
     )
 
 
@@ -115,14 +134,13 @@ def _async_wait(headers: Headers, background: bool) -> float | None:
     return min(float(match[1]), MAX_WAIT_SECONDS) if match else 0.0
 
 
-def _choice(headers: Headers, name: str, default: str, other: str) -> str:
-    """The value of a header that has one of two; raises InvalidRequest for any other."""
-    value = headers.get(name, default).strip().lower()
-    if value not in (default, other):
-        values = sorted((default, other), reverse=True)
+def _first_of(values: tuple[str, str], headers: Headers, name: str, default: bool) -> bool:
+    """Whether a header has the first of two values; raises InvalidRequest for any other."""
+    value = headers.get(name, values[not default]).strip().lower()
+    if value not in values:
         raise InvalidRequest(
             f"Invalid {name} header: expected '{values[0]}' or '{values[1]}'.",
             param=name,
             code="invalid_value",
         )
-    return value
+    return value == values[0]

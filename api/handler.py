@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import orjson
-from flask import Response, after_this_request, g, request, url_for
+from flask import Response, after_this_request, g, request
 from redis.exceptions import RedisError
 
 from api import idempotency
@@ -21,6 +21,7 @@ from api import logged as logged_calls
 from api.call_request import CallOptions, CheckedRequest, call_options
 from api.http import tracing
 from api.http.line import the_line
+from api.http.links import link
 from api.rendering import LoggedCall, Rendering, numbered
 from api.reply import Renderer, Reply
 from api.services import services
@@ -97,7 +98,7 @@ def _respond(
     targets, dropped = _check(key, target, checked)
     total = target.row.timeouts.total or settings.total_timeout
     is_line = the_line() is not None
-    options = call_options(request.headers, checked, settings, total, is_line)
+    options = call_options(request.headers, checked, key, settings, total, is_line)
     submitted = _submit(key, targets, checked, make, options)
     pending, rendering = submitted.pending, submitted.call.rendering
     g.call = pending
@@ -239,7 +240,7 @@ def _forget(call: LoggedCall, claim: idempotency.Claim | None, error: GatewayErr
         claim.release(error)
     elif keys.is_log(call.address):
         with suppress(RedisError):
-            commands.delete_log(services().broker.redis, call.rendering.call_id)
+            commands.delete_log(services().broker.redis, call.key, call.rendering.call_id)
 
 
 def _depends_on(checked: CheckedRequest, make: partial[Any]) -> list[Any]:
@@ -267,7 +268,7 @@ def _accepted(rendering: Rendering, checked: CheckedRequest) -> Response:
     if checked.background and checked.stored is not None:
         return Response(rendering.renderer().queued(), content_type="application/json")
     call_id = rendering.call_id
-    location = url_for("usage.get_generation", generation_id=call_id)
+    location = link("usage.get_generation", generation_id=call_id)
     body = {"data": {"id": call_id, "status": "queued", "location": location}}
     response = Response(orjson.dumps(body), 202, content_type="application/json")
     response.headers["Location"] = location
@@ -300,6 +301,7 @@ def _admission(
         need.max_output_tokens,
         options.parks,
         options.delay,
+        options.retry,
     )
 
 

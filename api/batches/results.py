@@ -39,14 +39,14 @@ class Results:
     Raises RedisError, StorageUnavailable, and Deposed if another process runs batches.
     """
 
-    def __init__(self, services: Services, storage: Storage, batch_id: str) -> None:
-        self._services, self._storage, self._id = services, storage, batch_id
+    def __init__(self, services: Services, storage: Storage, batch: Batch) -> None:
+        self._services, self._storage, self._batch = services, storage, batch
         self._results: list[_Result] = []
         self._flushed = 0.0
 
-    def add(self, batch: Batch, number: int, custom_id: str, reply: LineReply) -> None:
+    def add(self, number: int, custom_id: str, reply: LineReply) -> None:
         """Keep the result of a line until it is stored."""
-        kind, text = DOORS[batch.door].result(custom_id, reply)
+        kind, text = DOORS[self._batch.door].result(custom_id, reply)
         good = reply.status == 200
         used = usage(reply.body) if good else {}
         call_id = reply.headers.get("x-generation-id", "")
@@ -68,7 +68,7 @@ class Results:
         for kind in (OUTPUT, ERROR):
             texts = [result.text for result in results if result.kind == kind]
             if texts:
-                name = f"{parts_of(self._id)}{uuid.uuid4().hex}-{kind}"
+                name = f"{parts_of(self._batch.id)}{uuid.uuid4().hex}-{kind}"
                 put(self._storage, name, texts)
                 parts.append(name)
         counts: Counter[str] = Counter()
@@ -77,33 +77,33 @@ class Results:
             counts.update(result.used)
         ended = [result.number for result in results]
         broker = self._services.broker
-        self._services.batches.mark(self._id, broker.web, parts, ended, counts)
+        self._services.batches.mark(self._batch.id, broker.web, parts, ended, counts)
         # Nobody will ask for these responses again, and Redis would keep them for a day.
         for result in results:
             if result.call_id:
-                commands.delete_log(broker.redis, result.call_id)
+                commands.delete_log(broker.redis, self._batch.key_id, result.call_id)
 
-    def write(self, batch: Batch, kind: str, file_id: str, unfinished: Iterable[bytes]) -> bool:
+    def write(self, kind: str, file_id: str, unfinished: Iterable[bytes]) -> bool:
         """Write one of the two files; return whether there was anything to write.
 
         `unfinished` are its lines of requests that did not run.
         """
-        parts = (name for name in self._services.batches.parts(self._id))
+        parts = (name for name in self._services.batches.parts(self._batch.id))
         stored = (self._storage.read(name) for name in parts if name.endswith(f"-{kind}"))
         content = chain(chain.from_iterable(stored), unfinished)
         first = next(content, None)
         if first is None:
             return False
         size = put(self._storage, records.object_name(file_id), chain((first,), content))
-        now, door = int(time.time()), DOORS[batch.door]
+        now, door = int(time.time()), DOORS[self._batch.door]
         record = FileRecord(
             id=file_id,
-            key_id=batch.key_id,
-            filename=f"{batch.id}_{kind}.jsonl",
+            key_id=self._batch.key_id,
+            filename=f"{self._batch.id}_{kind}.jsonl",
             bytes=size,
             purpose=door.purpose,
             created=now,
-            expires=records.expiry(now, batch.output_seconds or None),
+            expires=records.expiry(now, self._batch.output_seconds or None),
         )
         self._services.files.add(record, listed=door.files_listed)
         return True

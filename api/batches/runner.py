@@ -123,12 +123,13 @@ class BatchRunner:
 class BatchRun:
     """One batch on its way to its end."""
 
+    _results: Results  # of the lines that run
+
     def __init__(self, runner: BatchRunner, batch_id: str) -> None:
         self._runner, self._id = runner, batch_id
         self._store, self._files = runner.services.batches, runner.services.files
         self._storage = runner.storage
         self._group = Group()
-        self._results = self._new_results()
         self._stopping = Event()
         self._looked = 0.0
         self._lost = False  # whether the input has disappeared
@@ -152,8 +153,8 @@ class BatchRun:
                 self._group.kill()
             gevent.sleep(seconds)
 
-    def _new_results(self) -> Results:
-        return Results(self._runner.services, self._storage, self._id)
+    def _new_results(self, batch: Batch) -> Results:
+        return Results(self._runner.services, self._storage, batch)
 
     def _step(self) -> bool:
         """Do the next part of the work; return whether the batch has ended."""
@@ -220,7 +221,7 @@ class BatchRun:
 
     def _work(self, batch: Batch) -> None:
         """Run the lines that have not ended, until all have or the batch is to stop."""
-        self._group, self._results = Group(), self._new_results()
+        self._group, self._results = Group(), self._new_results(batch)
         self._stopping.clear()
         ended, places = self._store.ended_lines(self._id), self._runner.places
         try:
@@ -264,7 +265,7 @@ class BatchRun:
             app, stopping = self._runner.app, self._stopping
             reply = line_calls.call(app, batch, number, path, request, stopping)
             if reply is not None:
-                self._results.add(batch, number, request["custom_id"], reply)
+                self._results.add(number, request["custom_id"], reply)
         except Exception as error:  # the batch ends without a result of this line
             log.error("batch %s: %s at %s", self._id, type(error).__name__, where(error))
 
@@ -279,10 +280,11 @@ class BatchRun:
             self._store.change(self._id, ("in_progress",), status="finalizing", finalizing=now)
         reason = "cancelled" if cancelled else "expired" if left else ""
         values: dict[str, Any] = {}
+        results = self._new_results(batch)
         for kind, file_id in ((OUTPUT, batch.output_id), (ERROR, batch.error_id)):
             has_unfinished = left and DOORS[batch.door].unfinished_kind == kind
             unfinished = self._unfinished(batch, reason) if has_unfinished else ()
-            if self._results.write(batch, kind, file_id, unfinished):
+            if results.write(kind, file_id, unfinished):
                 values[f"{kind}_file_id"] = file_id
         if left:
             values[f"lines_{reason}"] = left
