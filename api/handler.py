@@ -20,6 +20,7 @@ from api import idempotency
 from api import logged as logged_calls
 from api.call_request import CallOptions, CheckedRequest, call_options
 from api.http import tracing
+from api.http.json import json_response
 from api.http.line import the_line
 from api.http.links import link
 from api.rendering import LoggedCall, Rendering, numbered
@@ -270,7 +271,7 @@ def _accepted(rendering: Rendering, checked: CheckedRequest) -> Response:
     call_id = rendering.call_id
     location = link("usage.get_generation", generation_id=call_id)
     body = {"data": {"id": call_id, "status": "queued", "location": location}}
-    response = Response(orjson.dumps(body), 202, content_type="application/json")
+    response = json_response(body, 202)
     response.headers["Location"] = location
     response.headers["Preference-Applied"] = "respond-async"
     return response

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeVar
 
-import orjson
 from flask import Blueprint, Response, request
 
 from api import idempotency
-from api.http import errors
 from api.http.auth import actor, operator, reader
 from api.http.body import request_json
+from api.http.json import json_response
 from api.keys import acts, schema
 from api.keys.shown import shown_keys, shown_owners
 from api.schemas import query
@@ -21,25 +21,18 @@ from api.services import services
 from gateway.account import owners
 from gateway.account.api_keys import KeyRecord
 from gateway.account.key_fields import iso_time
-from gateway.account.ledger import LedgerUnavailable
 from gateway.account.owners import OwnerRecord
 from gateway.account.record_store import ADMIN
-from gateway.errors import NotFound, Unavailable
+from gateway.errors import NotFound
 
 keys = Blueprint("keys", __name__)
+_json = partial(json_response, no_store=True)
 
 PAGE, LARGEST_PAGE = 100, 500  # items in a response
 # As Redis makes them: numbers of 64 bits, the first of which is a time.
 ENTRY_ID = re.compile(r"[1-9]\d{0,17}-\d{1,18}", re.ASCII)
 
 T = TypeVar("T")
-
-
-@keys.errorhandler(LedgerUnavailable)
-def _render_unavailable(_: LedgerUnavailable) -> Response:
-    return errors.render(
-        Unavailable("The database of the account does not answer.", code="account_unavailable")
-    )
 
 
 @keys.get("/key")
@@ -217,9 +210,3 @@ def _shown_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _page(records: list[T]) -> tuple[list[T], bool]:
     limit = query.number(request.args, "limit", PAGE, LARGEST_PAGE)
     return records[:limit], len(records) > limit
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    response = Response(orjson.dumps(value), status, content_type="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-import orjson
 from flask import Response, request
 from flask.sansio.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
@@ -17,7 +15,7 @@ from api.chat import request as chat_request
 from api.http.auth import keyed
 from api.http.body import request_json
 from api.http.errors import ApiBlueprint
-from api.http.pages import page_of
+from api.http.json import json_response, page_of
 from api.responses import errors as responses_errors
 from api.responses import request as responses_request
 from api.responses import stored
@@ -90,7 +88,7 @@ def get(key: KeyRecord, response_id: str) -> Response:
     read.refuse_unknown(request.args, ("stream", "starting_after", *IGNORED))
     logged = stored.find(key, response_id)
     if read.choice(request.args, "stream", ("true", "false")) != "true":
-        return _json(stored.response_of(logged))
+        return json_response(stored.response_of(logged))
     if not (logged.stream and stored.in_background(logged)):
         raise InvalidRequest(
             "This response cannot be streamed: it was not created with 'background' and 'stream'.",
@@ -105,7 +103,7 @@ def get(key: KeyRecord, response_id: str) -> Response:
 def delete(key: KeyRecord, response_id: str) -> Response:
     """Forget a response that is kept."""
     stored.delete(stored.find(key, response_id))
-    return _json({"id": response_id, "object": "response", "deleted": True})
+    return json_response({"id": response_id, "object": "response", "deleted": True})
 
 
 @responses.post("/responses/<response_id:response_id>/cancel")
@@ -116,7 +114,7 @@ def cancel(key: KeyRecord, response_id: str) -> Response:
     if not stored.in_background(logged):
         raise InvalidRequest("Only responses with 'background' can be cancelled.")
     stored.cancel(logged)
-    return _json(stored.response_of(logged))
+    return json_response(stored.response_of(logged))
 
 
 @responses.get("/responses/<response_id:response_id>/input_items")
@@ -133,8 +131,4 @@ def list_input_items(key: KeyRecord, response_id: str) -> Response:
             raise NotFound(f"Item with id '{after}' not found.", param="after")
         items = items[position + 1 :]
     page = items[: read.number(request.args, "limit", 20, 100)]
-    return _json(page_of(page, len(items) > len(page)))
-
-
-def _json(value: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(value), content_type=JSON)
+    return json_response(page_of(page, len(items) > len(page)))
