@@ -61,7 +61,7 @@ def serve(model: Path, port: int) -> NoReturn:
     params.n_parallel = PARALLEL
     params.n_predict = MAX_TOKENS
     params.chat_template = TEMPLATE
-    # Several threads wait for each other at every token: on a busy machine ten times slower.
+    # Several threads wait for each other at every token, which takes long on a busy machine.
     params.cpuparams.n_threads = 1
     params.warmup = False
     params.cache_ram_mib = 0
