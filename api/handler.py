@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from typing import Any
 
 import orjson
-from flask import Response, after_this_request, g, request
+from flask import Request, Response, after_this_request, g, request
 from redis.exceptions import RedisError
 
 from api import idempotency
@@ -21,11 +21,11 @@ from api import logged as logged_calls
 from api.call_request import CallOptions, CheckedRequest, call_options
 from api.http import tracing
 from api.http.json import json_response
-from api.http.line import the_line
+from api.http.line import Line, the_line
 from api.http.links import link
 from api.rendering import LoggedCall, Rendering, numbered
 from api.reply import Renderer, Reply
-from api.services import services
+from api.services import Services, services
 from gateway.account import cache
 from gateway.account.api_keys import KeyRecord
 from gateway.account.pricing import Estimate, estimate
@@ -40,6 +40,23 @@ IGNORED_NAMES = 20
 USER_AGENT_LENGTH = 200  # characters of it that a record keeps
 # gunicorn answers 500 to a header with bytes that it refuses: only names like this go into one.
 IGNORED_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A checked request on its way to a call, with what Flask's context has: each look takes time.
+
+    `target` is what the request names, and `make` the class of the call's renderer, with its
+    options: see Rendering.
+    """
+
+    key: KeyRecord
+    target: Target
+    checked: CheckedRequest
+    make: partial[Any]
+    services: Services
+    request: Request
+    line: Line | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +75,10 @@ def resolve(model: str) -> Target:
     Its provider need not be configured: `respond` checks that, since a fallback may take the call.
     Whatever the response will be, it warns if the model's shutdown is near.
     """
-    target = services().catalogue.resolve(model)
+    installed = services()
+    target = installed.catalogue.resolve(model)
     row = target.row
-    notice = row.shutdown_date and deprecation.notice(target.model, row, services().today())
+    notice = row.shutdown_date and deprecation.notice(target.model, row, installed.today())
     if notice:
         after_this_request(partial(_warn, notice, shutdown=row.shutdown_date))
     return target
@@ -76,31 +94,35 @@ def respond(
     take it, and where the key may not use the model. The parameters of an unstreamed call are
     dropped once it is queued: keep no other reference to them.
     """
+    incoming = Incoming(
+        *(key, target, checked, make, services()),
+        request._get_current_object(),  # type: ignore[attr-defined]
+        the_line(),
+    )
     try:
-        return _respond(key, target, checked, make)
+        return _respond(incoming)
     except (KeyChanged, ModelNotAllowed) as error:
         # This process may have read the key's record before its last change.
-        current = _current(key)
+        current = _current_key(incoming)
         if isinstance(error, ModelNotAllowed) and current.version == key.version:
             raise
-    return _respond(current, target, checked, make)
+    return _respond(replace(incoming, key=current))
 
 
-def _current(key: KeyRecord) -> KeyRecord:
+def _current_key(incoming: Incoming) -> KeyRecord:
     """The record of the key as it is now."""
-    store = services().keys
-    return store.refresh(key) if the_line() is None else store.valid(key.public_id)
+    store, key = incoming.services.keys, incoming.key
+    return store.refresh(key) if incoming.line is None else store.valid(key.public_id)
 
 
-def _respond(
-    key: KeyRecord, target: Target, checked: CheckedRequest, make: partial[Any]
-) -> Response:
-    settings, broker = services().settings, services().broker
-    targets, dropped = _check(key, target, checked)
+def _respond(incoming: Incoming) -> Response:
+    target, checked, broker = incoming.target, incoming.checked, incoming.services.broker
+    settings = incoming.services.settings
+    targets, dropped = _check(incoming)
     total = target.row.timeouts.total or settings.total_timeout
-    is_line = the_line() is not None
-    options = call_options(request.headers, checked, key, settings, total, is_line)
-    submitted = _submit(key, targets, checked, make, options)
+    is_line, headers = incoming.line is not None, incoming.request.headers
+    options = call_options(headers, checked, incoming.key, settings, total, is_line)
+    submitted = _submit(incoming, targets, options)
     pending, rendering = submitted.pending, submitted.call.rendering
     g.call = pending
     try:
@@ -112,7 +134,7 @@ def _respond(
         make_renderer: Callable[[str], Renderer] = rendering.renderer
         if options.resumable:
             make_renderer = numbered(make_renderer, rendering.call_id)
-        reply = Reply(broker, pending, make_renderer, request.environ)
+        reply = Reply(broker, pending, make_renderer, incoming.request.environ)
         if checked.stream:
             response = reply.streamed(options.at_once)
         else:
@@ -127,53 +149,43 @@ def _respond(
         response.headers[idempotency.REPLAYED] = "true"
     pending.until_admitted()
     substitute = next((each for each in targets[1:] if each.route == reply.route), None)
-    if substitute is None:
-        dropped = [*dropped, *reply.dropped]
-    else:
-        dropped = reply.dropped
+    if substitute is not None:
         text = deprecation.substitution(target.model, substitute.model, substitute.only_if_gone)
         _warn(text, response)
-    _name_ignored(response, checked, dropped)
+        dropped = []
+    _name_ignored(response, checked, [*dropped, *reply.dropped])
     return response
 
 
-def _check(
-    key: KeyRecord, target: Target, checked: CheckedRequest
-) -> tuple[tuple[Target, ...], list[str]]:
+def _check(incoming: Incoming) -> tuple[tuple[Target, ...], list[str]]:
     """The targets that may answer, and the parameters that the first one is not sent.
 
     Raises a GatewayError if the key may not use the model, or no target can take the call.
     """
+    key, target, checked = incoming.key, incoming.target, incoming.checked
     counts = checked.kind == "count_tokens"
     target.require("chat" if counts else checked.kind)
     require_allowed(key, target, checked.model)
     # Refuses early. The worker fits the parameters to the target that it calls.
     dropped = target.fit(checked.parameters, target, checked.optional)[1]
     if not counts:
-        return _targets(key, target, checked), dropped
-    services().catalogue.require_configured(target)  # another model counts otherwise
+        return _targets(incoming), dropped
+    incoming.services.catalogue.require_configured(target)  # another model counts otherwise
     return (target,), dropped
 
 
-def _submit(
-    key: KeyRecord,
-    targets: tuple[Target, ...],
-    checked: CheckedRequest,
-    make: partial[Any],
-    options: CallOptions,
-) -> Submitted:
+def _submit(incoming: Incoming, targets: tuple[Target, ...], options: CallOptions) -> Submitted:
     """Queue a call, unless the first one with its Idempotency-Key is followed instead.
 
     The body, which may have 20 MB, lives no longer than this function: the call may run for
     minutes.
     """
+    checked, make, public_id = incoming.checked, incoming.make, incoming.key.public_id
     body = orjson.dumps(checked.parameters)
-    admission = _admission(key, targets, checked, options)
-    spec = _spec(key, targets, checked, options, admission, body)
-    rendering = _rendering(spec, checked, make)
-    call = LoggedCall(
-        rendering, spec.web, key.public_id, checked.stream, checked.stored or {}, g.request_id
-    )
+    admission = _admission(incoming, targets, options)
+    spec = _spec(incoming, targets, options, admission, body)
+    rendering, stored = _rendering(spec, checked, make), checked.stored or {}
+    call = LoggedCall(rendering, spec.web, public_id, checked.stream, stored, g.request_id)
     claim = None
     if options.idempotency_key:
         request_values = _depends_on(checked, make)
@@ -181,11 +193,12 @@ def _submit(
             options.idempotency_key, call, request_values, body, options.budget
         )
         if first is not None:
-            _current(key)  # no submit refuses a key that was just revoked
+            _current_key(incoming)  # no submit refuses a key that was just revoked
             return Submitted(logged_calls.follow(first), first, replayed=True)
-    stored = call.encode() if options.log_seconds and claim is None else b""
+    logged = call.encode() if options.log_seconds and claim is None else b""
+    broker = incoming.services.broker
     try:
-        pending = services().broker.submit(spec, body, admission, options.budget, stored)
+        pending = broker.submit(spec, body, admission, options.budget, logged)
     except GatewayError as error:
         _forget(call, claim, error)
         raise
@@ -193,30 +206,30 @@ def _submit(
 
 
 def _spec(
-    key: KeyRecord,
+    incoming: Incoming,
     targets: tuple[Target, ...],
-    checked: CheckedRequest,
     options: CallOptions,
     admission: AdmissionRequest,
     body: bytes,
 ) -> CallSpec:
-    call_id, log_seconds = uuid.uuid4().hex, options.log_seconds
-    account = _account(key, checked.model, admission)
+    checked, log_seconds = incoming.checked, options.log_seconds
+    call_id = os.urandom(16).hex()
+    account = _account(incoming, admission)
     if checked.background and checked.stored is not None:
         account["response_id"] = f"resp_{call_id}"  # its end is an event for webhooks
     # A kept response would be in no log.
     cacheable = not (checked.kind == "count_tokens" or options.delay or log_seconds)
     return CallSpec(
         call_id,
-        keys.log_address(call_id, log_seconds) if log_seconds else services().broker.web,
+        keys.log_address(call_id, log_seconds) if log_seconds else incoming.services.broker.web,
         checked.stream,
         targets,
         checked.kind,
         checked.optional,
-        key.public_id,
+        incoming.key.public_id,
         account,
         checked.include_cost,
-        _cache(key, targets[0], checked, body) if cacheable else {},
+        _cache(incoming, body) if cacheable else {},
         tracing.carried(),
     )
 
@@ -286,9 +299,10 @@ def require_allowed(key: KeyRecord, target: Target, name: str) -> None:
 
 
 def _admission(
-    key: KeyRecord, targets: tuple[Target, ...], checked: CheckedRequest, options: CallOptions
+    incoming: Incoming, targets: tuple[Target, ...], options: CallOptions
 ) -> AdmissionRequest:
     """What the call asks of the limits of its key: the most that any of its targets may need."""
+    key, checked = incoming.key, incoming.checked
     need = _most([estimate(target, checked.parameters, checked.kind) for target in targets])
     return AdmissionRequest(
         key.public_id,
@@ -320,32 +334,35 @@ def _most(estimates: list[Estimate]) -> Estimate:
     )
 
 
-def _account(key: KeyRecord, model: str, admission: AdmissionRequest) -> dict[str, Any]:
+def _account(incoming: Incoming, admission: AdmissionRequest) -> dict[str, Any]:
     """What the record of the call needs of the request: see CallSpec."""
-    line = the_line()
-    return {
+    key, line = incoming.key, incoming.line
+    account = {
         "owner": key.owner,
         "request_id": g.request_id,
-        "user_agent": request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH],
+        "user_agent": incoming.request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH],
         "priority": key.priority if line is None else "batch",
-        "model": model,
+        "model": incoming.checked.model,
         "created_ms": int(time.time() * 1000),
         "prompt_tokens": admission.prompt_tokens,
         "output_tokens": admission.output_tokens,
-        **({} if line is None else {"batch_id": line.batch_id}),
     }
+    if line is not None:
+        account["batch_id"] = line.batch_id
+    return account
 
 
-def _cache(key: KeyRecord, target: Target, checked: CheckedRequest, body: bytes) -> dict[str, Any]:
+def _cache(incoming: Incoming, body: bytes) -> dict[str, Any]:
     """The `cache` of a CallSpec with this body; empty if the response may not be kept."""
-    settings = services().settings
-    seconds = cache.seconds(request.headers.get(cache.HEADER), key.cache_seconds)
+    key, checked, settings = incoming.key, incoming.checked, incoming.services.settings
+    seconds = cache.seconds(incoming.request.headers.get(cache.HEADER), key.cache_seconds)
     if not (seconds and settings.cache_bytes):
         return {}
     scope = key.public_id
-    if key.owner and services().shared_caches.shares(key.owner):
+    if key.owner and incoming.services.shared_caches.shares(key.owner):
         scope = keys.owner_scope(key.owner)
-    rest = (checked.kind, checked.stream, target.route, checked.optional, checked.include_cost)
+    route = incoming.target.route
+    rest = (checked.kind, checked.stream, route, checked.optional, checked.include_cost)
     return {"name": cache.name(settings.key_pepper, scope, rest, body), "seconds": seconds}
 
 
@@ -357,13 +374,14 @@ def _name_ignored(response: Response, checked: CheckedRequest, dropped: list[str
         response.headers["X-Ignored-Parameters"] = ", ".join(printable[:IGNORED_NAMES])
 
 
-def _targets(key: KeyRecord, target: Target, checked: CheckedRequest) -> tuple[Target, ...]:
+def _targets(incoming: Incoming) -> tuple[Target, ...]:
     """The targets that may answer, in order: the model, its successors, its fallbacks.
 
     Those that the key may not use are left out. Raises ProviderNotConfigured where none of the rest
     can, and ModelNotFound for a fallback of the caller's that does not exist.
     """
-    catalogue = services().catalogue
+    key, target, checked = incoming.key, incoming.target, incoming.checked
+    catalogue = incoming.services.catalogue
     named = catalogue.fallbacks(target, checked.models)
     fallbacks = [each for each in named if key.allows(each.model)]
     if not fallbacks:
@@ -385,5 +403,6 @@ def _targets(key: KeyRecord, target: Target, checked: CheckedRequest) -> tuple[T
 def _warn(text: str, response: Response, shutdown: date | None = None) -> Response:
     response.headers.add("Warning", deprecation.warning(text))
     if shutdown is not None:
-        response.headers.update(deprecation.headers(shutdown))
+        for name, value in deprecation.headers(shutdown).items():
+            response.headers.add(name, value)
     return response

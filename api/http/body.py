@@ -39,14 +39,14 @@ def request_json(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
 
     Raises what `read_json` does, and Overloaded if the key is sending too many bodies at once.
     """
-    settings, bodies, readers = services().settings, services().bodies, services().readers
-    key = g.public_id
-    hold = partial(bodies.hold, id(request.environ), key)
+    installed, key, environ = services(), g.public_id, request.environ
+    settings, readers = installed.settings, installed.readers
+    hold = partial(installed.bodies.hold, id(environ), key)
     if not readers.take(key):
         raise Overloaded(retry_after=RETRY_SECONDS)
     try:
         limit, timeout = settings.max_body_bytes, settings.body_timeout
-        return read_json(request.environ, limit, timeout, hold, max_elements)
+        return read_json(environ, limit, timeout, hold, max_elements)
     finally:
         readers.give_back(key)
 
