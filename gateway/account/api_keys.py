@@ -394,6 +394,19 @@ def revoked(redis: Redis, public_ids: Iterable[str]) -> set[str]:
     }
 
 
+def webhook_keys(redis: Redis, owner_id: str) -> list[str]:
+    """Return the public ids of an owner's keys that have a webhook and are not revoked.
+
+    It scans Redis: not for each call. Raises RedisError.
+    """
+    records = RecordStore(redis, _blank, keys.key, b"hmac", "key", time.time).all()
+    return [
+        record.public_id
+        for record in records
+        if record.owner == owner_id and record.webhook_url and not record.revoked
+    ]
+
+
 def incorrect(public_id: str) -> str:
     """Return the message for a refused key; it shows four characters of the public id."""
     return f"Incorrect API key provided: {PREFIX}{public_id[:4]}***."
