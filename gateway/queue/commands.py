@@ -404,6 +404,15 @@ def _logs(key: str) -> list[str]:
     return [keys.logs(key), keys.log_sizes(key)]
 
 
+def idempotent_calls(redis: Redis, names: Sequence[str]) -> list[str]:
+    """Return the ids of the calls that these Idempotency-Keys stand for, of those that are known.
+
+    `names` are those in Redis (`keys.idempotent`). Raises RedisError.
+    """
+    values = cast("list[bytes | None]", redis.mget(names)) if names else []
+    return [value.decode().partition(" ")[0] for value in values if value is not None]
+
+
 def forget(redis: Redis, idempotent: str, value: bytes) -> None:
     """Let the next request with an Idempotency-Key make a call, if it stands for this one.
 
