@@ -44,6 +44,7 @@ LINE_SECONDS = 3_600.0  # that a line of a batch may wait and run, if a call may
 RETRY_SECONDS = 5  # where too many bodies of a key are on their way
 IGNORED_NAMES = 20
 MAX_WAIT_SECONDS = 60.0  # for an asynchronous call; longer, and a proxy might give up
+RETRY = "X-Retry-On-Worker-Loss"
 WAIT = re.compile(r"wait\s*=\s*(\d{1,4})", re.ASCII)
 USER_AGENT_LENGTH = 200  # characters of it that a record keeps
 # gunicorn answers 500 to a header with bytes that it refuses: only names like this go into one.
@@ -260,9 +261,9 @@ def _forget(call: LoggedCall, claim: idempotency.Claim | None, error: GatewayErr
             commands.delete_log(services().broker.redis, call.key, call.rendering.call_id)
 
 
-def _flag(headers: Headers, name: str) -> bool:
+def _flag(headers: Headers, name: str, default: bool = False) -> bool:
     """Whether a header is "true"; raises InvalidRequest for what is neither that nor "false"."""
-    value = headers.get(name, "false").strip().lower()
+    value = headers.get(name, "true" if default else "false").strip().lower()
     if value not in ("true", "false"):
         raise InvalidRequest(
             f"Invalid {name} header: expected 'true' or 'false'.", param=name, code="invalid_value"
@@ -353,6 +354,7 @@ def _admission(
         need.max_output_tokens,
         _waits(request.headers),
         delay,
+        _flag(request.headers, RETRY, key.retry_on_worker_loss or the_line() is not None),
     )
 
 

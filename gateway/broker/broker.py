@@ -133,7 +133,7 @@ class Broker:
         pending = PendingCall(spec.call_id, budget, self._cancel_plain, self.buffers)
         pending.key = admission.public_id
         pending.account, pending.route = spec.account, spec.targets[0].route
-        pending.estimate = admission.estimate()
+        pending.estimate, pending.retry = admission.estimate(), admission.retry
         pending.since += admission.delay  # it waits for workers only from then on
         self._register(pending, spec.web)
         try:

@@ -29,6 +29,7 @@ from gateway.queue import keys, scripts
 from gateway.queue.protocol import (
     CHUNKS,
     OUTCOME,
+    RETRY,
     AdmissionRequest,
     CallSpec,
     Event,
@@ -45,11 +46,16 @@ LOG_BYTES = 1_000  # that such a call takes besides its log
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """What Redis knows of a job; all fields are "" if it knows none."""
+    """What Redis knows of a job; all fields are "" if it knows none.
+
+    `retry` is the claim of the worker that was lost, of a call that runs once more; or "1" if the
+    call may.
+    """
 
     status: str = ""
     worker: str = ""
     claim: str = ""
+    retry: str = ""
 
 
 def now_text() -> str:
@@ -114,6 +120,7 @@ def submit_command(
             f"{admission.output_nano_per_token} {admission.max_output_tokens} {admission.wait:d}",
             hit,
             int(admission.delay * 1000),
+            int(admission.retry),
         ],
     )
 
@@ -214,6 +221,28 @@ def announce_command(
     return scripts.ANNOUNCE.command([keys.job(call_id), keys.RQ_STARTED], args)
 
 
+def retry_command(call_id: str, claim: str, address: str) -> tuple[object, ...]:
+    """Return the command that queues a call once more whose worker was lost with this claim.
+
+    Its reply is 1 if the call runs once more, and 0 if it may not, has done so before, has ended,
+    or if something of its response is in its log. `address` is where its events go: see CallSpec.
+    """
+    logged = keys.is_log(address)
+    seconds = keys.INBOX_SECONDS
+    if logged:
+        seconds = keys.SHARED_SECONDS + keys.log_seconds(address)
+    event = Event(call_id, "", 0, RETRY, claim.encode()).encode()
+    return scripts.RETRY.command(
+        [keys.job(call_id), keys.call(call_id), keys.inbox(address), keys.RQ_STARTED],
+        [call_id, claim, event, int(logged), seconds],
+    )
+
+
+def retry(redis: Redis, call_id: str, claim: str, address: str) -> bool:
+    """Run a `retry_command` and return whether the call runs once more. Raises RedisError."""
+    return bool(scripts.run(redis, retry_command(call_id, claim, address)))
+
+
 def promote(redis: Redis) -> int:
     """Queue what waits outside the queue for nothing more; return how many calls still do.
 
@@ -234,7 +263,7 @@ def states(redis: Redis, call_ids: Sequence[str]) -> list[JobState]:
     """Return what Redis knows of these jobs, in one round trip. Raises RedisError."""
     with redis.pipeline(transaction=False) as pipeline:
         for call_id in call_ids:
-            pipeline.hmget(keys.job(call_id), "status", "worker_name", "claim")
+            pipeline.hmget(keys.job(call_id), "status", "worker_name", "claim", "retry")
         rows = pipeline.execute()
     return [JobState(*(field.decode() if field else "" for field in row)) for row in rows]
 

@@ -214,7 +214,7 @@ def rate(scope: str) -> str:
 
 
 def call(call_id: str) -> str:
-    """The CallSpec and the request body, until claimed."""
+    """The CallSpec and the body of a call, until it is claimed or may not run once more."""
     return f"{PREFIX}gw:call:{call_id}"
 
 
