@@ -217,8 +217,7 @@ def _spec(
     account = _account(incoming, admission)
     if checked.background and checked.stored is not None:
         account["response_id"] = f"resp_{call_id}"  # its end is an event for webhooks
-    # A kept response would be in no log.
-    cacheable = not (checked.kind == "count_tokens" or options.delay or log_seconds)
+    cacheable = not (checked.kind == "count_tokens" or options.delay)
     return CallSpec(
         call_id,
         keys.log_address(call_id, log_seconds) if log_seconds else incoming.services.broker.web,

@@ -1,22 +1,29 @@
-"""Calls one line of a batch until its reply stands."""
+"""Calls the lines of batches: each until its reply stands, or the batch stops."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
+import gevent
 import orjson
 from flask import Flask
 from gevent.event import Event
 
+from api.batches.validation import TURN_SECONDS
 from api.http import line as line_api
 from api.http.line import Line, LineReply
+from api.idempotency import name_in_redis
+from api.services import Services
 from gateway.files.batches import Batch
+from gateway.queue import commands
 
 RETRY_SECONDS = 900.0  # for which a line is tried again that a provider or this service refuses
 PAUSE_SECONDS = (1.0, 30.0)  # between two tries, at first and at most
+STOPPED_LINES = 500  # whose calls are looked for at once, to be stopped
 MOST_LOST = 20  # names of a line: one for each runner that was killed at it
 
 
@@ -35,7 +42,7 @@ def call(
         if left <= 0:
             return None
         headers = {
-            "Idempotency-Key": f"{batch.id}:{number}" + (f":{lost}" if lost else ""),
+            "Idempotency-Key": _name(batch, number, lost),
             "X-Request-Timeout": f"{left:.3f}",
             "User-Agent": "batch",
         }
@@ -51,6 +58,30 @@ def call(
         tries += 1
         if stopping.wait(seconds):
             return None
+
+
+def stop(services: Services, batch: Batch, numbers: Iterable[int]) -> None:
+    """Stop the calls of these lines, also at their providers. Raises RedisError.
+
+    They have run for long enough, or the runner that waited for them was killed.
+    """
+    redis, pepper = services.broker.redis, services.settings.key_pepper
+    left = iter(numbers)
+    while some := list(islice(left, STOPPED_LINES)):
+        for lost in range(MOST_LOST):
+            names = [_name(batch, number, lost) for number in some]
+            in_redis = [name_in_redis(pepper, batch.key_id, name) for name in names]
+            calls = commands.idempotent_calls(redis, in_redis)
+            if not calls:
+                break
+            for call_id in calls:
+                commands.cancel(redis, call_id)
+        gevent.sleep(TURN_SECONDS)
+
+
+def _name(batch: Batch, number: int, lost: int) -> str:
+    """The Idempotency-Key of a line, after so many lost names."""
+    return f"{batch.id}:{number}" + (f":{lost}" if lost else "")
 
 
 def never_queued(reply: LineReply) -> bool:

@@ -278,6 +278,9 @@ class BatchRun:
         if not cancelled:
             now = int(time.time())
             self._store.change(self._id, ("in_progress",), status="finalizing", finalizing=now)
+        if left:
+            numbers = (number for number, _ in self._without_result(batch))
+            line_calls.stop(self._runner.services, batch, numbers)
         reason = "cancelled" if cancelled else "expired" if left else ""
         values: dict[str, Any] = {}
         results = self._new_results(batch)
@@ -298,12 +301,16 @@ class BatchRun:
 
     def _unfinished(self, batch: Batch, reason: str) -> Iterator[bytes]:
         """The results of the lines that did not run."""
+        for _, text in self._without_result(batch):
+            yield DOORS[batch.door].unfinished(orjson.loads(text)["custom_id"], reason)
+
+    def _without_result(self, batch: Batch) -> Iterator[tuple[int, bytes]]:
+        """The lines that have not ended; none if the input has disappeared."""
         ended = self._store.ended_lines(self._id)
         with contextlib.suppress(ObjectMissing):
             for number, text in self._lines(batch):
                 if text is not None and not ended(number):
-                    custom_id = orjson.loads(text)["custom_id"]
-                    yield DOORS[batch.door].unfinished(custom_id, reason)
+                    yield number, text
 
     def _end(self, status: str, batch: Batch, **values: Any) -> None:
         values |= {"status": status, status: int(time.time()), "queued_tokens": 0}
