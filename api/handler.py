@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import orjson
-from flask import Response, after_this_request, g, request, url_for
+from flask import Response, after_this_request, g, request
 from redis.exceptions import RedisError
 from werkzeug.datastructures import Headers
 
@@ -22,6 +22,7 @@ from api import logged as logged_calls
 from api.http import tracing
 from api.http.body import read_json
 from api.http.line import the_line
+from api.http.links import link
 from api.http.schedule import schedule
 from api.rendering import LoggedCall, Rendering, numbered
 from api.reply import Renderer, Reply
@@ -43,6 +44,7 @@ LINE_SECONDS = 3_600.0  # that a line of a batch may wait and run, if a call may
 RETRY_SECONDS = 5  # where too many bodies of a key are on their way
 IGNORED_NAMES = 20
 MAX_WAIT_SECONDS = 60.0  # for an asynchronous call; longer, and a proxy might give up
+RETRY = "X-Retry-On-Worker-Loss"
 WAIT = re.compile(r"wait\s*=\s*(\d{1,4})", re.ASCII)
 USER_AGENT_LENGTH = 200  # characters of it that a record keeps
 # gunicorn answers 500 to a header with bytes that it refuses: only names like this go into one.
@@ -256,12 +258,12 @@ def _forget(call: LoggedCall, claim: idempotency.Claim | None, error: GatewayErr
         claim.release(error)
     elif keys.is_log(call.address):
         with suppress(RedisError):
-            commands.delete_log(services().broker.redis, call.rendering.call_id)
+            commands.delete_log(services().broker.redis, call.key, call.rendering.call_id)
 
 
-def _flag(headers: Headers, name: str) -> bool:
+def _flag(headers: Headers, name: str, default: bool = False) -> bool:
     """Whether a header is "true"; raises InvalidRequest for what is neither that nor "false"."""
-    value = headers.get(name, "false").strip().lower()
+    value = headers.get(name, "true" if default else "false").strip().lower()
     if value not in ("true", "false"):
         raise InvalidRequest(
             f"Invalid {name} header: expected 'true' or 'false'.", param=name, code="invalid_value"
@@ -315,7 +317,7 @@ def _accepted(rendering: Rendering, checked: CheckedRequest) -> Response:
     if checked.background and checked.stored is not None:
         return Response(rendering.renderer().queued(), content_type="application/json")
     call_id = rendering.call_id
-    location = url_for("usage.get_generation", generation_id=call_id)
+    location = link("usage.get_generation", generation_id=call_id)
     body = {"data": {"id": call_id, "status": "queued", "location": location}}
     response = Response(orjson.dumps(body), 202, content_type="application/json")
     response.headers["Location"] = location
@@ -352,6 +354,7 @@ def _admission(
         need.max_output_tokens,
         _waits(request.headers),
         delay,
+        _flag(request.headers, RETRY, key.retry_on_worker_loss or the_line() is not None),
     )
 
 

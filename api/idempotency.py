@@ -18,6 +18,7 @@ from werkzeug.datastructures import Headers
 from api import logged as logged_calls
 from api.rendering import LoggedCall
 from api.services import services
+from gateway.account.refusals import logs_full
 from gateway.errors import GatewayError, InvalidRequest, JobLost, QueueUnavailable
 from gateway.queue import commands, keys
 
@@ -54,7 +55,7 @@ class Claim:
             commands.forget(redis, self.name, self.value)
             # Its input is not needed, and may have 20 MB.
             request = replace(self.call, extra={}).encode()
-            commands.refuse_logged(redis, self.call.address, request, error)
+            commands.refuse_logged(redis, self.call.key, self.call.address, request, error)
         except RedisError:
             pass  # the next request finds that there is no call
 
@@ -65,7 +66,7 @@ def claim(
     """Let a call stand for an Idempotency-Key; return the call that does already, if one does.
 
     `request` is what the call depends on besides `body`, as JSON values. Raises InvalidRequest for
-    the key of another request, and RedisError.
+    the key of another request, RateLimited if the API key has too many logs, and RedisError.
     """
     settings, redis = services().settings, services().broker.redis
 
@@ -77,7 +78,12 @@ def claim(
     value = f"{call.rendering.call_id} {fingerprint}".encode()
     own = Claim(keys.idempotent(call.key, digest(name.encode())), value, call)
     for _ in range(TRIES):
-        noted = commands.remember(redis, own.name, value, call.address, call.encode(), budget)
+        try:
+            noted = commands.remember(
+                redis, call.key, own.name, value, call.address, call.encode(), budget
+            )
+        except commands.LogsFull as full:
+            raise logs_full(full.bytes, full.reset_ms) from None
         if noted is None:
             return own, None
         call_id, _, before = noted.decode().partition(" ")

@@ -88,7 +88,7 @@ class Services:
             readers=Places(settings.max_in_flight),
             shared_caches=SharedCaches(redis),
             reporter=reporter,
-            files=FileStore(redis),
+            files=FileStore(redis, settings.files_bytes_per_key, settings.files_per_key),
             batches=BatchStore(redis),
             storage=open_storage(settings),
             tracing=open_tracing(settings),

@@ -257,7 +257,7 @@ class BatchRun:
             if end is not None and time.monotonic() > end:
                 self._group.kill()
             self._group.join(timeout=PLACE_SECONDS)
-        self._flush()
+        self._flush(batch)
 
     def _going_on(self, batch: Batch) -> bool:
         """Do what is due while lines run; return whether further ones may start."""
@@ -269,7 +269,7 @@ class BatchRun:
                 self._stopping.set()
         size = sum(len(result.text) for result in self._results)
         if self._results and (size > FLUSH_BYTES or now - self._flushed > FLUSH_SECONDS):
-            self._flush()
+            self._flush(batch)
         return not self._stopping.is_set()
 
     def _run_line(self, batch: Batch, number: int, text: bytes) -> None:
@@ -313,7 +313,7 @@ class BatchRun:
             if self._stopping.wait(seconds):
                 return None
 
-    def _flush(self) -> None:
+    def _flush(self, batch: Batch) -> None:
         """Store the results so far and note that their lines have ended."""
         self._flushed = time.monotonic()
         results, self._results = self._results, []
@@ -333,9 +333,10 @@ class BatchRun:
         ended = [result.number for result in results]
         self._store.mark(self._id, self._runner.name, parts, ended, counts)
         # Nobody will ask for these responses again, and Redis would keep them for a day.
+        redis = self._runner.services.broker.redis
         for result in results:
             if result.call_id:
-                commands.delete_log(self._runner.services.broker.redis, result.call_id)
+                commands.delete_log(redis, batch.key_id, result.call_id)
 
     # The end
 

@@ -54,9 +54,10 @@ class KeyRecord(Limits):
     begin like it. `hmac_old` is that of the secret before the last rotation, valid until
     `hmac_old_until`. An `operator` key manages keys and calls no model. `cache_seconds` is how long
     its responses are kept for the same request (None: not at all). The prompts of its batches may
-    have `batch_tokens_queued` tokens together (None: no limit). `rotation` marks the last rotation
-    with an Idempotency-Key. `webhook_url` is where the key's events go; the secret that signs them
-    comes from `webhook_nonce`, see gateway/webhooks.py.
+    have `batch_tokens_queued` tokens together (None: no limit). `retry_on_worker_loss`: its calls
+    run once more if their worker is lost before anything of their response has come. `rotation`
+    marks the last rotation with an Idempotency-Key. `webhook_url` is where the key's events go; the
+    secret that signs them comes from `webhook_nonce`, see gateway/webhooks.py.
     """
 
     public_id: str
@@ -76,6 +77,7 @@ class KeyRecord(Limits):
     operator: bool = False
     cache_seconds: int | None = None
     batch_tokens_queued: int | None = None
+    retry_on_worker_loss: bool = False
     webhook_url: str = ""
     webhook_nonce: str = field(default="", repr=False)
     expires: int = 0

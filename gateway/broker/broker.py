@@ -11,6 +11,7 @@ import gevent
 from redis import Redis
 from redis.exceptions import RedisError
 
+from gateway.account.refusals import logs_full
 from gateway.broker.backlog import Backlog
 from gateway.broker.cached import CachedCalls
 from gateway.broker.inbox import InboxReader
@@ -112,7 +113,7 @@ class Broker:
         while. Where Redis refuses the call, the pending call ends with Overloaded, PayloadTooLarge,
         QueueUnavailable, AuthenticationFailed for a key that was just revoked, or KeyChanged for
         one that has other limits or models than this process knows. Raises RedisError where a
-        logged call cannot be stored.
+        logged call cannot be stored, and RateLimited where its key has too many of them.
         """
         self._require_open()
         if self.monitor.no_workers and not self.has_workers():
@@ -120,12 +121,12 @@ class Broker:
         pending = PendingCall(spec.call_id, budget, self._cancel_plain, self.buffers)
         pending.key = admission.public_id
         pending.account, pending.route = spec.account, spec.targets[0].route
-        pending.estimate = admission.estimate()
+        pending.estimate, pending.retry = admission.estimate(), admission.retry
         pending.since += admission.delay  # it waits for workers only from then on
         self._register(pending, spec.web)
         try:
             if logged_request:
-                commands.store_logged_request(self.redis, spec.web, logged_request, budget)
+                self._store(admission.public_id, spec.web, logged_request, budget)
             if pending.logged:
                 self._follow(pending)
             (self.cached if spec.cache else self.submitter).put(
@@ -219,6 +220,12 @@ class Broker:
         if not self.places.take(pending.key):
             raise Overloaded(retry_after=self.backlog.seconds())
         self.pending_calls[pending if pending.logged else pending.call_id] = pending
+
+    def _store(self, key: str, address: str, logged_request: bytes, budget: float) -> None:
+        try:
+            commands.store_logged_request(self.redis, key, address, logged_request, budget)
+        except commands.LogsFull as full:
+            raise logs_full(full.bytes, full.reset_ms) from None
 
     def _follow(self, pending: PendingCall) -> None:
         """Have the reader read the log as well, without waiting for its present read to end."""

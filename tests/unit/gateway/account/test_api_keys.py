@@ -372,6 +372,7 @@ VALUES = {
     "disabled": True,
     "operator": True,
     "cache_seconds": 0,
+    "retry_on_worker_loss": True,
     "expires": 3_000_000_000,
 }
 
