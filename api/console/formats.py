@@ -45,6 +45,8 @@ def short(number: float | None) -> str:
         if abs(number) >= least:
             value = number / (1e3 if unit == "k" else least)
             return f"{value:.1f}{unit}" if value < 100 else f"{value:.0f}{unit}"
+    if number != round(number) and abs(number) < 100:
+        return f"{number:.3g}"
     return count(number)
 
 
