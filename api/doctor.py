@@ -36,6 +36,9 @@ STORAGE_NAME = "doctor"
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 
+LOGGED_CALLS = "from 50 % on background, resumable, idempotent calls and lines of batches"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One line: what was looked at, what was found, and what to do about it."""
@@ -143,15 +146,16 @@ def _memory(parts: Services, redis: Redis) -> Iterator[Finding]:
             f"{_megabytes(used)} used, without a limit",
             "Set maxmemory, so that calls are refused before the machine is out of memory.",
         )
-    elif "redis_memory" in look(redis).reasons(parts.settings.queue_limit):
-        yield Finding(
-            WARN,
-            "memory",
-            f"{_megabytes(used)} of {_megabytes(limit)} used",
-            "Raise maxmemory; from 80 % on, calls are refused.",
-        )
+        return
+    text = f"{_megabytes(used)} of {_megabytes(limit)} used"
+    reasons = look(redis).reasons(parts.settings.queue_limit)
+    if "redis_memory" in reasons:
+        remedy = f"Raise maxmemory: from 80 % on, all calls are refused, {LOGGED_CALLS}."
+        yield Finding(WARN, "memory", text, remedy)
+    elif "redis_memory_logs" in reasons:
+        yield Finding(WARN, "memory", text, f"Raise maxmemory: {LOGGED_CALLS} are refused.")
     else:
-        yield Finding(OK, "memory", f"{_megabytes(used)} of {_megabytes(limit)} used")
+        yield Finding(OK, "memory", text)
 
 
 def _connections(parts: Services, redis: Redis) -> Iterator[Finding]:

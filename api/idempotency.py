@@ -18,6 +18,7 @@ from werkzeug.datastructures import Headers
 from api import logged as logged_calls
 from api.rendering import LoggedCall
 from api.services import services
+from gateway.account.refusals import logs_full
 from gateway.errors import GatewayError, InvalidRequest, JobLost, QueueUnavailable
 from gateway.queue import commands, keys
 
@@ -29,8 +30,10 @@ RETRY_SECONDS = 1
 
 def name_of(headers: Headers) -> str:
     """The Idempotency-Key of a request, "" without one; raises InvalidRequest for a bad one."""
-    name = headers.get(HEADER, "")
-    if HEADER in headers and not NAME.fullmatch(name):
+    name = headers.get(HEADER)
+    if name is None:
+        return ""
+    if not NAME.fullmatch(name):
         raise InvalidRequest(
             f"Invalid {HEADER} header: expected 1 to 255 visible ASCII characters.",
             param=HEADER,
@@ -54,7 +57,7 @@ class Claim:
             commands.forget(redis, self.name, self.value)
             # Its input is not needed, and may have 20 MB.
             request = replace(self.call, extra={}).encode()
-            commands.refuse_logged(redis, self.call.address, request, error)
+            commands.refuse_logged(redis, self.call.key, self.call.address, request, error)
         except RedisError:
             pass  # the next request finds that there is no call
 
@@ -65,19 +68,19 @@ def claim(
     """Let a call stand for an Idempotency-Key; return the call that does already, if one does.
 
     `request` is what the call depends on besides `body`, as JSON values. Raises InvalidRequest for
-    the key of another request, and RedisError.
+    the key of another request, RateLimited if the API key has too many logs, and RedisError.
     """
-    settings, redis = services().settings, services().broker.redis
-
-    def digest(*parts: bytes) -> str:
-        text = b"\0".join((b"idempotency", *parts))
-        return hmac.new(settings.key_pepper.encode(), text, hashlib.sha256).hexdigest()
-
-    fingerprint = digest(orjson.dumps(request, option=orjson.OPT_SORT_KEYS), body)
+    pepper, redis = services().settings.key_pepper, services().broker.redis
+    fingerprint = _digest(pepper, orjson.dumps(request, option=orjson.OPT_SORT_KEYS), body)
     value = f"{call.rendering.call_id} {fingerprint}".encode()
-    own = Claim(keys.idempotent(call.key, digest(name.encode())), value, call)
+    own = Claim(name_in_redis(pepper, call.key, name), value, call)
     for _ in range(TRIES):
-        noted = commands.remember(redis, own.name, value, call.address, call.encode(), budget)
+        try:
+            noted = commands.remember(
+                redis, call.key, own.name, value, call.address, call.encode(), budget
+            )
+        except commands.LogsFull as full:
+            raise logs_full(full.bytes, full.reset_ms) from None
         if noted is None:
             return own, None
         call_id, _, before = noted.decode().partition(" ")
@@ -94,6 +97,16 @@ def claim(
             return own, first
         commands.forget(redis, own.name, noted)
     raise QueueUnavailable(retry_after=RETRY_SECONDS)
+
+
+def name_in_redis(pepper: str, key_id: str, name: str) -> str:
+    """The name in Redis of an Idempotency-Key of an API key."""
+    return keys.idempotent(key_id, _digest(pepper, name.encode()))
+
+
+def _digest(pepper: str, *parts: bytes) -> str:
+    text = b"\0".join((b"idempotency", *parts))
+    return hmac.new(pepper.encode(), text, hashlib.sha256).hexdigest()
 
 
 def forgotten(error: GatewayError | None) -> bool:

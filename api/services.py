@@ -63,7 +63,13 @@ class Services:
         # Submitter, reader and lease have a connection each; the rest are for commands.
         stalls = Stalls()
         redis = clients.commands(settings, settings.redis_connections - 3, stalls)
-        broker = Broker(settings, redis, stalls)
+        store = KeyStore(
+            redis,
+            settings.key_pepper,
+            old_pepper=settings.key_pepper_old,
+            copied=bool(settings.database_url),
+        )
+        broker = Broker(settings, redis, stalls, on_key_change=store.forget)
         reporter = Reporter(
             redis,
             broker.web,
@@ -75,12 +81,7 @@ class Services:
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
-            keys=KeyStore(
-                redis,
-                settings.key_pepper,
-                old_pepper=settings.key_pepper_old,
-                copied=bool(settings.database_url),
-            ),
+            keys=store,
             owners=owner_store(redis),
             broker=broker,
             ledger=open_ledger(settings, redis),
@@ -88,7 +89,7 @@ class Services:
             readers=Places(settings.max_in_flight),
             shared_caches=SharedCaches(redis),
             reporter=reporter,
-            files=FileStore(redis),
+            files=FileStore(redis, settings.files_bytes_per_key, settings.files_per_key),
             batches=BatchStore(redis),
             storage=open_storage(settings),
             tracing=open_tracing(settings),
@@ -101,5 +102,7 @@ class Services:
 
 def services(app: Flask | None = None) -> Services:
     """The services of an app; by default, of the one that handles the current request."""
-    installed: Services = (app or current_app).extensions[NAME]
+    if app is None:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+    installed: Services = app.extensions[NAME]
     return installed

@@ -103,6 +103,15 @@ class Settings:
         "Where files and batches are stored: `file:///FOLDER`, which all processes share, or "
         "`s3://BUCKET/PREFIX`. Without it, their endpoints answer 503.",
     )
+    files_bytes_per_key: int = setting(
+        "FILES_BYTES_PER_KEY",
+        10_000_000_000,
+        "Maximum size of all files of an API key together. Further uploads are refused; what its "
+        "batches write counts, and is never refused.",
+    )
+    files_per_key: int = setting(
+        "FILES_PER_KEY", 10_000, "Maximum number of files of an API key, in the same way."
+    )
     batch_concurrency: int = setting(
         "BATCH_CONCURRENCY",
         100,
@@ -120,6 +129,13 @@ class Settings:
     )
     demo_models: bool = setting(
         "DEMO_MODELS", False, "Serve the `demo/*` models, which need no provider."
+    )
+    public_url: str = setting(
+        "PUBLIC_URL",
+        "",
+        "Where callers reach the service, such as `https://inference.example.com`. Links in "
+        "responses (`Location`, `results_url` of message batches) begin with it. Without it, they "
+        "are paths.",
     )
     cors_allow_origins: tuple[str, ...] = setting(
         "CORS_ALLOW_ORIGINS",
@@ -357,6 +373,8 @@ class Settings:
             raise ConfigurationError("UPSTREAM_PROXY must be a URL such as http://HOST:PORT")
         if self.files_url and not _is_storage_url(self.files_url):
             raise ConfigurationError("FILES_URL must be file:///FOLDER or s3://BUCKET/PREFIX")
+        if self.public_url and not _is_public_url(self.public_url):
+            raise ConfigurationError("PUBLIC_URL must be a URL such as https://HOST, without a ?")
         for origin in self.cors_allow_origins:
             if origin != "*" and not _is_origin(origin):
                 raise ConfigurationError(
@@ -384,6 +402,8 @@ class Settings:
             "BREAKER_FAILURES": self.breaker_failures,
             "RECORD_DAYS": self.record_days,
             "BATCH_CONCURRENCY": self.batch_concurrency,
+            "FILES_BYTES_PER_KEY": self.files_bytes_per_key,
+            "FILES_PER_KEY": self.files_per_key,
             "RESULT_HOURS": self.result_hours,
             "STREAM_REPLAY_SECONDS": self.stream_replay_seconds,
         }.items():
@@ -412,6 +432,11 @@ def is_http_url(text: str) -> bool:
         return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
         return False
+
+
+def _is_public_url(text: str) -> bool:
+    plain = re.fullmatch(r"[!-~]+", text) and not set("?#@\\").intersection(text)
+    return bool(plain) and is_http_url(text)
 
 
 def _is_origin(text: str) -> bool:

@@ -84,7 +84,8 @@ class Bill:
         now, ended = int(time.time() * 1000), time.monotonic()
         account, admission = spec.account, claimed.admission
         queued = admission.get("queued_ms", 0)
-        latency = queued + int((ended - claimed.claimed_at) * 1000)
+        before = queued + admission.get("lost_ms", 0)  # until this run
+        latency = before + int((ended - claimed.claimed_at) * 1000)
         left = claimed.budget + claimed.claimed_at - ended
         target = self.target or spec.targets[0]
         cancelled = isinstance(error, CallCancelled)
@@ -114,7 +115,7 @@ class Bill:
             native_finish_reason=_text(self.end.get("native_finish_reason")),
             latency_ms=latency,
             queued_ms=queued,
-            time_to_first_token_ms=None if first is None else queued + int(first * 1000),
+            time_to_first_token_ms=None if first is None else before + int(first * 1000),
             generation_time_ms=int((ended - begun) * 1000) if begun else None,
             usage=self.usage.to_dict(),
             usage_source=self.source,

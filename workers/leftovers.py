@@ -1,12 +1,14 @@
 """Ends the calls of workers that were killed together with the web processes that waited.
 
+Those that nobody need wait for, and that may, run once more.
+
 Without it, their bodies and registry entries would stay until a minute past their deadlines, and
 the account would lack them.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import orjson
 from redis import Redis
@@ -47,10 +49,17 @@ class Leftovers:
             running, names, members, strict=True
         ):
             if worker in lost or (worker and end < now):
-                command = commands.lost_command(
-                    call_id, claim, web, worker, WorkerLost(), orjson.loads(stub or b"{}")
-                )
-                ended += commands.finish(self._redis, command)
+                ended += self._end(call_id, claim, web, worker, orjson.loads(stub or b"{}"))
             if end < now:  # a call that it does not know has no other end
                 self._redis.zrem(keys.RQ_STARTED, member)
         return ended
+
+    def _end(
+        self, call_id: str, claim: str, web: str, worker: str, estimate: dict[str, Any]
+    ) -> bool:
+        """End a call, or have it run once more; return whether it has ended."""
+        # Of another call, the process that waits for it has to know.
+        if keys.is_log(web) and commands.retry(self._redis, call_id, claim, web):
+            return False
+        command = commands.lost_command(call_id, claim, web, worker, WorkerLost(), estimate)
+        return commands.finish(self._redis, command)

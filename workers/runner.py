@@ -53,8 +53,9 @@ class Claimed:
 
     `budget` is the time that it has left, in seconds. `payload` is None where Redis lost the job.
     `admission` is what the queue knows of the call: `cap` (of its output, in tokens; 0 for none),
-    `queued_ms`, `reserved_usd` (in 1e-9 USD) and `reserved_tokens`. It is empty for a call of the
-    previous release.
+    `queued_ms`, `reserved_usd` (in 1e-9 USD) and `reserved_tokens`; `retry` if the call may run
+    once more, and `lost_ms` if it does: for how long a lost worker has run it. It is empty for a
+    call of the previous release.
     """
 
     call_id: str
@@ -64,6 +65,16 @@ class Claimed:
     payload: bytes | None
     admission: dict[str, Any] = field(default_factory=dict)
     claimed_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether the call runs once more if this worker is lost before its response."""
+        return "retry" in self.admission
+
+    @property
+    def runs_again(self) -> bool:
+        """Whether a worker has run the call before, and was lost."""
+        return "lost_ms" in self.admission
 
 
 @dataclass(slots=True)

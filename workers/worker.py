@@ -37,6 +37,7 @@ from gateway.errors import (
     ReplyLost,
     StopCall,
     WebLost,
+    WorkerLost,
     WorkerStopped,
 )
 from gateway.logs import log_fault
@@ -81,6 +82,7 @@ class Running:
     claimed: Claimed
     greenlet: Any = None
     started: bool = False  # a greenlet killed before its first step would end without an outcome
+    again: bool = False  # once this run has ended
 
 
 class CallWorker(BaseWorker):  # type: ignore[misc]
@@ -195,8 +197,9 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             self.stopping.wait(TICK_SECONDS if pausing else 0)
             return
         claimed = self.claims.take(slots, self.stopping.is_set)
-        if claimed:
-            self.outbox.put_by(("UNLINK", *(keys.call(each.call_id) for each in claimed)))
+        read = [keys.call(each.call_id) for each in claimed if not each.may_run_again]
+        if read:
+            self.outbox.put_by(("UNLINK", *read))
         for each in claimed:
             if each.call_id in self.running:
                 self._end_both(each)
@@ -212,14 +215,16 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         """End a running call that was claimed again, because Redis lost the first claim.
 
         The outcome of the first claim would be refused and the second would have none: the caller
-        would wait until the deadline.
+        would wait until the deadline. If this worker was taken for lost, and the call is to run
+        once more, it does when the first run has ended.
         """
         running = self.running[again.call_id]
         if again.claim == running.claimed.claim:
             return
         log.warning("call %s: was claimed twice", again.call_id)
+        running.again = again.runs_again and not running.claimed.runs_again
         running.claimed = again
-        self._stop_call(again.call_id, ReplyLost())
+        self._stop_call(again.call_id, WorkerLost() if running.again else ReplyLost())
 
     def run_call(self, running: Running) -> None:
         """Run one call of `running` to its end, and send its outcome and its record."""
@@ -234,6 +239,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 raise error
             if claimed.budget <= 0:
                 raise DeadlineExceeded("The call's deadline passed while it waited in the queue.")
+            if claimed.runs_again:
+                bill.note(spec.targets[0], WorkerLost(), claimed.admission["lost_ms"] / 1000)
             if spec.cache:
                 sender = KeepingSender(self.outbox, claimed, spec, self.settings.cache_bytes)
             outcome = self.runner.run(claimed, spec, body, sender, bill)
@@ -248,6 +255,20 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         finally:
             timeout.close()
             self.running.pop(claimed.call_id, None)
+        if running.again:  # nothing of this run counts
+            running.again = False
+            self.running[claimed.call_id] = running
+            self.run_call(running)
+            return
+        if (
+            isinstance(outcome.error, WorkerStopped)
+            and claimed.may_run_again
+            and not sender.number
+            and running.claimed is claimed
+        ):
+            command = commands.retry_command(claimed.call_id, claimed.claim, claimed.web)
+            self.outbox.put(command)
+            return
         if running.claimed is not claimed:  # claimed again: only that claim's outcome stands
             again = running.claimed
             sender = Sender(self.outbox, again.call_id, again.claim, again.web)

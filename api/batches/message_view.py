@@ -16,10 +16,11 @@ from api.batches import view
 from api.batches.doors import ANTHROPIC
 from api.batches.elements import NAME, elements
 from api.batches.runner import ENVELOPE_BYTES, TOKEN_LIMIT
-from api.files.view import render_unavailable, storage
+from api.files.view import declared_size, render_unavailable, storage
 from api.http.auth import keyed, reader
 from api.http.body import PIECE_BYTES, TURN_SECONDS, arriving, check_type
 from api.http.errors import ApiBlueprint
+from api.http.links import link
 from api.messages import errors as messages_errors
 from api.schemas import query
 from api.schemas.errors import invalid
@@ -56,10 +57,18 @@ def add_request_id(response: Response) -> Response:
 @keyed
 def create_message_batch(key: KeyRecord) -> Response:
     """Create a batch. Its requests go to the storage while they arrive."""
-    settings = services().settings
     check_type(request.environ)
     services().batches.require_room(key.public_id)
-    file_id, lines, now = records.new_id(), _Requests(), int(time.time())
+    file_id = records.new_id()
+    with services().files.room(key.public_id, file_id, declared_size(MAX_BYTES)):
+        batch = _received(key, file_id)
+    services().batches.add(batch)
+    return _json(shown(batch))
+
+
+def _received(key: KeyRecord, file_id: str) -> Batch:
+    """Store the requests in the body of the present request; return their batch."""
+    settings, lines, now = services().settings, _Requests(), int(time.time())
     name = records.object_name(file_id)
     with arriving(request.environ, MAX_BYTES, settings.body_timeout) as body:
 
@@ -87,7 +96,8 @@ def create_message_batch(key: KeyRecord) -> Response:
         created=now,
         expires=records.expiry(now, 2 * WINDOW_SECONDS),
     )
-    batch = Batch(
+    services().files.add(record, listed=False)
+    return Batch(
         id=new_id(ANTHROPIC.prefix),
         door=ANTHROPIC.name,
         key_id=key.public_id,
@@ -101,9 +111,6 @@ def create_message_batch(key: KeyRecord) -> Response:
         lines=lines.count,
         queued_tokens=lines.tokens,
     )
-    services().files.add(record, listed=False)
-    services().batches.add(batch)
-    return _json(shown(batch))
 
 
 @message_batches.get("/messages/batches")
@@ -186,7 +193,10 @@ CURSORS = ("before", "after")
 def shown(batch: Batch) -> dict[str, Any]:
     """A batch as Anthropic shows it: what its requests became is known once it has ended."""
     ended = not batch.active
+    # Anthropic's clients join a path to their base URL, which ends before `/v1`.
     results_url = f"/v1/messages/batches/{batch.id}/results"
+    if services().settings.public_url:
+        results_url = link("message_batches.get_message_batch_results", batch_id=batch.id)
     ended_at = batch.completed or batch.cancelled or batch.expired or batch.failed
     counts = {
         "succeeded": batch.lines_completed,

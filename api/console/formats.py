@@ -44,7 +44,8 @@ def short(number: float | None) -> str:
     for unit, least in UNITS:
         if abs(number) >= least:
             value = number / (1e3 if unit == "k" else least)
-            return f"{value:.1f}{unit}" if value < 100 else f"{value:.0f}{unit}"
+            text = f"{value:.1f}".removesuffix(".0") if value < 100 else f"{value:.0f}"
+            return text + unit
     if number != round(number) and abs(number) < 100:
         return f"{number:.3g}"
     return count(number)

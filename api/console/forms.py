@@ -42,6 +42,8 @@ class Field:
             return ", ".join(f"{name}={each}" for name, each in value.items())
         if isinstance(value, list):
             return ", ".join(map(str, value))
+        if isinstance(value, bool):
+            return options.YES if value else ""
         if self.name == "cache_seconds":
             return f"{value}s"
         return f"{value:.9f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
@@ -82,7 +84,7 @@ NAME = Field("name", "Name", str, placeholder="search: nightly report", required
 MOMENT = "A time such as 30d, or 2027-01-31T23:59:59Z."
 EXTRA = (
     _field("limit_extra", "Extra budget", placeholder="10"),
-    _field("limit_extra_until", "Until", placeholder="end of the window", hint=MOMENT),
+    _field("limit_extra_until", "Until", placeholder="window ends", hint=MOMENT),
 )
 BUDGET = Section(
     "Budget",
@@ -123,6 +125,12 @@ KEY = (
             _field("weight", "Weight", placeholder="1", hint="Share of the queue among keys."),
             _field("cache_seconds", "Keep responses", placeholder="not at all", hint="Such as 1h."),
             _field("batch_tokens_queued", "Tokens of batches", placeholder="no limit"),
+            _field(
+                "retry_on_worker_loss",
+                "If a worker is lost",
+                choices=(("", "Its calls fail"), (options.YES, "They run again")),
+                hint="A provider may charge for both runs.",
+            ),
         ),
     ),
     Section(

@@ -11,7 +11,7 @@ import orjson
 from flask import Blueprint, Response, request
 
 from api.files import schema
-from api.files.upload import Received
+from api.files.upload import MAX_BYTES, Received
 from api.handler import RETRY_SECONDS
 from api.http import errors
 from api.http.auth import keyed, reader
@@ -65,6 +65,22 @@ def upload_file(key: KeyRecord) -> Response:
     if not readers.take(key.public_id):
         raise Overloaded(retry_after=RETRY_SECONDS)
     try:
+        with services().files.room(key.public_id, file_id, declared_size(MAX_BYTES)):
+            record = _received(key, file_id, received)
+    finally:
+        readers.give_back(key.public_id)
+    return _json(shown(record))
+
+
+def declared_size(most: int) -> int:
+    """The size of the body of the present request; `most` if it declares none, or a larger one."""
+    length = request.content_length
+    return most if length is None else min(length, most)
+
+
+def _received(key: KeyRecord, file_id: str, received: Received) -> FileRecord:
+    """Store the file of the present request and its record."""
+    try:
         received.read(request.environ, services().settings.body_timeout)
         seconds = schema.lifetime(received.fields)
         if not received.filename.endswith(".jsonl"):
@@ -74,8 +90,6 @@ def upload_file(key: KeyRecord) -> Response:
     except BaseException:
         received.abort()
         raise
-    finally:
-        readers.give_back(key.public_id)
     now = int(time.time())
     record = FileRecord(
         id=file_id,
@@ -87,7 +101,7 @@ def upload_file(key: KeyRecord) -> Response:
         expires=records.expiry(now, seconds),
     )
     services().files.add(record)
-    return _json(shown(record))
+    return record
 
 
 @files.get("/files")

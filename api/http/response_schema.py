@@ -31,6 +31,7 @@ class Readiness(TypedDict):
             "records_backlog",
             "queue_backlog",
             "redis_memory",
+            "redis_memory_logs",
         ]
     ]
     redis: Literal["ok", "unavailable"]

@@ -15,6 +15,7 @@ from api.keys.schema import timestamp
 from gateway.account.key_fields import PRIORITIES, RESETS, UNITS, iso_time
 
 NONE = "none"  # takes a value away
+FLAG = YES, NO = "on", "off"
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 FACTORS = {"": 1, "k": 1_000, "m": 1_000_000}
 DURATION = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
@@ -111,6 +112,7 @@ KEY = (
     Option("--weight", "weight", amount, "Share of the queue among keys."),
     Option("--cache", "cache_seconds", duration, "How long responses are kept, such as 1h."),
     Option("--batch-tokens", "batch_tokens_queued", amount, "Tokens of batches that wait."),
+    Option("--retry", "retry_on_worker_loss", YES.__eq__, "Run lost calls once more.", FLAG),
     Option("--webhook", "webhook_url", str, "URL to which the key's events are sent."),
     Option("--expires", "expires_at", moment, "30d, or an ISO 8601 time."),
     *LIMITS,

@@ -66,6 +66,9 @@ class Key(Limits):
     weight: Count
     cache_seconds: Count | None
     batch_tokens_queued: Count | None
+    retry_on_worker_loss: Annotated[
+        bool, Field(description="Whether calls of a lost worker run once more.")
+    ]
     webhook_url: Annotated[str | None, Field(description="Where the key's events are sent.")]
     expires_at: Time | None
     last_used_at: Time | None

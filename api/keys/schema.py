@@ -105,6 +105,7 @@ class KeyFields(LimitFields, total=False):
     weight: Annotated[int, Field(ge=1, le=1000), Whole] | None
     cache_seconds: Annotated[int, Field(ge=1, le=MOST_CACHE_SECONDS), Whole] | None
     batch_tokens_queued: Annotated[int, Field(ge=0, le=MOST_TOKENS), Whole] | None
+    retry_on_worker_loss: bool | None
     webhook_url: Annotated[str, Field(min_length=1, max_length=webhooks.MAX_URL)] | None
     expires_at: Time | None
 

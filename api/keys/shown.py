@@ -16,8 +16,8 @@ LIMIT = ("limit", "limit_unit", "limit_reset")
 EXTRA = ("limit_extra", "limit_extra_until")
 COUNTS = ("rpm", "tpm", "max_in_flight", "max_waiting")
 KEY_OPTIONS = (
-    *("priority", "weight", "cache_seconds", "batch_tokens_queued", "webhook_url"),
-    *("alerts", "metadata"),
+    *("priority", "weight", "cache_seconds", "batch_tokens_queued", "retry_on_worker_loss"),
+    *("webhook_url", "alerts", "metadata"),
 )
 KEY_TIMES = ("expires", "created", "updated", "last_used", "rotated")
 OWNER_OPTIONS = ("share_cache", "alerts", "metadata")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 
 import orjson
 from flask import Blueprint, Response, request
@@ -20,12 +21,14 @@ HOST = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-f:]+\](:\d+)?", re.ASCII | re.IGNOREC
 @docs.get("/docs")
 @public
 def show() -> Response:
-    """The page, with the address it was requested at in its examples; rendered once."""
+    """The page, rendered once, with PUBLIC_URL or the address of the request in its examples."""
     pages = services().pages
     if docs.name not in pages:
         pages[docs.name] = _page()
     text: bytes = pages[docs.name]
-    if HOST.fullmatch(request.host):
+    if public := services().settings.public_url.rstrip("/"):
+        text = text.replace(b"$HOST", escape(public).encode())
+    elif HOST.fullmatch(request.host):
         text = text.replace(b"$HOST", request.host_url.rstrip("/").encode())
     return page.respond(text)
 

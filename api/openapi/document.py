@@ -128,7 +128,11 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
 
 LIMIT_HEADERS = ("retry-after-ms", "x-limit-name", "x-limit-scope", "x-limit-reset")
 
-TIMED = ("X-Request-Timeout", "X-Not-Before", "X-Deadline")  # when a call may run
+# What all calls have.
+CALL_HEADERS = (
+    *("X-Request-Timeout", "X-Not-Before", "X-Deadline"),
+    *("X-Cache", "X-Queue", "X-Retry-On-Worker-Loss"),
+)
 
 REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {
@@ -143,6 +147,11 @@ REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     "X-Resumable": {
         "description": "Whether the events of a stream have ids, with which the stream can be read "
         "again, and the call goes on if the client leaves.",
+        "schema": {"type": "string", "enum": ["true", "false"]},
+    },
+    "X-Retry-On-Worker-Loss": {
+        "description": "Whether the call runs once more if its worker is lost before anything of "
+        "its response has arrived. The default is the key's.",
         "schema": {"type": "string", "enum": ["true", "false"]},
     },
     "Last-Event-ID": {
@@ -321,7 +330,7 @@ def _operation(name: str, access: str, sample: str) -> dict[str, Any]:
 
 
 def _parameters(name: str, row: Operation) -> list[dict[str, Any]]:
-    called = (*TIMED, "X-Cache", "X-Queue") if row.is_call and not row.counts else ()
+    called = CALL_HEADERS if row.is_call and not row.counts else ()
     headers = ("X-Request-Id", *called, *row.request_headers)
     return [
         *(

@@ -75,7 +75,7 @@ def cancel(logged: LoggedCall) -> None:
 def delete(logged: LoggedCall) -> None:
     """Forget a response; stop its call, unless that has ended. Raises RedisError."""
     cancel(logged)
-    commands.delete_log(services().broker.redis, logged.rendering.call_id)
+    commands.delete_log(services().broker.redis, logged.key, logged.rendering.call_id)
 
 
 def conversation(key: KeyRecord, response_id: str) -> list[dict[str, Any]]:

@@ -94,6 +94,7 @@ FORMS: dict[str, Form] = {
     "operator": FLAG,
     "share_cache": FLAG,
     "cache_seconds": NUMBER,
+    "retry_on_worker_loss": FLAG,
     "webhook_url": TEXT,
     "webhook_nonce": TEXT,
     "expires": TIME,

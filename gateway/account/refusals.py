@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.errors import QuotaExceeded, RateLimited, TokensLimited
 
+LOGS_MS = 60_000  # until the next try where logs are full: others may make room
 UNKNOWN_MS = 5_000  # until the next try, where nobody knows when a running call ends
 NANO = 1_000_000_000  # of a USD
 
@@ -48,6 +49,28 @@ def limited(detail: Mapping[str, Any], now: datetime | None = None) -> RateLimit
     message += f" Please try again in {duration(wait)}."
     headers["retry-after-ms"] = str(wait)
     return kind(message, headers=headers, retry_after=wait / 1000)
+
+
+def logs_full(most_bytes: int, reset_ms: int, now: datetime | None = None) -> RateLimited:
+    """Return the error for a call whose log finds no room among those of its API key.
+
+    The first of these expires in `reset_ms` milliseconds; room may come before, from others.
+    """
+    moment = (now or datetime.now(UTC)) + timedelta(milliseconds=reset_ms)
+    wait = min(reset_ms, LOGS_MS) or UNKNOWN_MS
+    headers = {
+        "x-limit-name": "log_bytes",
+        "x-limit-scope": "key",
+        "x-limit-reset": timestamp(moment),
+        "retry-after-ms": str(wait),
+    }
+    return RateLimited(
+        f"Rate limit reached for {SCOPES['key']} on stored responses and events of background, "
+        f"resumable and idempotent calls: limit {most_bytes} bytes. The first of them expires at "
+        f"{timestamp(moment)}. Delete stored responses, or try again in {duration(wait)}.",
+        headers=headers,
+        retry_after=wait / 1000,
+    )
 
 
 def used_up(detail: Mapping[str, Any]) -> dict[str, Any]:

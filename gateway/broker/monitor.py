@@ -14,7 +14,7 @@ from typing import Any
 
 import gevent
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from gateway.account.api_keys import incorrect, revoked
 from gateway.broker.backlog import Backlog
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.5  # between two looks at the pending calls and the workers' leases
 TRIM_EVERY = 2  # ticks
 SWEEP_EVERY = 4  # ticks
+BEHIND_SECONDS = 3.0  # since all events of the inbox were read: some may lie there
 UNKNOWN_SECONDS = 5.0  # in which a worker announces a call that Redis has lost
 SWEEP_BATCH = 200  # calls asked about in one round trip: keeps the event loop turning
 OVERDUE_SECONDS = 2.0  # since a tick saw that the deadline passed: its worker had its chance
@@ -150,18 +151,21 @@ class Monitor:
             states = commands.states(self._redis, [pending.call_id for pending in batch])
             for pending, state in zip(batch, states, strict=True):
                 if state.status == "started":
-                    pending.started(state.worker, state.claim)
+                    pending.started(state.worker, state.claim, state.retry)
                 elif state.status in WAITING:
                     queued.append(pending)
         self._watched = set(commands.workers(self._redis)) if queued else set()
         self._end_without_workers(queued)
 
     def end_lost_calls(self) -> None:
-        """End the calls of workers that are lost; call it every tick. Raises RedisError."""
+        """End the calls of workers that are lost, or have them run once more; call it every tick.
+
+        Raises RedisError.
+        """
         workers = {pending.worker for pending in self._pending_calls.values() if pending.worker}
         self._lost = lost = self._lost_workers.look(workers | self._watched)
         for pending in list(self._pending_calls.values()):
-            if pending.worker in lost:
+            if pending.worker in lost and not self._retried(pending):
                 self._settle(pending, WorkerLost())
 
     def end_calls_of_revoked_keys(self) -> None:
@@ -208,7 +212,7 @@ class Monitor:
             if state.status:
                 pending.unknown_since = 0.0
             if state.status == "started":
-                pending.started(state.worker, state.claim)
+                pending.started(state.worker, state.claim, state.retry)
             elif state.status in WAITING:
                 queued.append(pending)
             else:
@@ -260,6 +264,25 @@ class Monitor:
             pending.suspect, pending.suspect_since = pending.received, time.monotonic()
         elif self._reader.caught_up > pending.suspect_since and not self._may_run(pending, status):
             pending.fail(_vanished(status))
+
+    def _retried(self, pending: PendingCall) -> bool:
+        """Have a call run once more whose worker is lost; return whether it does or still may."""
+        # Of a logged call Redis knows whether it may, and whether something of it has come.
+        if not pending.logged:
+            if not pending.retry or pending.received:
+                return False
+            if time.monotonic() - self._reader.caught_up > BEHIND_SECONDS:
+                return True
+        claim = pending.claim
+        try:
+            retried = commands.retry(self._redis, pending.call_id, claim, pending.address)
+        except ResponseError:  # Redis may be read-only
+            return False
+        except RedisError:  # it may have run: the next tick asks again
+            return True
+        if retried:
+            pending.retried(claim)
+        return retried
 
     def _settle(self, pending: PendingCall, error: GatewayError) -> None:
         """End a started call in Redis as well, so that a late outcome of it is refused.

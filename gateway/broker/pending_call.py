@@ -11,7 +11,7 @@ import gevent
 from gevent.event import Event as Signal
 
 from gateway.errors import GatewayError, ReplyLost, SlowReader
-from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome, ProtocolError
+from gateway.queue.protocol import CHUNKS, OUTCOME, RETRY, Event, Outcome, ProtocolError
 from gateway.tokens import CHARACTERS_PER_TOKEN
 
 BUFFER_BYTES = 2_000_000  # from here on a client that takes nothing for SLOW_SECONDS is too slow
@@ -69,6 +69,8 @@ class PendingCall:
         self.cache = ""  # "hit" or "miss", once that is known; "" for a call without a cache
         # What it costs if its worker is lost: see commands.lost_command.
         self.estimate: Mapping[str, Any] = {}
+        self.retry = False  # whether it may run once more if its worker is lost
+        self.lost_claim: str | None = None  # of the worker that was lost, once it does
         self.submitted = False
         self.on_accepted: Callable[[], object] = lambda: None  # called once it is queued
         self.worker = ""  # known once the call has started
@@ -101,15 +103,40 @@ class PendingCall:
         else:
             self.on_accepted = action
 
-    def started(self, worker: str, claim: str) -> None:
-        """Note who runs the call. A second claim, by a Redis that lost the first, ends the call."""
+    def started(self, worker: str, claim: str, lost_claim: str = "") -> None:
+        """Note who runs the call. A second claim, by a Redis that lost the first, ends the call.
+
+        `lost_claim` is the first claim of a call that runs once more.
+        """
         if self.claim and self.claim != claim:
-            self.stop(ReplyLost())
+            if self.claim == lost_claim:
+                self.retried(lost_claim)
+            else:
+                self.stop(ReplyLost())
         self.worker, self.claim = worker, claim
+
+    def retried(self, lost_claim: str) -> None:
+        """Note that the call runs once more, because the worker with this claim was lost.
+
+        Later events of that claim are dropped. If one has come before, the call ends: two responses
+        must not mix. Calling it again changes nothing.
+        """
+        if self.lost_claim == lost_claim:
+            return
+        self.lost_claim = lost_claim
+        if self.received:
+            self.stop(ReplyLost())
+            return
+        self.worker = self.claim = ""
+        self.since = time.monotonic()
+        self.suspect, self.unknown_since = None, 0.0
 
     def offer(self, event: Event) -> None:
         """Take an event. A repeated one is dropped; a gap in the numbers ends the call."""
-        if self.outcome is not None:
+        if self.outcome is not None or event.claim == self.lost_claim:
+            return
+        if event.kind == RETRY:
+            self.retried(event.payload.decode())
             return
         self.claim = self.claim or event.claim
         if event.claim != self.claim:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import uuid
 from collections.abc import Iterator
@@ -10,13 +11,16 @@ from typing import Any
 
 import orjson
 from redis import Redis
+from redis.exceptions import RedisError
 
+from gateway.errors import InvalidRequest
 from gateway.files.storage import ObjectMissing, Storage
 from gateway.queue import keys
 
 LIFETIME_SECONDS = 30 * 86_400  # of a file, unless its owner wants less
 PAGE = 1_000  # records that are read at once
 SWEPT = 100  # expired files that are deleted at once
+UPLOAD_SECONDS = 14_400  # that an upload has room for: longer than the slowest one takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,46 @@ def object_name(file_id: str) -> str:
 
 
 class FileStore:
-    """The records of files, by id. All methods raise RedisError if Redis is away."""
+    """The records of files, by id. All methods raise RedisError if Redis is away.
 
-    def __init__(self, redis: Redis) -> None:
+    The files of a key have at most `most_bytes` together, and are at most `most_files`. What a
+    batch writes counts too, but is never refused: it has been paid for.
+    """
+
+    def __init__(self, redis: Redis, most_bytes: int, most_files: int) -> None:
         self._redis: Any = redis  # its types join the results of all clients
+        self._most_bytes, self._most_files = most_bytes, most_files
+
+    @contextlib.contextmanager
+    def room(self, key_id: str, file_id: str, size: int) -> Iterator[None]:
+        """Hold room for a file of at most `size` bytes, which arrives inside the block.
+
+        Add its record there. A block that fails gives the room back; that of a process that was
+        killed is given back after UPLOAD_SECONDS. Raises InvalidRequest if there is no room.
+        """
+        sizes, owned = keys.file_sizes(key_id), f"{key_id}/{file_id}"
+        until = self._redis.time()[0] + UPLOAD_SECONDS
+
+        def edit(pipeline: Any) -> None:
+            held = [int(each) for each in pipeline.hvals(sizes)]
+            if len(held) >= self._most_files:
+                raise _quota_exceeded(f"{self._most_files} files")
+            if sum(held) + size > self._most_bytes:
+                raise _quota_exceeded(f"{self._most_bytes} bytes of files")
+            pipeline.multi()
+            pipeline.hset(sizes, file_id, size)
+            pipeline.expire(sizes, keys.FILES_SECONDS)
+            pipeline.zadd(keys.FILES_EXPIRING, {owned: until})
+
+        self._redis.transaction(edit, sizes)
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(RedisError), self._redis.pipeline() as pipeline:
+                pipeline.hdel(sizes, file_id)
+                pipeline.zrem(keys.FILES_EXPIRING, owned)
+                pipeline.execute()
+            raise
 
     def add(self, record: FileRecord, listed: bool = True) -> None:
         """Keep a record until the file expires. Added again, it replaces itself."""
@@ -58,6 +98,8 @@ class FileStore:
             for index in (keys.files(record.key_id), keys.files("")) if listed else ():
                 pipeline.zadd(index, {record.id: record.created})
                 pipeline.expire(index, keys.FILES_SECONDS)
+            pipeline.hset(keys.file_sizes(record.key_id), record.id, record.bytes)
+            pipeline.expire(keys.file_sizes(record.key_id), keys.FILES_SECONDS)
             pipeline.zadd(keys.FILES_EXPIRING, {owned: record.expires})
             pipeline.execute()
 
@@ -94,13 +136,18 @@ class FileStore:
         self._redis.zadd(keys.FILES_EXPIRING, {owned: until}, xx=True, gt=True)
 
     def delete(self, record: FileRecord, until: int = 0) -> None:
-        """Forget a file. Its content is deleted by the next sweep after `until`."""
+        """Forget a file. Its content is deleted by the next sweep after `until`.
+
+        Its room is free at once, unless the content is still needed.
+        """
         owned = f"{record.key_id}/{record.id}"
         with self._redis.pipeline() as pipeline:
             pipeline.delete(keys.file(record.id))
             pipeline.zrem(keys.files(record.key_id), record.id)
             pipeline.zrem(keys.files(""), record.id)
             pipeline.zadd(keys.FILES_EXPIRING, {owned: until}, xx=True)
+            if not until:
+                pipeline.hdel(keys.file_sizes(record.key_id), record.id)
             pipeline.execute()
 
     def sweep(self, storage: Storage) -> int:
@@ -116,6 +163,7 @@ class FileStore:
             for (key_id, file_id), each in zip(pairs, owned, strict=True):
                 pipeline.zrem(keys.files(key_id), file_id)
                 pipeline.zrem(keys.files(""), file_id)
+                pipeline.hdel(keys.file_sizes(key_id), file_id)
                 pipeline.zrem(keys.FILES_EXPIRING, each)
             pipeline.execute()
         return len(owned)
@@ -130,6 +178,15 @@ class FileStore:
     def _decoded(self, data: bytes | None, key_id: str) -> FileRecord | None:
         record = None if data is None else FileRecord(**orjson.loads(data))
         return record if record and key_id in ("", record.key_id) else None
+
+
+def _quota_exceeded(limit: str) -> InvalidRequest:
+    """OpenAI's status, type and text; OpenAI has no code for it."""
+    return InvalidRequest(
+        f"You have exceeded your file storage quota. API keys are limited to {limit}. Please "
+        "delete old files or attempt with a smaller file size.",
+        code="file_storage_quota_exceeded",
+    )
 
 
 def expiry(now: float, seconds: int | None) -> int:

@@ -151,7 +151,8 @@ def _counted(family: Family, rows: list[tuple[list[str], int]]) -> Metric:
     if family.kind == "histogram":
         return _histogram(family, rows)
     if family.kind == "gauge":
-        return _gauge(family, [(tuple(labels), value / family.units) for labels, value in rows])
+        values = rows or _zero(family)
+        return _gauge(family, [(tuple(labels), value / family.units) for labels, value in values])
     metric = CounterMetricFamily(family.name, family.help, labels=family.labels)
     for labels, amount in rows or _zero(family):
         if len(labels) == len(family.labels):  # else of another release
@@ -160,7 +161,9 @@ def _counted(family: Family, rows: list[tuple[list[str], int]]) -> Metric:
 
 
 def _zero(family: Family) -> list[tuple[list[str], int]]:
-    """A counter without labels exists from the start."""
+    """What exists from the start, so that a panel of it does not say "No data"."""
+    if family is f.STALLS:
+        return [([kind], 0) for kind in ("web", "worker")]
     return [] if family.labels else [([], 0)]
 
 

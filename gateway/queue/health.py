@@ -9,7 +9,8 @@ from redis import Redis
 from gateway.queue import commands, keys
 
 LOOKED_AT = 10  # calls at each end of the queue
-MEMORY_SHARE = 0.7  # of maxmemory; from 0.8 on, calls are refused
+# Of maxmemory: from 0.8 on, calls are refused, from commands.LOG_SHARE on those with a log.
+MEMORY_SHARE, LOGS_SHARE = 0.7, 0.8 * commands.LOG_SHARE
 QUEUE_SHARE = 0.8  # of QUEUE_LIMIT
 WAIT_SECONDS = 60.0  # that the calls in front of the queue may have waited
 
@@ -30,10 +31,14 @@ class QueueHealth:
         return self.memory_used / self.memory_limit if self.memory_limit else 0.0
 
     def reasons(self, queue_limit: int) -> list[str]:
-        """Why calls are slow or soon refused: `queue_backlog`, `redis_memory`, or none."""
+        """Why calls are slow or soon refused: `queue_backlog`, and of Redis' memory one of
+        `redis_memory` (all calls) and `redis_memory_logs` (those with a log); or none.
+        """
         long = self.waiting >= QUEUE_SHARE * queue_limit or self.oldest_seconds > WAIT_SECONDS
         full = self.memory_share >= MEMORY_SHARE
-        return ["queue_backlog"] * long + ["redis_memory"] * full
+        logs = self.memory_share >= LOGS_SHARE
+        memory = ["redis_memory"] if full else ["redis_memory_logs"] if logs else []
+        return ["queue_backlog"] * long + memory
 
 
 def look(redis: Redis) -> QueueHealth:

@@ -214,7 +214,7 @@ def rate(scope: str) -> str:
 
 
 def call(call_id: str) -> str:
-    """The CallSpec and the request body, until claimed."""
+    """The CallSpec and the body of a call, until it is claimed or may not run once more."""
     return f"{PREFIX}gw:call:{call_id}"
 
 
@@ -281,6 +281,21 @@ def idempotent(public_id: str, name: str) -> str:
 def logged_request(call_id: str) -> str:
     """What is needed to render the events of a logged call. It expires after its log."""
     return f"{PREFIX}gw:log:{call_id}:request"
+
+
+def logs(public_id: str) -> str:
+    """The logged calls of a key, by when their logs expire. It expires with the last."""
+    return f"{PREFIX}gw:logs:{public_id}"
+
+
+def log_sizes(public_id: str) -> str:
+    """The bytes of each of these logs, and in total: see lua/remember.lua."""
+    return f"{PREFIX}gw:logs:{public_id}:bytes"
+
+
+def growing_logs(public_id: str) -> str:
+    """Those of these calls that had not ended when their logs were last measured."""
+    return f"{PREFIX}gw:logs:{public_id}:growing"
 
 
 def lease(process: str) -> str:
@@ -353,6 +368,11 @@ def file(file_id: str) -> str:
 def files(public_id: str) -> str:
     """The files of a key ("": of all keys), by when they were created."""
     return f"{PREFIX}gw:files:of:{public_id}"
+
+
+def file_sizes(public_id: str) -> str:
+    """The bytes of each file of a key whose content is kept, and of each that is arriving."""
+    return f"{PREFIX}gw:files:sizes:{public_id}"
 
 
 def console_session(session_id: str) -> str:

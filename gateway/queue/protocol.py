@@ -24,6 +24,9 @@ from gateway.errors import GatewayError
 PROTOCOL = 1
 
 CHUNKS, OUTCOME = b"p", b"o"  # kinds of events
+# Another kind: the call runs once more. The payload is the claim of the worker that was lost, whose
+# events count no more. The event itself has neither claim nor number.
+RETRY = b"r"
 
 
 class ProtocolError(Exception):
@@ -123,7 +126,8 @@ class AdmissionRequest:
     `output_tokens` is what the call will probably write, which is reserved; `max_output_tokens` is
     what it could write at most, 0 if nobody knows. `wait` says whether the call waits while too
     many calls of its key or owner are in flight; otherwise it is refused. `delay` is in how many
-    seconds it may start.
+    seconds it may start. `retry` says whether it may run once more if its worker is lost before
+    anything of its response has arrived.
     """
 
     public_id: str
@@ -137,6 +141,7 @@ class AdmissionRequest:
     max_output_tokens: int = 0
     wait: bool = True
     delay: float = 0.0
+    retry: bool = False
 
     def estimate(self) -> dict[str, Any]:
         """Return what an estimate of the call's usage needs: see `commands.lost_command`."""

@@ -19,7 +19,7 @@ LUA = Path(__file__).parent / "lua"
 
 
 # Scripts that begin with the functions of account.lua.
-ACCOUNTING = ("submit", "claim", "finish", "cancel", "promote", "move")
+ACCOUNTING = ("submit", "claim", "finish", "cancel", "promote", "move", "retry")
 NAME = re.compile(rb"\$([A-Z_]+)")
 
 
@@ -79,7 +79,9 @@ LOOK = Script("look")
 STORE = Script("store")
 REMEMBER = Script("remember")
 FORGET = Script("forget")
+FORGET_LOG = Script("forget_log")
 ANNOUNCE = Script("announce")
+RETRY = Script("retry")
 COUNT = Script("count")
 MOVE = Script("move")
 STEER = Script("steer")
@@ -87,7 +89,8 @@ WEBHOOK = Script("webhook")
 WEBHOOK_END = Script("webhook_end")
 ALL = (
     *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, CORRECT),
-    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END, REMEMBER, FORGET, ANNOUNCE),
+    *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END, REMEMBER, FORGET, FORGET_LOG),
+    *(ANNOUNCE, RETRY),
 )
 
 

@@ -223,6 +223,23 @@ def test_another_value_is_refused(ask, value):
     assert broker.calls == []
 
 
+# Calls that run once more
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+@pytest.mark.parametrize("value", [None, "true", "false"])
+def test_the_key_or_the_caller_says_whether_a_call_of_a_lost_worker_runs_again(ask, by_key, value):
+    headers = {} if value is None else {"X-Retry-On-Worker-Loss": value}
+    _, broker = ask({"retry_on_worker_loss": by_key}, headers=headers)
+    assert broker.calls[0].admission.retry is (by_key if value is None else value == "true")
+
+
+def test_whether_a_call_runs_again_is_true_or_false(ask):
+    response, broker = ask({}, headers={"X-Retry-On-Worker-Loss": "once"})
+    assert (response.status_code, broker.calls) == (400, [])
+    assert response.get_json()["error"]["param"] == "X-Retry-On-Worker-Loss"
+
+
 # Keys that change
 
 

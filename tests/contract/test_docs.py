@@ -110,6 +110,12 @@ def test_its_examples_call_the_address_it_was_asked_at(client, url):
     assert "$HOST" not in text
 
 
+def test_its_examples_call_the_public_url(make_client, settings, broker):
+    client = make_client(dataclasses.replace(settings, public_url="https://h.example/"), broker)
+    text = client.get(f"{PREFIX}/docs").get_data(as_text=True)
+    assert f"curl -X POST https://h.example{PREFIX}/chat/completions" in text
+
+
 @pytest.mark.parametrize("host", ["<b>", 'a"b', "a b", "a'b", "a;b", "$HOST", "a/b", "a\\b"])
 def test_a_host_that_is_none_does_not_get_into_the_page(client, host):
     response = client.get(f"{PREFIX}/docs", headers={"Host": host})

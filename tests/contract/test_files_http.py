@@ -6,14 +6,17 @@ import dataclasses
 import io
 import json
 import os
+from threading import Barrier, Event, Semaphore, Thread
 
 import openai
 import orjson
 import pytest
 
 from api.openapi.document import document
+from api.services import services
 from app import PREFIX
-from gateway.files.records import FileStore
+from gateway.errors import InvalidRequest
+from gateway.files.records import UPLOAD_SECONDS, FileRecord, FileStore
 from gateway.files.storage import StorageUnavailable, open_storage
 from gateway.queue import keys
 from tests.contract.test_openapi import check
@@ -24,7 +27,12 @@ FILE = ("input.jsonl", LINE)
 
 @pytest.fixture
 def settings(settings, tmp_path):
-    return dataclasses.replace(settings, files_url=f"file://{tmp_path}")
+    return dataclasses.replace(settings, files_url=f"file://{tmp_path}", files_per_key=5)
+
+
+@pytest.fixture
+def storage(settings):
+    return open_storage(settings)
 
 
 @pytest.fixture
@@ -82,22 +90,118 @@ def test_files_are_listed_in_pages(files):
     assert files.list(purpose="batch_output").data == []
 
 
-def test_the_content_of_an_expired_file_is_deleted(files, client, redis, settings, tmp_path):
+def test_the_content_of_an_expired_file_is_deleted(files, client, redis, storage, tmp_path):
     kept, expired = (files.create(file=FILE, purpose="batch").id for _ in range(2))
     (member,) = [each for each in redis.zrange(keys.FILES_EXPIRING, 0, -1) if expired in str(each)]
     redis.zadd(keys.FILES_EXPIRING, {member: 1})
     redis.delete(keys.file(expired))
-    store, storage = FileStore(redis), open_storage(settings)
+    store = services(client.application).files
     assert store.sweep(storage) == 1
     assert store.sweep(storage) == 0
     assert [path.name for path in stored(tmp_path)] == [kept]
     assert [file.id for file in files.list()] == [kept]
 
 
-def test_the_content_of_a_deleted_file_is_deleted(files, redis, settings, tmp_path):
+def test_the_content_of_a_deleted_file_is_deleted(files, client, storage, tmp_path):
     files.delete(files.create(file=FILE, purpose="batch").id)
-    assert FileStore(redis).sweep(open_storage(settings)) == 1
+    assert services(client.application).files.sweep(storage) == 1
     assert stored(tmp_path) == []
+
+
+OTHER_KEY = "0" * 12
+
+
+def record(file_id, size, key_id=OTHER_KEY):
+    return FileRecord(file_id, key_id, "a.jsonl", size, "batch_output", 0, 4_000_000_000)
+
+
+def room(store, file_id, size, key_id=OTHER_KEY):
+    """Take room for a file, and add it."""
+    with store.room(key_id, file_id, size):
+        store.add(record(file_id, size, key_id))
+
+
+def test_a_key_cannot_store_more_than_its_quota(make_openai, make_key):
+    files = make_openai(make_key()).files
+    ids = [files.create(file=FILE, purpose="batch").id for _ in range(5)]
+    with pytest.raises(openai.BadRequestError, match="limited to 5 files") as refused:
+        files.create(file=FILE, purpose="batch")
+    assert (refused.value.code, refused.value.type) == (
+        "file_storage_quota_exceeded",
+        "invalid_request_error",
+    )
+    assert make_openai(make_key()).files.create(file=FILE, purpose="batch")  # of another key
+    files.delete(ids[0])
+    assert files.create(file=FILE, purpose="batch")
+
+
+def test_the_bytes_of_a_key_s_files_are_bounded(redis):
+    store = FileStore(redis, 100, 10)
+    room(store, "a", 60)
+    with pytest.raises(InvalidRequest, match="limited to 100 bytes"):
+        room(store, "b", 41)
+    room(store, "b", 40)
+
+
+def test_an_upload_that_fails_gives_its_room_back(post):
+    for _ in range(6):
+        assert post(purpose="batch", file=("a.txt", LINE)).status_code == 400
+    assert [post(purpose="batch", file=FILE).status_code for _ in range(6)] == [200] * 5 + [400]
+
+
+def test_uploads_at_once_cannot_exceed_the_quota(redis):
+    store, arrived, done = FileStore(redis, 1_000, 10), Barrier(8), []
+
+    def upload(number):
+        arrived.wait(10)
+        try:
+            with store.room(OTHER_KEY, str(number), 300):
+                done.append(number)
+                all_tried.wait(10)
+        except InvalidRequest:
+            refused.release()
+
+    all_tried, refused = Event(), Semaphore(0)
+    threads = [Thread(target=upload, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):  # what does not fit
+        assert refused.acquire(timeout=10)
+    assert len(done) == 3
+    all_tried.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_what_a_batch_writes_counts_and_is_never_refused(redis):
+    store = FileStore(redis, 100, 10)
+    store.add(record("out", 500))
+    with pytest.raises(InvalidRequest):
+        room(store, "a", 1)
+    store.delete(record("out", 500))
+    room(store, "a", 1)
+
+
+def test_a_deleted_file_takes_room_while_a_batch_needs_it(redis, storage):
+    store = FileStore(redis, 100, 10)
+    room(store, "a", 100)
+    store.delete(record("a", 100), until=redis.time()[0] + 1)
+    with pytest.raises(InvalidRequest):
+        room(store, "b", 1)
+    redis.zadd(keys.FILES_EXPIRING, {f"{OTHER_KEY}/a": 1})
+    store.sweep(storage)
+    room(store, "b", 1)
+
+
+def test_the_room_of_an_upload_whose_process_died_is_given_back(redis, storage):
+    store = FileStore(redis, 100, 10)
+    upload = store.room(OTHER_KEY, "a", 100)
+    upload.__enter__()
+    ((member, until),) = redis.zrange(keys.FILES_EXPIRING, 0, -1, withscores=True)
+    assert 0 < until - redis.time()[0] <= UPLOAD_SECONDS
+    redis.zadd(keys.FILES_EXPIRING, {member: 1})
+    store.sweep(storage)
+    room(store, "b", 100)
 
 
 def test_a_key_does_not_see_the_files_of_another(files, make_openai, make_key):

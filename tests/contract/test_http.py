@@ -161,16 +161,31 @@ def test_calls_that_wait_for_long_are_a_reason_to_look(client, redis):
     assert 90 <= facts["longest_wait_seconds"] < 330
 
 
-def test_a_redis_that_is_nearly_full_is_a_reason_to_look(client, redis):
+@pytest.mark.parametrize(("share", "reason"), [(0.45, "redis_memory_logs"), (0.8, "redis_memory")])
+def test_a_redis_that_is_nearly_full_is_a_reason_to_look(client, redis, share, reason):
     redis.sadd(keys.RQ_WORKERS, "rq:worker:w1")
     redis.set(keys.lease("w1"), 1)
-    redis.config_set("maxmemory", redis.info("memory")["used_memory"] * 5 // 4)
+    redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] / share))
     try:
         facts = client.get(f"{BASE}/health/ready").get_json()
     finally:
         redis.config_set("maxmemory", 0)
-    assert (facts["status"], facts["reasons"]) == ("degraded", ["redis_memory"])
-    assert 0.7 <= facts["redis_memory_share"] < 0.9
+    assert (facts["status"], facts["reasons"]) == ("degraded", [reason])
+    assert share - 0.05 <= facts["redis_memory_share"] < share + 0.1
+
+
+@pytest.mark.parametrize("public_url", ["", "https://inference.example.com/"])
+def test_links_begin_with_the_public_url_and_not_with_the_host_header(
+    make_client, settings, broker, auth, public_url
+):
+    client = make_client(dataclasses.replace(settings, public_url=public_url), broker)
+    headers = {**auth, "Prefer": "respond-async", "Host": "evil.example"}
+    body = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
+    response = client.post(f"{BASE}/chat/completions", json=body, headers=headers)
+    data = response.get_json()["data"]
+    path = f"{BASE}/generations/{data['id']}"
+    assert response.status_code == 202
+    assert response.headers["Location"] == data["location"] == public_url.rstrip("/") + path
 
 
 def test_without_redis_the_service_lives_and_is_not_ready(make_client, settings, broker, tmp_path):

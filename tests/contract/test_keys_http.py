@@ -85,6 +85,7 @@ FIELDS = {
     "priority": "interactive",
     "weight": 3,
     "cache_seconds": 60,
+    "retry_on_worker_loss": True,
     "webhook_url": "https://hooks.example.com/inference",
     "alerts": [0.8, 0.95],
     "metadata": {"cost_center": "42"},

@@ -33,9 +33,9 @@ BUDGET = {"name": "limit", "scope": "owner", "unit": "usd", "window": "daily", "
 def ask(make_client, settings, auth):
     """A function that makes a call that ends with an error."""
 
-    def ask(error, path, stream, **headers):
+    def ask(error, path, stream, body=None, **headers):
         client = make_client(settings, FakeBroker(error))
-        body = BODIES[path] | ({"stream": True} if stream else {})
+        body = body or BODIES[path] | ({"stream": True} if stream else {})
         return client.post(f"/inference/v1{path}", json=body, headers={**auth, **headers})
 
     return ask
@@ -186,3 +186,24 @@ def test_a_refused_request_is_no_call(client, auth):
         response = client.post(f"/inference/v1{path}", json={"model": MODEL}, headers=auth)
         assert response.status_code == 400
         assert "X-Generation-Id" not in response.headers
+
+
+def test_a_key_whose_logs_are_full_is_told_when_they_expire(ask, redis):
+    def idempotent(name, text):
+        body = {"model": MODEL, "input": text, "store": True}
+        return ask(UpstreamFailed(), "/responses", False, body, **{"Idempotency-Key": name})
+
+    idempotent("a", "x" * 1_000_000)  # what it needs to be shown later
+    redis.config_set("maxmemory", 2 * (redis.info("memory")["used_memory"] + 300_000))
+    try:
+        response = idempotent("b", TEXT)
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert response.status_code == 429
+    kind, code, message = error_of(response, "/responses")
+    assert (kind, code) == ("requests", "rate_limit_exceeded")
+    assert "background, resumable and idempotent calls: limit " in message
+    headers = response.headers
+    assert (headers["x-limit-name"], headers["x-limit-scope"]) == ("log_bytes", "key")
+    assert (headers["Retry-After"], headers["retry-after-ms"]) == ("60", "60000")
+    assert headers["x-limit-reset"].endswith("Z")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,6 +15,9 @@ import requests
 from redis import Redis
 
 from gateway.account.database import schema
+from tests.support import console
+from tests.support.collector import Collector
+from tests.support.receiver import Receiver
 from tests.support.sentry import sentry_project
 from tests.support.stack import (
     ANTHROPIC_KEY,
@@ -26,6 +31,7 @@ from tests.support.stack import (
 
 PROMPT = "CANARY-in-a-prompt"  # the provider's answer repeats it
 WRONG_KEY = "mk_inference_AbCdEfGh1234_CANARYinakey0123456789CANARYinakey0123456789abc"
+METRICS_TOKEN = "CANARYinakey: a token of Prometheus"
 READ: dict[bytes, Any] = {
     b"string": lambda redis, name: redis.get(name),
     b"hash": lambda redis, name: redis.hgetall(name),
@@ -44,8 +50,23 @@ def sentry() -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def stack(
-    tmp_path_factory: pytest.TempPathFactory, sentry: tuple[str, list[str]]
+    tmp_path_factory: pytest.TempPathFactory,
+    sentry: tuple[str, list[str]],
+    collector: Collector,
+    receiver: Receiver,
 ) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("canary")
     url = f"sqlite:///{folder}/account.db"
@@ -55,6 +76,11 @@ def stack(
         "LOG_FORMAT": "json",
         "DATABASE_URL": url,
         "SENTRY_DSN": sentry[0],
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "WEBHOOK_HOSTS": receiver.host,
+        "METRICS_TOKEN": METRICS_TOKEN,
+        "METRICS_BY_KEY": "1",
         "UPSTREAM_RETRIES": "1",
         "RELEASE": "r1",
     }
@@ -77,25 +103,95 @@ def call(stack: Stack, path: str, body: dict[str, Any], **headers: str) -> reque
     )
 
 
+def get(stack: Stack, path: str) -> str:
+    url = f"{stack.url}{path}"
+    response = requests.get(url, headers=stack.headers(), timeout=PATIENCE_SECONDS)
+    assert response.ok
+    return response.text
+
+
 def make_calls(stack: Stack) -> list[requests.Response]:
     """Calls of each kind that are answered, that fail in each way, and that are refused."""
-    question = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 99}
-    responses = [
-        call(stack, path, {"model": model, **body, "stream": stream})
+    question = {
+        "messages": [
+            {"role": "user", "content": f"{PROMPT} a first"},
+            {"role": "assistant", "content": PROMPT},
+            {"role": "user", "content": PROMPT},
+        ],
+        "max_tokens": 99,
+    }
+    tool = {"name": "look", "parameters": {"type": "object", "properties": {}}}
+    tools = [{"type": "function", "function": {**tool, "description": PROMPT}}]
+    calls = [
+        (path, {"model": model, **body, "stream": stream})
         for stream in (False, True)
         for path, body in (
             ("/chat/completions", question),
-            ("/messages", question),
-            ("/responses", {"input": PROMPT}),
+            ("/chat/completions", {**question, "tools": tools}),
+            ("/messages", {**question, "system": PROMPT}),
+            ("/responses", {"input": PROMPT, "instructions": PROMPT}),
         )
-        for model in ("fake/echo", "claude/echo", "fake/status-500", "fake/status-401", "closed/x")
+        for model in (
+            *("fake/echo", "claude/echo", "fake/status-500", "fake/status-401", "closed/x"),
+            # The provider's error repeats the prompt, and our key.
+            *("fake/status-400-leak-quote", "fake/status-503-leak-quote"),
+            *("claude/status-400-leak-quote", "claude/error-mid-leak-quote"),
+            *("fake/error-first-leak-quote", "fake/error-mid-leak-quote", "fake/cut"),
+            *("fake/malformed", "fake/html"),
+        )
     ]
-    embeddings = {"model": "fake/embedding", "input": PROMPT}
-    responses.append(call(stack, "/embeddings", embeddings))
     broken = {"model": "fake/echo", "messages": [{"role": "user", "content": [PROMPT]}]}
-    responses.append(call(stack, "/chat/completions", broken))
-    responses.append(call(stack, f"/{PROMPT}", question))
+    calls += [
+        ("/embeddings", {"model": "fake/embedding", "input": PROMPT}),
+        ("/chat/completions", broken),
+        (f"/{PROMPT}", question),
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        responses = list(pool.map(lambda each: call(stack, *each), calls))
+    stream = stack.open_stream("fake/slow-60-nonce", PROMPT)
+    next(stream.iter_lines())
+    stream.close()  # its client leaves
     return responses
+
+
+def deliver_events(stack: Stack, receiver: Receiver) -> None:
+    """Background responses that are completed and that fail, whose key has a webhook; deleted."""
+    operator = {"Authorization": f"Bearer {stack.keys.create('boss', operator=True)}"}
+    owned = {"name": "hooked", "webhook_url": f"{receiver.url}/hook", "alerts": [0.01], "limit": 1}
+    created = requests.post(f"{stack.url}/keys", json=owned, headers=operator, timeout=60).json()
+    mine = {"Authorization": f"Bearer {created['key']}"}
+    ids = []
+    for model in ("fake/echo", "fake/status-400-leak-quote", "closed/x"):
+        body = {"model": model, "input": PROMPT, "background": True}
+        ids.append(call(stack, "/responses", body, **mine).json()["id"])
+    until(lambda: len(receiver.at("/hook")) >= len(ids), what="an event of each response")
+    for id in ids:
+        address = f"{stack.url}/responses/{id}"
+        assert requests.delete(address, headers=mine, timeout=PATIENCE_SECONDS).ok
+
+
+def console_pages(stack: Stack) -> str:
+    """The pages of the console that an operator can reach by links from its lists."""
+    base = console.address(stack)
+    key = stack.keys.create("reader", operator=True)
+    lists = ("calls", "calls?status=failed", "usage", "keys", "models", "queue", "live", "batches")
+    with console.sign_in(stack, key) as browser:
+        pages = [browser.get(f"{base}/{name}", timeout=PATIENCE_SECONDS).text for name in lists]
+        links = set(re.findall(r'href="(/console/(?:calls|keys)/[\w-]+)"', "".join(pages)))
+        assert len(links) > 50
+        root = base.removesuffix("/console")
+        pages += [browser.get(root + link, timeout=PATIENCE_SECONDS).text for link in links]
+        with browser.get(f"{base}/live/stream", stream=True, timeout=PATIENCE_SECONDS) as stream:
+            pages.append(next(line for line in stream.iter_lines() if b"data" in line).decode())
+    return "".join(pages)
+
+
+def metrics(stack: Stack) -> str:
+    headers = {"Authorization": f"Bearer {METRICS_TOKEN}"}
+    url = f"http://127.0.0.1:{stack.port}/metrics"
+    text = requests.get(url, headers=headers, timeout=PATIENCE_SECONDS).text
+    assert "inference_key_calls_total" in text
+    return text
 
 
 def lines(stack: Stack) -> list[dict[str, Any]]:
@@ -103,12 +199,16 @@ def lines(stack: Stack) -> list[dict[str, Any]]:
 
 
 def test_a_planted_prompt_answer_and_key_are_nowhere_when_their_calls_have_ended(
-    stack: Stack, sentry: tuple[str, list[str]]
+    stack: Stack, sentry: tuple[str, list[str]], collector: Collector, receiver: Receiver
 ) -> None:
     responses = make_calls(stack)
+    deliver_events(stack, receiver)
     answered = [each for each in responses if each.status_code == 200]
     assert len(answered) >= 12
     assert any(PROMPT in each.text for each in answered)
+    relayed = [each for each in responses if f"You asked: {PROMPT}" in each.text]
+    assert relayed  # a provider's error, to its caller alone
+    assert not any(OPENAI_KEY in each.text or ANTHROPIC_KEY in each.text for each in responses)
     wrong = {"Authorization": f"Bearer {WRONG_KEY}"}
     refused = call(stack, "/chat/completions", {"model": "fake/echo", "messages": []}, **wrong)
     assert refused.status_code == 401
@@ -118,6 +218,9 @@ def test_a_planted_prompt_answer_and_key_are_nowhere_when_their_calls_have_ended
     until(lambda: PROMPT not in everything_in(stack.redis), what="the prompt gone from Redis")
     until(lambda: stack.redis.xlen("gw:records") == 0, what="the records in the database")
     until(lambda: sentry[1], what="a report at Sentry")
+    until(lambda: any(span.failed for span in collector.spans), what="a failed span")
+    calls = sum("X-Generation-Id" in each.headers for each in responses)
+    until(lambda: sum(span.kind == 2 for span in collector.spans) >= calls, what="all spans")
     places = {
         "the log": stack.logs(),
         "Redis": everything_in(stack.redis),
@@ -125,6 +228,11 @@ def test_a_planted_prompt_answer_and_key_are_nowhere_when_their_calls_have_ended
             path.read_bytes().decode("latin-1") for path in stack.folder.glob("account.db*")
         ),
         "Sentry": "".join(sentry[1]),
+        "spans": b"".join(collector.raw).decode("latin-1"),
+        "webhooks": str(receiver.deliveries),
+        "metrics": metrics(stack),
+        "the console": console_pages(stack),
+        "usage": "".join(get(stack, path) for path in ("/usage", "/generations", "/key")),
     }
     secret = stack.key.rpartition("_")[2]
     for place, text in places.items():

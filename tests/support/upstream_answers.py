@@ -34,6 +34,7 @@ WORDS = {
     "toolong": "400: the call is longer than the model's context",
     "policy": "400: the call is against the provider's rules",
     "leak": "with `status` or `error`: the error tells the key that came with the call",
+    "quote": "with `status` or `error`: the error repeats the last user message",
     "wild": "a stream with a BOM, comments, CR LF, and data in two lines",
     "strange": "fields nobody knows, huge numbers, usage that is null, chunks without a choice",
     "trailers": "trailers after the stream's last chunk",
@@ -54,6 +55,7 @@ WORDS = {
     "huge": "huge-N: an answer of N megabytes",
     "json": "JSON, even to a call that wants a stream",
     "sse": "a stream, even to a call that wants JSON",
+    "reason": "half of the tokens are reported as reasoning (OpenAI's dialect alone)",
     "think": "thinking before the text, signed (Anthropic's dialect alone)",
     "tool": "a call of the first tool that it is given; after a result, that result",
     "schema": "an object that fits the JSON schema that it is given",
@@ -171,7 +173,8 @@ class Answer:
 
     def leaked(self) -> str:
         """What an error says beside its usual words."""
-        return f" You said {self.key}." if "leak" in self.words else ""
+        key = f" You said {self.key}." if "leak" in self.words else ""
+        return key + (f" You asked: {self.text}" if "quote" in self.words else "")
 
     def broken_at(self) -> int:
         """After how many deltas an answer breaks off."""
@@ -271,6 +274,13 @@ class Dialect:
 class OpenAI(Dialect):
     def __init__(self, model: str) -> None:
         self.identity = {"id": "chatcmpl-upstream", "created": 1, "model": model}
+        self.reasons = "reason" in behaviour(model)
+
+    def usage(self, completion: int) -> dict:
+        if not self.reasons:
+            return usage(completion)
+        details = {"reasoning_tokens": completion // 2}
+        return {**usage(completion), "completion_tokens_details": details}
 
     def chunk(self, choices: list[dict], **more) -> bytes:
         body = {**self.identity, "object": "chat.completion.chunk", "choices": choices, **more}
@@ -286,12 +296,14 @@ class OpenAI(Dialect):
         return self.chunk([{"index": 0, "delta": delta, "finish_reason": reason}])
 
     def ending(self, tokens: int) -> bytes:
-        return self.choice({}, "stop") + self.chunk([], usage=usage(tokens)) + b"data: [DONE]\n\n"
+        return (
+            self.choice({}, "stop") + self.chunk([], usage=self.usage(tokens)) + b"data: [DONE]\n\n"
+        )
 
     def whole(self, text: str) -> bytes:
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-        tokens = usage(len(text.split()))
+        tokens = self.usage(len(text.split()))
         return json.dumps({**self.identity, "choices": [choice], "usage": tokens}).encode()
 
     def error(self, status: int, code: str | None = None, extra: str = "") -> bytes:

@@ -21,6 +21,7 @@ DASHBOARD = json.loads((DOCS / "grafana.json").read_text())
 FAMILIES = {family.name: family for family in ALL}
 OF_HISTOGRAMS = re.compile(r"_(?:bucket|sum|count)$")
 METRIC = re.compile(r"\b((?:inference|gen_ai|http)_\w+)(?:\{([^}]*)\})?")
+ADDED = ("le", "job")  # labels of buckets, and of what Prometheus scrapes
 # Labels look like metrics where they are grouped by.
 GROUPING = re.compile(r"\b(?:by|without)\s*\(([^)]*)\)")
 
@@ -45,9 +46,9 @@ def check(text: str) -> set[str]:
         family = FAMILIES.get(name) or FAMILIES.get(OF_HISTOGRAMS.sub("", name))
         assert family is not None, name
         assert (family.name == name) == (family.kind != "histogram"), name
-        assert set(re.findall(r"(\w+)\s*[=!]", selector)) <= {*family.labels, "le"}, text
+        assert set(re.findall(r"(\w+)\s*[=!]", selector)) <= {*family.labels, *ADDED}, text
         used.add(family.name)
-        labels |= {*family.labels, "le"}
+        labels |= {*family.labels, *ADDED}
     grouped = re.findall(r"\w+", " ".join(GROUPING.findall(text)))
     assert set(grouped) <= labels, text
     return used
@@ -56,6 +57,24 @@ def check(text: str) -> set[str]:
 def test_the_dashboard_shows_metrics_that_exist_and_all_of_them() -> None:
     used = set[str]().union(*map(check, expressions(DASHBOARD["panels"])))
     assert used == set(FAMILIES)
+
+
+def test_each_query_of_the_dashboard_is_of_the_chosen_jobs() -> None:
+    """One Prometheus may scrape several services, for instance a staging one."""
+    for expression in expressions(DASHBOARD["panels"]):
+        selectors = METRIC.findall(GROUPING.sub("", expression))
+        assert all('job=~"$job"' in selector for _, selector in selectors), expression
+
+
+def test_each_panel_says_what_it_shows_and_has_a_unit() -> None:
+    for panel in DASHBOARD["panels"]:
+        if panel["type"] != "row":
+            used = set[str]().union(*map(check, expressions(panel["targets"])))
+            assert all(FAMILIES[name].help in panel["description"] for name in used), panel["title"]
+            assert panel["fieldConfig"]["defaults"]["unit"]
+            assert panel["datasource"]["uid"] == "${datasource}"
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(ids) == len(set(ids))
 
 
 def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
@@ -104,7 +123,7 @@ def test_promtool_accepts_the_rules() -> None:
 
 
 def test_promtool_accepts_the_queries_of_the_dashboard(tmp_path: Path) -> None:
-    variables = {"$__rate_interval": "1m", "$__range": "1h", "$model": ".*"}
+    variables = {"$__rate_interval": "1m", "$__range": "1h", "$model": ".*", "$job": ".*"}
     rules = []
     for number, query in enumerate(sorted(set(expressions(DASHBOARD["panels"])))):
         for name, text in variables.items():

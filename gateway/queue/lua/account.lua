@@ -1,4 +1,4 @@
--- What submit, claim, finish, cancel and promote share: the order of the queue, what is in flight, and settlement.
+-- What submit, claim, finish, cancel, promote, move and retry share: the order of the queue, what is in flight, and settlement.
 -- scripts.py puts it before them and replaces the names that begin with a dollar by those of keys.py.
 --
 -- A scope is a key (its public id) or an owner ('owner:' and its id). Money is in integers of 1e-9 USD; sums
@@ -132,6 +132,14 @@ local function limits()
     redis.call('ZADD', SCHEDULED, due_ms, id)
     redis.call('ZADD', SCHEDULED_CALLS .. public_id, due_ms, id)
     if owner ~= '' then redis.call('ZADD', SCHEDULED_CALLS .. 'owner:' .. owner, due_ms, id) end
+  end
+
+  -- Whether a key, which was valid when its call was submitted, no longer is.
+  function L.refused(public_id, owner, seconds)
+    local hmac, revoked, disabled, expires =
+      unpack(redis.call('HMGET', KEY .. public_id, 'hmac', 'revoked', 'disabled', 'expires'))
+    return not hmac or revoked or disabled or expires and tonumber(expires) <= tonumber(seconds)
+      or owner ~= '' and redis.call('HEXISTS', OWNER .. owner, 'disabled') == 1
   end
 
   -- The pause that holds a call: of its key, of its model, or of that model's provider; nil: none.

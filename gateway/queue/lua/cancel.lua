@@ -13,8 +13,8 @@
 -- Returns 'removed', 'told', 'ended' or 'marked'.
 
 local fields = redis.call('HMGET', KEYS[1], 'key', 'owner', 'scopes', 'waited_ms', 'usd', 'tokens', 'status',
-  'worker_name', 'bytes', 'queued_ms', 'web')
-local status, worker, bytes, queued_ms, web = unpack(fields, 7)
+  'worker_name', 'bytes', 'queued_ms', 'web', 'retry')
+local status, worker, bytes, queued_ms, web, retry = unpack(fields, 7)
 if status == 'queued' or status == 'deferred' then
   local time = redis.call('TIME')
   local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -39,6 +39,7 @@ if status == 'queued' or status == 'deferred' then
   return 'removed'
 end
 if status == 'started' then
+  if retry == '1' then redis.call('HDEL', KEYS[1], 'retry') end  -- its worker may be lost
   local list = ARGV[5] .. worker
   redis.call('SADD', list, ARGV[1] .. ARGV[8])
   redis.call('EXPIRE', list, ARGV[2])

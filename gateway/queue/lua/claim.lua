@@ -21,14 +21,16 @@ local BODY, LEASE = ARGV[12], ARGV[13]
 local MOST_BYTES = 1000000  -- of bodies: small calls do not wait behind several large ones
 local out, count, bytes = {}, 0, 0
 
-local function add(id, web, deadline, waited_ms, cap, usd, tokens)
+-- `retry` is 1 for a call that may run once more; `lost_ms` is for how long its lost worker has run it.
+local function add(id, web, deadline, waited_ms, cap, usd, tokens, retry, lost_ms)
   out[#out + 1] = id
   out[#out + 1] = web or ''
   out[#out + 1] = tonumber(deadline or now_ms) - now_ms
   local body = redis.pcall('GET', BODY .. id)
   out[#out + 1] = type(body) == 'string' and body
-  out[#out + 1] = string.format('{"cap":%s,"queued_ms":%.0f,"reserved_usd":%s,"reserved_tokens":%s}',
-    cap or 0, waited_ms or 0, usd or 0, tokens or 0)
+  local more = lost_ms and ',"lost_ms":' .. lost_ms or retry == '1' and ',"retry":true' or ''
+  out[#out + 1] = string.format('{"cap":%s,"queued_ms":%.0f,"reserved_usd":%s,"reserved_tokens":%s%s}',
+    cap or 0, waited_ms or 0, usd or 0, tokens or 0, more)
   count = count + 1
   bytes = bytes + (type(body) == 'string' and #body or 0)
 end
@@ -39,7 +41,8 @@ if ARGV[3] == '1' then
   for _, member in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
     if string.sub(member, -#suffix) == suffix then
       local id = string.sub(member, 1, -#suffix - 1)
-      add(id, unpack(redis.call('HMGET', JOB .. id, 'web', 'deadline_ms', 'waited_ms', 'cap', 'usd', 'tokens')))
+      add(id, unpack(redis.call('HMGET', JOB .. id, 'web', 'deadline_ms', 'waited_ms', 'cap', 'usd', 'tokens', 'retry',
+        'lost_ms')))
     end
   end
   return out
@@ -53,9 +56,9 @@ local function start(id)
   local job = JOB .. id
   -- An error would lose all ids that are popped by now: what is not ours is put aside instead.
   local fields = redis.pcall('HMGET', job, 'key', 'owner', 'scopes', 'waited_ms', 'usd', 'tokens',
-    'status', 'web', 'deadline_ms', 'bytes', 'created_at', 'queued_ms', 'start', 'cap')
+    'status', 'web', 'deadline_ms', 'bytes', 'created_at', 'queued_ms', 'start', 'cap', 'retry', 'lost_ms')
   if fields.err then return end
-  local status, web, deadline, bytes, created, queued_ms, virtual_start, cap = unpack(fields, 7)
+  local status, web, deadline, bytes, created, queued_ms, virtual_start, cap, retry, lost_ms = unpack(fields, 7)
   if L and status == 'queued' and fields[1] and tonumber(deadline or 0) > now_ms then
     local pause = L.pause_of(fields[1], redis.call('HGET', job, 'stub'))
     if pause then
@@ -70,7 +73,7 @@ local function start(id)
     redis.call('HSET', job, 'status', 'failed')
     return
   end
-  local waited_ms = math.max(now_ms - (queued_ms or now_ms), 0)
+  local waited_ms = math.max(now_ms - (queued_ms or now_ms) - (lost_ms or 0), 0)
   -- A logged call does not depend on the process that submitted it.
   if judge and string.sub(web, 1, 4) ~= 'log:' and redis.call('EXISTS', LEASE .. web) == 0 then
     redis.call('HSET', job, 'status', 'canceled')
@@ -85,7 +88,7 @@ local function start(id)
   redis.call('HSET', job, 'status', 'started', 'started_at', now, 'last_heartbeat', now,
     'worker_name', ARGV[4], 'claim', ARGV[1], 'waited_ms', string.format('%.0f', waited_ms))
   redis.call('ZADD', KEYS[3], math.floor(deadline / 1000) + ARGV[8], id .. ':' .. ARGV[1])
-  add(id, web, deadline, waited_ms, cap, fields[5], fields[6])
+  add(id, web, deadline, waited_ms, cap, fields[5], fields[6], retry, lost_ms)
 end
 
 local wanted = tonumber(ARGV[2])

@@ -38,14 +38,6 @@ local function give_up(id, fields, error_code, last_event)
   if redis.call('EXISTS', QUEUED_BYTES) == 1 then redis.call('DECRBY', QUEUED_BYTES, fields[8]) end
 end
 
--- Whether a key, which was valid when its call was submitted, no longer is.
-local function refused(public_id, owner)
-  local hmac, revoked, disabled, expires =
-    unpack(redis.call('HMGET', KEY .. public_id, 'hmac', 'revoked', 'disabled', 'expires'))
-  return not hmac or revoked or disabled or expires and tonumber(expires) <= tonumber(time[1])
-    or owner ~= '' and redis.call('HEXISTS', OWNER .. owner, 'disabled') == 1
-end
-
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', DEFERRED, '-inf', time[1], 'LIMIT', 0, 1000)) do
   local fields = take(id)
   if fields then give_up(id, fields, 'deadline_exceeded', ARGV[4]) end
@@ -61,7 +53,7 @@ for _, id in ipairs(ready) do
   local fields = take(id)
   if fields then
     local key, owner = fields[1], fields[2]
-    if refused(key, owner) then
+    if L.refused(key, owner, time[1]) then
       give_up(id, fields, 'invalid_api_key', ARGV[5])
     elseif fields[3] then
       L.park(id, key, owner, L.expiry(fields[12], fields[11] + 0, ARGV[3] * 1000))  -- queued below, if there is room

@@ -86,6 +86,7 @@ ALL = {
     "--priority": ("batch", "priority", "batch"),
     "--weight": ("3", "weight", 3),
     "--cache": ("1h", "cache_seconds", 3_600),
+    "--retry": ("on", "retry_on_worker_loss", True),
     "--expires": ("2100-01-01T00:00:00Z", "expires", 4_102_444_800),
     "--limit": ("$25.50", "limit", 25_500_000_000),
     "--limit-unit": ("usd", "limit_unit", "usd"),

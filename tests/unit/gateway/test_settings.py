@@ -165,6 +165,15 @@ def test_a_proxy_that_is_no_url_is_refused_and_not_shown(url):
     assert "hidden" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["inference.example.com", "ftp://h", "https://h/?a=b", "https://h/#a", "https://u:p@h"]
+)
+def test_the_public_url_is_a_plain_url(url):
+    with pytest.raises(ConfigurationError, match="^PUBLIC_URL must be a URL"):
+        read(PUBLIC_URL=url)
+    assert read(PUBLIC_URL="https://h:8443/sub").public_url == "https://h:8443/sub"
+
+
 @pytest.mark.parametrize("origin", ["app.example.com", "https://a/", "https://a/x", "https://"])
 def test_an_origin_without_a_scheme_or_with_a_path_is_named(origin):
     with pytest.raises(ConfigurationError, match=f"^CORS_ALLOW_ORIGINS .* has '{origin}'$"):

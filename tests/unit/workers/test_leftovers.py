@@ -29,13 +29,17 @@ class SteadyLease:
         return True
 
 
-def start_call(redis: Redis, settings: Settings, worker: str, **estimate: int) -> str:
+def start_call(
+    redis: Redis, settings: Settings, worker: str, logged: bool = False, **request: int
+) -> str:
     """Have `worker` claim one call, and read its body no further."""
     store = KeyStore(redis, settings.key_pepper)
     key = store.verify(store.create("tests"))
-    spec = CallSpec(uuid.uuid4().hex, "web-1", False, (Target("demo/echo", "demo", "echo"),))
+    call_id = uuid.uuid4().hex
+    address = keys.log_address(call_id, 60) if logged else "web-1"
+    spec = CallSpec(call_id, address, False, (Target("demo/echo", "demo", "echo"),))
     command = commands.submit_command(
-        settings, spec, b"{}", replace(admission(key), **estimate), 600
+        settings, spec, b"{}", replace(admission(key), **request), 600
     )
     assert scripts.run(redis, command)[0] == b"ok"
     claims = Claims(redis, DedicatedConnection(redis), worker, lambda: 0.0)
@@ -103,3 +107,23 @@ def test_a_call_of_a_worker_that_lives_is_left_alone(
 def test_an_entry_without_a_job_is_left_to_its_score(redis: Redis, leftovers: Leftovers) -> None:
     redis.zadd(keys.RQ_STARTED, {"gone:claim": 9e9})
     assert [leftovers.sweep() for _ in range(3)] == [0, 0, 0]
+
+
+def test_a_logged_call_that_may_runs_once_more(
+    redis: Redis, settings: Settings, leftovers: Leftovers
+) -> None:
+    call_id = start_call(redis, settings, "killed", logged=True, retry=True)
+    assert [leftovers.sweep() for _ in range(3)] == [0, 0, 0]
+    assert commands.states(redis, [call_id])[0].status == "queued"
+    assert redis.zcard(keys.RQ_STARTED) == 0
+    claims = Claims(redis, DedicatedConnection(redis), "killed", lambda: 0.0)
+    claims.take(1, lambda: True)
+    assert [leftovers.sweep() for _ in range(3)] == [0, 1, 0]
+
+
+def test_a_call_that_somebody_waits_for_is_left_to_who_knows_what_has_come(
+    redis: Redis, settings: Settings, leftovers: Leftovers
+) -> None:
+    call_id = start_call(redis, settings, "killed", retry=True)
+    assert [leftovers.sweep() for _ in range(2)] == [0, 1]
+    assert commands.states(redis, [call_id])[0].status == "failed"

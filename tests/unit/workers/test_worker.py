@@ -18,7 +18,7 @@ from rq.worker_registration import clean_worker_registry
 
 from gateway.account.records import Record
 from gateway.catalogue.target import Target
-from gateway.errors import UpstreamFailed
+from gateway.errors import CallCancelled, StopCall, UpstreamFailed, WorkerStopped
 from gateway.queue import clients, commands, keys, owner, steering
 from gateway.queue.protocol import CallSpec, Outcome
 from gateway.settings import Settings
@@ -340,6 +340,69 @@ def test_a_running_call_that_is_handed_out_again_ends_at_once(
     assert redis.zcard(keys.RQ_STARTED) == 0
     (record,) = records(worker)  # the first claim's outcome is refused
     assert (record.id, record.error_code) == (call.call_id, "reply_lost")
+
+
+def test_the_body_of_a_call_that_may_run_again_stays_until_its_end(
+    redis: Redis, settings: Settings, worker: CallWorker, runner: FakeRunner
+) -> None:
+    calls = Calls(redis, settings, int(time.time() * 1000))
+    calls.key()
+    runner.hang = True
+    stays, goes = calls.submit(retry=True), calls.submit()
+    worker.take_calls()
+    worker.outbox.wake()
+    assert worker.outbox.settled(10)
+    assert redis.exists(keys.call(stays), keys.call(goes)) == 1
+    for call_id in (stays, goes):
+        worker.running[call_id].greenlet.kill(StopCall(CallCancelled()), block=False)
+    worker.pool.join()
+    assert worker.outbox.settled(10)
+    assert redis.exists(keys.call(stays), keys.call(goes)) == 0
+
+
+def test_a_second_run_has_the_lost_one_among_its_attempts(worker: CallWorker) -> None:
+    call = replace(claimed(), admission={"queued_ms": 100, "lost_ms": 1_500})
+    assert run(worker, call).error is None
+    (record,) = records(worker)
+    (attempt,) = record.attempts
+    assert (attempt["provider_name"], attempt["code"]) == ("demo", "worker_lost")
+    assert attempt["latency_ms"] == 1_500
+    assert record.latency_ms >= 1_600
+
+
+def test_a_worker_that_claims_a_call_that_it_still_runs_runs_it_again(
+    redis: Redis, worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood still and was taken for lost."""
+    runner.hang = True
+    call = replace(claimed(), admission={"retry": True})
+    again = replace(call, claim="second", admission={"lost_ms": 9_000})
+    batches = iter([[call], [again]])
+    monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: next(batches))
+    redis.hset(keys.job(call.call_id), mapping={"status": "started", "claim": "second"})
+    worker.take_calls()
+    runner.hang = False
+    worker.take_calls()
+    assert outcome(worker, call).error is None
+    assert runner.ran == [call.call_id, call.call_id]
+    assert worker.running == {}
+    (record,) = records(worker)
+    assert [attempt["code"] for attempt in record.attempts] == ["worker_lost"]
+
+
+def test_a_worker_that_stops_gives_back_a_call_that_may_run_again(
+    redis: Redis, settings: Settings, worker: CallWorker, runner: FakeRunner
+) -> None:
+    calls = Calls(redis, settings, int(time.time() * 1000))
+    calls.key()
+    runner.hang = True
+    call_id = calls.submit(retry=True)
+    worker.take_calls()
+    worker.running[call_id].greenlet.kill(StopCall(WorkerStopped()), block=False)
+    worker.pool.join()
+    assert worker.outbox.settled(10)
+    assert commands.states(redis, [call_id])[0].status == "queued"
+    assert records(worker) == []
 
 
 def test_the_calls_of_a_web_process_without_a_lease_are_stopped_at_the_second_look(

@@ -20,7 +20,12 @@ from gateway.account.records import Record
 from gateway.broker import monitor
 from gateway.broker.backlog import Backlog
 from gateway.broker.inbox import BEGINNING
-from gateway.broker.monitor import NO_WORKERS_RETRY_SECONDS, OVERDUE_SECONDS, Monitor
+from gateway.broker.monitor import (
+    BEHIND_SECONDS,
+    NO_WORKERS_RETRY_SECONDS,
+    OVERDUE_SECONDS,
+    Monitor,
+)
 from gateway.broker.pending_call import PendingCall
 from gateway.catalogue.target import Target
 from gateway.errors import (
@@ -95,24 +100,29 @@ class World:
         self.pending_calls[made.call_id] = made
         return made
 
-    def queued(self) -> PendingCall:
+    def queued(self, retry: bool = False, logged: bool = False) -> PendingCall:
         made = self.pending()
-        spec = CallSpec(made.call_id, WEB, False, (Target("demo/echo", "demo", "echo"),))
-        command = commands.submit_command(self.settings, spec, b"{}", admission(self.key), 600)
+        made.retry, made.logged, made.address = retry and not logged, logged, WEB
+        if logged:
+            made.address = keys.log_address(made.call_id, 60)
+        target = Target("demo/echo", "demo", "echo")
+        spec = CallSpec(made.call_id, made.address, False, (target,))
+        request = replace(admission(self.key), retry=retry)
+        command = commands.submit_command(self.settings, spec, b"{}", request, 600)
         assert scripts.run(self.redis, command)[0] == b"ok"
         return made
 
-    def started(self, worker: str = WORKER) -> PendingCall:
+    def started(self, worker: str = WORKER, **how: bool) -> PendingCall:
         """One whose call a worker runs, which only Redis knows."""
-        made = self.queued()
+        made = self.queued(**how)
         bell = DedicatedConnection(self.redis)
         (self.claimed,) = Claims(self.redis, bell, worker, lambda: 0.0).take(1, lambda: True)
         assert self.claimed.call_id == made.call_id
         return made
 
-    def running(self, worker: str = WORKER) -> PendingCall:
+    def running(self, worker: str = WORKER, **how: bool) -> PendingCall:
         """One whose call is known to be run by this worker."""
-        made = self.started(worker)
+        made = self.started(worker, **how)
         made.started(worker, self.claimed.claim)
         return made
 
@@ -139,6 +149,13 @@ def error_of(pending: PendingCall) -> type[GatewayError] | None:
     if pending.outcome is None or pending.outcome.error is None:
         return None
     return type(pending.outcome.error)
+
+
+def raising(error: Exception) -> Any:
+    def fail(*args: Any) -> Any:
+        raise error
+
+    return fail
 
 
 def parts(world: World, pending: PendingCall, count: int) -> None:
@@ -502,6 +519,93 @@ def test_a_lost_worker_costs_no_part_that_came(world: World) -> None:
     assert pending.outcome is not None
     assert pending.outcome.last == 2
     assert len(pending.parts()) == 2
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_call_that_may_runs_once_more_when_its_worker_is_lost(world: World, logged: bool) -> None:
+    pending, watch = world.running(retry=True, logged=logged), world.monitor()
+    for _ in range(3):
+        watch.end_lost_calls()
+    assert (pending.outcome, pending.worker, pending.claim) == (None, "", "")
+    assert commands.states(world.redis, [pending.call_id])[0].status == "queued"
+    world.lives(OTHER)
+    bell = DedicatedConnection(world.redis)
+    (world.claimed,) = Claims(world.redis, bell, OTHER, lambda: 0.0).take(1, lambda: True)
+    watch.sweep()
+    assert (pending.worker, pending.claim) == (OTHER, world.claimed.claim)
+    parts(world, pending, 1)
+    assert pending.received == 1
+
+
+def test_a_call_whose_second_worker_is_lost_too_ends(world: World) -> None:
+    pending, watch = world.running(retry=True), world.monitor()
+    for _ in range(2):
+        watch.end_lost_calls()
+    bell = DedicatedConnection(world.redis)
+    Claims(world.redis, bell, OTHER, lambda: 0.0).take(1, lambda: True)
+    watch.sweep()
+    for _ in range(2):
+        watch.end_lost_calls()
+    assert error_of(pending) is WorkerLost
+
+
+def test_a_call_of_which_something_has_come_does_not_run_again(world: World) -> None:
+    pending, watch = world.running(retry=True), world.monitor()
+    parts(world, pending, 1)
+    for _ in range(2):
+        watch.end_lost_calls()
+    assert error_of(pending) is WorkerLost
+
+
+def test_no_call_runs_again_while_its_response_may_lie_in_the_inbox(world: World) -> None:
+    pending, watch = world.running(retry=True), world.monitor()
+    world.reader.caught_up = time.monotonic() - BEHIND_SECONDS
+    for _ in range(3):
+        watch.end_lost_calls()
+    assert pending.outcome is None
+    assert commands.states(world.redis, [pending.call_id])[0].status == "started"
+    world.reader.caught_up = math.inf
+    watch.end_lost_calls()
+    assert commands.states(world.redis, [pending.call_id])[0].status == "queued"
+
+
+def test_who_follows_the_same_log_elsewhere_learns_of_the_second_run(world: World) -> None:
+    pending = world.running(retry=True, logged=True)
+    claim = pending.claim
+    assert commands.retry(world.redis, pending.call_id, claim, pending.address)  # another process
+    watch = world.monitor()
+    for _ in range(2):
+        watch.end_lost_calls()
+    assert (pending.outcome, pending.lost_claim) == (None, claim)
+
+
+def test_a_call_that_waits_to_run_again_has_the_time_of_a_new_one_for_a_worker(
+    world: World,
+) -> None:
+    pending, watch = world.running(retry=True), world.monitor(no_workers_after=20)
+    pending.since -= 60
+    for _ in range(2):
+        watch.end_lost_calls()
+    watch.sweep()
+    assert pending.outcome is None
+    pending.since -= 60
+    watch.sweep()
+    assert error_of(pending) is NoWorkers
+
+
+@pytest.mark.parametrize("failure", [ReadOnlyError, ConnectionError])
+def test_a_redis_that_is_read_only_ends_a_lost_call_and_one_that_is_away_is_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, failure: type[RedisError]
+) -> None:
+    pending, watch = world.running(retry=True), world.monitor()
+    watch.end_lost_calls()
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "retry", raising(failure()))
+        watch.end_lost_calls()
+    assert error_of(pending) is (WorkerLost if failure is ReadOnlyError else None)
+    watch.end_lost_calls()
+    status = commands.states(world.redis, [pending.call_id])[0].status
+    assert status == ("failed" if failure is ReadOnlyError else "queued")
 
 
 def test_a_worker_that_is_back_in_between_is_not_lost(world: World) -> None:

@@ -19,7 +19,7 @@ from gateway.broker.pending_call import (
     PendingCall,
 )
 from gateway.errors import CallCancelled, ReplyLost, SlowReader, WorkerLost
-from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome
+from gateway.queue.protocol import CHUNKS, OUTCOME, RETRY, Event, Outcome
 from tests.support.fakes import Clock
 
 
@@ -324,3 +324,50 @@ def test_what_is_taken_or_dropped_is_held_no_more(sizes):
     pending.drop()
     assert buffers.held == 0
     assert pending.parts() == []
+
+
+# calls that run once more
+
+
+def retried(lost="claim"):
+    return Event("call", "", 0, RETRY, lost.encode())
+
+
+def second(number, payload=b"y"):
+    return Event("call", "second", number, CHUNKS, payload)
+
+
+def test_events_of_the_lost_worker_are_dropped_and_those_of_the_next_count(pending, overflown):
+    pending.started("worker", "claim")
+    pending.offer(retried())
+    assert (pending.worker, pending.claim) == ("", "")
+    pending.offer(parts(1))
+    pending.offer(second(1))
+    pending.offer(retried())  # a log that is read again
+    pending.offer(parts(2))
+    pending.offer(ending(3, Outcome(last=2)))
+    pending.offer(second(2, b"z"))
+    assert pending.parts() == [b"y", b"z"]
+    assert (pending.outcome, overflown) == (None, [])
+
+
+def test_a_call_of_whose_first_run_something_has_come_ends(pending, overflown):
+    pending.offer(parts(1))
+    pending.offer(retried())
+    assert isinstance(pending.outcome.error, ReplyLost)
+    assert overflown == [pending]
+
+
+def test_who_runs_it_again_may_be_known_before_the_event_is_read(pending, overflown):
+    pending.started("worker", "claim")
+    pending.started("another", "second", "claim")
+    pending.offer(retried())
+    assert (pending.worker, pending.claim, pending.outcome) == ("another", "second", None)
+    pending.offer(second(1))
+    assert (pending.parts(), overflown) == ([b"y"], [])
+
+
+def test_the_time_that_it_waits_for_a_worker_begins_anew(pending):
+    pending.since -= 50
+    pending.retried("claim")
+    assert time.monotonic() - pending.since < 50

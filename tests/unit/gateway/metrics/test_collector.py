@@ -62,6 +62,13 @@ def test_a_breaker_is_shown_open_from_the_failure_that_opens_it(redis, scrape):
     assert value(samples, "inference_breaker_open", provider="other", model="other") == 0
 
 
+def test_what_has_not_happened_yet_is_zero(scrape):
+    samples = scrape()
+    assert value(samples, "inference_cost_corrections_usd") == 0
+    for process in ("web", "worker"):
+        assert value(samples, "inference_stalled_seconds_total", process=process) == 0
+
+
 def test_series_of_another_release_are_left_out(redis, append, scrape, labels):
     append(1)
     RecordCounter(redis, labels).catch_up()

@@ -6,6 +6,7 @@ What the scripts do is in test_lua_scripts.py.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -40,7 +41,8 @@ from workers import tasks
 from workers.claims import Claims
 
 WEB, WORKER = "web-1", "worker-1"
-KEY = KeyRecord("0123456789ab", "tests", "hmac")
+KEY_ID = "0123456789ab"
+KEY = KeyRecord(KEY_ID, "tests", "hmac")
 
 
 @pytest.fixture
@@ -53,8 +55,10 @@ def spec() -> CallSpec:
     return CallSpec(uuid.uuid4().hex, WEB, False, (Target("demo/echo", "demo", "echo"),))
 
 
-def submit(redis: Redis, settings: Settings, key: KeyRecord) -> str:
+def submit(redis: Redis, settings: Settings, key: KeyRecord, log: str = "") -> str:
     the_spec = spec()
+    if log:
+        the_spec = replace(the_spec, call_id=log.rpartition(":")[2], web=log)
     command = commands.submit_command(settings, the_spec, b"{}", admission(key), 600)
     refusal = submitter.refusal(scripts.run(redis, command), key.public_id, float)
     if refusal is not None:
@@ -74,7 +78,7 @@ def start(redis: Redis) -> str:
 
 
 def test_what_was_queued_is_no_refusal() -> None:
-    assert submitter.refusal([b"ok", b"{}"], KEY.public_id, float) is None
+    assert submitter.refusal([b"ok", b"{}"], KEY_ID, float) is None
 
 
 @pytest.mark.parametrize(
@@ -96,7 +100,7 @@ def test_what_was_queued_is_no_refusal() -> None:
 def test_every_refusal_is_an_error_that_says_when_to_come_back(
     reply: object, kind: type[GatewayError], retry: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    error = submitter.refusal(reply, KEY.public_id, float)
+    error = submitter.refusal(reply, KEY_ID, float)
     assert type(error) is kind
     assert (error.retry_after is not None) is retry
     assert ("submit: refused" in caplog.text) is isinstance(reply, Exception)
@@ -109,15 +113,15 @@ def test_every_refusal_of_the_script_is_known(caplog: pytest.LogCaptureFixture) 
     assert len(told) == 13
     for word in told:
         details = [b'{"reset_ms":1}'] if word == "limit" else [7]
-        submitter.refusal([word.encode(), *details], KEY.public_id, float)
+        submitter.refusal([word.encode(), *details], KEY_ID, float)
     assert caplog.records == []
 
 
 def test_a_refused_key_is_named_by_its_beginning_only() -> None:
-    error = submitter.refusal([b"expired"], KEY.public_id, float)
+    error = submitter.refusal([b"expired"], KEY_ID, float)
     assert error is not None
     assert "mk_inference_0123***" in error.message
-    assert KEY.public_id not in error.message
+    assert KEY_ID not in error.message
     assert KEY.hmac not in error.message
 
 
@@ -323,17 +327,17 @@ def test_logs_leave_half_of_redis_to_calls_whose_clients_wait(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
     address = keys.log_address("call", 60)
-    commands.store_logged_request(redis, address, b"before", 60)
-    assert commands.remember(redis, "name", b"call print", address, b"first", 60) is None
+    commands.store_logged_request(redis, KEY_ID, address, b"before", 60)
+    assert commands.remember(redis, KEY_ID, "name", b"call print", address, b"first", 60) is None
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", int(used / 0.6))
     try:
         with pytest.raises(OutOfMemoryError):
-            commands.store_logged_request(redis, address, b"later", 60)
+            commands.store_logged_request(redis, KEY_ID, address, b"later", 60)
         with pytest.raises(OutOfMemoryError):
-            commands.remember(redis, "another", b"other print", address, b"later", 60)
+            commands.remember(redis, KEY_ID, "another", b"other print", address, b"later", 60)
         # What is there is still found, and other calls are taken.
-        noted = commands.remember(redis, "name", b"other print", address, b"later", 60)
+        noted = commands.remember(redis, KEY_ID, "name", b"other print", address, b"later", 60)
         submit(redis, settings, key)
     finally:
         redis.config_set("maxmemory", 0)
@@ -341,10 +345,114 @@ def test_logs_leave_half_of_redis_to_calls_whose_clients_wait(
     assert commands.logged_request(redis, "call") == b"first"
 
 
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture
+def no_limit(redis: Redis) -> Iterator[None]:
+    """Take the limit of Redis' memory away in the end."""
+    yield
+    redis.config_set("maxmemory", 0)
+
+
+def log_room(redis: Redis, size: int) -> None:
+    """Leave so many bytes for logs."""
+    redis.config_set("maxmemory", 2 * (redis.info("memory")["used_memory"] + size))
+
+
+def store(redis: Redis, size: int, key_id: str = KEY_ID, call_id: str = "") -> str:
+    """Store a logged call with so many bytes; return its id."""
+    call_id = call_id or uuid.uuid4().hex
+    address = keys.log_address(call_id, 600)
+    commands.store_logged_request(redis, key_id, address, b"x" * size, 60)
+    return call_id
+
+
+def store_until_full(redis: Redis, size: int, key_id: str = KEY_ID) -> int:
+    """Store calls of this size until the key may store no more; return how many it could."""
+    for number in range(1_000):
+        try:
+            store(redis, size, key_id)
+        except commands.LogsFull:
+            return number
+    raise AssertionError("there is no bound")
+
+
+def test_the_logs_of_a_key_leave_room_for_those_of_others(redis: Redis, no_limit: None) -> None:
+    log_room(redis, 12 * MEGABYTE)
+    counts = [store_until_full(redis, MEGABYTE, name) for name in ("first", "second", "third")]
+    # Each gets half of what is left, Redis' own overhead included.
+    assert 4 <= counts[0] <= 6
+    assert 2 <= counts[1] <= 3
+    assert 1 <= counts[2] <= 2
+    assert store(redis, 1_000, "fourth")
+
+
+def test_the_error_of_full_logs_says_when_the_first_expires(redis: Redis, no_limit: None) -> None:
+    store(redis, MEGABYTE)
+    log_room(redis, MEGABYTE // 2)
+    with pytest.raises(commands.LogsFull) as full:
+        store(redis, 1_000)
+    assert 400_000 < full.value.bytes <= 500_000
+    assert 700_000 < full.value.reset_ms <= 720_000  # 60 s of the call, 600 of the log, a grace
+
+
+def test_deleted_and_refused_logs_make_room(redis: Redis, no_limit: None) -> None:
+    log_room(redis, 6 * MEGABYTE)
+    calls = [store(redis, MEGABYTE) for _ in range(2)]
+    store_until_full(redis, MEGABYTE)
+    commands.delete_log(redis, KEY_ID, calls[0])
+    assert store(redis, MEGABYTE)
+    commands.refuse_logged(redis, KEY_ID, keys.log_address(calls[1], 600), b"", Overloaded())
+    assert store(redis, MEGABYTE)
+    with pytest.raises(commands.LogsFull):
+        store(redis, MEGABYTE)
+
+
+def test_expired_logs_make_room(redis: Redis, no_limit: None) -> None:
+    log_room(redis, 6 * MEGABYTE)
+    count = store_until_full(redis, MEGABYTE)
+    for call_id in redis.zrange(keys.logs(KEY_ID), 0, -1):
+        redis.zadd(keys.logs(KEY_ID), {call_id: 1})
+        redis.delete(keys.logged_request(call_id.decode()))
+    assert store_until_full(redis, MEGABYTE) == count
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_a_log_has_grown_to_counts(
+    redis: Redis, settings: Settings, key: KeyRecord, no_limit: None, ended: bool
+) -> None:
+    call_id = store(redis, 1_000)
+    web = keys.log_address(call_id, 600)
+    submit(redis, settings, key, log=web)
+    claim = start(redis)
+    if ended:
+        outcome = Outcome(answer=b"x" * MEGABYTE)
+        commands.finish(redis, commands.finish_command(call_id, claim, web, WORKER, outcome))
+    else:
+        scripts.run(redis, commands.emit_command(web, [b"x" * MEGABYTE]))
+    log_room(redis, MEGABYTE // 2)
+    with pytest.raises(commands.LogsFull):
+        store(redis, 1_000)
+    assert store(redis, 1_000, "another")
+    growing = redis.lrange(keys.growing_logs(KEY_ID), 0, -1)
+    assert growing == ([] if ended else [call_id.encode()])
+
+
+def test_what_counts_logs_expires_with_them(redis: Redis) -> None:
+    store(redis, 1_000)
+    names = (
+        keys.logs(KEY_ID),
+        keys.log_sizes(KEY_ID),
+        keys.growing_logs(KEY_ID),
+    )
+    assert [600 < redis.ttl(name) <= 720 for name in names] == [True] * 3
+
+
 def test_of_a_refused_call_only_the_error_stays(redis: Redis) -> None:
     address = keys.log_address("call", 86_400)
-    commands.remember(redis, "name", b"call print", address, b"with 20 MB of input", 60)
-    commands.refuse_logged(redis, address, b"without", Overloaded())
+    commands.remember(redis, KEY_ID, "name", b"call print", address, b"with 20 MB of input", 60)
+    commands.refuse_logged(redis, KEY_ID, address, b"without", Overloaded())
     assert commands.logged_request(redis, "call") == b"without"
     assert 0 < redis.ttl(keys.logged_request("call")) <= keys.REFUSED_SECONDS
     ended = commands.logged_outcome(redis, "call")
