@@ -113,7 +113,7 @@ def test_of_a_key_s_batches_that_have_ended_the_latest_are_known(
     made = [create(line("one")) for _ in range(3)]
     assert len(api.batches.list().data) == 3
     run(made[0])
-    redis.zadd(index, {batch.id: number for number, batch in enumerate(made)})
+    redis.zadd(index, {batch.id: batch.created_at - 9 + n for n, batch in enumerate(made)})
     later = create(line("one"))
     assert {each.id for each in api.batches.list()} == {made[2].id, later.id}
     with pytest.raises(openai.NotFoundError):
