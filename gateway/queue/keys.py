@@ -335,9 +335,9 @@ def batch(batch_id: str) -> str:
     return f"{PREFIX}gw:batch:{batch_id}"
 
 
-def batches(door: str, public_id: str) -> str:
+def batches(api: str, public_id: str) -> str:
     """The batches of a key ("": of all keys) that came through one API, by their creation."""
-    return f"{PREFIX}gw:batches:of:{door}:{public_id}"
+    return f"{PREFIX}gw:batches:of:{api}:{public_id}"
 
 
 def batch_lines(batch_id: str) -> str:
