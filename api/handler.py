@@ -44,7 +44,6 @@ LINE_SECONDS = 3_600.0  # that a line of a batch may wait and run, if a call may
 RETRY_SECONDS = 5  # where too many bodies of a key are on their way
 IGNORED_NAMES = 20
 MAX_WAIT_SECONDS = 60.0  # for an asynchronous call; longer, and a proxy might give up
-RETRY = "X-Retry-On-Worker-Loss"
 WAIT = re.compile(r"wait\s*=\s*(\d{1,4})", re.ASCII)
 USER_AGENT_LENGTH = 200  # characters of it that a record keeps
 # gunicorn answers 500 to a header with bytes that it refuses: only names like this go into one.
@@ -354,7 +353,7 @@ def _admission(
         need.max_output_tokens,
         _waits(request.headers),
         delay,
-        _flag(request.headers, RETRY, key.retry_on_worker_loss or the_line() is not None),
+        _flag(request.headers, "X-Retry-On-Worker-Loss", key.retry_on_worker_loss),
     )
 
 

@@ -280,8 +280,7 @@ class BatchRun:
                 kind, result = DOORS[batch.door].result(request["custom_id"], reply)
                 good = reply.status == 200
                 used = usage(reply.body) if good else {}
-                call_id = reply.headers.get("x-generation-id", "")
-                self._results.append(_Result(number, kind, result, good, used, call_id))
+                self._results.append(_Result(number, kind, result, good, used, _call_id(reply)))
         except Exception as error:  # the batch ends without a result of this line
             log.error("batch %s: %s at %s", self._id, type(error).__name__, where(error))
 
@@ -297,6 +296,7 @@ class BatchRun:
             headers = {
                 "Idempotency-Key": f"{self._id}:{number}" + (f":{lost}" if lost else ""),
                 "X-Request-Timeout": f"{left:.3f}",
+                "X-Retry-On-Worker-Loss": "true",
                 "User-Agent": "batch",
             }
             line = Line(batch.key_id, self._id)
@@ -305,6 +305,8 @@ class BatchRun:
                 return None
             if never_queued(reply) and lost < MOST_LOST:
                 lost += 1  # the same name would stand for that call for a day
+                redis = self._runner.services.broker.redis
+                commands.delete_log(redis, batch.key_id, _call_id(reply))
                 continue
             seconds = pause(reply, tries, time.monotonic() - began)
             if seconds is None:
@@ -412,6 +414,10 @@ class _Result(NamedTuple):
     good: bool
     used: Mapping[str, int]
     call_id: str
+
+
+def _call_id(reply: LineReply) -> str:
+    return reply.headers.get("x-generation-id", "")
 
 
 def never_queued(reply: LineReply) -> bool:
