@@ -30,8 +30,10 @@ RETRY_SECONDS = 1
 
 def name_of(headers: Headers) -> str:
     """The Idempotency-Key of a request, "" without one; raises InvalidRequest for a bad one."""
-    name = headers.get(HEADER, "")
-    if HEADER in headers and not NAME.fullmatch(name):
+    name = headers.get(HEADER)
+    if name is None:
+        return ""
+    if not NAME.fullmatch(name):
         raise InvalidRequest(
             f"Invalid {HEADER} header: expected 1 to 255 visible ASCII characters.",
             param=HEADER,

@@ -101,5 +101,7 @@ class Services:
 
 def services(app: Flask | None = None) -> Services:
     """The services of an app; by default, of the one that handles the current request."""
-    installed: Services = (app or current_app).extensions[NAME]
+    if app is None:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+    installed: Services = app.extensions[NAME]
     return installed

@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import orjson
 from redis import Redis
-from rq.utils import utcformat
 
 from gateway.errors import (
     AuthenticationFailed,
@@ -60,7 +59,8 @@ class JobState:
 
 def now_text() -> str:
     """Return the present in RQ's time format (UTC, by this process' clock)."""
-    return str(utcformat(datetime.now(UTC)))
+    # RQ's own utcformat() takes six times as long.
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def submit_command(
