@@ -198,8 +198,7 @@ def _respond(
     if checked.background and checked.stored is not None:
         spec.account["response_id"] = f"resp_{call_id}"  # its end is an event for webhooks
     body = orjson.dumps(checked.parameters)
-    # A kept response would be in no log.
-    if not (counts or delay or log_seconds) and (seconds := _cache_seconds(key, headers)):
+    if not (counts or delay) and (seconds := _cache_seconds(key, headers)):
         spec = replace(spec, cache=_cache(key, spec, body, seconds))
     names = {each.route: each.model if full_names else each.upstream_model for each in targets[1:]}
     names[""] = checked.model if full_names else target.upstream_model

@@ -12,11 +12,14 @@ import signal
 import socket
 import tempfile
 from pathlib import Path
+from typing import Any, ClassVar
 
 import gevent.socket
 import hypothesis
 import pytest
+from flask import Flask
 from redis import Redis
+from werkzeug.routing import Rule
 
 from api.services import Services
 from app import create_app
@@ -44,6 +47,27 @@ def pytest_configure(config: pytest.Config) -> None:
     in_worker = hasattr(config, "workerinput")
     signal.signal(signal.SIGTERM, ignore if in_worker else interrupt)
 
+
+class RuleCompiledOnce(Rule):
+    """A rule that is compiled once in a process, not once for each of thousands of apps."""
+
+    compiled: ClassVar[dict[tuple[str, str | None, str], dict[str, Any]]] = {}
+
+    def compile(self) -> None:
+        key = (self.rule, self.subdomain, repr(self.defaults))
+        if key not in self.compiled:
+            before = dict(vars(self))
+            super().compile()
+            made = {
+                name: value
+                for name, value in vars(self).items()
+                if name not in before or before[name] is not value
+            }
+            self.compiled[key] = {**made, "arguments": self.arguments}
+        vars(self).update(self.compiled[key])
+
+
+Flask.url_rule_class = RuleCompiledOnce
 
 UNREACHABLE = "http://127.0.0.1:9/v1"  # calls never get that far: the broker is a fake
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
+from functools import cache
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -229,11 +230,24 @@ def read(models_file: str) -> Rows:
 
     Raises ConfigurationError, which names the row at fault.
     """
+    if not models_file:
+        return _built_in()
+    built_in = _read(BUILT_IN)
+    return _rows(_merge(built_in, _read(Path(models_file))), _wires(built_in))
+
+
+@cache  # tests load them thousands of times
+def _built_in() -> Rows:
     tables = _read(BUILT_IN)
+    return _rows(tables, _wires(tables))
+
+
+def _wires(built_in: dict[str, Any]) -> dict[str, None]:
     # The built-in rows name every wire: a test holds them to the table in providers/__init__.py.
-    wires = dict.fromkeys(row["wire"] for row in tables["providers"].values())
-    if models_file:
-        tables = _merge(tables, _read(Path(models_file)))
+    return dict.fromkeys(row["wire"] for row in built_in["providers"].values())
+
+
+def _rows(tables: dict[str, Any], wires: Collection[str]) -> Rows:
     rows = Rows(
         {k: _row(ProviderRow, "name", k, row) for k, row in tables.get("providers", {}).items()},
         {k: _row(RulesRow, "name", k, row) for k, row in tables.get("rules", {}).items()},

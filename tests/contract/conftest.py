@@ -6,6 +6,15 @@ import httpx2
 import pytest
 from openai import OpenAI
 
+from app import create_app
+from gateway.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def reader():
+    """A client for the pages that need no Redis: they are rendered once, which takes a second."""
+    return create_app(Settings(key_pepper="p" * 40, demo_models=True)).test_client()
+
 
 @pytest.fixture
 def make_openai(client):

@@ -49,8 +49,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def response(client):
-    return client.get(f"{PREFIX}/docs")
+def response(reader):
+    return reader.get(f"{PREFIX}/docs")
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ def test_every_link_leads_somewhere_on_the_page(page):
     assert all(link.startswith("#") for link in links)
 
 
-def test_it_has_every_operation_and_every_shape(client, page):
-    document = client.get(f"{PREFIX}/openapi.json").get_json()
+def test_it_has_every_operation_and_every_shape(reader, page):
+    document = reader.get(f"{PREFIX}/openapi.json").get_json()
     assert {row.id for row in OPERATIONS.values()} <= set(page.all("id"))
     assert document["components"]["schemas"].keys() <= set(page.all("id"))
     for operations in document["paths"].values():
@@ -102,8 +102,8 @@ def test_it_has_every_operation_and_every_shape(client, page):
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8000", "https://models.example.com", "http://[::1]:8000"]
 )
-def test_its_examples_call_the_address_it_was_asked_at(client, url):
-    text = client.get(f"{PREFIX}/docs", base_url=url).get_data(as_text=True)
+def test_its_examples_call_the_address_it_was_asked_at(reader, url):
+    text = reader.get(f"{PREFIX}/docs", base_url=url).get_data(as_text=True)
     assert f"curl -X POST {url}{PREFIX}/chat/completions" in text
     assert f"<code>{url}{PREFIX}</code> for OpenAI" in text
     assert f"<code>{url}/inference</code> for Anthropic" in text
@@ -117,8 +117,8 @@ def test_its_examples_call_the_public_url(make_client, settings, broker):
 
 
 @pytest.mark.parametrize("host", ["<b>", 'a"b', "a b", "a'b", "a;b", "$HOST", "a/b", "a\\b"])
-def test_a_host_that_is_none_does_not_get_into_the_page(client, host):
-    response = client.get(f"{PREFIX}/docs", headers={"Host": host})
+def test_a_host_that_is_none_does_not_get_into_the_page(reader, host):
+    response = reader.get(f"{PREFIX}/docs", headers={"Host": host})
     text = response.get_data(as_text=True)
     assert response.status_code != 200 or f"curl -X POST $HOST{PREFIX}" in text
     assert f"{host}{PREFIX}" not in text or host == "$HOST"

@@ -12,7 +12,7 @@
 --       21 what it asks of limits: tokens of the prompt, their cost, tokens of output to reserve, the cost of one,
 --       most tokens of output (0: unknown), 1 to wait in flight or 0, with blanks between
 --       22 record of a call that a kept response answers ('': none does)  23 milliseconds until it may start
---       24 1 if it may run once more, 0 if not: see retry.lua
+--       24 1 if it may run once more, 0 if not: see retry.lua  25... events of the log of such an answered call
 -- Returns a list: 'ok' and what was admitted, as JSON; or the reason of the refusal, which is one of 'key',
 -- 'expired', 'disabled', 'changed' (the key's record), 'late', 'cancelled', 'records', 'limit', 'calls', 'bytes',
 -- 'memory', 'large'. 'limit' is followed by JSON: name and scope of the limit, milliseconds until it resets (0 if that
@@ -53,6 +53,17 @@ local waiting = redis.call('LLEN', KEYS[5]) + aside
 if not hit and waiting >= tonumber(ARGV[7]) then return {'calls', waiting} end
 local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[6]) or 0) or 0, 0) or 0
 if not hit and queued + #ARGV[2] > tonumber(ARGV[8]) and waiting > 0 then return {'bytes', waiting} end
+-- A key may have seven times as much in the queue as is free, so that the next key always finds room. How many of
+-- its calls wait is the distance of its virtual time from the queue's.
+local most, most_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+if not hit and waiting > 0 and (waiting * 8 > most * 7 or (queued + #ARGV[2]) * 8 > most_bytes * 7) then
+  local V, F = unpack(redis.call('HMGET', FAIR, 'V', ARGV[19]))
+  local own = math.max((F or 0) - (V or 0), 0) * (weight or 1)
+    + redis.call('ZCARD', PARKED_CALLS .. ARGV[19]) + redis.call('ZCARD', SCHEDULED_CALLS .. ARGV[19])
+  if own > 7 * (most - waiting) or own / waiting * queued > 7 * (most_bytes - queued - #ARGV[2]) then
+    return {'calls', waiting}
+  end
+end
 -- Scheduled and paused calls wait long: they may fill half of the queue, so that there is room for the others.
 if aside > 0 and not hit and (aside * 2 >= tonumber(ARGV[7]) or (queued + #ARGV[2]) * 2 > tonumber(ARGV[8])) then
   if delay_ms > 0 or redis.call('EXISTS', PAUSED) == 1 and limits().pause_of(ARGV[19], ARGV[18]) then
@@ -237,6 +248,8 @@ if hit then
   redis.call('EXPIRE', KEYS[1], ARGV[15])
   if last_used ~= time[1] then redis.call('HSET', KEYS[3], 'last_used', time[1]) end
   settle(ARGV[1], {public_id, owner}, ARGV[22], '', 0, 0, now_ms)
+  for i = 25, #ARGV do redis.call('XADD', LOG .. ARGV[1], '*', 'e', ARGV[i]) end
+  if ARGV[25] then redis.call('EXPIRE', LOG .. ARGV[1], string.match(ARGV[5], '^log:(%d+):')) end
   return {'ok', admitted}
 end
 

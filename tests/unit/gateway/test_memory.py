@@ -37,6 +37,8 @@ def old_garbage() -> Iterator[Callable[[], bool]]:
     del knot
     yield lambda: alive() is not None
     gc.unfreeze()
+    gc.collect()
+    gc.freeze()  # as it was: see tests/conftest.py
     gc.set_threshold(*before)
 
 
