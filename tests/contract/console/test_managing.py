@@ -68,7 +68,8 @@ def test_a_key_is_made_with_its_limits_and_its_secret_is_shown_once(operator, st
 
 def test_a_form_shows_what_it_would_set(operator, store, make_key):
     values = {"limit": NANO // 3, "limit_reset": "weekly", "rpm": 7, "models": ("a/b", "c/*")}
-    id = public_id(make_key("one", cache_seconds=90, retry_on_worker_loss=True, **values))
+    values |= {"metadata": {"a": "b"}, "retry_on_worker_loss": True}
+    id = public_id(make_key("one", cache_seconds=90, **values))
     before = store.get(id)
     address = f"/console/keys/{id}"
     shown = fields(operator.get(address), address)
