@@ -12,6 +12,7 @@ from api.console.view import console
 from api.embeddings.view import embeddings
 from api.files.view import files
 from api.http import errors, headers, measure, not_found, tracing
+from api.http.application import Application
 from api.http.health import health
 from api.keys.view import keys
 from api.messages.view import messages
@@ -35,7 +36,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     `services` replaces those that the settings describe. Raises ConfigurationError for a catalogue
     that cannot be used.
     """
-    app = Flask(__name__, static_folder=None)
+    app = Application(__name__, static_folder=None)
     installed = services or Services.create(settings)
     installed.install(app)
     measure.register(app, installed.reporter)  # first: what comes before is not measured

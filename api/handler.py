@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import orjson
-from flask import Response, after_this_request, g, request
+from flask import Request, Response, after_this_request, g, request
 from redis.exceptions import RedisError
 from werkzeug.datastructures import Headers
 
@@ -21,7 +21,7 @@ from api import idempotency
 from api import logged as logged_calls
 from api.http import tracing
 from api.http.body import read_json
-from api.http.line import the_line
+from api.http.line import Line, the_line
 from api.http.links import link
 from api.http.schedule import schedule
 from api.rendering import LoggedCall, Rendering, numbered
@@ -83,17 +83,17 @@ def read(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
 
     Raises what `read_json` does, and Overloaded if the key is sending too many bodies at once.
     """
-    settings, bodies, readers = services().settings, services().bodies, services().readers
-    key = g.public_id
+    installed, key, environ = services(), g.public_id, request.environ
+    settings, readers = installed.settings, installed.readers
 
     def hold(size: int) -> None:
-        bodies.hold(id(request.environ), key, size)
+        installed.bodies.hold(id(environ), key, size)
 
     if not readers.take(key):
         raise Overloaded(retry_after=RETRY_SECONDS)
     try:
         limit, timeout = settings.max_body_bytes, settings.body_timeout
-        return read_json(request.environ, limit, timeout, hold, max_elements)
+        return read_json(environ, limit, timeout, hold, max_elements)
     finally:
         readers.give_back(key)
 
@@ -104,9 +104,10 @@ def resolve(model: str) -> Target:
     Its provider need not be configured: `respond` checks that, since a fallback may take the call.
     Whatever the response will be, it warns if the model's shutdown is near.
     """
-    target = services().catalogue.resolve(model)
+    installed = services()
+    target = installed.catalogue.resolve(model)
     row = target.row
-    notice = row.shutdown_date and deprecation.notice(target.model, row, services().today())
+    notice = row.shutdown_date and deprecation.notice(target.model, row, installed.today())
     if notice:
         after_this_request(partial(_warn, notice, shutdown=row.shutdown_date))
     return target
@@ -153,7 +154,10 @@ def _respond(
     kind: str,
     full_names: bool,
 ) -> Response:
-    settings, broker, catalogue = services().settings, services().broker, services().catalogue
+    installed, line = services(), the_line()
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    settings, broker, catalogue = installed.settings, installed.broker, installed.catalogue
+    headers = current.headers
     counts = kind == "count_tokens"
     target.require("chat" if counts else kind)
     require_allowed(key, target, checked.model)
@@ -165,20 +169,20 @@ def _respond(
     targets = (target,) if counts else _targets(catalogue, key, target, checked, kind)
     total = target.row.timeouts.total or settings.total_timeout
     heartbeat = settings.sync_heartbeat
-    if the_line() is not None:
+    if line is not None:
         # It may wait behind all other calls, and needs the status of its response.
         total, heartbeat = max(total, LINE_SECONDS), 0
     # A stream that is kept goes out as soon as the call is queued, and can be left.
     at_once = checked.background and checked.stream and checked.stored is not None
-    wait = None if counts or at_once else _async_wait(request.headers, checked)
+    wait = None if counts or at_once else _async_wait(headers, checked)
     kept = wait is not None or checked.stored is not None
     delay, budget = schedule(
-        request.headers, total, checked.stream or kept, time.time(), wait is None and not at_once
+        headers, total, checked.stream or kept, time.time(), wait is None and not at_once
     )
-    admission = _admission(key, targets, checked.parameters, kind, delay)
-    call_id = uuid.uuid4().hex
-    resumable = (_flag(request.headers, "X-Resumable") or at_once) and checked.stream
-    idempotency_key = "" if counts else idempotency.name_of(request.headers)
+    admission = _admission(key, targets, checked.parameters, kind, delay, headers, line)
+    call_id = os.urandom(16).hex()
+    resumable = (_flag(headers, "X-Resumable") or at_once) and checked.stream
+    idempotency_key = "" if counts else idempotency.name_of(headers)
     log_seconds = _log_seconds(settings, resumable, kept, bool(idempotency_key))
     spec = CallSpec(
         call_id,
@@ -188,15 +192,14 @@ def _respond(
         kind,
         checked.optional,
         key.public_id,
-        _account(key, checked.model, admission),
+        _account(key, checked.model, admission, headers, line),
         checked.include_cost,
         trace=tracing.carried(),
     )
     if checked.background and checked.stored is not None:
         spec.account["response_id"] = f"resp_{call_id}"  # its end is an event for webhooks
     body = orjson.dumps(checked.parameters)
-    # A kept response would be in no log.
-    if not (counts or delay or log_seconds) and (seconds := _cache_seconds(key)):
+    if not (counts or delay) and (seconds := _cache_seconds(key, headers)):
         spec = replace(spec, cache=_cache(key, spec, body, seconds))
     names = {each.route: each.model if full_names else each.upstream_model for each in targets[1:]}
     names[""] = checked.model if full_names else target.upstream_model
@@ -229,7 +232,7 @@ def _respond(
         make_renderer: Callable[[str], Renderer] = rendering.renderer
         if resumable:
             make_renderer = numbered(make_renderer, rendering.call_id)
-        reply = Reply(broker, pending, make_renderer, request.environ)
+        reply = Reply(broker, pending, make_renderer, current.environ)
         if checked.stream:
             response = reply.streamed(at_once)
         else:
@@ -339,6 +342,8 @@ def _admission(
     params: Mapping[str, Any],
     kind: str,
     delay: float,
+    headers: Headers,
+    line: Line | None,
 ) -> AdmissionRequest:
     """What the call asks of the limits of its key: the most that any of its targets may need."""
     need = _most([estimate(target, params, kind) for target in targets])
@@ -352,9 +357,9 @@ def _admission(
         need.output_tokens,
         need.output_nano_per_token,
         need.max_output_tokens,
-        _waits(request.headers),
+        _waits(headers),
         delay,
-        _flag(request.headers, RETRY, key.retry_on_worker_loss or the_line() is not None),
+        _flag(headers, RETRY, key.retry_on_worker_loss or line is not None),
     )
 
 
@@ -372,26 +377,29 @@ def _most(estimates: list[Estimate]) -> Estimate:
     )
 
 
-def _account(key: KeyRecord, model: str, admission: AdmissionRequest) -> dict[str, Any]:
+def _account(
+    key: KeyRecord, model: str, admission: AdmissionRequest, headers: Headers, line: Line | None
+) -> dict[str, Any]:
     """What the record of the call needs of the request: see CallSpec."""
-    line = the_line()
-    return {
+    account = {
         "owner": key.owner,
         "request_id": g.request_id,
-        "user_agent": request.headers.get("User-Agent", "")[:USER_AGENT_LENGTH],
+        "user_agent": headers.get("User-Agent", "")[:USER_AGENT_LENGTH],
         "priority": key.priority if line is None else "batch",
         "model": model,
         "created_ms": int(time.time() * 1000),
         "prompt_tokens": admission.prompt_tokens,
         "output_tokens": admission.output_tokens,
-        **({} if line is None else {"batch_id": line.batch_id}),
     }
+    if line is not None:
+        account["batch_id"] = line.batch_id
+    return account
 
 
-def _cache_seconds(key: KeyRecord) -> int:
+def _cache_seconds(key: KeyRecord, headers: Headers) -> int:
     """How long the response may be kept for identical calls; 0: not at all."""
-    seconds = cache.seconds(request.headers.get(cache.HEADER), key.cache_seconds)
-    return seconds if services().settings.cache_bytes else 0
+    seconds = cache.seconds(headers.get(cache.HEADER), key.cache_seconds)
+    return seconds if seconds and services().settings.cache_bytes else 0
 
 
 def _cache(key: KeyRecord, spec: CallSpec, body: bytes, seconds: int) -> dict[str, Any]:
@@ -457,5 +465,6 @@ def _substitute(targets: tuple[Target, ...], route: str) -> Target | None:
 def _warn(text: str, response: Response, shutdown: date | None = None) -> Response:
     response.headers.add("Warning", deprecation.warning(text))
     if shutdown is not None:
-        response.headers.update(deprecation.headers(shutdown))
+        for name, value in deprecation.headers(shutdown).items():
+            response.headers.add(name, value)
     return response

@@ -30,8 +30,10 @@ RETRY_SECONDS = 1
 
 def name_of(headers: Headers) -> str:
     """The Idempotency-Key of a request, "" without one; raises InvalidRequest for a bad one."""
-    name = headers.get(HEADER, "")
-    if HEADER in headers and not NAME.fullmatch(name):
+    name = headers.get(HEADER)
+    if name is None:
+        return ""
+    if not NAME.fullmatch(name):
         raise InvalidRequest(
             f"Invalid {HEADER} header: expected 1 to 255 visible ASCII characters.",
             param=HEADER,
@@ -68,15 +70,10 @@ def claim(
     `request` is what the call depends on besides `body`, as JSON values. Raises InvalidRequest for
     the key of another request, RateLimited if the API key has too many logs, and RedisError.
     """
-    settings, redis = services().settings, services().broker.redis
-
-    def digest(*parts: bytes) -> str:
-        text = b"\0".join((b"idempotency", *parts))
-        return hmac.new(settings.key_pepper.encode(), text, hashlib.sha256).hexdigest()
-
-    fingerprint = digest(orjson.dumps(request, option=orjson.OPT_SORT_KEYS), body)
+    pepper, redis = services().settings.key_pepper, services().broker.redis
+    fingerprint = _digest(pepper, orjson.dumps(request, option=orjson.OPT_SORT_KEYS), body)
     value = f"{call.rendering.call_id} {fingerprint}".encode()
-    own = Claim(keys.idempotent(call.key, digest(name.encode())), value, call)
+    own = Claim(name_in_redis(pepper, call.key, name), value, call)
     for _ in range(TRIES):
         try:
             noted = commands.remember(
@@ -100,6 +97,16 @@ def claim(
             return own, first
         commands.forget(redis, own.name, noted)
     raise QueueUnavailable(retry_after=RETRY_SECONDS)
+
+
+def name_in_redis(pepper: str, key_id: str, name: str) -> str:
+    """The name in Redis of an Idempotency-Key of an API key."""
+    return keys.idempotent(key_id, _digest(pepper, name.encode()))
+
+
+def _digest(pepper: str, *parts: bytes) -> str:
+    text = b"\0".join((b"idempotency", *parts))
+    return hmac.new(pepper.encode(), text, hashlib.sha256).hexdigest()
 
 
 def forgotten(error: GatewayError | None) -> bool:

@@ -63,7 +63,13 @@ class Services:
         # Submitter, reader and lease have a connection each; the rest are for commands.
         stalls = Stalls()
         redis = clients.commands(settings, settings.redis_connections - 3, stalls)
-        broker = Broker(settings, redis, stalls)
+        store = KeyStore(
+            redis,
+            settings.key_pepper,
+            old_pepper=settings.key_pepper_old,
+            copied=bool(settings.database_url),
+        )
+        broker = Broker(settings, redis, stalls, on_key_change=store.forget)
         reporter = Reporter(
             redis,
             broker.web,
@@ -75,12 +81,7 @@ class Services:
         return cls(
             settings=settings,
             catalogue=Catalogue.load(settings),
-            keys=KeyStore(
-                redis,
-                settings.key_pepper,
-                old_pepper=settings.key_pepper_old,
-                copied=bool(settings.database_url),
-            ),
+            keys=store,
             owners=owner_store(redis),
             broker=broker,
             ledger=open_ledger(settings, redis),
@@ -101,5 +102,7 @@ class Services:
 
 def services(app: Flask | None = None) -> Services:
     """The services of an app; by default, of the one that handles the current request."""
-    installed: Services = (app or current_app).extensions[NAME]
+    if app is None:
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+    installed: Services = app.extensions[NAME]
     return installed

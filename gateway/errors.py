@@ -50,6 +50,7 @@ carries them across Redis (as `to_dict()`, never pickled).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -485,8 +486,13 @@ class UpstreamRejected(UpstreamError):
 
 
 def code_of(error: GatewayError | None) -> str:
-    """Return the code of an error, or the name of its kind if it has none; "" for no error."""
-    return (error.code or type(error).__name__) if error is not None else ""
+    """Return the code of an error, or that of its kind if it has none; "" for no error."""
+    return (error.code or kind_code(type(error))) if error is not None else ""
+
+
+def kind_code(kind: type[GatewayError]) -> str:
+    """Return the code of a kind of errors, or its name in the form of one: upstream_rejected."""
+    return kind.code or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def kinds(base: type[GatewayError] = GatewayError) -> Iterator[type[GatewayError]]:

@@ -19,12 +19,12 @@ from redis import Redis
 from gateway.queue import keys, scripts
 
 TEST = "webhook.test"
-BUDGET = "key.budget_threshold"
+BUDGET, OWNER_BUDGET = "key.budget_threshold", "owner.budget_threshold"
 # What `enqueue` takes. An event names an object and holds nothing of it.
 EVENT_TYPES = (
     *("response.completed", "response.failed", "response.incomplete", "response.cancelled"),
     *("batch.completed", "batch.failed", "batch.expired", "batch.cancelled"),
-    *(BUDGET, TEST),
+    *(BUDGET, OWNER_BUDGET, TEST),
 )
 
 # Status of a call -> end of the type of its event; all others have failed.

@@ -12,6 +12,20 @@ from typing import NoReturn
 MODEL = "smollm2-135m-instruct"
 CONTEXT = 4096  # tokens, shared by the calls that run at once
 PARALLEL = 2  # calls at once
+MAX_TOKENS = 256  # of calls without max_tokens: so small a model may write on without an end
+# The model's own template with another system prompt for calls without one. With its own, the model
+# answers plain questions in French.
+TEMPLATE = """\
+{% for message in messages %}\
+{% if loop.first and message['role'] != 'system' %}\
+<|im_start|>system
+You are a helpful assistant.<|im_end|>
+{% endif %}\
+<|im_start|>{{ message['role'] }}
+{{ message['content'] }}<|im_end|>
+{% endfor %}\
+{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
 
 
 class ModelMissing(Exception):
@@ -45,6 +59,10 @@ def serve(model: Path, port: int) -> NoReturn:
     params.port = port
     params.n_ctx = CONTEXT
     params.n_parallel = PARALLEL
+    params.n_predict = MAX_TOKENS
+    params.chat_template = TEMPLATE
+    # Several threads wait for each other at every token, which takes long on a busy machine.
+    params.cpuparams.n_threads = 1
     params.warmup = False
     params.cache_ram_mib = 0
     params.cors_origins = ""  # otherwise any web page in this machine's browser could call it

@@ -18,6 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from gateway import webhooks
+from gateway.account.api_keys import webhook_keys
 from gateway.account.copies import Copies
 from gateway.account.key_fields import NANO
 from gateway.account.ledger import Ledger, LedgerUnavailable, RecordRefused, received
@@ -159,9 +160,7 @@ class LedgerWriter:
             for alert in orjson.loads(fields[b"a"])
         ]
         for entry, key_id, alert in alerts:
-            if alert["scope"] == key_id:
-                occurrence = f"{entry} {alert['share']}"
-                webhooks.enqueue(self._redis, key_id, webhooks.BUDGET, key_id, occurrence)
+            self._announce(key_id, alert, f"{entry} {alert['share']}")
         for record in records.values():
             if record.response_id:
                 event = webhooks.of_response(record.status, record.finish_reason)
@@ -175,6 +174,16 @@ class LedgerWriter:
             pipeline.execute()
         for _, _, alert in alerts:
             log.warning("limit used up", extra={"fields": spent(alert)})
+
+    def _announce(self, key_id: str, alert: Mapping[str, Any], occurrence: str) -> None:
+        """Queue the events of an alert: for the key, or for all keys of the owner."""
+        scope: str = alert["scope"]
+        if scope == key_id:
+            webhooks.enqueue(self._redis, key_id, webhooks.BUDGET, key_id, occurrence)
+            return
+        owner = scope.removeprefix(keys.owner_scope(""))
+        for each in webhook_keys(self._redis, owner):
+            webhooks.enqueue(self._redis, each, webhooks.OWNER_BUDGET, owner, occurrence)
 
 
 def spent(alert: Mapping[str, Any]) -> dict[str, Any]:

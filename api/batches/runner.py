@@ -18,7 +18,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import gevent
@@ -29,9 +29,10 @@ from gevent.pool import Group
 from redis.exceptions import RedisError
 
 from api.batches.doors import DOORS, ERROR, OUTPUT
-from api.batches.validation import PATHS, Checked, check_lines
+from api.batches.validation import PATHS, TURN_SECONDS, Checked, check_lines
 from api.http import line as line_api
 from api.http.line import Line, LineReply
+from api.idempotency import name_in_redis
 from api.services import services
 from gateway import webhooks
 from gateway.broker.places import Places
@@ -58,6 +59,7 @@ PAUSE_SECONDS = (1.0, 30.0)  # between two tries, at first and at most
 STOP_SECONDS = 600.0  # that running lines of a cancelled batch get to end
 MOST_LOST = 20  # names of a line: one for each runner that was killed at it
 LATE_SECONDS = 5.0  # that running lines of an expired batch get: their deadline is its end
+STOPPED_LINES = 500  # whose calls are looked for at once, to be stopped
 SWEEP_SECONDS = 60.0  # between two sweeps of what has expired
 ENVELOPE_BYTES = 65_536  # of a line besides its body
 NO_INPUT = ("file_not_found", "The input file does not exist.", None, "input_file_id")
@@ -295,7 +297,7 @@ class BatchRun:
             if left <= 0:
                 return None
             headers = {
-                "Idempotency-Key": f"{self._id}:{number}" + (f":{lost}" if lost else ""),
+                "Idempotency-Key": self._name(number, lost),
                 "X-Request-Timeout": f"{left:.3f}",
                 "User-Agent": "batch",
             }
@@ -312,6 +314,33 @@ class BatchRun:
             tries += 1
             if self._stopping.wait(seconds):
                 return None
+
+    def _name(self, number: int, lost: int = 0) -> str:
+        """The Idempotency-Key of a line, after so many lost names."""
+        return f"{self._id}:{number}" + (f":{lost}" if lost else "")
+
+    def _stop_calls(self, batch: Batch) -> None:
+        """Stop the calls of lines without a result, also at their providers.
+
+        They have run for long enough, or the runner that waited for them was killed.
+        """
+        redis, pepper = (
+            self._runner.services.broker.redis,
+            self._runner.services.settings.key_pepper,
+        )
+        ended = self._store.ended_lines(self._id)
+        left = (number for number, text in self._lines(batch) if text and not ended(number))
+        while numbers := list(islice(left, STOPPED_LINES)):
+            for lost in range(MOST_LOST):
+                names = [self._name(number, lost) for number in numbers]
+                calls = commands.idempotent_calls(
+                    redis, [name_in_redis(pepper, batch.key_id, name) for name in names]
+                )
+                if not calls:
+                    break
+                for call_id in calls:
+                    commands.cancel(redis, call_id)
+            gevent.sleep(TURN_SECONDS)
 
     def _flush(self, batch: Batch) -> None:
         """Store the results so far and note that their lines have ended."""
@@ -347,6 +376,9 @@ class BatchRun:
         if not cancelled:
             now = int(time.time())
             self._store.change(self._id, ("in_progress",), status="finalizing", finalizing=now)
+        if left:
+            with contextlib.suppress(ObjectMissing):
+                self._stop_calls(batch)
         reason = "cancelled" if cancelled else "expired" if left else ""
         values: dict[str, Any] = {}
         for kind, file_id in ((OUTPUT, batch.output_id), (ERROR, batch.error_id)):

@@ -174,7 +174,7 @@ def timeline(record: Record) -> list[tuple[str, float | None, str]]:
     """Label, milliseconds after the request and explanation of each step of a call."""
     steps: list[tuple[str, float | None, str]] = [("Admitted", 0, _admitted(record))]
     if record.status == "queued":
-        return [*steps, ("Queued", None, "It waits for a free worker.")]
+        return [*steps, ("Queued", None, "It waits for its turn: the queue shows why.")]
     steps.append(("Queued", 0, f"Priority {record.priority}." if record.priority else ""))
     if not record.settled_ms:
         return [*steps, ("Claimed", None, "It runs now.")]

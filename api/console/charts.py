@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 960, 240
-LEFT, BOTTOM, TOP = 58, 24, 10  # margins
+WIDTH, HEIGHT = 960, 200  # which the page stretches
 SERIES = 6  # that have a color of their own; the rest are one
 OTHERS = "others"
 FAILED = "failed"
@@ -30,16 +29,16 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What a template draws. `ticks` and `labels` are positions and their texts."""
+    """What a template draws. `ticks` are the texts of lines that are equally far apart, from 0 on,
+    and `labels` those below the bars: one for `every` so many, and "" for the others."""
 
     bars: tuple[Bar, ...]
-    ticks: tuple[tuple[float, str], ...]
-    labels: tuple[tuple[float, str], ...]
+    ticks: tuple[str, ...]
+    labels: tuple[str, ...]
+    every: int
     names: tuple[tuple[str, str], ...]  # classes and names of the series
     width: int = WIDTH
     height: int = HEIGHT
-    left: int = LEFT
-    bottom: int = HEIGHT - BOTTOM
 
 
 def stacked(
@@ -54,36 +53,31 @@ def stacked(
     merged = _largest(series, len(labels))
     totals = [sum(values[at] for values in merged.values()) for at in range(len(labels))]
     top = _round_up(max(totals, default=0.0) or 1.0)
-    place = (WIDTH - LEFT) / max(len(labels), 1)
-    scale = (HEIGHT - TOP - BOTTOM) / top
+    place = WIDTH / max(len(labels), 1)
+    scale = HEIGHT / top
     bars = []
     for at, label in enumerate(labels):
-        base = float(HEIGHT - BOTTOM)
+        base = float(HEIGHT)
         for number, (name, values) in enumerate(merged.items()):
             height = values[at] * scale
             if height <= 0:
                 continue
             base -= height
-            x = LEFT + place * (at + GAP / 2)
+            x = place * (at + GAP / 2)
             title = (
                 f"{label}: {name} {text(values[at])}" if name else f"{label}: {text(values[at])}"
             )
             bars.append(Bar(x, base, place * (1 - GAP), height, _kind(number, name), title))
-    every = math.ceil(len(labels) / LABELS)
-    shown = (
-        (LEFT + place * (at + 0.5), label) for at, label in enumerate(labels) if at % every == 0
-    )
+    every = max(1, math.ceil(len(labels) / LABELS))
+    shown = ("" if at % every else label for at, label in enumerate(labels))
     names = tuple((_kind(number, name), name) for number, name in enumerate(merged) if name)
-    return Chart(tuple(bars), ticks(top, text), tuple(shown), names)
+    return Chart(tuple(bars), ticks(top, text), tuple(shown), every, names)
 
 
-def ticks(top: float, text: Callable[[float], str]) -> tuple[tuple[float, str], ...]:
-    """Positions and texts of the lines of a chart whose highest value is `top`."""
-    scale = (HEIGHT - TOP - BOTTOM) / top
+def ticks(top: float, text: Callable[[float], str]) -> tuple[str, ...]:
+    """The texts of the lines of a chart whose highest value is `top`, from the lowest on."""
     steps = (top * share / 4 for share in range(5))
-    return tuple(
-        (HEIGHT - BOTTOM - value * scale, text(value) if value else "0") for value in steps
-    )
+    return tuple(text(value) if value else "0" for value in steps)
 
 
 def _largest(series: Mapping[str, Sequence[float]], length: int) -> dict[str, Sequence[float]]:

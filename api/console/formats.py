@@ -16,10 +16,12 @@ def money(usd: float | None) -> str:
     """USD with cents, or with the first digits of a smaller amount."""
     if usd is None:
         return NONE
-    if usd and abs(usd) < 0.01:
+    if usd < 0:
+        return f"-{money(-usd)}"
+    if 0 < usd < 0.01:
         text = f"{Decimal(str(round(usd, 9))):.2g}"
         return f"${Decimal(text):f}"
-    if usd and abs(usd) < 1:
+    if 0 < usd < 1:
         text = f"{usd:.3f}"
         return f"${text.removesuffix('0')}"
     return f"${usd:,.2f}"
@@ -42,7 +44,8 @@ def short(number: float | None) -> str:
     for unit, least in UNITS:
         if abs(number) >= least:
             value = number / (1e3 if unit == "k" else least)
-            return f"{value:.1f}{unit}" if value < 100 else f"{value:.0f}{unit}"
+            text = f"{value:.1f}".removesuffix(".0") if value < 100 else f"{value:.0f}"
+            return text + unit
     return count(number)
 
 

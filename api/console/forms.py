@@ -84,7 +84,7 @@ NAME = Field("name", "Name", str, placeholder="search: nightly report", required
 MOMENT = "A time such as 30d, or 2027-01-31T23:59:59Z."
 EXTRA = (
     _field("limit_extra", "Extra budget", placeholder="10"),
-    _field("limit_extra_until", "Until", placeholder="end of the window", hint=MOMENT),
+    _field("limit_extra_until", "Until", placeholder="window ends", hint=MOMENT),
 )
 BUDGET = Section(
     "Budget",
@@ -128,7 +128,7 @@ KEY = (
             _field(
                 "retry_on_worker_loss",
                 "If a worker is lost",
-                choices=(("", "Calls without a response fail"), (options.YES, "They run again")),
+                choices=(("", "Its calls fail"), (options.YES, "They run again")),
                 hint="A provider may charge for both runs.",
             ),
         ),

@@ -31,6 +31,7 @@ RANGES = {
 }
 GROUPS = {"model": "Model", "api_key_id": "Key", "owner": "Owner", "kind": "Kind"}
 NONE = "none"
+NAMES_OF_NONE = {"model": "corrections", "owner": "no owner"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def usage(key: KeyRecord) -> Response:
         group_by=(by,),
         api_key_ids=() if key.operator else (key.public_id,),
     )
-    names = key_names(key) if by == "api_key_id" else {}
+    names = key_names(key) if by == "api_key_id" else {NONE: NAMES_OF_NONE.get(by, NONE)}
     by_time: dict[int, Sums] = {}
     by_group: dict[str, Sums] = {}
     values: dict[str, list[float]] = {}
@@ -85,7 +86,7 @@ def usage(key: KeyRecord) -> Response:
         total=sum(by_group.values(), Sums()),
         chart=charts.stacked(labels, values, measure.text),
         groups=groups,
-        most=max((measure.value(sums) for _, sums in groups), default=0) or 1,
+        most=max([0.0, *(measure.value(sums) for _, sums in groups)]) or 1,
         measure=measure,
         times=[(_label(start, width), by_time.get(start, Sums())) for start in reversed(starts)],
         names=names,

@@ -101,18 +101,19 @@ def actor(key: KeyRecord) -> Actor:
 def _with_key(view: View, access: str) -> View:
     @functools.wraps(view)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        line = the_line()
+        line, installed = the_line(), services()
         if line is not None:
-            key = services().keys.valid(line.key_id)
+            key = installed.keys.valid(line.key_id)
             g.public_id = key.public_id
             return view(key, *args, **kwargs)
-        bearer, plain = request.headers.get("Authorization"), request.headers.get("x-api-key")
-        key = authenticate(services().keys, bearer, plain, services().settings.admin_key)
+        headers = request.headers
+        bearer, plain = headers.get("Authorization"), headers.get("x-api-key")
+        key = authenticate(installed.keys, bearer, plain, installed.settings.admin_key)
         if key.operator and access == "key" or not key.operator and access == "operator":
             raise PermissionDenied(REFUSED[access])
         if key.operator and key.public_id != ADMIN:
             # Nothing else compares the record with the one in Redis, as submit does for calls.
-            key = services().keys.refresh(key)
+            key = installed.keys.refresh(key)
         g.public_id = key.public_id
         return view(key, *args, **kwargs)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-import uuid
+from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 
 from api.http import limits, request_log
 
@@ -27,25 +28,30 @@ def register(app: Flask, origins: tuple[str, ...]) -> None:
 
     @app.before_request
     def answer_preflight() -> Response | None:
-        request_id = request.headers.get("X-Request-Id", "")
-        g.began = time.monotonic()
-        g.request_id = request_id if REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex
-        requested = request.headers.get("Access-Control-Request-Method")
-        if request.method == "OPTIONS" and requested and _allowed(origins):
-            return Response(status=204, headers=_preflight())
+        current: Request = request._get_current_object()  # type: ignore[attr-defined]
+        state: Any = g._get_current_object()
+        request_id = current.headers.get("X-Request-Id", "")
+        state.began = time.monotonic()
+        state.request_id = request_id if REQUEST_ID.fullmatch(request_id) else os.urandom(16).hex()
+        if current.method == "OPTIONS" and _allowed(origins):
+            if current.headers.get("Access-Control-Request-Method"):
+                return Response(status=204, headers=_preflight())
         return None
 
     @app.after_request
     def add_headers(response: Response) -> Response:
-        response.headers["X-Request-Id"] = g.get("request_id") or uuid.uuid4().hex
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        if (call := g.get("call")) is not None:  # the request has become one: see api/handler.py
-            response.headers.update(limits.headers(call))
+        state: Any = g._get_current_object()
+        headers = response.headers
+        headers.add("X-Request-Id", state.get("request_id") or os.urandom(16).hex())
+        headers.add("X-Content-Type-Options", "nosniff")
+        if (call := state.get("call")) is not None:  # it has become one: see api/handler.py
+            for name, value in limits.headers(call).items():
+                headers.add(name, value)
         if origins:
-            response.headers.add("Vary", "Origin")
+            headers.add("Vary", "Origin")
             if _allowed(origins):
-                response.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
-                response.headers["Access-Control-Expose-Headers"] = EXPOSED
+                headers.add("Access-Control-Allow-Origin", request.headers["Origin"])
+                headers.add("Access-Control-Expose-Headers", EXPOSED)
         request_log.follow(response)
         return response
 

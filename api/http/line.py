@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, Request, request
 
 ENTRY = "inference.line"
 VERSION = (1, 0)  # of WSGI
@@ -36,7 +36,8 @@ class LineReply:
 
 def the_line() -> Line | None:
     """The line that the current request is; None for a request from outside."""
-    line: Line | None = request.environ.get(ENTRY)
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    line: Line | None = current.environ.get(ENTRY)
     return line
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 
 from api.http import line
 from gateway.metrics.families import HTTP_DURATION
@@ -18,24 +18,20 @@ UNMATCHED = "unmatched"  # in place of a route: there is no such address
 def register(app: Flask, reporter: Reporter) -> None:
     """Count every request of the app by method, route and status, and time it."""
 
-    def begin() -> None:
-        if line.the_line() is None:  # a line of a batch is no request over HTTP
-            g.measured_from = time.monotonic()
-
+    @app.after_request
     def end(response: Response) -> Response:
-        began = g.get("measured_from")
-        if began is not None:
-            rule = request.url_rule
+        began = g.get("began")
+        current: Request = request._get_current_object()  # type: ignore[attr-defined]
+        # A line of a batch is no request over HTTP.
+        if began is not None and line.the_line() is None:
+            rule = current.url_rule
             labels = (
-                one_of(METHODS, request.method),
+                one_of(METHODS, current.method),
                 UNMATCHED if rule is None else rule.rule,
                 str(response.status_code),
             )
             response.call_on_close(partial(_note, reporter, labels, began))
         return response
-
-    app.before_request(begin)
-    app.after_request(end)
 
 
 def _note(reporter: Reporter, labels: tuple[str, ...], began: float) -> None:

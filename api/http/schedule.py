@@ -56,8 +56,10 @@ def _timeout(headers: Headers, longest: float, stream: bool) -> float:
     """
     names = ("X-Request-Timeout",) if stream else ("X-Request-Timeout", "x-stainless-read-timeout")
     for name in names:
+        if (text := headers.get(name)) is None:
+            continue
         try:
-            seconds = float(headers.get(name, ""))
+            seconds = float(text)
         except ValueError:
             continue
         if math.isfinite(seconds) and seconds > 0:

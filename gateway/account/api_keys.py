@@ -7,7 +7,6 @@ asking Redis. Redis keeps only the HMAC of the secret; its key (the pepper) is n
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 import re
@@ -287,13 +286,18 @@ class KeyStore:
             raise AuthenticationFailed(incorrect(record.public_id))
         return replace(current, hmac=record.hmac)
 
+    def forget(self, public_id: str) -> None:
+        """Read the record anew when it is used next: another process has changed it."""
+        self._cache.pop(public_id, None)
+        self._reads.pop(public_id, None)  # it may have begun before the change
+
     def _change(
         self, public_id: str, edit: Edit[KeyRecord], by: Actor, action: str
     ) -> KeyRecord | None:
         record = self._records.change(
             public_id, lambda record: None if record.revoked else edit(record), by, action
         )
-        self._cache.pop(public_id, None)
+        self.forget(public_id)
         return record
 
     def _hashes(self, record: KeyRecord | None) -> tuple[str, str]:
@@ -347,7 +351,8 @@ class KeyStore:
             if record is None and self._copied and not self._redis.exists(keys.LEDGER_RESTORED):
                 # An emptied Redis, before a worker has restored it: not a wrong key.
                 raise QueueUnavailable(retry_after=RESTORE_SECONDS)
-            self._cache[public_id] = record
+            if self._reads.get(public_id) is read:
+                self._cache[public_id] = record
             read.set(record)
             return record
         except Exception as error:
@@ -355,7 +360,8 @@ class KeyStore:
             read.set_exception(error)
             raise
         finally:
-            del self._reads[public_id]
+            if self._reads.get(public_id) is read:
+                del self._reads[public_id]
             if not read.ready():  # this greenlet was killed
                 read.set_exception(ConnectionError("the read of the key was broken off"))
 
@@ -372,7 +378,7 @@ def _blank(public_id: str) -> KeyRecord:
 
 
 def _hmac(pepper: bytes, text: str) -> str:
-    return hmac.new(pepper, text.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(pepper, text.encode(), "sha256").hex()
 
 
 def revoked(redis: Redis, public_ids: Iterable[str]) -> set[str]:
@@ -394,6 +400,19 @@ def revoked(redis: Redis, public_ids: Iterable[str]) -> set[str]:
         for name, (revoked_at, off, owner) in records.items()
         if revoked_at or off or disabled.get(owner)
     }
+
+
+def webhook_keys(redis: Redis, owner_id: str) -> list[str]:
+    """Return the public ids of an owner's keys that have a webhook and are not revoked.
+
+    It scans Redis: not for each call. Raises RedisError.
+    """
+    records = RecordStore(redis, _blank, keys.key, b"hmac", "key", time.time).all()
+    return [
+        record.public_id
+        for record in records
+        if record.owner == owner_id and record.webhook_url and not record.revoked
+    ]
 
 
 def incorrect(public_id: str) -> str:

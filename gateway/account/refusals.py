@@ -65,7 +65,7 @@ def logs_full(most_bytes: int, reset_ms: int, now: datetime | None = None) -> Ra
         "retry-after-ms": str(wait),
     }
     return RateLimited(
-        f"Rate limit reached for {SCOPES['key']} on kept responses and events of background, "
+        f"Rate limit reached for {SCOPES['key']} on stored responses and events of background, "
         f"resumable and idempotent calls: limit {most_bytes} bytes. The first of them expires at "
         f"{timestamp(moment)}. Delete stored responses, or try again in {duration(wait)}.",
         headers=headers,

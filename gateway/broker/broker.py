@@ -6,6 +6,7 @@ import logging
 import math
 import time
 import uuid
+from collections.abc import Callable
 
 import gevent
 from redis import Redis
@@ -15,6 +16,7 @@ from gateway.account.refusals import logs_full
 from gateway.broker.backlog import Backlog
 from gateway.broker.cached import CachedCalls
 from gateway.broker.inbox import InboxReader
+from gateway.broker.key_changes import KeyChanges
 from gateway.broker.monitor import NO_WORKERS_RETRY_SECONDS, Monitor
 from gateway.broker.pending_call import Buffers, PendingCall
 from gateway.broker.places import Places
@@ -43,10 +45,17 @@ class Broker:
     """Sends calls to the queue and brings their answers to the requests that wait for them.
 
     Create one in each process that submits calls. `redis` is for short commands. The broker starts
-    `stalls`, which its timers and the clients go by.
+    `stalls`, which its timers and the clients go by. `on_key_change` is called with the public id
+    of each key that any process has changed, half a second later at most.
     """
 
-    def __init__(self, settings: Settings, redis: Redis, stalls: Stalls | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        redis: Redis,
+        stalls: Stalls | None = None,
+        on_key_change: Callable[[str], object] = lambda public_id: None,
+    ) -> None:
         self.settings = settings
         self.redis = redis
         self.stalls = stalls = stalls or Stalls()
@@ -82,13 +91,16 @@ class Broker:
             stalls.awake,
         )
 
+        end_calls = self.monitor.end_calls_of_revoked_keys
+        self.changes = KeyChanges(redis, on_key_change, after=end_calls)
+
     def start(self) -> None:
-        """Start the lease, the submitter, the inbox reader and the monitor, unless started."""
+        """Start the lease and all loops (submitter, inbox reader, monitor), unless started."""
         if not self.started:
             self.started = True
             self.stalls.start()
             self.lease.start()
-            loops = (self.submitter.run, self.reader.run, self.monitor.run)
+            loops = (self.submitter.run, self.reader.run, self.monitor.run, self.changes.run)
             self._greenlets = [gevent.spawn(loop) for loop in loops]
 
     def working(self) -> bool:

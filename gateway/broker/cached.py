@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # Between two looks for the response of another call; doubles from the first to the last.
 FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.05, 0.5
+LINES = ":lines"  # the group of lines of batches
 QUEUED_LOOK_SECONDS = 0.01  # between two looks whether the queue has taken a call
 
 
@@ -32,22 +33,30 @@ class CachedCalls:
     Of those with the same request, one is passed on without a response, whatever the process; the
     others wait for its response. If it leaves none (it failed, or nothing of it may be kept), each
     is passed on by itself. `submit` is called with each.
+
+    Logged calls do not wait for others, because their clients come back for them and want to know
+    at once whether they are queued. Lines of batches wait, but only for each other: they have no
+    client, and nobody else is to wait behind all other calls.
     """
 
     def __init__(self, redis: Redis, submit: Callable[[Submission], None]) -> None:
         self._redis, self._submit = redis, submit
-        self._waiting: dict[str, list[Submission]] = {}  # by the name of the response
+        # By the name of the response, and the group of calls that wait for each other.
+        self._waiting: dict[tuple[str, str], list[Submission]] = {}
 
     def put(self, submission: Submission) -> None:
         """Look for the response, in a greenlet."""
-        name = submission.spec.cache["name"]
-        if name in self._waiting:
+        line = bool(submission.spec.account.get("batch_id"))
+        name = submission.spec.cache["name"], LINES if line else ""
+        if submission.pending.logged and not line:
+            gevent.spawn(self._serve_at_once, name, submission)
+        elif name in self._waiting:
             self._waiting[name].append(submission)
         else:
             self._waiting[name] = [submission]
             gevent.spawn(self._serve, name)
 
-    def _serve(self, name: str) -> None:
+    def _serve(self, name: tuple[str, str]) -> None:
         waiting, pause = self._waiting[name], FIRST_LOOK_SECONDS
         try:
             while self._still_waiting(waiting):
@@ -60,6 +69,15 @@ class CachedCalls:
             del self._waiting[name]
             self._pass_all(waiting)
 
+    def _serve_at_once(self, name: tuple[str, str], submission: Submission) -> None:
+        alone = [submission]
+        try:
+            self._look(name, alone)
+        except RedisError as error:
+            log.warning("cache: Redis is away (%s)", type(error).__name__)
+        finally:
+            self._pass_all(alone)
+
     def _still_waiting(self, waiting: list[Submission]) -> bool:
         """Forget the calls that have ended; return whether any is left."""
         now = time.monotonic()
@@ -70,17 +88,21 @@ class CachedCalls:
             self._pass(each)  # which ends it
         return bool(waiting)
 
-    def _look(self, name: str, waiting: list[Submission]) -> bool:
+    def _look(self, name: tuple[str, str], waiting: list[Submission]) -> bool:
         """Look once; return whether the calls that are left have to wait."""
         first = waiting[0]
         left = max(first.pending.deadline - time.monotonic(), 1)
-        action, value = commands.look_for_response(self._redis, name, first.spec.call_id, left)
+        response, group = name
+        action, value = commands.look_for_response(
+            self._redis, response, first.spec.call_id, left, group
+        )
         if action == b"first":
             waiting.remove(first)
             self._pass(first)
             if self._queued(first):
                 return bool(waiting)
-            commands.forget_first_call(self._redis, name)  # the others need not wait for it
+            # The others need not wait for it.
+            commands.forget_first_call(self._redis, response, group)
         elif action == b"wait":
             return True
         self._pass_all(waiting, Entry.decode(value) if action == b"hit" else None)

@@ -34,7 +34,7 @@ from gateway.logs import Tally
 from gateway.queue import clients, commands
 from gateway.queue.batch_writer import BatchWriter
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.protocol import AdmissionRequest, CallSpec
+from gateway.queue.protocol import CHUNKS, OUTCOME, AdmissionRequest, CallSpec, Event, Outcome
 from gateway.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,25 @@ class Submission:
             user_agent=account.get("user_agent", ""),
             cache_hit=True,
             batch_id=account.get("batch_id", ""),
+            response_id=account.get("response_id", ""),
         ).encode()
+
+    def payload(self) -> bytes:
+        """The kept response, or the chunks of a stream."""
+        assert self.entry is not None
+        return without_cost(self.entry.payload) if self.spec.cost else self.entry.payload
+
+    def log(self) -> list[bytes]:
+        """The events of a logged call that a kept response answers, for its log."""
+        if self.entry is None or not self.pending.logged:
+            return []
+        events, call_id = [], self.spec.call_id
+        outcome = Outcome(answer=self.payload(), dropped=self.entry.dropped)
+        if self.spec.stream:
+            events.append(Event(call_id, "", 1, CHUNKS, self.payload()))
+            outcome = Outcome(last=1)
+        events.append(Event(call_id, "", outcome.last + 1, OUTCOME, outcome.encode()))
+        return [event.encode() for event in events]
 
 
 class Submitter:
@@ -165,6 +183,7 @@ class Submitter:
                     each.pending.deadline - now,
                     expiry,
                     each.record(),
+                    each.log(),
                 )
                 for each in batch
             ]
@@ -178,12 +197,8 @@ class Submitter:
             if refused is None:
                 submission.pending.admission = orjson.loads(reply[1])
                 submission.pending.accepted()
-                if entry := submission.entry:
-                    stream = submission.spec.stream
-                    payload = entry.payload
-                    if submission.spec.cost:
-                        payload = without_cost(payload)
-                    submission.pending.answer(payload, entry.dropped, stream)
+                if submission.entry is not None:
+                    _answer(submission, submission.entry)
             else:
                 if isinstance(refused, PayloadTooLarge):
                     self._too_large = reply[1]
@@ -203,6 +218,14 @@ class Submitter:
             submission.pending.fail(error)
             if sent:
                 self._on_unknown(submission.pending)
+
+
+def _answer(submission: Submission, entry: Entry) -> None:
+    """End a call with its kept response; the events of a logged call come from its log."""
+    if submission.pending.logged:
+        submission.pending.cache = "hit"
+    else:
+        submission.pending.answer(submission.payload(), entry.dropped, submission.spec.stream)
 
 
 def without_use(admission: AdmissionRequest) -> AdmissionRequest:

@@ -28,6 +28,7 @@ class Catalogue:
         self.providers = rows.providers
         self._rules = list(rows.rules.values())
         self._settings = settings
+        self._missing = {name: row.missing(settings) for name, row in rows.providers.items()}
         self._models = {
             name: row if row.family else self._complete(row, name)
             for name, row in rows.models.items()
@@ -108,7 +109,7 @@ class Catalogue:
 
     def require_configured(self, target: Target) -> None:
         """Raises ProviderNotConfigured, which names the environment variable to set."""
-        missing = self.providers[target.provider].missing(self._settings)
+        missing = self._missing[target.provider]
         if missing is not None:
             raise ProviderNotConfigured(
                 f"The model '{target.model}' is served by '{target.provider}', which is not "
@@ -175,7 +176,7 @@ class Catalogue:
 
     def available(self, row: ModelRow) -> bool:
         """Whether the provider of this model is configured."""
-        return self.providers[row.provider].missing(self._settings) is None
+        return self._missing[row.provider] is None
 
     def configured(self) -> list[str]:
         """The names of the providers that an operator has set up (see ProviderRow.configured).

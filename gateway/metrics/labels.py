@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from gateway.catalogue.catalogue import Catalogue
-from gateway.errors import ModelNotFound, kinds
+from gateway.errors import ModelNotFound, kind_code, kinds
 
 OTHER, NONE = "other", "none"
 OPERATIONS = frozenset({"chat", "embeddings", "count_tokens"})
@@ -16,7 +16,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 CIRCUIT_OPEN = "circuit_open"  # the code of an attempt that was not made, because of its breaker
 # Codes of providers that are told apart, besides the codes of our own errors.
 PROVIDER_CODES = ("context_length_exceeded", "content_policy_violation", "content_filter")
-ERROR_TYPES = frozenset({kind.code or kind.__name__ for kind in kinds()}) | {
+ERROR_TYPES = frozenset({kind_code(kind) for kind in kinds()}) | {
     *PROVIDER_CODES,
     CIRCUIT_OPEN,
 }

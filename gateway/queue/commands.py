@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import orjson
 from redis import Redis
-from rq.utils import utcformat
 
 from gateway.errors import (
     AuthenticationFailed,
@@ -60,7 +59,8 @@ class JobState:
 
 def now_text() -> str:
     """Return the present in RQ's time format (UTC, by this process' clock)."""
-    return str(utcformat(datetime.now(UTC)))
+    # RQ's own utcformat() takes six times as long.
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def submit_command(
@@ -71,6 +71,7 @@ def submit_command(
     budget: float,
     expiry: float = 0,
     hit: bytes = b"",
+    log: Sequence[bytes] = (),
 ) -> tuple[object, ...]:
     """Return the command that queues a call, whose deadline is `budget` seconds after it runs.
 
@@ -79,7 +80,8 @@ def submit_command(
     clock, 0 for never) it refuses the call, because nobody waits for the reply any more. If the
     reply is lost, the call may be queued: cancel it until that succeeds.
 
-    `hit` is the record of a call that a kept response answers: it is settled and not queued.
+    `hit` is the record of a call that a kept response answers: it is settled and not queued. `log`
+    are the encoded events of such a call, if it has a log.
 
     The reply is a list: `ok` and what was admitted (see lua/submit.lua), or the reason of the
     refusal and what belongs to it.
@@ -121,6 +123,7 @@ def submit_command(
             hit,
             int(admission.delay * 1000),
             int(admission.retry),
+            *log,
         ],
     )
 
@@ -433,6 +436,15 @@ def _logs(key: str) -> list[str]:
     return [keys.logs(key), keys.log_sizes(key)]
 
 
+def idempotent_calls(redis: Redis, names: Sequence[str]) -> list[str]:
+    """Return the ids of the calls that these Idempotency-Keys stand for, of those that are known.
+
+    `names` are those in Redis (`keys.idempotent`). Raises RedisError.
+    """
+    values = cast("list[bytes | None]", redis.mget(names)) if names else []
+    return [value.decode().partition(" ")[0] for value in values if value is not None]
+
+
 def forget(redis: Redis, idempotent: str, value: bytes) -> None:
     """Let the next request with an Idempotency-Key make a call, if it stands for this one.
 
@@ -487,21 +499,25 @@ def delete_log(redis: Redis, key: str, call_id: str) -> None:
 SUBMIT_SECONDS = 2  # from the look for a response until the call is in the queue
 
 
-def look_for_response(redis: Redis, name: str, call_id: str, seconds: float) -> tuple[bytes, bytes]:
+def look_for_response(
+    redis: Redis, name: str, call_id: str, seconds: float, group: str = ""
+) -> tuple[bytes, bytes]:
     """Look for a kept response; return what to do, and the response if there is one.
+
+    Calls with the same request wait for each other if they are of the same `group`.
 
     That is `hit`; `first` (this call runs for all with the same request, for `seconds` at most);
     `wait` (another does); or `run` (it did, and left no response). Raises RedisError.
     """
-    names = [keys.cached(name), keys.first_call(name)]
+    names = [keys.cached(name), keys.first_call(name + group)]
     args = [call_id, int(seconds) + keys.GRACE_SECONDS, keys.job(""), SUBMIT_SECONDS]
     action, *rest = scripts.LOOK(redis, names, args)
     return action, rest[0] if rest else b""
 
 
-def forget_first_call(redis: Redis, name: str) -> None:
+def forget_first_call(redis: Redis, name: str, group: str = "") -> None:
     """Let no call wait for the first one, which the queue has just refused. Raises RedisError."""
-    redis.delete(keys.first_call(name))
+    redis.delete(keys.first_call(name + group))
 
 
 def store_command(name: str, response: bytes, seconds: int, most_bytes: int) -> tuple[object, ...]:

@@ -10,12 +10,14 @@ import openai
 import orjson
 import pytest
 
+from api.idempotency import name_in_redis
 from api.openapi.document import document
 from app import PREFIX
+from gateway.account.api_keys import public_id
 from gateway.errors import QuotaExceeded, RateLimited, UpstreamFailed
 from gateway.files import batches
 from gateway.files.batches import BatchStore
-from gateway.queue import keys
+from gateway.queue import commands, keys
 from tests.contract.test_openapi import check
 from tests.support.batches import CHAT, line, run_all
 
@@ -236,6 +238,30 @@ def test_a_cancelled_batch_runs_no_further_line(api, create, run, broker):
     assert errors["one"]["response"] is None
     assert errors["one"]["error"]["code"] == "batch_cancelled"
     assert api.batches.cancel(batch.id).status == "cancelled"
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "expired"])
+def test_calls_that_still_run_when_a_batch_stops_are_stopped(
+    create, run, broker, redis, key, settings, reason
+):
+    batch = create(line("one"), line("two"), line("three"))
+    values = {"expires": 1} if reason == "expired" else {}
+    status = "in_progress" if reason == "expired" else "cancelling"
+    BatchStore(broker.redis).change(
+        batch.id, ("validating",), status=status, lines=3, lines_completed=1, **values
+    )
+    redis.setbit(keys.batch_lines(batch.id), 1, 1)
+    key_id = public_id(key)
+    # The second call of line 2: its first was never queued.
+    for name, call_id in (("1", "ended"), ("2", "lost"), ("2:1", "running"), ("3", "waiting")):
+        name = name_in_redis(settings.key_pepper, key_id, f"{batch.id}:{name}")
+        address = keys.log_address(call_id, 60)
+        commands.remember(redis, key_id, name, f"{call_id} print".encode(), address, b"", 60)
+    for call_id, state in (("ended", "started"), ("running", "started"), ("waiting", "queued")):
+        redis.hset(keys.job(call_id), mapping={"status": state, "worker_name": "w1", "bytes": 1})
+    assert run(batch).status == reason
+    assert redis.smembers(keys.cancel("w1")) == {b"running"}
+    assert redis.hget(keys.job("waiting"), "status") == b"canceled"
 
 
 def test_a_batch_that_is_cancelled_before_it_was_checked_has_no_files(api, create, run):

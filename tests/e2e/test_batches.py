@@ -87,6 +87,19 @@ def test_other_endpoints_take_batches(client: OpenAI, endpoint: str, body: Any) 
     assert results(client, batch.output_file_id)["1"]["response"]["status_code"] == 200
 
 
+def test_identical_lines_of_a_key_with_a_cache_are_one_call(stack: Stack) -> None:
+    stack.upstream.clear()
+    lines = [line(str(number), model="fake/delay-300-same") for number in range(9)]
+    key = stack.keys.create("cached", cache_seconds=60)
+    with OpenAI(api_key=key, base_url=stack.url, max_retries=0) as client:
+        batch = finished(client, create(client, *lines))
+        output = results(client, batch.output_file_id)
+    assert batch.request_counts is not None
+    assert batch.request_counts.completed == 9
+    assert len({each["response"]["body"]["id"] for each in output.values()}) == 9
+    assert len([call for call in stack.upstream.log() if call["model"] == "delay-300-same"]) == 1
+
+
 def test_a_cancelled_batch_keeps_the_results_so_far(client: OpenAI, stack: Stack) -> None:
     lines = [line(str(number), model="fake/delay-300") for number in range(400)]
     batch = create(client, *lines)

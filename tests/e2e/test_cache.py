@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import requests
+from openai import OpenAI
 from redis import Redis
 
 from gateway.account.records import Record
@@ -27,8 +28,10 @@ IDENTITY = re.compile(
 )
 
 
-def post(stack: Stack, path: str, key: str = "", **body: Any) -> requests.Response:
-    headers = {"Authorization": f"Bearer {key or stack.key}", "X-Cache": "on"}
+def post(
+    stack: Stack, path: str, key: str = "", extra: dict[str, str] | None = None, **body: Any
+) -> requests.Response:
+    headers = {"Authorization": f"Bearer {key or stack.key}", "X-Cache": "on", **(extra or {})}
     return requests.post(
         f"{stack.url}{path}",
         json=BODIES.get(path, {}) | body,
@@ -101,6 +104,63 @@ def test_a_hit_leaves_a_record_that_costs_nothing(stack: Stack) -> None:
     )
     assert (record.model, record.provider_name) == ("fake/record", "fake")
     assert first.headers["X-Generation-Id"] != call_id
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_idempotent_call_keeps_its_response_and_gets_a_kept_one(
+    stack: Stack, path: str, stream: bool
+) -> None:
+    model = f"fake/idempotent-{path.strip('/').replace('/', '')}-{stream}".lower()
+    stack.upstream.clear()
+    names = [{"Idempotency-Key": f"{model}-{number}"} for number in range(2)]
+    first = post(stack, path, extra=names[0], model=model, stream=stream)
+    second = post(stack, path, extra=names[1], model=model, stream=stream)
+    plain = post(stack, path, model=model, stream=stream)
+    again = post(stack, path, extra=names[1], model=model, stream=stream)
+    found = [each.headers.get("X-Cache") for each in (first, second, plain, again)]
+    assert found == ["miss", "hit", "hit", None]
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.content == second.content
+    assert text(second) == text(first) or stream and content(second) == content(first)
+    assert len(stack.upstream.log()) == 1
+    record = until(lambda: records(stack.redis).get(second.headers["X-Generation-Id"]))
+    assert record.cache_hit
+
+
+def test_a_resumable_stream_from_the_cache_can_be_read_on(stack: Stack) -> None:
+    body = {"model": "fake/resumable", "stream": True}
+    post(stack, "/chat/completions", **body)
+    hit = post(stack, "/chat/completions", extra={"X-Resumable": "true"}, **body)
+    call_id = hit.headers["X-Generation-Id"]
+    assert (hit.headers["X-Cache"], f"id: {call_id}:0" in hit.text) == ("hit", True)
+    replay = requests.get(
+        f"{stack.url}/generations/{call_id}/stream",
+        headers={"Authorization": f"Bearer {stack.key}"},
+        timeout=PATIENCE_SECONDS,
+    )
+    assert replay.content == hit.content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_background_response_from_the_cache_can_be_retrieved(stack: Stack, stream: bool) -> None:
+    stack.upstream.clear()
+    model = f"fake/background-{stream}".lower()
+    client = OpenAI(api_key=stack.key, base_url=stack.url, default_headers={"X-Cache": "on"})
+    texts = []
+    for _ in range(2):
+        made = client.responses.create(model=model, input="one", background=True, stream=stream)
+        id = next(iter(made)).response.id if stream else made.id
+        response = until(lambda id=id: completed(client, id), what="its end")
+        texts.append(response.output_text)
+        assert response.completed_at
+    assert texts == ["one"] * 2
+    assert len(stack.upstream.log()) == 1
+
+
+def completed(client: OpenAI, id: str) -> Any:
+    response = client.responses.retrieve(id)
+    return response if response.status == "completed" else None
 
 
 def test_nothing_is_kept_of_calls_without_a_cache(stack: Stack) -> None:

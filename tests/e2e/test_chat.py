@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+from gateway.account.api_keys import CACHE_SECONDS
 from gateway.account.records import Record
 from gateway.queue import keys
 from tests.support.raw_http import post
@@ -153,6 +154,19 @@ def test_a_revoked_key_is_refused_at_once(stack: Stack) -> None:
     refused = stack.ask("demo/echo", headers=headers)
     assert refused.status_code == 401
     assert refused.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_a_revoked_key_reads_nothing_soon_after(stack: Stack) -> None:
+    key = stack.keys.create("to be revoked")
+    headers = {"Authorization": f"Bearer {key}"}
+
+    def read() -> int:
+        return requests.get(f"{stack.url}/key", headers=headers, timeout=10).status_code
+
+    assert read() == 200
+    stack.keys.revoke(key[13:25])
+    # Its record may be cached for twice as long.
+    until(lambda: read() == 401, CACHE_SECONDS / 2)
 
 
 def test_300_sync_calls_at_once_are_all_answered_by_one_worker(stack: Stack) -> None:

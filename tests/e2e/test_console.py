@@ -17,17 +17,20 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import orjson
 import pytest
 import requests
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from gateway.account.api_keys import public_id
+from gateway.account.copies import spent
 from gateway.account.key_fields import NANO
 from gateway.account.owners import owner_store
 from gateway.account.record_store import COMMAND
 from gateway.account.records import Record
 from gateway.account.redis_ledger import RedisLedger
+from gateway.queue import keys, scripts
 from gateway.settings import Settings
 from tests.support.stack import PATIENCE_SECONDS, PEPPER, ROOT, Stack, until
 
@@ -79,16 +82,21 @@ def operator_key(stack: Stack) -> str:
     """An operator key, with keys, owners and calls to look at."""
     owners = owner_store(stack.redis)
     for owner, name in (("search", "Search"), ("support", "Support")):
-        limits = {"limit": 500 * NANO, "limit_reset": "monthly"}
+        limits = {"limit": NANO, "limit_reset": "monthly"}
         owners.create(owner, {"name": name, **limits}, COMMAND)
-    limit = {"limit": 20 * NANO, "limit_reset": "daily"}
+    limit = {"limit": NANO // 2, "limit_reset": "monthly"}
     members = {
         public_id(stack.keys.create("search: web", owner="search")): "search",
         public_id(stack.keys.create("search: nightly", owner="search", **limit)): "search",
         public_id(stack.keys.create("support: assistant", owner="support", rpm=60)): "support",
     }
     settings = Settings(key_pepper=PEPPER, redis_url=stack.server.url)
-    RedisLedger(settings, stack.redis).write(calls(members))
+    ledger = RedisLedger(settings, stack.redis)
+    ledger.write(calls(members))
+    for scope in (*members, *map(keys.owner_scope, set(members.values()))):  # budgets show it
+        spend = spent(ledger.totals(scope, int(time.time())), int(time.time()))
+        arguments = [b"{}", orjson.dumps(spend)]
+        scripts.RESTORE(stack.redis, ["no record", keys.spend(scope)], arguments)
     create_batch(stack)
     return stack.keys.create("operations", operator=True)
 

@@ -136,7 +136,10 @@ def test_the_lines_that_make_run_prints_are_answered_by_the_real_model(folder: P
     port = str(free_port())
     with Launcher(folder, PORT=port) as launcher:
         assert f"http://127.0.0.1:{port}/inference/v1" in launcher.await_line("^Ready")
-        answer = json.loads(paste(launcher.await_line("^curl http")))
+        command = launcher.await_line("^curl http")
+        answer = json.loads(paste(command))
+        system = '{"role": "system", "content": "You are a helpful assistant."}, '
+        plain = json.loads(paste(command.replace(system, "")))
         stream = paste(launcher.await_line("^curl -N"))
 
         assert launcher.stop(signal.SIGINT) == 0
@@ -144,6 +147,7 @@ def test_the_lines_that_make_run_prints_are_answered_by_the_real_model(folder: P
     assert answer["model"] == "smollm2-135m-instruct"
     assert "Paris" in answer["choices"][0]["message"]["content"]
     assert answer["choices"][0]["finish_reason"] == "stop"
+    assert plain["choices"] == answer["choices"], "the system prompt is the model's default"
     events = [line.removeprefix("data: ") for line in stream.splitlines() if line]
     assert events[-1] == "[DONE]"
     deltas = [json.loads(event)["choices"][0]["delta"] for event in events[:-1]]

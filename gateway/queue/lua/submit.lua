@@ -12,7 +12,7 @@
 --       21 what it asks of limits: tokens of the prompt, their cost, tokens of output to reserve, the cost of one,
 --       most tokens of output (0: unknown), 1 to wait in flight or 0, with blanks between
 --       22 record of a call that a kept response answers ('': none does)  23 milliseconds until it may start
---       24 1 if it may run once more, 0 if not: see retry.lua
+--       24 1 if it may run once more, 0 if not: see retry.lua  25... events of the log of such an answered call
 -- Returns a list: 'ok' and what was admitted, as JSON; or the reason of the refusal, which is one of 'key',
 -- 'expired', 'disabled', 'changed' (the key's record), 'late', 'cancelled', 'records', 'limit', 'calls', 'bytes',
 -- 'memory', 'large'. 'limit' is followed by JSON: name and scope of the limit, milliseconds until it resets (0 if that
@@ -237,6 +237,8 @@ if hit then
   redis.call('EXPIRE', KEYS[1], ARGV[15])
   if last_used ~= time[1] then redis.call('HSET', KEYS[3], 'last_used', time[1]) end
   settle(ARGV[1], {public_id, owner}, ARGV[22], '', 0, 0, now_ms)
+  for i = 25, #ARGV do redis.call('XADD', LOG .. ARGV[1], '*', 'e', ARGV[i]) end
+  if ARGV[25] then redis.call('EXPIRE', LOG .. ARGV[1], string.match(ARGV[5], '^log:(%d+):')) end
   return {'ok', admitted}
 end
 

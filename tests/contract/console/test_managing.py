@@ -174,10 +174,10 @@ def test_keys_are_searched_and_paged(operator, make_key):
     for number in range(103):
         make_key(f"key {number:03}")
     page = operator.get("/console/keys")
-    assert page.count('<th scope="row">') == 100 and "key 099" in page and ">Next<" in page
+    assert page.count('<th scope="row"') == 100 and "key 099" in page and ">Next<" in page
     page = operator.get("/console/keys?start=100")
-    assert page.count('<th scope="row">') == 3 and ">Previous<" in page
-    assert operator.get("/console/keys?search=KEY%20007").count('<th scope="row">') == 1
+    assert page.count('<th scope="row"') == 3 and ">Previous<" in page
+    assert operator.get("/console/keys?search=KEY%20007").count('<th scope="row"') == 1
     assert "No key matches" in operator.get("/console/keys?search=nothing")
     operator.get("/console/keys?start=-7")
     operator.get("/console/keys?start=x")
@@ -220,7 +220,9 @@ def test_models_have_prices_limits_and_the_health_of_their_route(operator, redis
     redis.hset(keys.BREAKERS, "openai/gpt-4o-mini", f"1 {now} 0")
     page = operator.get("/console/models")
     health = dict(
-        re.findall(r'models/([\w./-]+)">.*?</th>\s*<td><span class="badge \w*">(\w+)<', page, re.S)
+        re.findall(
+            r'models/([\w./-]+)">.*?</th>\s*<td[^>]*><span class="badge \w*">(\w+)<', page, re.S
+        )
     )
     assert health["openai/gpt-4o"] == "open"
     assert health["openai/gpt-4o-mini"] == "failing"
@@ -245,7 +247,7 @@ def test_models_of_providers_that_are_not_configured_are_shown_on_request(operat
     assert "mistral/" not in operator.get("/console/models").partition("<main")[2]
     page = operator.get("/console/models?all=1")
     model = re.search(
-        r'models/([\w.-]+/[\w.-]+)">[^<]*</a>\s*</th>\s*<td>[^<]*<[^>]*>not conf', page
+        r'models/([\w.-]+/[\w.-]+)">[^<]*</a>\s*</th>\s*<td[^>]*>[^<]*<[^>]*>not conf', page
     )
     assert "not configured: set" in operator.get(f"/console/models/{model[1]}")
 

@@ -162,6 +162,17 @@ def test_usage_is_summed_up_once_in_chart_and_tables(operator, ledger, key, othe
             assert sum(map(int, re.findall(row, table))) == 3
 
 
+def test_a_correction_below_zero_is_a_cost_with_a_sign_and_no_bar(operator, ledger, key):
+    correction = {"kind": "correction", "correction": True, "model": ""}
+    fields = {"usage": {}, "cost_nano": -1_500_000_000, **correction}
+    ledger.write([record(1, key), record(2, key, **fields)])
+    page = operator.get("/console/usage?by=model&show=cost")
+    assert "Cost -$1.50 Requests 1 " in text(page)
+    assert "corrections 0 0 0 -$1.50" in text(page)
+    assert 'width="-' not in page
+    assert 'height="-' not in page
+
+
 def test_a_caller_s_usage_is_that_of_its_key(caller, ledger, key, other):
     ledger.write([record(1, key), record(2, other)])
     assert "Requests 1 " in text(caller.get("/console/usage"))

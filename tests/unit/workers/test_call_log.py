@@ -76,7 +76,7 @@ def test_a_failed_attempt_names_host_status_and_cause(caplog: pytest.LogCaptureF
 def test_an_error_without_a_code_is_named_by_its_kind(caplog: pytest.LogCaptureFixture) -> None:
     log_failure(SPEC, TARGET, UpstreamRejected(), "host.example", 1, 0)
     fields = caplog.records[0].__dict__["fields"]
-    assert (fields["error"], fields["host"]) == ("UpstreamRejected", "host.example")
+    assert (fields["error"], fields["host"]) == ("upstream_rejected", "host.example")
 
 
 def test_a_refused_key_is_an_error(caplog: pytest.LogCaptureFixture) -> None:

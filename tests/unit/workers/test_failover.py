@@ -168,7 +168,7 @@ def test_failed_attempts_are_in_the_record() -> None:
     fields = ("model", "status", "code", "latency_ms")
     assert [tuple(each[name] for name in fields) for each in made.bill.attempts] == [
         ("a", 502, "upstream_connect", 0),
-        ("b", 400, "UpstreamRejected", 1_500),
+        ("b", 400, "upstream_rejected", 1_500),
     ]
 
 

@@ -9,6 +9,8 @@ import pytest
 from gateway.account.api_keys import KeyStore, public_id
 from gateway.account.database import schema
 from gateway.account.ledger import LedgerUnavailable, open_ledger
+from gateway.account.owners import owner_store
+from gateway.account.record_store import COMMAND
 from gateway.account.records import Record
 from gateway.catalogue.catalogue import Catalogue
 from gateway.metrics.labels import ModelLabels
@@ -292,11 +294,15 @@ def test_an_alert_is_logged_in_usd_and_by_whom_it_is_about() -> None:
     assert (tokens["key_id"], tokens["limit"], tokens["window"]) == ("AbCdEfGh1234", 9, None)
 
 
-def test_a_budget_threshold_is_logged_and_becomes_an_event_of_its_key(
+def test_a_budget_threshold_is_logged_and_becomes_an_event_of_its_key_or_owner(
     redis, writer, settings, caplog
 ):
-    store = KeyStore(redis, settings.key_pepper)
-    hooked = public_id(store.create("a", webhook_url="https://x.example/", webhook_nonce="n"))
+    store, hook = KeyStore(redis, settings.key_pepper), {"webhook_url": "https://x.example/"}
+    owner_store(redis).create("team", {}, COMMAND)
+    hooked = public_id(store.create("a", **hook, webhook_nonce="n"))
+    sisters = [public_id(store.create("b", owner="team", **hook)) for _ in range(3)]
+    store.revoke(sisters.pop())
+    store.create("c", owner="team")  # without a webhook
     record = Record(id="call-1", key_id=hooked, created_ms=SETTLED - 9, settled_ms=SETTLED)
     spent = {"unit": "usd", "limit": 25e9, "spent": 24e9, "window": "monthly"}
     crossed = [{"scope": hooked, "share": share, **spent} for share in (0.8, 0.95)]
@@ -306,6 +312,9 @@ def test_a_budget_threshold_is_logged_and_becomes_an_event_of_its_key(
     redis.xadd(keys.RECORDS, entry)
     run(writer)
     events = [orjson.loads(redis.get(name)) for name in redis.keys(keys.webhook("*"))]
-    assert [event["type"] for event in events] == ["key.budget_threshold"] * 2
-    assert [event["data"] for event in events] == [{"id": hooked}] * 2
+    assert sorted((event["type"], event["data"]["id"]) for event in events) == [
+        *[("key.budget_threshold", hooked)] * 2,
+        *[("owner.budget_threshold", "team")] * 2,
+    ]
+    assert [redis.zcard(keys.webhooks(each)) for each in (hooked, *sisters)] == [2, 1, 1]
     assert caplog.messages.count("limit used up") == 3

@@ -321,6 +321,28 @@ def test_who_shares_the_read_of_a_killed_request_is_not_killed(counting, clock):
     assert store.verify(key).name == "one"
 
 
+def test_a_key_that_another_process_has_revoked_is_refused_once_this_one_knows(redis, clock):
+    ours, other = KeyStore(redis, PEPPER, clock), KeyStore(redis, PEPPER, clock)
+    key = ours.create("one")
+    ours.verify(key)
+    other.revoke(public_id(key))
+    ours.forget(public_id(key))
+    refused(ours, key)
+
+
+def test_a_record_that_was_read_before_a_change_is_not_remembered(counting, clock):
+    store = KeyStore(counting, PEPPER, clock)
+    key = store.create("one")
+    counting.gate.clear()
+    before = gevent.spawn(store.verify, key)
+    gevent.idle()
+    store.forget(public_id(key))
+    counting.gate.set()
+    before.join(10)
+    store.verify(key)
+    assert counting.reads == 2
+
+
 def test_an_unknown_key_cannot_be_revoked(store, redis):
     assert not store.revoke("0" * 12)
     assert redis.keys() == []

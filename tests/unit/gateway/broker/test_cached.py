@@ -46,10 +46,15 @@ class Web:
         else:
             submission.pending.submitted = True
 
-    def put(self, name: str = NAME, budget: float = 600) -> Submission:
+    def put(
+        self, name: str = NAME, budget: float = 600, logged: bool = False, batch_id: str = ""
+    ) -> Submission:
         call_id = uuid.uuid4().hex
         spec = CallSpec(call_id, "web", False, (TARGET,), cache={"name": name, "seconds": 60})
+        if batch_id:
+            spec.account["batch_id"] = batch_id
         pending = PendingCall(call_id, budget, lambda _: None)
+        pending.logged = logged
         submission = Submission(spec, b"{}", pending, AdmissionRequest("key", "hmac"))
         self.cached.put(submission)
         return submission
@@ -83,6 +88,40 @@ def test_a_kept_response_goes_with_the_call(redis: Redis, web: Web) -> None:
     eventually(lambda: len(web.passed) == 1)
     assert web.passed[0].entry == ENTRY
     assert web.passed[0].pending.cache == ""  # the queue may still refuse it
+
+
+def test_a_logged_call_waits_for_no_other(redis: Redis, web: Web) -> None:
+    job(redis, web.put(), "started")
+    eventually(lambda: len(web.passed) == 1)
+    web.put(logged=True)
+    eventually(lambda: len(web.passed) == 2)
+    assert web.passed[1].entry is None
+    keep(redis)
+    web.put(logged=True)
+    eventually(lambda: len(web.passed) == 3)
+    assert web.passed[2].entry == ENTRY
+
+
+def test_others_wait_for_a_logged_call(redis: Redis, web: Web) -> None:
+    job(redis, web.put(logged=True), "started")
+    web.put()
+    gevent.sleep(0.2)
+    assert len(web.passed) == 1
+    keep(redis)
+    eventually(lambda: len(web.passed) == 2)
+
+
+def test_lines_of_batches_wait_for_each_other_alone(redis: Redis, web: Web) -> None:
+    first = web.put(logged=True, batch_id="batch_1")
+    web.put(logged=True, batch_id="batch_2")
+    eventually(lambda: len(web.passed) == 1)
+    job(redis, first, "started")
+    web.put()
+    eventually(lambda: len(web.passed) == 2)
+    assert not web.passed[1].spec.account
+    keep(redis)
+    eventually(lambda: len(web.passed) == 3)
+    assert web.passed[2].entry == ENTRY
 
 
 def test_without_one_the_call_is_made(web: Web) -> None:
