@@ -12,6 +12,7 @@ import click
 from flask.cli import AppGroup, with_appcontext
 from redis.exceptions import RedisError, ResponseError
 
+from api.keys import acts
 from api.keys.options import KEY, OWNER, Option, duration, options, switch
 from api.keys.schema import (
     KEY_CHANGE,
@@ -20,19 +21,15 @@ from api.keys.schema import (
     OWNER_CHANGE,
     ROTATION,
     checked_fields,
-    to_record,
 )
-from api.keys.shown import shown_key, shown_owner, webhook_secret
+from api.keys.shown import shown_keys, shown_owners
 from api.services import services
-from gateway.account import counters
 from gateway.account import owners as account_owners
 from gateway.account.api_keys import KeyRecord, KeyStore, public_id
 from gateway.account.key_fields import iso_time
-from gateway.account.owners import OwnerRecord
 from gateway.account.record_store import COMMAND
 from gateway.errors import GatewayError
 from gateway.queue import clients, owner
-from gateway.queue.keys import owner_scope
 from gateway.settings import ConfigurationError
 from gateway.webhooks import TEST, enqueue
 
@@ -65,10 +62,8 @@ KEY_ID = click.argument("public_id", callback=lambda _, __, text: public_id(text
 def create(name: str, operator: bool, fields: dict[str, Any]) -> None:
     """Create a key called NAME and print it, this once, on the last line."""
     data = {"name": name, **fields, **({"operator": True} if operator else {})}
-    hosts = services().settings.webhook_hosts
-    values = to_record(checked_fields(NEW_KEY, data), KeyRecord("", "", ""), time.time(), hosts)
-    key = _store().create(**values)
-    _print_webhook_secret(_store().get(public_id(key)), "")
+    key, _, webhook_secret = acts.create_key(checked_fields(NEW_KEY, data), COMMAND)
+    _print_webhook_secret(webhook_secret)
     _print_once(key)
 
 
@@ -86,9 +81,8 @@ def list_keys() -> None:
 @KEY_ID
 def show(public_id: str) -> None:
     """Show the key with this PUBLIC_ID: limits, what it has used, and what is left."""
-    record = _found(_store().get(public_id), f"key {public_id}")
-    [used] = counters.read(services().broker.redis, [public_id])
-    _print_fields(shown_key(record, used, time.time()))
+    record = _existing(_store().get(public_id), f"key {public_id}")
+    _print_fields(*shown_keys(services().broker.redis, [record]))
 
 
 @keys.command("set")
@@ -98,17 +92,10 @@ def show(public_id: str) -> None:
 def set_key(public_id: str, disabled: bool | None, fields: dict[str, Any]) -> None:
     """Change the key with this PUBLIC_ID; the value `none` takes a limit away."""
     data = checked_fields(KEY_CHANGE, _switched(fields, disabled=disabled))
-    now, hosts = time.time(), services().settings.webhook_hosts
-    nonce = ""
-
-    def edit(record: KeyRecord) -> dict[str, Any]:
-        nonlocal nonce
-        nonce = record.webhook_nonce
-        return to_record(data, record, now, hosts)
-
-    record = _found(_store().change(public_id, edit), f"key {public_id}")
+    record, webhook_secret = acts.change_key(public_id, lambda _: data, COMMAND)
+    _existing(record, f"key {public_id}")
     click.echo(f"changed {public_id}")
-    _print_webhook_secret(record, nonce)
+    _print_webhook_secret(webhook_secret)
 
 
 @keys.command("rotate")
@@ -117,7 +104,7 @@ def set_key(public_id: str, disabled: bool | None, fields: dict[str, Any]) -> No
 def rotate(public_id: str, grace: str) -> None:
     """Give the key with this PUBLIC_ID a new secret, and print it, this once, on the last line."""
     data = checked_fields(ROTATION, {"grace_seconds": 0 if grace == "0" else duration(grace)})
-    rotation = _found(_store().rotate(public_id, data["grace_seconds"]), f"key {public_id}")
+    rotation = _existing(_store().rotate(public_id, data["grace_seconds"]), f"key {public_id}")
     until = iso_time(rotation.record.hmac_old_until)
     if until is not None:
         click.echo(f"The secret before it is valid until {until}.")
@@ -129,7 +116,7 @@ def rotate(public_id: str, grace: str) -> None:
 def revoke(public_id: str) -> None:
     """Revoke the key with this PUBLIC_ID (or the whole key): it is refused from now on."""
     if not _store().revoke(public_id):
-        _found(_store().get(public_id), f"key {public_id}")  # revoked before
+        _existing(_store().get(public_id), f"key {public_id}")  # revoked before
     click.echo(f"revoked {public_id}")
 
 
@@ -137,7 +124,7 @@ def revoke(public_id: str) -> None:
 @KEY_ID
 def test_webhook(public_id: str) -> None:
     """Send an event to the webhook of the key with this PUBLIC_ID; workers log its delivery."""
-    _found(_store().get(public_id), f"key {public_id}")
+    _existing(_store().get(public_id), f"key {public_id}")
     redis = services().broker.redis
     result = enqueue(redis, public_id, TEST, public_id, occurrence=secrets.token_hex(8))
     if result != "ok":
@@ -153,9 +140,7 @@ def test_webhook(public_id: str) -> None:
 def create_owner(owner_id: str, share_cache: bool | None, fields: dict[str, Any]) -> None:
     """Create an owner with this ID, such as a team or a customer."""
     data = _switched({"id": owner_id, **fields}, share_cache=share_cache)
-    values = to_record(checked_fields(NEW_OWNER, data), OwnerRecord(""), time.time())
-    if not services().owners.create(owner_id, values, COMMAND):
-        raise click.ClickException(f"there is an owner {owner_id}")
+    acts.create_owner(checked_fields(NEW_OWNER, data), COMMAND)
     click.echo(f"created {owner_id}")
 
 
@@ -173,9 +158,8 @@ def list_owners() -> None:
 @click.argument("owner_id", metavar="ID")
 def show_owner(owner_id: str) -> None:
     """Show the owner with this ID: limits, what its keys have used, and what is left."""
-    record = _found(services().owners.read(owner_id), f"owner {owner_id}")
-    [used] = counters.read(services().broker.redis, [owner_scope(owner_id)])
-    _print_fields(shown_owner(record, used, time.time()))
+    record = _existing(services().owners.read(owner_id), f"owner {owner_id}")
+    _print_fields(*shown_owners(services().broker.redis, [record]))
 
 
 @owners.command("set")
@@ -190,10 +174,7 @@ def set_owner(
     data = checked_fields(
         OWNER_CHANGE, _switched(fields, disabled=disabled, share_cache=share_cache)
     )
-    now = time.time()
-    store = services().owners
-    record = store.change(owner_id, lambda record: to_record(data, record, now), COMMAND)
-    _found(record, f"owner {owner_id}")
+    _existing(acts.change_owner(owner_id, lambda _: data, COMMAND), f"owner {owner_id}")
     click.echo(f"changed {owner_id}")
 
 
@@ -246,7 +227,7 @@ def _store() -> KeyStore:
     return services().keys
 
 
-def _found(record: T | None, what: str) -> T:
+def _existing(record: T | None, what: str) -> T:
     if record is None:
         raise click.ClickException(f"there is no {what}")
     return record
@@ -267,8 +248,7 @@ def _print_once(key: str) -> None:
     click.echo(key)
 
 
-def _print_webhook_secret(record: KeyRecord | None, nonce: str) -> None:
-    secret = webhook_secret(record, nonce, services().settings.key_pepper)
+def _print_webhook_secret(secret: str | None) -> None:
     if secret is not None:
         click.echo("The secret of the webhook, which cannot be shown again:")
         click.echo(secret)

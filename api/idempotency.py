@@ -68,7 +68,7 @@ def claim(
     """Let a call stand for an Idempotency-Key; return the call that does already, if one does.
 
     `request` is what the call depends on besides `body`, as JSON values. Raises InvalidRequest for
-    the key of another request, RateLimited if the API key has too many logs, and RedisError.
+    the key of another request, RateLimited or Overloaded if there is no room, and RedisError.
     """
     pepper, redis = services().settings.key_pepper, services().broker.redis
     fingerprint = _digest(pepper, orjson.dumps(request, option=orjson.OPT_SORT_KEYS), body)

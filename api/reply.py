@@ -38,10 +38,12 @@ class Renderer(ABC):
     Workers send results as JSON (see gateway/chat.py). An API whose calls are never streamed
     implements the first two methods only. `api` is the name under which RENDERERS has the class:
     its objects are made from the call's id, the model's name, `created`, `prompt_tokens` and
-    options, and then depend on nothing else.
+    options, and then depend on nothing else. With `full_names` the model's name is the one in the
+    request, or the id of the substitute that answers; otherwise it is the provider's.
     """
 
     api: ClassVar[str] = ""
+    full_names: ClassVar[bool] = False
     completed_at = 0  # Unix seconds, before the last method is called; 0: now
 
     def __init_subclass__(cls) -> None:

@@ -12,10 +12,9 @@ from redis import RedisError
 from gateway.account.api_keys import KeyStore
 from gateway.queue import clients, keys
 from gateway.settings import ConfigurationError, Settings
-from local import credentials
 from local.env_file import EnvFileError
 from local.redis_server import running_url
-from local.run import ROOT, environment
+from local.run import ROOT, environment, with_defaults
 
 
 class NotRunning(Exception):
@@ -24,18 +23,14 @@ class NotRunning(Exception):
 
 def service_environment(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of the service that runs with this data folder; raises NotRunning."""
-    env = {variable: value for variable, value in environ.items() if value.strip()}
-    external = env.get("REDIS_TLS_URL") or env.get("REDIS_URL")
-    url = external or running_url(folder)
+    external = [environ.get(name, "").strip() for name in ("REDIS_TLS_URL", "REDIS_URL")]
+    url = next(filter(None, external), None) or running_url(folder)
     if url is None or not folder.is_dir():
         raise NotRunning(
             f"no service runs with the data in {folder}. Start it with make run, and use a second "
             "terminal for this command"
         )
-    env["REDIS_URL"] = url
-    env.setdefault("KEY_PEPPER", credentials.pepper(folder))
-    env.setdefault("DATABASE_URL", f"sqlite:///{folder.resolve()}/account.db")
-    return env
+    return {**with_defaults(folder, environ), "REDIS_URL": url}
 
 
 def create(name: str, folder: Path, environ: Mapping[str, str]) -> str:

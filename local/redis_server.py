@@ -147,8 +147,8 @@ class RedisServer:
             owner = os.read(lock, 20).decode().strip()
             os.close(lock)
             raise RedisServerError(
-                f"{self.folder} is in use by process {owner}; stop that one first, or use "
-                "another data folder"
+                f"{self.folder} is in use by process {owner}; stop that one first, with Ctrl-C "
+                f"in its terminal or with: kill {owner}"
             ) from None
         os.truncate(lock, 0)
         os.write(lock, str(os.getpid()).encode())

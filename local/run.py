@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import difflib
 import os
 import queue
 import signal
@@ -16,7 +18,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,6 +30,7 @@ from gateway.account.api_keys import KeyStore
 from gateway.account.database import schema
 from gateway.account.ledger import LedgerUnavailable
 from gateway.account.record_store import ADMIN
+from gateway.catalogue import file as catalogue_file
 from gateway.queue import clients, keys
 from gateway.settings import ConfigurationError, Settings
 from local import credentials
@@ -78,21 +81,27 @@ class Plan:
         return [*model, ["web", "worker"]]
 
 
+def with_defaults(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings of a service with that data folder: what is set wins over what is chosen."""
+    env = {**DEFAULTS, **{name: value for name, value in environ.items() if value.strip()}}
+    env.setdefault("KEY_PEPPER", credentials.pepper(folder))
+    env.setdefault("DATABASE_URL", f"sqlite:///{folder.resolve()}/account.db")
+    env.setdefault("FILES_URL", (folder.resolve() / "files").as_uri())
+    return env
+
+
 def plan(folder: Path, environ: Mapping[str, str]) -> Plan:
     """Complete the environment: what is set in it wins over what is chosen here.
 
     Raises ModelMissing if the local model should run and is not installed, ConfigurationError for
     a PORT that is not a port.
     """
-    env = {**DEFAULTS, **{name: value for name, value in environ.items() if value.strip()}}
+    env = with_defaults(folder, environ)
     # The commands of Procfile.dev are those beside this Python.
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
     env["PYTHONUNBUFFERED"] = "1"
     env.pop("LOCAL_MODEL_PORT", None)
-    env.setdefault("KEY_PEPPER", credentials.pepper(folder))
     env.setdefault("ADMIN_KEY", credentials.admin_key(folder))
-    env.setdefault("DATABASE_URL", f"sqlite:///{folder.resolve()}/account.db")
-    env.setdefault("FILES_URL", (folder.resolve() / "files").as_uri())
     env["PORT"], *notes = _port(env.get("PORT", str(PORT)))
     if env.get("LOCAL_MODEL", "").lower() == "off":
         return Plan(env, (*notes, "The local model is off (LOCAL_MODEL=off)."))
@@ -148,8 +157,22 @@ def environment(file: Path) -> dict[str, str]:
     return {**read_env(file), **os.environ}
 
 
-def run(folder: Path, environ: Mapping[str, str], news: News) -> None:
-    """Run everything until there is news, then end it.
+def misspellings(names: Iterable[str], models_file: str = "") -> list[str]:
+    """What to print about `names` that are almost those of settings. Raises ConfigurationError."""
+    known = {"PORT", "WEB_CONCURRENCY", "REDIS_TLS_URL", "LOCAL_MODEL"}
+    known |= {each.metadata["variable"] for each in dataclasses.fields(Settings) if each.metadata}
+    for row in catalogue_file.read(models_file).providers.values():
+        known |= {row.key_variable, row.base_url_variable}
+    return [
+        f"{name} in .env is not a setting. Did you mean {similar}?"
+        for name in names
+        if name not in known
+        for similar in difflib.get_close_matches(name, known, 1, 0.85)
+    ]
+
+
+def run(folder: Path, environ: Mapping[str, str], news: News, notes: Iterable[str] = ()) -> None:
+    """Run everything until there is news, then end it. `notes` are printed with the banner.
 
     Raises NotStarted if a process ended by itself, and what `plan`, RedisServer and Settings raise.
     """
@@ -177,7 +200,7 @@ def run(folder: Path, environ: Mapping[str, str], news: News) -> None:
             ending.enter_context(processes)
         reason = _await_ready(todo.checks, news)
         if reason is None:
-            say(banner(todo.base_url, key, todo.model, todo.notes, link))
+            say(banner(todo.base_url, key, todo.model, (*todo.notes, *notes), link))
             reason = _await_news(news)
         say("Stopping.\n" if reason == ALL_WELL else f"{reason}; stopping the rest.\n")
     if reason != ALL_WELL:
@@ -226,7 +249,9 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     try:
-        run(arguments.data, environment(arguments.env), news)
+        environ = environment(arguments.env)
+        notes = misspellings(read_env(arguments.env), environ.get("MODELS_FILE", ""))
+        run(arguments.data, environ, news, notes)
     except (NotStarted, RedisServerError, ModelMissing, EnvFileError, ConfigurationError) as error:
         say(f"make run: {error}\n")
         return 1

@@ -326,7 +326,7 @@ class CallRunner:
         """Return the provider of the current target; raises ProviderNotConfigured."""
         target = call.failover.target
         row = target.row
-        provider = self._providers.get(row.id if row.has_provider else target.provider)
+        provider = self._providers.get(row.id) or self._providers.get(target.provider)
         if provider is None or target.row is UNKNOWN:
             error = ProviderNotConfigured(
                 f"This worker has no provider '{target.provider}' for the model '{target.model}': "

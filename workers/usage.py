@@ -134,7 +134,9 @@ def _delta_length(delta: Chunk) -> int:
     text = delta.get("content")
     if text and len(delta) == 1:  # nearly always
         return len(text)
-    characters = sum(len(delta.get(name) or "") for name in DELTA_FIELDS)
+    characters = 0
+    for name in DELTA_FIELDS:
+        characters += len(delta.get(name) or "")
     for call in delta.get("tool_calls") or ():
         for kind, field in CALLED.items():
             characters += len((call.get(kind) or {}).get(field) or "")

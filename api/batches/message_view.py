@@ -15,11 +15,12 @@ from flask import Response, g, request
 from api.batches import view
 from api.batches.doors import ANTHROPIC
 from api.batches.elements import NAME, elements
-from api.batches.runner import ENVELOPE_BYTES, TOKEN_LIMIT
+from api.batches.validation import ENVELOPE_BYTES, TOKEN_LIMIT
 from api.files.view import declared_size, render_unavailable, storage
 from api.http.auth import keyed, reader
 from api.http.body import PIECE_BYTES, TURN_SECONDS, arriving, check_type
 from api.http.errors import ApiBlueprint
+from api.http.json import json_response
 from api.http.links import link
 from api.messages import errors as messages_errors
 from api.schemas import query
@@ -63,7 +64,7 @@ def create_message_batch(key: KeyRecord) -> Response:
     with services().files.room(key.public_id, file_id, declared_size(MAX_BYTES)):
         batch = _received(key, file_id)
     services().batches.add(batch)
-    return _json(shown(batch))
+    return json_response(shown(batch))
 
 
 def _received(key: KeyRecord, file_id: str) -> Batch:
@@ -128,7 +129,7 @@ def list_message_batches(key: KeyRecord) -> Response:
         name = "before_id" if before else "after_id"
         raise invalid("wrong.value", name, reason="there is no such batch")
     data = [shown(batch) for batch in page[0]]
-    return _json(
+    return json_response(
         {
             "data": data,
             "first_id": data[0]["id"] if data else None,
@@ -142,14 +143,14 @@ def list_message_batches(key: KeyRecord) -> Response:
 @reader
 def get_message_batch(key: KeyRecord, batch_id: str) -> Response:
     """Return a batch."""
-    return _json(shown(view.find(ANTHROPIC.name, key, batch_id)))
+    return json_response(shown(view.find(ANTHROPIC.name, key, batch_id)))
 
 
 @message_batches.post("/messages/batches/<batch_id>/cancel")
 @reader
 def cancel_message_batch(key: KeyRecord, batch_id: str) -> Response:
     """Start no further request of a batch; those that run get ten minutes to end."""
-    return _json(shown(view.cancel(view.find(ANTHROPIC.name, key, batch_id))))
+    return json_response(shown(view.cancel(view.find(ANTHROPIC.name, key, batch_id))))
 
 
 @message_batches.delete("/messages/batches/<batch_id>")
@@ -163,7 +164,7 @@ def delete_message_batch(key: KeyRecord, batch_id: str) -> Response:
         if file_id and (record := services().files.get(file_id)):
             services().files.delete(record)
     services().batches.delete(batch)
-    return _json({"id": batch.id, "type": "message_batch_deleted"})
+    return json_response({"id": batch.id, "type": "message_batch_deleted"})
 
 
 @message_batches.get("/messages/batches/<batch_id>/results")
@@ -273,7 +274,3 @@ class _Requests:
             self.models.add(model)
         line = {"custom_id": custom_id, "body": params}
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), content_type="application/json")

@@ -13,13 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import time
-import uuid
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 import orjson
@@ -28,22 +24,19 @@ from gevent.event import Event
 from gevent.pool import Group
 from redis.exceptions import RedisError
 
+from api.batches import line_calls
 from api.batches.doors import DOORS, ERROR, OUTPUT
-from api.batches.validation import PATHS, TURN_SECONDS, Checked, check_lines
-from api.http import line as line_api
-from api.http.line import Line, LineReply
-from api.idempotency import name_in_redis
+from api.batches.results import Results
+from api.batches.validation import ENVELOPE_BYTES, PATHS, TOKEN_LIMIT, Checked, check_lines
 from api.services import services
 from gateway import webhooks
 from gateway.broker.places import Places
 from gateway.errors import ModelNotFound
-from gateway.files import records
-from gateway.files.batches import Batch, Deposed, parts_of, usage
+from gateway.files.batches import Batch, Deposed, parts_of
 from gateway.files.lines import lines
-from gateway.files.records import FileRecord
-from gateway.files.storage import ObjectMissing, Storage, StorageUnavailable, put
+from gateway.files.storage import ObjectMissing, Storage, StorageUnavailable
 from gateway.logs import where
-from gateway.queue import commands, keys
+from gateway.queue import keys
 from gateway.queue.election import Election
 
 log = logging.getLogger(__name__)
@@ -51,22 +44,11 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5  # between two looks for batches and their cancellation
 AWAY_SECONDS = 2.0  # before a batch is tried again whose storage or Redis is away
 FAULT_SECONDS = 10.0  # and one that failed because of a bug
-FLUSH_SECONDS = 5.0  # that results wait before they are stored
-FLUSH_BYTES = 4_194_304  # of results that are stored at once
 PLACE_SECONDS = 0.05  # between two tries to get a place for a line
-RETRY_SECONDS = 900.0  # for which a line is tried again that a provider or this service refuses
-PAUSE_SECONDS = (1.0, 30.0)  # between two tries, at first and at most
 STOP_SECONDS = 600.0  # that running lines of a cancelled batch get to end
-MOST_LOST = 20  # names of a line: one for each runner that was killed at it
 LATE_SECONDS = 5.0  # that running lines of an expired batch get: their deadline is its end
-STOPPED_LINES = 500  # whose calls are looked for at once, to be stopped
 SWEEP_SECONDS = 60.0  # between two sweeps of what has expired
-ENVELOPE_BYTES = 65_536  # of a line besides its body
 NO_INPUT = ("file_not_found", "The input file does not exist.", None, "input_file_id")
-TOKEN_LIMIT = (
-    "Enqueued token limit reached for this API key. Limit: {} enqueued tokens. Please try again "
-    "once some in_progress batches have been completed."
-)
 
 
 class BatchRunner:
@@ -141,14 +123,15 @@ class BatchRunner:
 class BatchRun:
     """One batch on its way to its end."""
 
+    _results: Results  # of the lines that run
+
     def __init__(self, runner: BatchRunner, batch_id: str) -> None:
         self._runner, self._id = runner, batch_id
         self._store, self._files = runner.services.batches, runner.services.files
         self._storage = runner.storage
         self._group = Group()
-        self._results: list[_Result] = []
         self._stopping = Event()
-        self._looked = self._flushed = 0.0
+        self._looked = 0.0
         self._lost = False  # whether the input has disappeared
 
     def run(self) -> None:
@@ -169,6 +152,9 @@ class BatchRun:
             finally:
                 self._group.kill()
             gevent.sleep(seconds)
+
+    def _new_results(self, batch: Batch) -> Results:
+        return Results(self._runner.services, self._storage, batch)
 
     def _step(self) -> bool:
         """Do the next part of the work; return whether the batch has ended."""
@@ -235,7 +221,7 @@ class BatchRun:
 
     def _work(self, batch: Batch) -> None:
         """Run the lines that have not ended, until all have or the batch is to stop."""
-        self._group, self._results = Group(), []
+        self._group, self._results = Group(), self._new_results(batch)
         self._stopping.clear()
         ended, places = self._store.ended_lines(self._id), self._runner.places
         try:
@@ -259,7 +245,7 @@ class BatchRun:
             if end is not None and time.monotonic() > end:
                 self._group.kill()
             self._group.join(timeout=PLACE_SECONDS)
-        self._flush(batch)
+        self._results.flush()
 
     def _going_on(self, batch: Batch) -> bool:
         """Do what is due while lines run; return whether further ones may start."""
@@ -269,103 +255,19 @@ class BatchRun:
             current = self._store.get(self._id)
             if current is None or current.status == "cancelling" or time.time() >= batch.expires:
                 self._stopping.set()
-        size = sum(len(result.text) for result in self._results)
-        if self._results and (size > FLUSH_BYTES or now - self._flushed > FLUSH_SECONDS):
-            self._flush(batch)
+        self._results.flush_due()
         return not self._stopping.is_set()
 
     def _run_line(self, batch: Batch, number: int, text: bytes) -> None:
         try:
             request = orjson.loads(text)
-            reply = self._reply(batch, number, request)
+            path = self._runner.path(batch, request)
+            app, stopping = self._runner.app, self._stopping
+            reply = line_calls.call(app, batch, number, path, request, stopping)
             if reply is not None:
-                kind, result = DOORS[batch.door].result(request["custom_id"], reply)
-                good = reply.status == 200
-                used = usage(reply.body) if good else {}
-                call_id = reply.headers.get("x-generation-id", "")
-                self._results.append(_Result(number, kind, result, good, used, call_id))
+                self._results.add(number, request["custom_id"], reply)
         except Exception as error:  # the batch ends without a result of this line
             log.error("batch %s: %s at %s", self._id, type(error).__name__, where(error))
-
-    def _reply(self, batch: Batch, number: int, request: Mapping[str, Any]) -> LineReply | None:
-        """What the app returns for a line; None if the batch stops before."""
-        path = self._runner.path(batch, request)
-        body = orjson.dumps(request["body"])
-        began, tries, lost = time.monotonic(), 0, 0
-        while True:
-            left = batch.expires - time.time()
-            if left <= 0:
-                return None
-            headers = {
-                "Idempotency-Key": self._name(number, lost),
-                "X-Request-Timeout": f"{left:.3f}",
-                "User-Agent": "batch",
-            }
-            line = Line(batch.key_id, self._id)
-            reply = line_api.call(self._runner.app, line, path, body, headers)
-            if reply.status == 504 and time.time() >= batch.expires:
-                return None
-            if never_queued(reply) and lost < MOST_LOST:
-                lost += 1  # the same name would stand for that call for a day
-                continue
-            seconds = pause(reply, tries, time.monotonic() - began)
-            if seconds is None:
-                return reply
-            tries += 1
-            if self._stopping.wait(seconds):
-                return None
-
-    def _name(self, number: int, lost: int = 0) -> str:
-        """The Idempotency-Key of a line, after so many lost names."""
-        return f"{self._id}:{number}" + (f":{lost}" if lost else "")
-
-    def _stop_calls(self, batch: Batch) -> None:
-        """Stop the calls of lines without a result, also at their providers.
-
-        They have run for long enough, or the runner that waited for them was killed.
-        """
-        redis, pepper = (
-            self._runner.services.broker.redis,
-            self._runner.services.settings.key_pepper,
-        )
-        ended = self._store.ended_lines(self._id)
-        left = (number for number, text in self._lines(batch) if text and not ended(number))
-        while numbers := list(islice(left, STOPPED_LINES)):
-            for lost in range(MOST_LOST):
-                names = [self._name(number, lost) for number in numbers]
-                calls = commands.idempotent_calls(
-                    redis, [name_in_redis(pepper, batch.key_id, name) for name in names]
-                )
-                if not calls:
-                    break
-                for call_id in calls:
-                    commands.cancel(redis, call_id)
-            gevent.sleep(TURN_SECONDS)
-
-    def _flush(self, batch: Batch) -> None:
-        """Store the results so far and note that their lines have ended."""
-        self._flushed = time.monotonic()
-        results, self._results = self._results, []
-        if not results:
-            return
-        parts = []
-        for kind in (OUTPUT, ERROR):
-            texts = [result.text for result in results if result.kind == kind]
-            if texts:
-                name = f"{parts_of(self._id)}{uuid.uuid4().hex}-{kind}"
-                put(self._storage, name, texts)
-                parts.append(name)
-        counts: Counter[str] = Counter()
-        for result in results:
-            counts["lines_completed" if result.good else "lines_failed"] += 1
-            counts.update(result.used)
-        ended = [result.number for result in results]
-        self._store.mark(self._id, self._runner.name, parts, ended, counts)
-        # Nobody will ask for these responses again, and Redis would keep them for a day.
-        redis = self._runner.services.broker.redis
-        for result in results:
-            if result.call_id:
-                commands.delete_log(redis, batch.key_id, result.call_id)
 
     # The end
 
@@ -377,12 +279,15 @@ class BatchRun:
             now = int(time.time())
             self._store.change(self._id, ("in_progress",), status="finalizing", finalizing=now)
         if left:
-            with contextlib.suppress(ObjectMissing):
-                self._stop_calls(batch)
+            numbers = (number for number, _ in self._without_result(batch))
+            line_calls.stop(self._runner.services, batch, numbers)
         reason = "cancelled" if cancelled else "expired" if left else ""
         values: dict[str, Any] = {}
+        results = self._new_results(batch)
         for kind, file_id in ((OUTPUT, batch.output_id), (ERROR, batch.error_id)):
-            if self._write(batch, kind, file_id, reason if left else ""):
+            has_unfinished = left and DOORS[batch.door].unfinished_kind == kind
+            unfinished = self._unfinished(batch, reason) if has_unfinished else ()
+            if results.write(kind, file_id, unfinished):
                 values[f"{kind}_file_id"] = file_id
         if left:
             values[f"lines_{reason}"] = left
@@ -394,78 +299,19 @@ class BatchRun:
             values["errors"] = orjson.dumps(checked.errors).decode()
         self._end(status, batch, **values)
 
-    def _write(self, batch: Batch, kind: str, file_id: str, reason: str) -> bool:
-        """Write one of the two files; return whether there was anything to write.
+    def _unfinished(self, batch: Batch, reason: str) -> Iterator[bytes]:
+        """The results of the lines that did not run."""
+        for _, text in self._without_result(batch):
+            yield DOORS[batch.door].unfinished(orjson.loads(text)["custom_id"], reason)
 
-        `reason` says why some lines did not run ("": all did).
-        """
-        content = self._content(batch, kind, reason)
-        first = next(content, None)
-        if first is None:
-            return False
-        size = put(self._storage, records.object_name(file_id), chain((first,), content))
-        now, door = int(time.time()), DOORS[batch.door]
-        record = FileRecord(
-            id=file_id,
-            key_id=batch.key_id,
-            filename=f"{batch.id}_{kind}.jsonl",
-            bytes=size,
-            purpose=door.purpose,
-            created=now,
-            expires=records.expiry(now, batch.output_seconds or None),
-        )
-        self._files.add(record, listed=door.files_listed)
-        return True
-
-    def _content(self, batch: Batch, kind: str, reason: str) -> Iterator[bytes]:
-        for name in self._store.parts(self._id):
-            if name.endswith(f"-{kind}"):
-                yield from self._storage.read(name)
-        door = DOORS[batch.door]
-        if not reason or door.unfinished_kind != kind:
-            return
+    def _without_result(self, batch: Batch) -> Iterator[tuple[int, bytes]]:
+        """The lines that have not ended; none if the input has disappeared."""
         ended = self._store.ended_lines(self._id)
         with contextlib.suppress(ObjectMissing):
             for number, text in self._lines(batch):
                 if text is not None and not ended(number):
-                    yield door.unfinished(orjson.loads(text)["custom_id"], reason)
+                    yield number, text
 
     def _end(self, status: str, batch: Batch, **values: Any) -> None:
         values |= {"status": status, status: int(time.time()), "queued_tokens": 0}
         self._store.end(self._id, self._runner.name, **values)
-
-
-class _Result(NamedTuple):
-    """How a line ended: its number, its result and the file for it, the tokens used, its call."""
-
-    number: int
-    kind: str
-    text: bytes
-    good: bool
-    used: Mapping[str, int]
-    call_id: str
-
-
-def never_queued(reply: LineReply) -> bool:
-    """Whether the runner before this one was killed before it had queued the call of the line.
-
-    Then its name is noted, and Redis knows no such call (`job_lost`).
-    """
-    return reply.status == 503 and "idempotent-replayed" in reply.headers
-
-
-def pause(reply: LineReply, tries: int, elapsed: float) -> float | None:
-    """Seconds until a line is tried again that got this reply; None: it stays so.
-
-    Only what did not reach a provider, or was not acted on, is tried again: for RETRY_SECONDS, and
-    where a limit of the key refuses it as long as the batch lasts.
-    """
-    should_retry = reply.headers.get("x-should-retry")
-    if should_retry == "false" or (should_retry is None and reply.status != 429):
-        return None
-    if elapsed > RETRY_SECONDS and "x-limit-name" not in reply.headers:
-        return None
-    first, most = PAUSE_SECONDS
-    wait = float(reply.headers.get("retry-after", 0))
-    own: float = min(most, first * 2 ** min(tries, 10))
-    return max(wait, own * random.uniform(0.5, 1))

@@ -14,6 +14,7 @@ from gateway.tokens import CHARACTERS_PER_TOKEN
 
 MAX_LINES = 50_000
 MAX_ERRORS = 50  # that a batch lists
+ENVELOPE_BYTES = 65_536  # of a line besides its body
 LONGEST_ID = 512  # characters
 TURN_LINES = 50  # after which others have their turn
 TURN_SECONDS = 0.001
@@ -24,6 +25,10 @@ ENDPOINTS = ("/chat/completions", "/responses", "/embeddings")
 PATHS = {prefix + endpoint: endpoint for prefix in PREFIXES for endpoint in ENDPOINTS}
 # Fields that need a connection, or an answer that comes later.
 REFUSED = ("stream", "background")
+TOKEN_LIMIT = (
+    "Enqueued token limit reached for this API key. Limit: {} enqueued tokens. Please try again "
+    "once some in_progress batches have been completed."
+)
 
 
 @dataclass(slots=True)

@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, request
 
-from api import handler
 from api.batches import schema
 from api.batches.doors import OPENAI
 from api.files.view import render_unavailable, storage
 from api.http.auth import keyed, reader
-from api.http.pages import page_of
+from api.http.body import request_json
+from api.http.json import json_response, page_of
 from api.schemas import query
 from api.schemas.check import check
 from api.schemas.errors import invalid_request
@@ -45,7 +45,7 @@ TIMES = (
 def create_batch(key: KeyRecord) -> Response:
     """Create a batch, whose input is checked later."""
     storage()
-    data = handler.read()
+    data = request_json()
     check(schema.NEW_BATCH, data, invalid_request)
     services().batches.require_room(key.public_id)
     now = int(time.time())
@@ -64,7 +64,7 @@ def create_batch(key: KeyRecord) -> Response:
         error_id=records.new_id(),
     )
     services().batches.add(batch)
-    return _json(shown(batch))
+    return json_response(shown(batch))
 
 
 @batches.get("/batches")
@@ -78,14 +78,14 @@ def list_batches(key: KeyRecord) -> Response:
     if page is None:
         raise InvalidRequest("Invalid 'after': no such batch.", param="after", code="invalid_value")
     data = [shown(batch) for batch in page[0]]
-    return _json(page_of(data, page[1]))
+    return json_response(page_of(data, page[1]))
 
 
 @batches.get("/batches/<batch_id>")
 @reader
 def get_batch(key: KeyRecord, batch_id: str) -> Response:
     """Return a batch."""
-    return _json(shown(find(OPENAI.name, key, batch_id)))
+    return json_response(shown(find(OPENAI.name, key, batch_id)))
 
 
 @batches.post("/batches/<batch_id>/cancel")
@@ -100,7 +100,7 @@ def cancel_batch(key: KeyRecord, batch_id: str) -> Response:
             status=409,
             code="batch_not_cancellable",
         )
-    return _json(shown(changed))
+    return json_response(shown(changed))
 
 
 def cancel(batch: Batch) -> Batch:
@@ -164,7 +164,3 @@ def _input(key: KeyRecord, file_id: str, until: int) -> str:
         return ""  # the batch fails, as OpenAI's do
     services().files.keep(record, until)
     return records.object_name(record.id)
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), content_type="application/json")

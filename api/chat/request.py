@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from api.call_request import CheckedRequest
 from api.chat import history
 from api.chat.schema import MAX_MODEL, ChatBody
-from api.handler import CheckedRequest
 from api.schemas import other_api
 from api.schemas.check import check
 from api.schemas.errors import invalid, invalid_request, json_name

@@ -10,6 +10,7 @@ from api import handler
 from api.chat import request as chat_request
 from api.chat.renderer import ChatRenderer
 from api.http.auth import keyed
+from api.http.body import request_json
 from gateway.account.api_keys import KeyRecord
 
 chat = Blueprint("chat", __name__)
@@ -27,7 +28,7 @@ def complete(key: KeyRecord) -> Response:
 
     Raises a GatewayError, as `handler.respond` does.
     """
-    data = handler.read()
+    data = request_json()
     target = handler.resolve(chat_request.model_name(data))
     checked = chat_request.chat_request(data, target.row.extra_parameters)
     del data

@@ -46,6 +46,8 @@ def short(number: float | None) -> str:
             value = number / (1e3 if unit == "k" else least)
             text = f"{value:.1f}".removesuffix(".0") if value < 100 else f"{value:.0f}"
             return text + unit
+    if number != round(number) and abs(number) < 100:
+        return f"{number:.3g}"
     return count(number)
 
 

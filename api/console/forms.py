@@ -12,7 +12,7 @@ from flask import request
 
 from api.keys import options
 from api.keys.options import Option
-from gateway.account.key_fields import PRIORITIES, RESETS, UNITS
+from gateway.account.key_fields import PRIORITIES, RESETS, UNITS, Limits
 from gateway.errors import GatewayError, InvalidRequest
 
 Choices = tuple[tuple[str, str], ...]
@@ -68,6 +68,43 @@ class Section:
     fields: tuple[Field, ...]
 
 
+class Form:
+    """A form that makes or changes a key or an owner."""
+
+    def __init__(self, *sections: Section) -> None:
+        self.sections = sections
+        self.fields = [each for section in sections for each in section.fields]
+
+    def texts(self, shown: Mapping[str, Any]) -> dict[str, str]:
+        """What the form shows for values as JSON shows them."""
+        return {each.name: each.text(shown.get(each.name)) for each in self.fields}
+
+    def entered(self) -> dict[str, str]:
+        """What somebody entered."""
+        return {each.name: request.form.get(each.name, "").strip() for each in self.fields}
+
+    def data(self, texts: Mapping[str, str], before: Mapping[str, str]) -> dict[str, Any]:
+        """The JSON of what differs from the texts before; null takes a value away.
+
+        Raises InvalidRequest, which names the field.
+        """
+        return {
+            each.name: each.value(texts[each.name])
+            for each in self.fields
+            if texts[each.name] != before.get(each.name, "")
+        }
+
+    def values(self, texts: Mapping[str, str], error: GatewayError | None) -> dict[str, Any]:
+        """What a template needs to show the form, with the error at the field that it is about."""
+        name = (error.param or "").partition(".")[0].partition("[")[0] if error else ""
+        return {
+            "sections": self.sections,
+            "texts": texts,
+            "wrong": name if any(each.name == name for each in self.fields) else "",
+            "message": error.message if error else "",
+        }
+
+
 OPTIONS: Mapping[str, Option] = {each.field: each for each in (*options.KEY, *options.OWNER)}
 
 
@@ -82,10 +119,11 @@ def _choices(names: Sequence[str], **labels: str) -> Choices:
 
 NAME = Field("name", "Name", str, placeholder="search: nightly report", required=True)
 MOMENT = "A time such as 30d, or 2027-01-31T23:59:59Z."
-EXTRA = (
+EXTRA_FIELDS = (
     _field("limit_extra", "Extra budget", placeholder="10"),
     _field("limit_extra_until", "Until", placeholder="window ends", hint=MOMENT),
 )
+EXTRA = Form(Section("", EXTRA_FIELDS))
 BUDGET = Section(
     "Budget",
     (
@@ -104,7 +142,7 @@ RATES = Section(
         _field("max_waiting", "Calls waiting above that", placeholder="no limit"),
     ),
 )
-KEY = (
+KEY = Form(
     Section(
         "Key",
         (
@@ -143,44 +181,17 @@ KEY = (
 )
 OWNER_ID = Field("id", "Id", str, placeholder="search", required=True)
 OWNER_NAME = Field("name", "Name", str, placeholder="Search team")
-OWNER = (
-    Section("Owner", (OWNER_NAME, _field("metadata", "Metadata", placeholder="cost-center=42"))),
-    BUDGET,
-    RATES,
-)
-NEW_OWNER = (Section("Owner", (OWNER_ID, *OWNER[0].fields)), *OWNER[1:])
+ABOUT_OWNER = (OWNER_NAME, _field("metadata", "Metadata", placeholder="cost-center=42"))
+OWNER = Form(Section("Owner", ABOUT_OWNER), BUDGET, RATES)
+NEW_OWNER = Form(Section("Owner", (OWNER_ID, *ABOUT_OWNER)), BUDGET, RATES)
 
 
-def texts(sections: Sequence[Section], shown: Mapping[str, Any]) -> dict[str, str]:
-    """What a form shows for values as JSON shows them."""
-    return {each.name: each.text(shown.get(each.name)) for each in _fields(sections)}
+def extra(_: Limits) -> dict[str, Any]:
+    """The JSON of the form that adds to the budget of the current window."""
+    return {"limit_extra": None, **EXTRA.data(EXTRA.entered(), {})}
 
 
-def entered(sections: Sequence[Section]) -> dict[str, str]:
-    """What somebody entered."""
-    return {each.name: request.form.get(each.name, "").strip() for each in _fields(sections)}
-
-
-def data(
-    sections: Sequence[Section], texts: Mapping[str, str], before: Mapping[str, str]
-) -> dict[str, Any]:
-    """The JSON of what differs from the texts before; null takes a value away.
-
-    Raises InvalidRequest, which names the field.
-    """
-    return {
-        each.name: each.value(texts[each.name])
-        for each in _fields(sections)
-        if texts[each.name] != before.get(each.name, "")
-    }
-
-
-def problem(sections: Sequence[Section], error: GatewayError) -> tuple[str, str]:
-    """The name of the field that an error is about, or "", and its message."""
-    name = (error.param or "").partition(".")[0].partition("[")[0]
-    known = {each.name for each in _fields(sections)}
-    return name if name in known else "", error.message
-
-
-def _fields(sections: Sequence[Section]) -> list[Field]:
-    return [each for section in sections for each in section.fields]
+def switch() -> tuple[dict[str, Any], str]:
+    """The JSON of the form that disables or enables, and which of the two it has done."""
+    disabled = request.form.get("disabled") == "1"
+    return {"disabled": disabled}, "disabled" if disabled else "enabled"

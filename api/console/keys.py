@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flask import Response, g, redirect, request, url_for
@@ -12,10 +12,9 @@ from api.console import forms
 from api.console.page import console, page
 from api.console.session import operators, signed_in
 from api.http.auth import actor
-from api.keys import schema
-from api.keys.shown import shown_key, webhook_secret
+from api.keys import acts, schema
+from api.keys.shown import shown_keys
 from api.services import services
-from gateway.account import counters
 from gateway.account.api_keys import KeyRecord, public_id
 from gateway.errors import GatewayError, NotFound
 
@@ -43,7 +42,7 @@ def keys(key: KeyRecord) -> Response:
     """A page of the keys that are not revoked, by name."""
     search = request.args.get("search", "").strip().lower()
     owner = request.args.get("owner", "")
-    found = sorted(
+    records = sorted(
         (
             each
             for each in services().keys.all()
@@ -53,12 +52,12 @@ def keys(key: KeyRecord) -> Response:
         ),
         key=lambda each: (each.name.lower(), each.public_id),
     )
-    start = min(request.args.get("start", 0, int), len(found))
+    start = min(request.args.get("start", 0, int), len(records))
     start = max(0, start - start % ROWS)
     return page(
         "keys.html",
-        rows=shown(found[start : start + ROWS]),
-        total=len(found),
+        rows=shown(records[start : start + ROWS]),
+        total=len(records),
         start=start,
         size=ROWS,
         search=search,
@@ -79,20 +78,21 @@ def keys_new(key: KeyRecord) -> Response:
 @operators
 def keys_create(key: KeyRecord) -> Response:
     """Create the key of the form, and show its secret, which is shown nowhere else."""
-    texts = forms.entered(forms.KEY)
+    texts = forms.KEY.entered()
     try:
-        data = forms.data(forms.KEY, texts, {})
+        data = forms.KEY.data(texts, {})
         if request.form.get("operator"):
             data["operator"] = True
-        schema.checked_fields(schema.NEW_KEY, data)
-        hosts = services().settings.webhook_hosts
-        values = schema.to_record(data, KeyRecord("", "", ""), time.time(), hosts)
-        secret = services().keys.create(by=actor(key), **values)
+        created = acts.create_key(schema.checked_fields(schema.NEW_KEY, data), actor(key))
     except GatewayError as error:
         return _new(texts, error)
-    id = public_id(secret)
-    webhook = _webhook_secret(services().keys.get(id), "")
-    return page("key_secret.html", secret=secret, webhook=webhook, id=id, name=texts["name"])
+    return page(
+        "key_secret.html",
+        secret=created.key,
+        webhook=created.webhook_secret,
+        id=public_id(created.key),
+        name=texts["name"],
+    )
 
 
 @console.get("/console/keys/<key_id>")
@@ -106,49 +106,27 @@ def keys_one(key: KeyRecord, key_id: str) -> Response:
 @operators
 def keys_change(key: KeyRecord, key_id: str) -> Response:
     """Set what the form changes; a new webhook's secret is shown, here and nowhere else."""
-    texts = forms.entered(forms.KEY)
-    now, hosts = time.time(), services().settings.webhook_hosts
-    nonce = ""
+    texts = forms.KEY.entered()
 
-    def edit(record: KeyRecord) -> Mapping[str, Any]:
-        nonlocal nonce
-        nonce = record.webhook_nonce
-        before = forms.texts(forms.KEY, shown([record])[0])
-        data = forms.data(forms.KEY, texts, before)
-        schema.checked_fields(schema.KEY_CHANGE, data)
-        return schema.to_record(data, record, now, hosts)
+    def fields(record: KeyRecord) -> dict[str, Any]:
+        return forms.KEY.data(texts, forms.KEY.texts(shown([record])[0]))
 
-    response = _changed(key, key_id, edit, "changed", texts)
-    record = services().keys.get(key_id) if response.status_code == 303 else None
-    webhook = _webhook_secret(record, nonce)
-    if record is None or webhook is None:
-        return response
-    return page("key_secret.html", secret="", webhook=webhook, id=key_id, name=record.name)
+    return _changed(key, key_id, fields, "changed", texts)
 
 
 @console.post("/console/keys/<key_id>/extra")
 @operators
 def keys_extra(key: KeyRecord, key_id: str) -> Response:
     """Add to the budget of the current window."""
-    sections = (forms.Section("", forms.EXTRA),)
-    texts = forms.entered(sections)
-
-    def edit(record: KeyRecord) -> Mapping[str, Any]:
-        data = forms.data(sections, texts, {})
-        data.setdefault("limit_extra", None)
-        schema.checked_fields(schema.KEY_CHANGE, data)
-        return schema.to_record(data, record, time.time())
-
-    return _changed(key, key_id, edit, "extra", None)
+    return _changed(key, key_id, forms.extra, "extra")
 
 
 @console.post("/console/keys/<key_id>/switch")
 @operators
 def keys_switch(key: KeyRecord, key_id: str) -> Response:
     """Disable the key, or enable it again."""
-    disabled = request.form.get("disabled") == "1"
-    done = "disabled" if disabled else "enabled"
-    return _changed(key, key_id, lambda record: {"disabled": disabled}, done, None)
+    data, done = forms.switch()
+    return _changed(key, key_id, lambda _: data, done)
 
 
 @console.post("/console/keys/<key_id>/rotate")
@@ -182,8 +160,7 @@ def keys_revoke(key: KeyRecord, key_id: str) -> Response:
 
 def shown(records: Sequence[KeyRecord]) -> list[dict[str, Any]]:
     """Keys as JSON shows them, with what they have used."""
-    used = counters.read(services().broker.redis, [each.public_id for each in records])
-    return [shown_key(*pair, time.time()) for pair in zip(records, used, strict=True)]
+    return shown_keys(services().broker.redis, records)
 
 
 def to(address: str) -> Response:
@@ -192,37 +169,20 @@ def to(address: str) -> Response:
     return Response(response.get_data(), 303, response.headers)
 
 
-def _webhook_secret(record: KeyRecord | None, nonce: str) -> str | None:
-    """The secret of the record's webhook, if it has changed since this nonce."""
-    return webhook_secret(record, nonce, services().settings.key_pepper)
-
-
 def _new(texts: Mapping[str, str], error: GatewayError | None) -> Response:
-    wrong, message = forms.problem(forms.KEY, error) if error else ("", "")
-    return page(
-        "key_new.html",
-        error.status if error else 200,
-        sections=forms.KEY,
-        texts=texts,
-        wrong=wrong,
-        message=message,
-        owners=owner_ids(),
-    )
+    status = error.status if error else 200
+    return page("key_new.html", status, **forms.KEY.values(texts, error), owners=owner_ids())
 
 
 def _one(record: KeyRecord, error: GatewayError | None = None, texts: Any = None) -> Response:
     values = shown([record])[0]
-    wrong, message = forms.problem(forms.KEY, error) if error else ("", "")
     return page(
         "key.html",
         error.status if error else 200,
+        **forms.KEY.values(texts or forms.KEY.texts(values), error),
         shown=values,
         own=False,
-        sections=forms.KEY,
-        extra=forms.EXTRA,
-        texts=texts or forms.texts(forms.KEY, values),
-        wrong=wrong,
-        message=message,
+        extra=forms.EXTRA_FIELDS,
         owners=owner_ids(),
         graces=GRACE,
         default_grace=str(schema.GRACE_SECONDS),
@@ -230,13 +190,26 @@ def _one(record: KeyRecord, error: GatewayError | None = None, texts: Any = None
     )
 
 
-def _changed(key: KeyRecord, key_id: str, edit: Any, done: str, texts: Any) -> Response:
+def _changed(
+    key: KeyRecord,
+    key_id: str,
+    fields: Callable[[KeyRecord], Mapping[str, Any]],
+    done: str,
+    texts: Mapping[str, str] | None = None,
+) -> Response:
+    """Change a key by the JSON that `fields(record)` returns, and show it again."""
+
+    def checked(record: KeyRecord) -> Mapping[str, Any]:
+        return schema.checked_fields(schema.KEY_CHANGE, fields(record))
+
     try:
-        record = services().keys.change(key_id, edit, actor(key))
+        record, webhook = acts.change_key(key_id, checked, actor(key))
     except GatewayError as error:
         return _one(_find(key_id), error, texts)
     if record is None:
         raise _no_key()
+    if webhook is not None:
+        return page("key_secret.html", secret="", webhook=webhook, id=key_id, name=record.name)
     return to(url_for("console.keys_one", key_id=key_id, done=done))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flask import Response, request, url_for
@@ -14,15 +14,13 @@ from api.console.keys import to
 from api.console.page import console, page
 from api.console.session import operators
 from api.http.auth import actor
-from api.keys import schema
-from api.keys.shown import shown_owner
+from api.keys import acts, schema
+from api.keys.shown import shown_owners
 from api.services import services
-from gateway.account import counters
 from gateway.account import owners as owner_records
 from gateway.account.api_keys import KeyRecord
 from gateway.account.owners import OwnerRecord
 from gateway.errors import GatewayError, InvalidRequest, NotFound
-from gateway.queue.keys import owner_scope
 
 DONE = {
     "changed": "The owner has been changed. The next calls keep to the new limits.",
@@ -55,13 +53,10 @@ def owners_new(key: KeyRecord) -> Response:
 @operators
 def owners_create(key: KeyRecord) -> Response:
     """Create the owner of the form."""
-    texts = forms.entered(forms.NEW_OWNER)
+    texts = forms.NEW_OWNER.entered()
     try:
-        data = forms.data(forms.NEW_OWNER, texts, {})
-        schema.checked_fields(schema.NEW_OWNER, data)
-        values = schema.to_record(data, OwnerRecord(""), time.time())
-        if not services().owners.create(data["id"], values, actor(key)):
-            raise InvalidRequest("There is an owner with this id.", param="id", status=409)
+        data = schema.checked_fields(schema.NEW_OWNER, forms.NEW_OWNER.data(texts, {}))
+        acts.create_owner(data, actor(key))
     except GatewayError as error:
         return _new(texts, error)
     return to(url_for("console.owners_one", owner_id=data["id"], done="created"))
@@ -78,35 +73,27 @@ def owners_one(key: KeyRecord, owner_id: str) -> Response:
 @operators
 def owners_change(key: KeyRecord, owner_id: str) -> Response:
     """Set what the form changes."""
-    texts = forms.entered(forms.OWNER)
+    texts = forms.OWNER.entered()
 
-    def edit(record: OwnerRecord) -> Mapping[str, Any]:
-        before = forms.texts(forms.OWNER, _shown([record])[0])
-        return _values(forms.data(forms.OWNER, texts, before), record)
+    def fields(record: OwnerRecord) -> dict[str, Any]:
+        return forms.OWNER.data(texts, forms.OWNER.texts(_shown([record])[0]))
 
-    return _changed(key, owner_id, edit, "changed", texts)
+    return _changed(key, owner_id, fields, "changed", texts)
 
 
 @console.post("/console/owners/<owner_id>/extra")
 @operators
 def owners_extra(key: KeyRecord, owner_id: str) -> Response:
     """Add to the budget of the current window."""
-    sections = (forms.Section("", forms.EXTRA),)
-    texts = forms.entered(sections)
-
-    def edit(record: OwnerRecord) -> Mapping[str, Any]:
-        return _values({"limit_extra": None, **forms.data(sections, texts, {})}, record)
-
-    return _changed(key, owner_id, edit, "extra", None)
+    return _changed(key, owner_id, forms.extra, "extra")
 
 
 @console.post("/console/owners/<owner_id>/switch")
 @operators
 def owners_switch(key: KeyRecord, owner_id: str) -> Response:
     """Disable the owner with all of its keys, or enable it again."""
-    disabled = request.form.get("disabled") == "1"
-    done = "disabled" if disabled else "enabled"
-    return _changed(key, owner_id, lambda record: {"disabled": disabled}, done, None)
+    data, done = forms.switch()
+    return _changed(key, owner_id, lambda _: data, done)
 
 
 @console.post("/console/owners/<owner_id>/delete")
@@ -121,51 +108,45 @@ def owners_delete(key: KeyRecord, owner_id: str) -> Response:
 
 
 def _shown(records: Sequence[OwnerRecord]) -> list[dict[str, Any]]:
-    used = counters.read(services().broker.redis, [owner_scope(each.id) for each in records])
-    return [shown_owner(*pair, time.time()) for pair in zip(records, used, strict=True)]
-
-
-def _values(data: dict[str, Any], record: OwnerRecord) -> Mapping[str, Any]:
-    schema.checked_fields(schema.OWNER_CHANGE, data)
-    return schema.to_record(data, record, time.time())
+    return shown_owners(services().broker.redis, records)
 
 
 def _new(texts: Mapping[str, str], error: GatewayError | None) -> Response:
-    wrong, message = forms.problem(forms.NEW_OWNER, error) if error else ("", "")
-    return page(
-        "owner_new.html",
-        error.status if error else 200,
-        sections=forms.NEW_OWNER,
-        texts=texts,
-        wrong=wrong,
-        message=message,
-    )
+    status = error.status if error else 200
+    return page("owner_new.html", status, **forms.NEW_OWNER.values(texts, error))
 
 
 def _one(record: OwnerRecord, error: GatewayError | None = None, texts: Any = None) -> Response:
     values = _shown([record])[0]
-    wrong, message = forms.problem(forms.OWNER, error) if error else ("", "")
     members = [
         each for each in services().keys.all() if each.owner == record.id and not each.revoked
     ]
     return page(
         "owner.html",
         error.status if error else 200,
+        **forms.OWNER.values(texts or forms.OWNER.texts({**values, "name": record.name}), error),
         shown=values,
-        sections=forms.OWNER,
-        extra=forms.EXTRA,
-        texts=texts or forms.texts(forms.OWNER, {**values, "name": record.name}),
-        wrong=wrong,
-        message=message,
+        extra=forms.EXTRA_FIELDS,
         members=shown_keys(sorted(members, key=lambda each: each.name.lower())),
         done="" if error else DONE.get(request.args.get("done", ""), ""),
         now=time.time(),
     )
 
 
-def _changed(key: KeyRecord, owner_id: str, edit: Any, done: str, texts: Any) -> Response:
+def _changed(
+    key: KeyRecord,
+    owner_id: str,
+    fields: Callable[[OwnerRecord], Mapping[str, Any]],
+    done: str,
+    texts: Mapping[str, str] | None = None,
+) -> Response:
+    """Change an owner by the JSON that `fields(record)` returns, and show it again."""
+
+    def checked(record: OwnerRecord) -> Mapping[str, Any]:
+        return schema.checked_fields(schema.OWNER_CHANGE, fields(record))
+
     try:
-        record = services().owners.change(owner_id, edit, actor(key))
+        record = acts.change_owner(owner_id, checked, actor(key))
     except GatewayError as error:
         return _one(_find(owner_id), error, texts)
     if record is None:

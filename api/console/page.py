@@ -16,8 +16,7 @@ from api.console import formats, session
 from api.http import errors
 from api.http.auth import public
 from api.http.errors import ApiBlueprint
-from gateway.account.ledger import LedgerUnavailable
-from gateway.errors import GatewayError, NotFound, Unavailable
+from gateway.errors import GatewayError, NotFound
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -83,12 +82,6 @@ def error_page(error: GatewayError) -> Response:
 
 
 console = ApiBlueprint("console", __name__, error_page, template_folder="templates")
-
-
-@console.errorhandler(LedgerUnavailable)
-def _render_unavailable(_: LedgerUnavailable) -> Response:
-    text = "The database of the account does not answer. Calls are not affected."
-    return errors.render(Unavailable(text, code="account_unavailable", retry_after=5))
 
 
 def page(template: str, status: int = 200, **values: Any) -> Response:

@@ -34,6 +34,7 @@ LONGEST_FORM = 64_000  # bytes
 # Failed attempts to sign in within SIGN_IN_SECONDS: of a client, and over one connection's address,
 # which may be that of a proxy. The client's is what the nearest proxy says.
 CLIENT_ATTEMPTS, ADDRESS_ATTEMPTS = 10, 100
+MAX_SESSIONS = 100  # of a key
 LONGEST_ADDRESS = 64  # characters
 
 View: TypeAlias = Callable[..., Any]
@@ -92,10 +93,22 @@ def _with_session(view: View, access: str) -> View:
 
 
 def start(response: Response, key: KeyRecord) -> Response:
-    """Sign this key in with a new session, whose cookie the response sets. Raises RedisError."""
+    """Sign this key in with a new session, whose cookie the response sets.
+
+    A key has MAX_SESSIONS: the oldest of more ends. Raises RedisError.
+    """
     id = secrets.token_urlsafe(24)
-    redis = services().broker.redis
-    redis.set(keys.console_session(id), key.public_id, ex=keys.CONSOLE_SESSION_SECONDS)
+    redis: Any = services().broker.redis  # its types join the results of all clients
+    index = keys.console_sessions(key.public_id)
+    with redis.pipeline() as pipeline:
+        pipeline.set(keys.console_session(id), key.public_id, ex=keys.CONSOLE_SESSION_SECONDS)
+        pipeline.zadd(index, {id: time.time()})
+        pipeline.expire(index, keys.CONSOLE_SESSION_SECONDS)
+        pipeline.zrange(index, 0, -MAX_SESSIONS - 1)
+        oldest = pipeline.execute()[-1]
+    if oldest:
+        redis.delete(*(keys.console_session(each.decode()) for each in oldest))
+        redis.zrem(index, *oldest)
     value = _signer().dumps([key.public_id, id, _mark(key.hmac or services().settings.admin_key)])
     set_cookie(response, COOKIE, value)
     return response

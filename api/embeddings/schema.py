@@ -9,9 +9,9 @@ from pydantic import AfterValidator, Field, Tag, TypeAdapter
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # the one of typing will do from Python 3.12
 
+from api.call_request import CheckedRequest
 from api.chat.request import model_name
 from api.chat.schema import MAX_MODEL
-from api.handler import CheckedRequest
 from api.schemas import other_api
 from api.schemas.check import check
 from api.schemas.errors import TAG, invalid_request
@@ -89,5 +89,10 @@ def embeddings_request(data: Any, extra: Collection[str] = ()) -> CheckedRequest
     parameters = {k: v for k, v in data.items() if k in accepted and v is not None}
     ignored = [name for name in data if name not in accepted and name != "model"]
     return CheckedRequest(
-        model=model, stream=False, include_usage=False, parameters=parameters, ignored=ignored
+        model=model,
+        stream=False,
+        include_usage=False,
+        parameters=parameters,
+        ignored=ignored,
+        kind="embeddings",
     )

@@ -11,6 +11,7 @@ from api.chat import request as chat_request
 from api.embeddings.renderer import EmbeddingsRenderer
 from api.embeddings.schema import MAX_ELEMENTS, embeddings_request
 from api.http.auth import keyed
+from api.http.body import request_json
 from gateway.account.api_keys import KeyRecord
 
 embeddings = Blueprint("embeddings", __name__)
@@ -20,10 +21,10 @@ embeddings = Blueprint("embeddings", __name__)
 @keyed
 def create(key: KeyRecord) -> Response:
     """Create the embeddings of one or more texts."""
-    data = handler.read(MAX_ELEMENTS)
+    data = request_json(MAX_ELEMENTS)
     target = handler.resolve(chat_request.model_name(data))
     checked = embeddings_request(data, target.row.extra_parameters)
     del data
     as_numbers = checked.parameters.get("encoding_format") != "base64"
     make = partial(EmbeddingsRenderer, as_numbers=as_numbers)
-    return handler.respond(key, target, checked, make, kind="embeddings")
+    return handler.respond(key, target, checked, make)

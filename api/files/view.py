@@ -7,15 +7,14 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-import orjson
 from flask import Blueprint, Response, request
 
 from api.files import schema
 from api.files.upload import MAX_BYTES, Received
-from api.handler import RETRY_SECONDS
 from api.http import errors
 from api.http.auth import keyed, reader
-from api.http.pages import page_of
+from api.http.body import RETRY_SECONDS
+from api.http.json import json_response, page_of
 from api.schemas import query
 from api.services import services
 from gateway.account.api_keys import KeyRecord
@@ -69,7 +68,7 @@ def upload_file(key: KeyRecord) -> Response:
             record = _received(key, file_id, received)
     finally:
         readers.give_back(key.public_id)
-    return _json(shown(record))
+    return json_response(shown(record))
 
 
 def declared_size(most: int) -> int:
@@ -120,14 +119,14 @@ def list_files(key: KeyRecord) -> Response:
     if page is None:
         raise InvalidRequest("Invalid 'after': no such file.", param="after", code="invalid_value")
     data = [shown(record) for record in page[0]]
-    return _json(page_of(data, page[1]))
+    return json_response(page_of(data, page[1]))
 
 
 @files.get("/files/<file_id>")
 @reader
 def get_file(key: KeyRecord, file_id: str) -> Response:
     """Return what is known of a file."""
-    return _json(shown(find(key, file_id)))
+    return json_response(shown(find(key, file_id)))
 
 
 @files.delete("/files/<file_id>")
@@ -136,7 +135,7 @@ def delete_file(key: KeyRecord, file_id: str) -> Response:
     """Delete a file. A batch that reads it goes on."""
     record = find(key, file_id)
     services().files.delete(record, services().batches.input_until(record.id))
-    return _json({"id": record.id, "object": "file", "deleted": True})
+    return json_response({"id": record.id, "object": "file", "deleted": True})
 
 
 @files.get("/files/<file_id>/content")
@@ -188,7 +187,3 @@ def _whose(key: KeyRecord) -> str:
 
 def _missing(file_id: str) -> NotFound:
     return NotFound(f"No such File object: {file_id[:64]}", param="id", code="file_not_found")
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), content_type="application/json")

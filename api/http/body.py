@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gevent
+from flask import g, request
 from gevent.lock import BoundedSemaphore
 from werkzeug.http import parse_options_header
 
+from api.services import services
 from gateway import strict_json
 from gateway.broker.body_room import COUNTED_BYTES
 from gateway.errors import (
     BodyTimeout,
     GatewayError,
     InvalidRequest,
+    Overloaded,
     PayloadTooLarge,
     UnsupportedMedia,
 )
@@ -23,10 +27,28 @@ from gateway.files.storage import StorageUnavailable
 
 # A body that comes at least this fast is not given up: 160 kbit/s.
 LEAST_BYTES_A_SECOND = 20_000
+RETRY_SECONDS = 5  # where too many bodies of a key are on their way
 PIECE_BYTES = 262_144  # read at once: a fast client would keep the event loop to itself
 TURN_SECONDS = 0.001
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 PARSING = BoundedSemaphore(1)  # large bodies are parsed one at a time
+
+
+def request_json(max_elements: int = strict_json.MAX_ELEMENTS) -> Any:
+    """The JSON value of the current request's body, which is that of the key in `g.public_id`.
+
+    Raises what `read_json` does, and Overloaded if the key is sending too many bodies at once.
+    """
+    installed, key, environ = services(), g.public_id, request.environ
+    settings, readers = installed.settings, installed.readers
+    hold = partial(installed.bodies.hold, id(environ), key)
+    if not readers.take(key):
+        raise Overloaded(retry_after=RETRY_SECONDS)
+    try:
+        limit, timeout = settings.max_body_bytes, settings.body_timeout
+        return read_json(environ, limit, timeout, hold, max_elements)
+    finally:
+        readers.give_back(key)
 
 
 def read_json(

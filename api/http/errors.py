@@ -13,11 +13,13 @@ from redis.exceptions import RedisError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from gateway import errors
+from gateway.account.ledger import LedgerUnavailable
 from gateway.errors import GatewayError
 from gateway.logs import log_fault
 
 log = logging.getLogger(__name__)
 
+ACCOUNT_RETRY_SECONDS = 5
 LONGEST_RETRY_AFTER = 120  # seconds; OpenAI's clients give up at once above it
 
 KINDS: dict[int, type[GatewayError]] = {
@@ -61,6 +63,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(GatewayError, render)
     app.register_error_handler(HTTPException, render_http)
     app.register_error_handler(RedisError, _render_redis)
+    app.register_error_handler(LedgerUnavailable, _render_ledger)
     app.register_error_handler(Exception, _render_fault)
 
 
@@ -127,6 +130,17 @@ def render_http(error: HTTPException) -> Response:
 def _render_redis(error: RedisError) -> Response:
     log.warning("Redis is away (%s)", type(error).__name__)
     return render(errors.QueueUnavailable(retry_after=2))
+
+
+def _render_ledger(_: LedgerUnavailable) -> Response:
+    return render(account_unavailable("The database of the account does not answer."))
+
+
+def account_unavailable(message: str) -> errors.Unavailable:
+    """The error of a request that needs the account, which does not answer or is behind."""
+    return errors.Unavailable(
+        message, code="account_unavailable", retry_after=ACCOUNT_RETRY_SECONDS
+    )
 
 
 def _render_fault(error: Exception) -> Response:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import orjson
 from flask import Blueprint, Response
 from redis.exceptions import RedisError
 
 from api.http.auth import public
+from api.http.json import json_response
 from api.services import services
 from gateway import SERVICE, VERSION, descriptors
 from gateway.account.ledger import Health
@@ -67,4 +67,4 @@ def ready() -> Response:
         "records_waiting": account.backlog,
         "records_lag_seconds": round(account.lag_seconds, 1),
     }
-    return Response(orjson.dumps(facts), 200 if ok else 503, content_type="application/json")
+    return json_response(facts, 200 if ok else 503)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Any
 
-from gateway import webhooks
+from redis import Redis
+
 from gateway.account import counters, key_fields
 from gateway.account.api_keys import PREFIX, KeyRecord
 from gateway.account.counters import Counters
 from gateway.account.key_fields import NANO, iso_time, to_json
 from gateway.account.owners import OwnerRecord
+from gateway.queue.keys import owner_scope
 
 # In the order in which they are shown.
 LIMIT = ("limit", "limit_unit", "limit_reset")
@@ -24,8 +28,31 @@ OWNER_OPTIONS = ("share_cache", "alerts", "metadata")
 OWNER_TIMES = ("created", "updated")
 
 
-def shown_key(key: KeyRecord, used: Counters, now: float) -> dict[str, Any]:
-    """OpenRouter's names where it has the field; money in USD, times in ISO 8601, null for none."""
+def shown_keys(redis: Redis, keys: Sequence[KeyRecord]) -> list[dict[str, Any]]:
+    """OpenRouter's names where it has the field; money in USD, times in ISO 8601, null for none.
+
+    Raises RedisError.
+    """
+    used, now = counters.read(redis, [key.public_id for key in keys]), time.time()
+    return [_shown_key(key, each, now) for key, each in zip(keys, used, strict=True)]
+
+
+def shown_owners(redis: Redis, owners: Sequence[OwnerRecord]) -> list[dict[str, Any]]:
+    """What `shown_keys` returns, of owners: the sums of their keys, and their own limits."""
+    used, now = counters.read(redis, [owner_scope(owner.id) for owner in owners]), time.time()
+    return [
+        {
+            "id": owner.id,
+            "name": owner.name or owner.id,
+            "disabled": owner.disabled,
+            **_limits(owner, each, now),
+            **_values(owner, (*OWNER_OPTIONS, *OWNER_TIMES)),
+        }
+        for owner, each in zip(owners, used, strict=True)
+    ]
+
+
+def _shown_key(key: KeyRecord, used: Counters, now: float) -> dict[str, Any]:
     previous = key.hmac_old_until if key.hmac_old_until > now else 0
     return {
         "id": key.public_id,
@@ -37,24 +64,6 @@ def shown_key(key: KeyRecord, used: Counters, now: float) -> dict[str, Any]:
         "previous_valid_until": iso_time(previous),
         **_values(key, ("created_by",)),
     }
-
-
-def shown_owner(owner: OwnerRecord, used: Counters, now: float) -> dict[str, Any]:
-    """What `shown_key` returns, of an owner: the sums of its keys, and its own limits."""
-    return {
-        "id": owner.id,
-        "name": owner.name or owner.id,
-        "disabled": owner.disabled,
-        **_limits(owner, used, now),
-        **_values(owner, (*OWNER_OPTIONS, *OWNER_TIMES)),
-    }
-
-
-def webhook_secret(key: KeyRecord | None, nonce: str, pepper: str) -> str | None:
-    """The secret of a key's webhook, if a change gave it another nonce than this one."""
-    if key is None or key.webhook_nonce in ("", nonce):
-        return None
-    return webhooks.secret(pepper, key.public_id, key.webhook_nonce)
 
 
 def _limits(record: KeyRecord | OwnerRecord, used: Counters, now: float) -> dict[str, Any]:

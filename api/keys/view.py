@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeVar
 
-import orjson
 from flask import Blueprint, Response, request
 
-from api import handler
-from api.http import errors
+from api import idempotency
 from api.http.auth import actor, operator, reader
-from api.keys import schema
-from api.keys.shown import shown_key, shown_owner, webhook_secret
+from api.http.body import request_json
+from api.http.json import json_response
+from api.keys import acts, schema
+from api.keys.shown import shown_keys, shown_owners
 from api.schemas import query
 from api.schemas.errors import invalid
 from api.services import services
-from gateway.account import counters, owners
-from gateway.account.api_keys import KeyRecord, public_id
+from gateway.account import owners
+from gateway.account.api_keys import KeyRecord
 from gateway.account.key_fields import iso_time
-from gateway.account.ledger import LedgerUnavailable
 from gateway.account.owners import OwnerRecord
 from gateway.account.record_store import ADMIN
-from gateway.errors import InvalidRequest, NotFound, Unavailable
-from gateway.queue.keys import owner_scope
+from gateway.errors import NotFound
 
 keys = Blueprint("keys", __name__)
+_json = partial(json_response, no_store=True)
 
 PAGE, LARGEST_PAGE = 100, 500  # items in a response
-IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 # As Redis makes them: numbers of 64 bits, the first of which is a time.
 ENTRY_ID = re.compile(r"[1-9]\d{0,17}-\d{1,18}", re.ASCII)
 
 T = TypeVar("T")
-
-
-@keys.errorhandler(LedgerUnavailable)
-def _render_unavailable(_: LedgerUnavailable) -> Response:
-    return errors.render(
-        Unavailable("The database of the account does not answer.", code="account_unavailable")
-    )
 
 
 @keys.get("/key")
@@ -74,20 +65,17 @@ def list_keys(key: KeyRecord) -> Response:
         and (owner is None or owner == record.owner)
     ]
     page, more = _page(listed)
-    return _json({"data": _shown_keys(page), "has_more": more})
+    return _json({"data": shown_keys(services().broker.redis, page), "has_more": more})
 
 
 @keys.post("/keys")
 @operator
 def create_key(key: KeyRecord) -> Response:
     """Create a key. Only this response has its secret."""
-    data = schema.checked_fields(schema.NEW_KEY, handler.read())
-    store = services().keys
-    hosts = services().settings.webhook_hosts
-    values = schema.to_record(data, KeyRecord("", "", ""), time.time(), hosts)
-    secret = store.create(by=actor(key), **values)
-    record = store.get(public_id(secret))
-    return _json({"data": _shown(record), "key": secret, **_webhook_secret(record, "")}, 201)
+    data = schema.checked_fields(schema.NEW_KEY, request_json())
+    created = acts.create_key(data, actor(key))
+    shown = {"data": _shown(created.record), "key": created.key}
+    return _json(shown | _webhook(created.webhook_secret), 201)
 
 
 @keys.get("/keys/<key_id>")
@@ -102,17 +90,9 @@ def get_key(key: KeyRecord, key_id: str) -> Response:
 @operator
 def change_key(key: KeyRecord, key_id: str) -> Response:
     """Change the fields that the request has; null takes a value away."""
-    data = schema.checked_fields(schema.KEY_CHANGE, handler.read())
-    now, hosts = time.time(), services().settings.webhook_hosts
-    nonce = ""
-
-    def edit(record: KeyRecord) -> Mapping[str, Any]:
-        nonlocal nonce
-        nonce = record.webhook_nonce
-        return schema.to_record(data, record, now, hosts)
-
-    record = services().keys.change(key_id, edit, actor(key))
-    return _json({"data": _shown(record), **_webhook_secret(record, nonce)})
+    data = schema.checked_fields(schema.KEY_CHANGE, request_json())
+    record, webhook_secret = acts.change_key(key_id, lambda _: data, actor(key))
+    return _json({"data": _shown(record), **_webhook(webhook_secret)})
 
 
 @keys.delete("/keys/<key_id>")
@@ -130,22 +110,17 @@ def rotate_key(key: KeyRecord, key_id: str) -> Response:
     """Give a key a new secret; the present one stays valid for `grace_seconds`."""
     # A body is optional here.
     empty = not request.content_length and "Transfer-Encoding" not in request.headers
-    data = schema.checked_fields(schema.ROTATION, {} if empty else handler.read())
+    data = schema.checked_fields(schema.ROTATION, {} if empty else request_json())
     grace = data.get("grace_seconds", schema.GRACE_SECONDS)
-    idempotency_key = request.headers.get("Idempotency-Key")
-    if idempotency_key is not None and not IDEMPOTENCY_KEY.fullmatch(idempotency_key):
-        raise InvalidRequest(
-            "Invalid Idempotency-Key: expected 1 to 255 printable ASCII characters without blanks.",
-            code="invalid_value",
-        )
-    rotation = services().keys.rotate(key_id, grace, actor(key), idempotency_key or "")
+    idempotency_key = idempotency.name_of(request.headers)
+    rotation = services().keys.rotate(key_id, grace, actor(key), idempotency_key)
     if rotation is None:
         raise _no_key()
     data = _shown(rotation.record)
     previous = data["previous_valid_until"]
     response = _json({"data": data, "key": rotation.key, "previous_valid_until": previous}, 201)
     if rotation.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
+        response.headers[idempotency.REPLAYED] = "true"
     return response
 
 
@@ -157,19 +132,16 @@ def list_owners(key: KeyRecord) -> Response:
     after = query.text(request.args, "after", query.ID) or ""
     records = sorted(services().owners.all(), key=lambda owner: owner.id)
     page, more = _page([record for record in records if record.id > after])
-    return _json({"data": _shown_owners(page), "has_more": more})
+    return _json({"data": shown_owners(services().broker.redis, page), "has_more": more})
 
 
 @keys.post("/owners")
 @operator
 def create_owner(key: KeyRecord) -> Response:
     """Create an owner."""
-    data = schema.checked_fields(schema.NEW_OWNER, handler.read())
-    id = data["id"]
-    values = schema.to_record(data, OwnerRecord(""), time.time())
-    if not services().owners.create(id, values, actor(key)):
-        raise InvalidRequest("There is an owner with this id.", status=409, code="owner_exists")
-    return _json({"data": _shown_owner(services().owners.read(id))}, 201)
+    data = schema.checked_fields(schema.NEW_OWNER, request_json())
+    acts.create_owner(data, actor(key))
+    return _json({"data": _shown_owner(services().owners.read(data["id"]))}, 201)
 
 
 @keys.get("/owners/<owner_id>")
@@ -183,13 +155,8 @@ def get_owner(key: KeyRecord, owner_id: str) -> Response:
 @operator
 def change_owner(key: KeyRecord, owner_id: str) -> Response:
     """Change the fields that the request has; null takes a value away."""
-    data = schema.checked_fields(schema.OWNER_CHANGE, handler.read())
-    now = time.time()
-
-    def edit(record: OwnerRecord) -> Mapping[str, Any]:
-        return schema.to_record(data, record, now)
-
-    return _json({"data": _shown_owner(services().owners.change(owner_id, edit, actor(key)))})
+    data = schema.checked_fields(schema.OWNER_CHANGE, request_json())
+    return _json({"data": _shown_owner(acts.change_owner(owner_id, lambda _: data, actor(key)))})
 
 
 @keys.delete("/owners/<owner_id>")
@@ -215,27 +182,16 @@ def list_audit_log(key: KeyRecord) -> Response:
 def _shown(record: KeyRecord | None) -> dict[str, Any]:
     if record is None:
         raise _no_key()
-    return _shown_keys([record])[0]
+    return shown_keys(services().broker.redis, [record])[0]
 
 
 def _shown_owner(record: OwnerRecord | None) -> dict[str, Any]:
     if record is None:
         raise NotFound("There is no such owner.", code="owner_not_found")
-    return _shown_owners([record])[0]
+    return shown_owners(services().broker.redis, [record])[0]
 
 
-def _shown_keys(records: Sequence[KeyRecord]) -> list[dict[str, Any]]:
-    used = counters.read(services().broker.redis, [record.public_id for record in records])
-    return [shown_key(*pair, time.time()) for pair in zip(records, used, strict=True)]
-
-
-def _shown_owners(records: Sequence[OwnerRecord]) -> list[dict[str, Any]]:
-    used = counters.read(services().broker.redis, [owner_scope(record.id) for record in records])
-    return [shown_owner(*pair, time.time()) for pair in zip(records, used, strict=True)]
-
-
-def _webhook_secret(record: KeyRecord | None, nonce: str) -> dict[str, str]:
-    secret = webhook_secret(record, nonce, services().settings.key_pepper)
+def _webhook(secret: str | None) -> dict[str, str]:
     return {} if secret is None else {"webhook_secret": secret}
 
 
@@ -254,9 +210,3 @@ def _shown_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _page(records: list[T]) -> tuple[list[T], bool]:
     limit = query.number(request.args, "limit", PAGE, LARGEST_PAGE)
     return records[:limit], len(records) > limit
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    response = Response(orjson.dumps(value), status, content_type="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -25,6 +25,7 @@ class MessageRenderer(Renderer):
     """
 
     api = "messages"
+    full_names = True
 
     def __init__(
         self,

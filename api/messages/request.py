@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from api.handler import CheckedRequest
+from api.call_request import CheckedRequest
 from api.messages.others import text_of
 from api.messages.turns import PART_MAKERS, cache_mark, chat_messages
 from gateway.catalogue.file import FILE_URL, MESSAGES_API

@@ -10,8 +10,9 @@ import orjson
 from flask import Response, g, request
 
 from api import handler
-from api.handler import CheckedRequest
+from api.call_request import CheckedRequest
 from api.http.auth import keyed
+from api.http.body import request_json
 from api.http.errors import ApiBlueprint
 from api.http.limits import anthropic_headers
 from api.messages import errors as messages_errors
@@ -42,12 +43,12 @@ def add_limits(response: Response) -> Response:
 @keyed
 def create(key: KeyRecord) -> Response:
     """Answer a message, whole or as server-sent events."""
-    data = handler.read()
+    data = request_json()
     target = handler.resolve(messages_schema.model_name(data))
     checked = _chat_request(messages_schema.checked(data), target)
     del data
     renderer = partial(MessageRenderer, request_id=g.request_id)
-    response = handler.respond(key, target, checked, renderer, full_names=True)
+    response = handler.respond(key, target, checked, renderer)
     response.headers["request-id"] = g.request_id
     return response
 
@@ -56,15 +57,15 @@ def create(key: KeyRecord) -> Response:
 @keyed
 def count_tokens(key: KeyRecord) -> Response:
     """Count the tokens of a prompt: Anthropic does for its models, others are estimated."""
-    data = handler.read()
+    data = request_json()
     target = handler.resolve(messages_schema.model_name(data))
     handler.require_allowed(key, target, messages_schema.model_name(data))
     body = messages_schema.checked({"max_tokens": MAX_TOKENS, **data})
-    checked = replace(_chat_request(body, target), stream=False)
+    checked = replace(_chat_request(body, target), stream=False, kind="count_tokens")
     del data, body
     if MESSAGES_API in target.row.accepts:
         renderer = partial(CountRenderer, request_id=g.request_id)
-        response = handler.respond(key, target, checked, renderer, kind="count_tokens")
+        response = handler.respond(key, target, checked, renderer)
     else:
         target.require("chat")
         count = orjson.dumps({"input_tokens": tokens.prompt_tokens(checked.parameters)})

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from flask import Blueprint, Response
 
 from api.chat import request as chat_request
 from api.embeddings import schema as embeddings_schema
 from api.http.auth import reader
+from api.http.json import json_response
 from api.services import services
 from gateway.account.api_keys import KeyRecord
 from gateway.account.pricing import tiers_of
@@ -33,7 +33,7 @@ def list_models(key: KeyRecord) -> Response:
     """List the models of the catalogue that have a name of their own and that the key may use."""
     catalogue = services().catalogue
     rows = [shown(row.id, row, catalogue) for row in catalogue.listed() if key.allows(row.id)]
-    return _json({"object": "list", "data": rows})
+    return json_response({"object": "list", "data": rows})
 
 
 @models.get("/models/<path:model_id>")
@@ -44,7 +44,7 @@ def get_model(key: KeyRecord, model_id: str) -> Response:
     requested, model_id = model_id, catalogue.full_name(model_id)
     if not key.allows(model_id, requested):
         raise ModelNotFound
-    return _json(shown(model_id, catalogue.find(model_id), catalogue))
+    return json_response(shown(model_id, catalogue.find(model_id), catalogue))
 
 
 def shown(model_id: str, row: ModelRow, catalogue: Catalogue) -> dict[str, Any]:
@@ -84,7 +84,3 @@ def _supported(row: ModelRow, catalogue: Catalogue) -> list[str]:
         return []
     known = PARAMETERS_BY_KIND[row.kind].union(provider.extra_parameters)
     return sorted(name for name in known if rules.taken(row.parameters, name))
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), content_type="application/json")

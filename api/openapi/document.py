@@ -350,23 +350,16 @@ def _request_body(row: Operation) -> dict[str, Any]:
 
 def _success(row: Operation) -> dict[str, Any]:
     """The successful response. That of a call is an error if it fails after its status was sent."""
-    if not row.is_call:
-        success = _body(row.summary, row.media, row.answer)
-        success["headers"] |= _headers(*row.headers)
-        if row.events:
-            success["content"] = {EVENTS: {"schema": _event(row)}}
-        if row.text:
-            success["content"][row.text] = {"schema": {"type": "string"}}
-        return success
-    response = _body(
-        "The result, or an error if the call fails after its status was sent.",
-        JSON,
-        row.answer,
-        row.failures.shape,
-    )
+    if row.is_call:
+        text = "The result, or an error if the call fails after its status was sent."
+        response = _body(text, JSON, row.answer, row.failures.shape)
+    else:
+        response = _body(row.summary, row.media, row.answer)
+    response["headers"] |= _headers(*row.headers)
     if row.events:
         response["content"][EVENTS] = {"schema": _event(row)}
-    response["headers"] |= _headers(*row.headers)
+    if row.text:
+        response["content"][row.text] = {"schema": {"type": "string"}}
     return response
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import orjson
 from flask import Flask, Response, request, url_for
 
 from api.http.auth import public
+from api.http.json import json_response
 from api.openapi import page
 from gateway import SERVICE
 
@@ -29,6 +29,6 @@ def show() -> Response:
         response = page.respond(text)
     else:
         facts = {"service": SERVICE, "description": SUMMARY, "documentation": docs}
-        response = Response(orjson.dumps(facts), content_type="application/json")
+        response = json_response(facts)
     response.vary.add("Accept")
     return response

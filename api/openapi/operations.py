@@ -171,16 +171,16 @@ MESSAGE_UPLOAD = Failures(
 )
 UNKNOWN = errors.NotFound("The response is not known.", code="response_not_found")
 STORED = Failures("Stored", (*READ.errors, errors.InvalidRequest(), UNKNOWN, errors.Overloaded()))
+NO_GENERATION = errors.NotFound(code="generation_not_found")
 AWAY = errors.Unavailable("The account is behind or away.", code="account_unavailable")
 QUERY = Failures("Query", (*LIST.errors, AWAY))
 GENERATION = Failures(
     "Generation",
     (
         *(*READ.errors, errors.InvalidRequest(), errors.PermissionDenied()),
-        *(errors.NotFound(code="generation_not_found"), AWAY, errors.Overloaded()),
+        *(NO_GENERATION, AWAY, errors.Overloaded()),
     ),
 )
-NO_CALL = errors.NotFound(code="generation_not_found")
 CALL = Failures(
     "Call",
     (
@@ -190,7 +190,7 @@ CALL = Failures(
     ),
     headers=CALLED,
 )
-GENERATION_STREAM = Failures("GenerationStream", (*CALL.errors, NO_CALL), headers=CALLED)
+GENERATION_STREAM = Failures("GenerationStream", (*CALL.errors, NO_GENERATION), headers=CALLED)
 MESSAGES_CALL = Failures(
     "Messages",
     CALL.errors,

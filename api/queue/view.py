@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
+from functools import partial
 
-import orjson
 from flask import Blueprint, Response, request
 
-from api import handler
 from api.http.auth import actor, operator
+from api.http.body import request_json
+from api.http.json import json_response
 from api.keys.schema import checked_fields
 from api.queue import acts
 from api.queue.schema import PAUSE
@@ -22,6 +22,7 @@ from gateway.account.api_keys import KeyRecord
 from gateway.queue import steering
 
 queue = Blueprint("queue", __name__)
+_json = partial(json_response, no_store=True)
 
 PAGE, LARGEST_PAGE = 100, 500  # calls in a response
 CURSOR = re.compile(r"[qa]:-?\d[\d.e+-]{0,30}:[\w-]{1,64}", re.ASCII)
@@ -113,14 +114,8 @@ def undrain_worker(key: KeyRecord, name: str) -> Response:
 
 def _paused() -> tuple[str, str]:
     """Kind and id of what the request pauses; raises InvalidRequest."""
-    fields: dict[str, str] = checked_fields(PAUSE, handler.read())
+    fields: dict[str, str] = checked_fields(PAUSE, request_json())
     if len(fields) != 1:
         raise invalid("wrong.value", "", reason="expected one of 'key', 'model' and 'provider'")
     ((kind, id),) = fields.items()
     return kind, id
-
-
-def _json(value: Any) -> Response:
-    response = Response(orjson.dumps(value), content_type="application/json")
-    response.headers["Cache-Control"] = "no-store"
-    return response

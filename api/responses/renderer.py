@@ -19,6 +19,7 @@ class ResponseRenderer(Renderer):
     """Renders one response; `request` is the checked request as the caller wrote it."""
 
     api = "responses"
+    full_names = True
 
     def __init__(
         self,

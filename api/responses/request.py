@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from api.handler import CheckedRequest
+from api.call_request import CheckedRequest
 from api.responses.input import Conversation, refuse_addresses
 from api.responses.response import OWN_NAMES
 from api.responses.schema import RESPONSES_FIELDS, RESPONSES_REQUEST

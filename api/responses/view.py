@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-import orjson
 from flask import Response, request
 from flask.sansio.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
@@ -15,8 +13,9 @@ from api import handler
 from api import logged as logged_calls
 from api.chat import request as chat_request
 from api.http.auth import keyed
+from api.http.body import request_json
 from api.http.errors import ApiBlueprint
-from api.http.pages import page_of
+from api.http.json import json_response, page_of
 from api.responses import errors as responses_errors
 from api.responses import request as responses_request
 from api.responses import stored
@@ -50,7 +49,7 @@ def _add_converter(state: BlueprintSetupState) -> None:
 @keyed
 def create(key: KeyRecord) -> Response:
     """Answer a response, whole or as server-sent events."""
-    data = handler.read()
+    data = request_json()
     target = handler.resolve(chat_request.model_name(data))
     row = target.row
     checked = responses_request.chat_request(
@@ -58,24 +57,24 @@ def create(key: KeyRecord) -> Response:
     )
     data["input"] = tool_items(data["input"])  # the renderer needs no others
     renderer = partial(ResponseRenderer, request=data)
-    return handler.respond(key, target, checked, renderer, full_names=True)
+    return handler.respond(key, target, checked, renderer)
 
 
 @responses.post("/responses/input_tokens")
 @keyed
 def count_input_tokens(key: KeyRecord) -> Response:
     """Count the tokens of an input: Anthropic does for its models, others are estimated."""
-    data = handler.read()
+    data = request_json()
     target = handler.resolve(chat_request.model_name(data))
     handler.require_allowed(key, target, chat_request.model_name(data))
     row = target.row
     checked = responses_request.chat_request(
         data, row.extra_parameters, row.accepts, partial(stored.conversation, key)
     )
-    checked = replace(checked, stream=False, background=False, stored=None)
+    checked = replace(checked, stream=False, background=False, stored=None, kind="count_tokens")
     del data
     if MESSAGES_API in row.accepts:
-        return handler.respond(key, target, checked, partial(CountRenderer), kind="count_tokens")
+        return handler.respond(key, target, checked, partial(CountRenderer))
     target.require("chat")
     response = Response(count_of(tokens.prompt_tokens(checked.parameters)), mimetype=JSON)
     response.headers["X-Token-Count"] = "estimate"
@@ -89,7 +88,7 @@ def get(key: KeyRecord, response_id: str) -> Response:
     read.refuse_unknown(request.args, ("stream", "starting_after", *IGNORED))
     logged = stored.find(key, response_id)
     if read.choice(request.args, "stream", ("true", "false")) != "true":
-        return _json(stored.response_of(logged))
+        return json_response(stored.response_of(logged))
     if not (logged.stream and stored.in_background(logged)):
         raise InvalidRequest(
             "This response cannot be streamed: it was not created with 'background' and 'stream'.",
@@ -104,7 +103,7 @@ def get(key: KeyRecord, response_id: str) -> Response:
 def delete(key: KeyRecord, response_id: str) -> Response:
     """Forget a response that is kept."""
     stored.delete(stored.find(key, response_id))
-    return _json({"id": response_id, "object": "response", "deleted": True})
+    return json_response({"id": response_id, "object": "response", "deleted": True})
 
 
 @responses.post("/responses/<response_id:response_id>/cancel")
@@ -115,7 +114,7 @@ def cancel(key: KeyRecord, response_id: str) -> Response:
     if not stored.in_background(logged):
         raise InvalidRequest("Only responses with 'background' can be cancelled.")
     stored.cancel(logged)
-    return _json(stored.response_of(logged))
+    return json_response(stored.response_of(logged))
 
 
 @responses.get("/responses/<response_id:response_id>/input_items")
@@ -132,8 +131,4 @@ def list_input_items(key: KeyRecord, response_id: str) -> Response:
             raise NotFound(f"Item with id '{after}' not found.", param="after")
         items = items[position + 1 :]
     page = items[: read.number(request.args, "limit", 20, 100)]
-    return _json(page_of(page, len(items) > len(page)))
-
-
-def _json(value: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(value), content_type=JSON)
+    return json_response(page_of(page, len(items) > len(page)))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace
-from typing import Any
 
-import orjson
 from flask import Blueprint, Response, request
 
 from api import logged as logged_calls
-from api.http import errors
 from api.http.auth import keyed, reader
-from api.http.pages import page_of
+from api.http.errors import account_unavailable
+from api.http.json import json_response, page_of
 from api.rendering import LoggedCall
 from api.schemas import query as read
 from api.schemas.errors import invalid
@@ -23,14 +21,12 @@ from api.usage.generation import generation
 from api.usage.reports import Report
 from gateway.account import running
 from gateway.account.api_keys import KeyRecord
-from gateway.account.ledger import LedgerUnavailable, UnknownCursor
+from gateway.account.ledger import UnknownCursor
 from gateway.account.records import Record
-from gateway.errors import InvalidRequest, NotFound, PermissionDenied, Unavailable
+from gateway.errors import InvalidRequest, NotFound, PermissionDenied
 from gateway.queue import commands, keys
 
 usage = Blueprint("usage", __name__)
-
-RETRY_SECONDS = 5
 
 CANCEL_SECONDS = 3  # in which a worker notices that a call was cancelled
 MAX_WAIT_SECONDS = 60
@@ -41,11 +37,6 @@ STATUSES = ("completed", "failed", "cancelled", "lost")
 LIST_PARAMETERS = ("start_time", "end_time", "model", "status", "api_key_id", "owner", "limit")
 # What the bodies of responses put before a call's id.
 BODY_ID = re.compile(r"(?:chatcmpl-|msg_|resp_)(?=[0-9a-f]{32}$)")
-
-
-@usage.errorhandler(LedgerUnavailable)
-def _render_unavailable(_: LedgerUnavailable) -> Response:
-    return errors.render(_unavailable("The database of the account does not answer."))
 
 
 @usage.get("/generations/<generation_id>")
@@ -128,7 +119,7 @@ def list_generations(key: KeyRecord) -> Response:
             "Invalid 'after': no such call.", param="after", code="invalid_value"
         ) from None
     data = [generation(record) for record in page.records]
-    return _json(page_of(data, page.has_more))
+    return json_response(page_of(data, page.has_more))
 
 
 @usage.get("/usage")
@@ -169,7 +160,7 @@ def _report(key: KeyRecord, report: Report) -> Response:
         response = Response(reports.as_csv(selected, buckets), mimetype="text/csv")
         response.headers["Content-Disposition"] = 'attachment; filename="usage.csv"'
         return response
-    return _json(reports.page(selected, buckets))
+    return json_response(reports.page(selected, buckets))
 
 
 def _seen_by(key: KeyRecord, api_key_ids: tuple[str, ...], name: str) -> tuple[str, ...]:
@@ -191,7 +182,7 @@ def _generation(key: KeyRecord, generation_id: str, logged: LoggedCall | None) -
     data = generation(record)
     if logged is not None:
         data |= logged_calls.result(logged, record.status)
-    return _json({"data": data})
+    return json_response({"data": data})
 
 
 def _not_found(generation_id: str) -> NotFound:
@@ -236,13 +227,7 @@ def find_record(call_id: str) -> Record | None:
         return unfinished
     record = ledger.generation(call_id) or unfinished
     if record is None and ledger.health().lag_seconds > keys.JOB_SECONDS:
-        raise _unavailable("The account is behind: the record of this call may be on its way.")
+        raise account_unavailable(
+            "The account is behind: the record of this call may be on its way."
+        )
     return record
-
-
-def _unavailable(message: str) -> Unavailable:
-    return Unavailable(message, code="account_unavailable", retry_after=RETRY_SECONDS)
-
-
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), content_type="application/json")

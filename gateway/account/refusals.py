@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gateway.errors import QuotaExceeded, RateLimited, TokensLimited
+from gateway.errors import GatewayError, Overloaded, QuotaExceeded, RateLimited, TokensLimited
 
 LOGS_MS = 60_000  # until the next try where logs are full: others may make room
 UNKNOWN_MS = 5_000  # until the next try, where nobody knows when a running call ends
 NANO = 1_000_000_000  # of a USD
+
+LOGS_FULL = (
+    "The service has no memory left for stored responses and events of background, resumable and "
+    "idempotent calls. Calls that need none go on."
+)
 
 SCOPES = {"key": "this API key", "owner": "the owner of this API key"}
 LIMITS: dict[str, tuple[type[RateLimited], str]] = {
@@ -51,11 +56,14 @@ def limited(detail: Mapping[str, Any], now: datetime | None = None) -> RateLimit
     return kind(message, headers=headers, retry_after=wait / 1000)
 
 
-def logs_full(most_bytes: int, reset_ms: int, now: datetime | None = None) -> RateLimited:
+def logs_full(most_bytes: int, reset_ms: int, now: datetime | None = None) -> GatewayError:
     """Return the error for a call whose log finds no room among those of its API key.
 
-    The first of these expires in `reset_ms` milliseconds; room may come before, from others.
+    The first of these expires in `reset_ms` milliseconds; room may come before, from others. If
+    `most_bytes` is negative, no key has room.
     """
+    if most_bytes < 0:
+        return Overloaded(LOGS_FULL, retry_after=LOGS_MS / 1000)
     moment = (now or datetime.now(UTC)) + timedelta(milliseconds=reset_ms)
     wait = min(reset_ms, LOGS_MS) or UNKNOWN_MS
     headers = {

@@ -125,7 +125,7 @@ class Broker:
         while. Where Redis refuses the call, the pending call ends with Overloaded, PayloadTooLarge,
         QueueUnavailable, AuthenticationFailed for a key that was just revoked, or KeyChanged for
         one that has other limits or models than this process knows. Raises RedisError where a
-        logged call cannot be stored, and RateLimited where its key has too many of them.
+        logged call cannot be stored, and RateLimited or Overloaded where there is no room for it.
         """
         self._require_open()
         if self.monitor.no_workers and not self.has_workers():

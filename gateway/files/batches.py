@@ -18,6 +18,7 @@ ACTIVE = ("validating", "in_progress", "finalizing", "cancelling")
 STOPPABLE = ("validating", "in_progress")
 WINDOW_SECONDS = 86_400  # from a batch's creation to its expiry
 MAX_ACTIVE = 100  # batches of a key that have not ended: each takes memory of the runner
+MAX_KEPT = 10_000  # batches of a key, through one API
 KEPT_SECONDS = 30 * 86_400  # since its creation
 COUNTS = ("completed", "failed", "cancelled", "expired")  # of lines
 USED = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
@@ -100,9 +101,19 @@ class BatchStore:
         self._redis: Any = redis  # its types join the results of all clients
 
     def add(self, batch: Batch) -> None:
-        """Keep a new batch and queue it for the runner."""
+        """Keep a new batch and queue it for the runner.
+
+        Of a key, MAX_KEPT are known through one API: the oldest of more is forgotten, if it has
+        ended.
+        """
         index = keys.batches(batch.door, batch.key_id)
         everybody = keys.batches(batch.door, "")
+        for each in self._redis.zrange(index, 0, -MAX_KEPT):
+            oldest = self.get(each.decode())
+            if oldest is None:
+                self._redis.zrem(index, each)
+            elif not oldest.active:
+                self.delete(oldest)
         with self._redis.pipeline() as pipeline:
             pipeline.hset(keys.batch(batch.id), mapping=_encoded(dataclasses.asdict(batch)))
             pipeline.expireat(keys.batch(batch.id), batch.created + KEPT_SECONDS)

@@ -33,6 +33,14 @@ def in_thread(work: Callable[..., T], *args: Any) -> T:
         raise StorageUnavailable(f"{type(error).__name__}: {error.strerror}") from error
 
 
+def _written(work: Callable[..., T], *args: Any) -> T:
+    """As `in_thread`, and raises StorageUnavailable as well where the folder is away."""
+    try:
+        return in_thread(work, *args)
+    except FileNotFoundError as error:
+        raise StorageUnavailable(f"{type(error).__name__}: {error.strerror}") from error
+
+
 class FolderStorage:
     """See Storage. The folder is made when something is first written."""
 
@@ -87,7 +95,7 @@ class FolderUpload:
         self._path = path
         self._part = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PART}")
         self._buffer = bytearray()
-        self._file: BinaryIO | None = in_thread(self._open)
+        self._file: BinaryIO | None = _written(self._open)
 
     def write(self, data: bytes) -> None:
         """Append some bytes."""
@@ -98,7 +106,7 @@ class FolderUpload:
     def commit(self) -> None:
         """Make the object visible, in place of one with the same name."""
         self._flush()
-        in_thread(self._publish)
+        _written(self._publish)
         self._file = None
 
     def abort(self) -> None:
@@ -116,7 +124,7 @@ class FolderUpload:
     def _flush(self) -> None:
         assert self._file is not None
         data, self._buffer = bytes(self._buffer), bytearray()
-        in_thread(_write_all, self._file, data)
+        _written(_write_all, self._file, data)
 
     def _publish(self) -> None:
         assert self._file is not None

@@ -377,9 +377,10 @@ def wake_reader(redis: Redis, web: str) -> None:
 
 
 class LogsFull(Exception):
-    """Raised when the logs of an API key hold as many `bytes` as they may now.
+    """Raised when the logs of an API key hold as many `bytes` as they may now, or more.
 
-    The first of them expires in `reset_ms` milliseconds.
+    The first of them expires in `reset_ms` milliseconds. `bytes` is negative while Redis uses more
+    than LOG_SHARE of its maxmemory, whoever fills it.
     """
 
     def __init__(self, bytes: int, reset_ms: int) -> None:
@@ -390,7 +391,7 @@ class LogsFull(Exception):
 def store_logged_request(redis: Redis, key: str, address: str, value: bytes, budget: float) -> None:
     """Store what is needed to render a logged call of a key, which may live `budget` seconds.
 
-    Raises LogsFull, and RedisError, also while logs fill LOG_SHARE of Redis' maxmemory.
+    Raises LogsFull and RedisError.
     """
     _remember(redis, key, address, value, budget)
 

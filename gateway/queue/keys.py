@@ -380,6 +380,11 @@ def console_session(session_id: str) -> str:
     return f"{PREFIX}gw:console:session:{session_id}"
 
 
+def console_sessions(public_id: str) -> str:
+    """The latest sessions of a key, by when they began."""
+    return f"{PREFIX}gw:console:sessions:{public_id}"
+
+
 def console_link(digest: str) -> str:
     """The key that a one-time link signs in; `digest` is the SHA-256 of its token."""
     return f"{PREFIX}gw:console:link:{digest}"

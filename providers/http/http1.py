@@ -102,25 +102,22 @@ class Exchange:
         self.reusable = "close" not in options if match[1] != "0" else "keep-alive" in options
 
         self.left, self._chunks = None, None
-        codings = {each.strip().lower() for each in self._list("transfer-encoding")}
+        coding = self.headers.get("transfer-encoding", "identity")
+        length = self.headers.get("content-length")
         if self.status in (204, 304) or self.status < 200:
             self.left = 0
-        elif codings == {"chunked"}:
+        elif (codings := _items(coding.lower())) == {"chunked"}:
             self._chunks = ChunkedBody()
-        elif codings - {"identity"}:
+        elif codings != {"identity"}:
             raise UpstreamBadResponse()
-        elif lengths := {each.strip() for each in self._list("content-length")}:
-            length = lengths.pop()
-            if lengths or not _LENGTH.fullmatch(length):
+        elif length is not None:
+            [length, *others] = _items(length)
+            if others or not _LENGTH.fullmatch(length):
                 raise UpstreamBadResponse()
             self.left = int(length)
         else:
             self.reusable = False  # its end is that of the connection
         self.ended = self.left == 0
-
-    def _list(self, name: str) -> list[str]:
-        value = self.headers.get(name)
-        return [] if value is None else value.split(",")
 
     def read(self, size: int = READ) -> bytes:
         """Return what has arrived of the body, at least one byte; empty at its end.
@@ -157,6 +154,11 @@ class Exchange:
             self.ended = True
             self.reusable = self.reusable and not chunks.rest
         return payload
+
+
+def _items(value: str) -> set[str]:
+    """Return the items of a header that is a list; proxies may repeat them."""
+    return {each.strip() for each in value.split(",")}
 
 
 def _headers(lines: list[str]) -> dict[str, str]:

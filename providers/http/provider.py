@@ -64,7 +64,7 @@ class HttpProvider:
         """Return the whole response; raises a GatewayError."""
         if self.streams_only or self._is_long(call):
             return fold(chain.from_iterable(self.stream(call)))
-        request = self.wire.request(replace(call, stream=False))
+        request = self.wire.request(replace(call, stream=False) if call.stream else call)
         with self._transport.post(request) as response:
             body = self._body(response, on_head)
             if isinstance(body, bytes):

@@ -359,7 +359,7 @@ def test_owners_are_created_changed_listed_and_deleted(api):
     created = api("POST", "/owners", body)
     assert created.status_code == 201
     assert created.get_json()["data"].items() >= body.items()
-    assert error(api("POST", "/owners", body)) == (409, "owner_exists", None)
+    assert error(api("POST", "/owners", body)) == (409, "owner_exists", "id")
     changed = api("PATCH", "/owners/team-b", {"limit": None, "share_cache": True}).get_json()
     assert (changed["data"]["limit"], changed["data"]["share_cache"]) == (None, True)
     assert api("GET", "/owners/team-b").get_json() == changed

@@ -7,8 +7,10 @@ import re
 import orjson
 import pytest
 
+from gateway.account.api_keys import public_id
 from gateway.account.refusals import limited
 from gateway.errors import ModelNotAllowed, RecordsBacklog, UpstreamFailed
+from gateway.queue import commands, keys
 from gateway.queue.protocol import Outcome
 from tests.support.fakes import FakeBroker
 
@@ -33,9 +35,9 @@ BUDGET = {"name": "limit", "scope": "owner", "unit": "usd", "window": "daily", "
 def ask(make_client, settings, auth):
     """A function that makes a call that ends with an error."""
 
-    def ask(error, path, stream, body=None, **headers):
+    def ask(error, path, stream, **headers):
         client = make_client(settings, FakeBroker(error))
-        body = body or BODIES[path] | ({"stream": True} if stream else {})
+        body = BODIES[path] | ({"stream": True} if stream else {})
         return client.post(f"/inference/v1{path}", json=body, headers={**auth, **headers})
 
     return ask
@@ -188,15 +190,13 @@ def test_a_refused_request_is_no_call(client, auth):
         assert "X-Generation-Id" not in response.headers
 
 
-def test_a_key_whose_logs_are_full_is_told_when_they_expire(ask, redis):
-    def idempotent(name, text):
-        body = {"model": MODEL, "input": text, "store": True}
-        return ask(UpstreamFailed(), "/responses", False, body, **{"Idempotency-Key": name})
-
-    idempotent("a", "x" * 1_000_000)  # what it needs to be shown later
-    redis.config_set("maxmemory", 2 * (redis.info("memory")["used_memory"] + 300_000))
+def test_a_key_whose_logs_are_full_is_told_when_they_expire(ask, redis, key):
+    for number in range(20):
+        address = keys.log_address(f"call{number}", 3_600)
+        commands.store_logged_request(redis, public_id(key), address, b"x" * 100_000, 60)
+    redis.config_set("maxmemory", 2 * (redis.info("memory")["used_memory"] + 700_000))
     try:
-        response = idempotent("b", TEXT)
+        response = ask(UpstreamFailed(), "/responses", False, **{"Idempotency-Key": "a"})
     finally:
         redis.config_set("maxmemory", 0)
     assert response.status_code == 429

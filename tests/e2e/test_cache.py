@@ -156,6 +156,8 @@ def test_a_background_response_from_the_cache_can_be_retrieved(stack: Stack, str
         assert response.completed_at
     assert texts == ["one"] * 2
     assert len(stack.upstream.log()) == 1
+    record = until(lambda: records(stack.redis).get(id.removeprefix("resp_")))
+    assert (record.cache_hit, record.response_id) == (True, id)  # which its webhook needs
 
 
 def completed(client: OpenAI, id: str) -> Any:

@@ -8,8 +8,8 @@
 -- ARGV  1 value of the first key  2 its seconds  3 call id  4 share of Redis that logs may fill
 --       5 name of a log, without its id  6 name of a job, without its id  7 bytes a call takes besides
 --       8 call id and fingerprint of the request  9 seconds of that
--- Returns what was noted before; false: nothing was; or {'full', bytes that the key may hold, milliseconds until
--- something of it expires}. Fails as writes to a full Redis do where there is no room for any key.
+-- Returns what was noted before; false: nothing was; or {'full', bytes that the key may hold (negative: there is no
+-- room for any key), milliseconds until something of it expires}.
 
 local MEASURED, EXPIRED = 3, 100  -- calls that are looked at in one run
 
@@ -53,7 +53,6 @@ local maximum = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or 0)
 if maximum > 0 then
   -- The buffers of the connection and of this script hold the value twice now, which passes.
   local free = maximum * ARGV[4] - (tonumber(string.match(memory, '\nused_memory:(%d+)')) - #ARGV[1])
-  if free < 0 then return redis.error_reply('OOM logs fill their share of the memory') end
   if total + #ARGV[1] > free then
     redis.call('HSET', KEYS[3], 'total', total)
     local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]

@@ -53,6 +53,17 @@ local waiting = redis.call('LLEN', KEYS[5]) + aside
 if not hit and waiting >= tonumber(ARGV[7]) then return {'calls', waiting} end
 local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[6]) or 0) or 0, 0) or 0
 if not hit and queued + #ARGV[2] > tonumber(ARGV[8]) and waiting > 0 then return {'bytes', waiting} end
+-- A key may have seven times as much in the queue as is free, so that the next key always finds room. How many of
+-- its calls wait is the distance of its virtual time from the queue's.
+local most, most_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+if not hit and waiting > 0 and (waiting * 8 > most * 7 or (queued + #ARGV[2]) * 8 > most_bytes * 7) then
+  local V, F = unpack(redis.call('HMGET', FAIR, 'V', ARGV[19]))
+  local own = math.max((F or 0) - (V or 0), 0) * (weight or 1)
+    + redis.call('ZCARD', PARKED_CALLS .. ARGV[19]) + redis.call('ZCARD', SCHEDULED_CALLS .. ARGV[19])
+  if own > 7 * (most - waiting) or own / waiting * queued > 7 * (most_bytes - queued - #ARGV[2]) then
+    return {'calls', waiting}
+  end
+end
 -- Scheduled and paused calls wait long: they may fill half of the queue, so that there is room for the others.
 if aside > 0 and not hit and (aside * 2 >= tonumber(ARGV[7]) or (queued + #ARGV[2]) * 2 > tonumber(ARGV[8])) then
   if delay_ms > 0 or redis.call('EXISTS', PAUSED) == 1 and limits().pause_of(ARGV[19], ARGV[18]) then

@@ -173,6 +173,13 @@ def test_a_correction_below_zero_is_a_cost_with_a_sign_and_no_bar(operator, ledg
     assert 'height="-' not in page
 
 
+def test_each_line_of_a_chart_of_one_request_has_its_own_number(operator, ledger, key):
+    ledger.write([record(1, key)])
+    assert set("0 0.25 0.5 0.75 1".split()) <= set(
+        text(operator.get("/console/usage?show=requests")).split()
+    )
+
+
 def test_a_caller_s_usage_is_that_of_its_key(caller, ledger, key, other):
     ledger.write([record(1, key), record(2, other)])
     assert "Requests 1 " in text(caller.get("/console/usage"))

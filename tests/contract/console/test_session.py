@@ -8,6 +8,7 @@ import re
 import pytest
 from werkzeug.datastructures import Headers
 
+from api.console import session
 from app import create_app
 from gateway.account import sign_in_links
 from gateway.account.api_keys import public_id
@@ -47,6 +48,16 @@ def access(client, endpoint):
 
 def path(rule):
     return re.sub(r"<(?:\w+:)?\w+>", "abc", rule)
+
+
+def test_of_more_sessions_than_a_key_may_have_the_oldest_ends(client, redis, key, monkeypatch):
+    monkeypatch.setattr(session, "MAX_SESSIONS", 2)
+    browsers = [client.application.test_client() for _ in range(3)]
+    for browser in browsers:
+        sign_in(browser, key)
+    pages = [browser.get("/console/playground", headers=BROWSER) for browser in browsers]
+    assert [page.status_code for page in pages] == [303, 200, 200]
+    assert len(redis.keys(keys.console_session("*"))) == 2
 
 
 # Who may see what

@@ -236,7 +236,7 @@ def test_what_cannot_hold_is_refused_in_a_line(run, redis, words, text):
 def test_there_is_one_owner_of_an_id(run):
     run("owners", "create", "team-a")
     result = run("owners", "create", "team-a")
-    assert (result.exit_code, result.output) == (1, "Error: there is an owner team-a\n")
+    assert (result.exit_code, result.output) == (1, "Error: There is an owner with this id.\n")
 
 
 def test_commands_are_in_the_audit_log_as_such(run, redis):

@@ -74,6 +74,8 @@ def test_fields_stand_behind_the_message_and_those_without_a_value_are_left_out(
 def test_a_field_cannot_begin_a_line_of_its_own():
     line = MaskingFormatter("%(message)s").format(with_fields(model="a\nERROR b"))
     assert line == r'call x model="a\nERROR b"'
+    line = MaskingFormatter("%(message)s").format(with_fields(model="a\nERROR", call_id="c1"))
+    assert line == r'call x model="a\nERROR" call_id=c1'
 
 
 def test_a_line_of_json_is_one_object_and_its_texts_are_masked():

@@ -13,8 +13,9 @@ from redis import Redis
 
 from gateway.account.api_keys import KeyStore
 from local import credentials
-from local.key import ROOT, NotRunning, create
+from local.key import ROOT, NotRunning, create, service_environment
 from local.redis_server import RedisServer
+from local.run import plan
 
 
 def key(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -96,3 +97,12 @@ def test_no_secrets_are_made_for_a_service_that_never_ran(tmp_path: Path, redis_
     with pytest.raises(NotRunning):
         create("me", tmp_path / "data", {"REDIS_URL": redis_url})
     assert not (tmp_path / "data").exists()
+
+
+def test_commands_have_the_settings_of_the_service_that_runs(folder: Path) -> None:
+    env = service_environment(folder, {"DRAIN_SECONDS": "3"})
+
+    assert env.pop("REDIS_URL").startswith("unix://")
+    service = plan(folder, {"DRAIN_SECONDS": "3", "LOCAL_MODEL": "off"}).environ
+    assert env == {name: service[name] for name in env}
+    assert {"DEMO_MODELS", "FILES_URL", "DATABASE_URL", "KEY_PEPPER"} <= set(env)

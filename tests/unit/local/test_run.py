@@ -124,3 +124,11 @@ def test_the_account_is_kept_beside_the_other_data(tmp_path: Path) -> None:
     assert run.plan(tmp_path, OFF).environ["DATABASE_URL"] == f"sqlite:///{tmp_path}/account.db"
     own = {**OFF, "DATABASE_URL": "postgres://h/d"}
     assert run.plan(tmp_path, own).environ["DATABASE_URL"] == "postgres://h/d"
+
+
+def test_a_misspelled_setting_is_named_with_the_right_one() -> None:
+    names = ["OPENAI_APIKEY", "OPENAI_API_KEY", "DRAIN_SECOND", "PORT", "EDITOR"]
+    assert run.misspellings(names) == [
+        "OPENAI_APIKEY in .env is not a setting. Did you mean OPENAI_API_KEY?",
+        "DRAIN_SECOND in .env is not a setting. Did you mean DRAIN_SECONDS?",
+    ]

@@ -21,10 +21,12 @@ from gateway.broker.broker import Broker
 from gateway.catalogue.target import Target
 from gateway.errors import (
     CallCancelled,
+    GatewayError,
     KeyChanged,
     NoWorkers,
     Overloaded,
     QueueUnavailable,
+    RateLimited,
     ReplyLost,
     ShuttingDown,
     WorkerStopped,
@@ -210,6 +212,25 @@ def test_a_refused_caller_is_told_when_the_queue_will_have_been_worked_off(
     with pytest.raises(Overloaded) as by_us:
         broker.submit(spec(broker), b"{}", admission(key), 600)
     assert by_us.value.retry_after == 12
+
+
+@pytest.mark.parametrize(("room", "error"), [(700_000, RateLimited), (-200_000, Overloaded)])
+def test_a_logged_call_that_finds_no_room_is_refused(
+    redis: Redis, broker: Broker, key: KeyRecord, room: int, error: type[GatewayError]
+) -> None:
+    for number in range(20):
+        before = keys.log_address(f"call{number}", 60)
+        commands.store_logged_request(redis, key.public_id, before, b"x" * 100_000, 60)
+    the_spec = spec(broker)
+    logged = replace(the_spec, web=keys.log_address(the_spec.call_id, 60))
+    redis.config_set("maxmemory", 2 * (redis.info("memory")["used_memory"] + room))
+    try:
+        with pytest.raises(error):
+            broker.submit(logged, b"{}", admission(key), 600, b"{}")
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert broker.pending_calls == {}
+    assert redis.llen(keys.RQ_QUEUE) == 0
 
 
 def test_a_draining_process_refuses(redis: Redis, broker: Broker, key: KeyRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import pytest
@@ -82,6 +83,15 @@ def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageUnavailable):
         put(FolderStorage(str(tmp_path / "file")), "one", [b"1"])
+
+
+def test_a_folder_that_goes_away_is_unavailable(tmp_path):
+    upload = FolderStorage(str(tmp_path / "files")).create("one")
+    upload.write(b"1")
+    shutil.rmtree(tmp_path / "files")
+    with pytest.raises(StorageUnavailable):
+        upload.commit()
+    upload.abort()
 
 
 def test_a_bucket_that_does_not_exist_is_unavailable(s3_env, monkeypatch):

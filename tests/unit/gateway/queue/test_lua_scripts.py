@@ -212,6 +212,53 @@ def test_a_full_queue_refuses_with_the_time_to_wait(
     assert refusal.value.retry_after == 20
 
 
+def submit_until_full(redis: Redis, settings: Settings, key: KeyRecord, **options: Any) -> int:
+    """Submit calls of a key until one is refused; return how many were queued."""
+    for number in range(1_000):
+        try:
+            submit(redis, settings, key, **options)
+        except Overloaded:
+            return number
+    raise AssertionError("there is no bound")
+
+
+@pytest.mark.parametrize("weight", [1, 3])
+def test_a_key_leaves_room_in_the_queue_for_others(
+    redis: Redis, settings: Settings, key: KeyRecord, weight: int
+) -> None:
+    store = KeyStore(redis, settings.key_pepper)
+    store.change(key.public_id, lambda record: {"weight": weight})
+    key = store.refresh(key)
+    other = store.verify(store.create("other"))
+    full = replace(settings, queue_limit=80)
+    assert submit_until_full(redis, full, key) == 71
+    assert submit_until_full(redis, full, other) == 8
+    claim(redis, slots=20)
+    assert submit_until_full(redis, full, other) > 8
+
+
+def test_a_key_leaves_room_for_the_bodies_of_others(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    store = KeyStore(redis, settings.key_pepper)
+    other = store.verify(store.create("other"))
+    tight = replace(settings, queue_bytes=1_000_000)
+    body = b"x" * 20_000
+    first = submit_until_full(redis, tight, key, body=body)
+    assert 40 <= first <= 44
+    assert submit_until_full(redis, tight, other, body=body) >= 3
+
+
+def test_calls_that_wait_outside_the_queue_count_as_those_of_their_key(
+    redis: Redis, settings: Settings
+) -> None:
+    store = KeyStore(redis, settings.key_pepper)
+    parking, other = (store.verify(store.create("a", max_in_flight=limit)) for limit in (1, None))
+    full = replace(settings, queue_limit=80)
+    assert submit_until_full(redis, full, parking) == 71
+    assert submit_until_full(redis, full, other) == 8
+
+
 def test_too_many_waiting_bytes_refuse_and_are_free_again_once_claimed(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:

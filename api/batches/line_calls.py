@@ -1,0 +1,109 @@
+"""Calls the lines of batches: each until its reply stands, or the batch stops."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+import gevent
+import orjson
+from flask import Flask
+from gevent.event import Event
+
+from api.batches.validation import TURN_SECONDS
+from api.http import line as line_api
+from api.http.line import Line, LineReply
+from api.idempotency import name_in_redis
+from api.services import Services
+from gateway.files.batches import Batch
+from gateway.queue import commands
+
+RETRY_SECONDS = 900.0  # for which a line is tried again that a provider or this service refuses
+PAUSE_SECONDS = (1.0, 30.0)  # between two tries, at first and at most
+STOPPED_LINES = 500  # whose calls are looked for at once, to be stopped
+MOST_LOST = 20  # names of a line: one for each runner that was killed at it
+
+
+def call(
+    app: Flask, batch: Batch, number: int, path: str, request: Mapping[str, Any], stopping: Event
+) -> LineReply | None:
+    """What the app returns for a line; None if the batch ends, or is `stopping`, before.
+
+    `path` is the address in the app.
+    """
+    body = orjson.dumps(request["body"])
+    line = Line(batch.key_id, batch.id)
+    began, tries, lost = time.monotonic(), 0, 0
+    while True:
+        left = batch.expires - time.time()
+        if left <= 0:
+            return None
+        headers = {
+            "Idempotency-Key": _name(batch, number, lost),
+            "X-Request-Timeout": f"{left:.3f}",
+            "User-Agent": "batch",
+        }
+        reply = line_api.call(app, line, path, body, headers)
+        if reply.status == 504 and time.time() >= batch.expires:
+            return None
+        if never_queued(reply) and lost < MOST_LOST:
+            lost += 1  # the same name would stand for that call for a day
+            continue
+        seconds = pause(reply, tries, time.monotonic() - began)
+        if seconds is None:
+            return reply
+        tries += 1
+        if stopping.wait(seconds):
+            return None
+
+
+def stop(services: Services, batch: Batch, numbers: Iterable[int]) -> None:
+    """Stop the calls of these lines, also at their providers. Raises RedisError.
+
+    They have run for long enough, or the runner that waited for them was killed.
+    """
+    redis, pepper = services.broker.redis, services.settings.key_pepper
+    left = iter(numbers)
+    while some := list(islice(left, STOPPED_LINES)):
+        for lost in range(MOST_LOST):
+            names = [_name(batch, number, lost) for number in some]
+            in_redis = [name_in_redis(pepper, batch.key_id, name) for name in names]
+            calls = commands.idempotent_calls(redis, in_redis)
+            if not calls:
+                break
+            for call_id in calls:
+                commands.cancel(redis, call_id)
+        gevent.sleep(TURN_SECONDS)
+
+
+def _name(batch: Batch, number: int, lost: int) -> str:
+    """The Idempotency-Key of a line, after so many lost names."""
+    return f"{batch.id}:{number}" + (f":{lost}" if lost else "")
+
+
+def never_queued(reply: LineReply) -> bool:
+    """Whether the runner before this one was killed before it had queued the call of the line.
+
+    Then its name is noted, and Redis knows no such call (`job_lost`).
+    """
+    return reply.status == 503 and "idempotent-replayed" in reply.headers
+
+
+def pause(reply: LineReply, tries: int, elapsed: float) -> float | None:
+    """Seconds until a line is tried again that got this reply; None: it stays so.
+
+    Only what did not reach a provider, or was not acted on, is tried again: for RETRY_SECONDS, and
+    where a limit of the key refuses it as long as the batch lasts.
+    """
+    should_retry = reply.headers.get("x-should-retry")
+    if should_retry == "false" or (should_retry is None and reply.status != 429):
+        return None
+    if elapsed > RETRY_SECONDS and "x-limit-name" not in reply.headers:
+        return None
+    first, most = PAUSE_SECONDS
+    wait = float(reply.headers.get("retry-after", 0))
+    own: float = min(most, first * 2 ** min(tries, 10))
+    return max(wait, own * random.uniform(0.5, 1))
