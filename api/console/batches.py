@@ -10,9 +10,8 @@ from flask import Response, request, url_for
 
 from api.batches.doors import ANTHROPIC, DOORS, OPENAI
 from api.batches.view import cancel, whose
-from api.console.keys import to
 from api.console.names import key_names
-from api.console.page import console, page
+from api.console.page import console, done, page, see_other
 from api.console.session import signed_in
 from api.files.view import NOT_CONFIGURED, render_unavailable, storage
 from api.schemas import query as read
@@ -71,7 +70,7 @@ def batches_one(key: KeyRecord, batch_id: str) -> Response:
         stoppable=batch.status in STOPPABLE,
         errors=orjson.loads(batch.errors) if batch.errors else (),
         names=key_names(key),
-        done=DONE.get(request.args.get("done", ""), ""),
+        done=done(DONE),
     )
 
 
@@ -80,7 +79,7 @@ def batches_one(key: KeyRecord, batch_id: str) -> Response:
 def batches_cancel(key: KeyRecord, batch_id: str) -> Response:
     """Start no further request of a batch."""
     cancel(_find(key, batch_id))
-    return to(url_for("console.batches_one", batch_id=batch_id, done="cancelled"))
+    return see_other(url_for("console.batches_one", batch_id=batch_id, done="cancelled"))
 
 
 @console.get("/console/batches/<batch_id>/<kind>.jsonl")
