@@ -221,6 +221,7 @@ def two_webs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield running
 
 
+@pytest.mark.slow
 def test_identical_calls_are_made_once_over_all_web_processes_and_workers(two_webs: Stack) -> None:
     two_webs.start_worker()
     two_webs.until_ready()
@@ -235,6 +236,7 @@ def test_identical_calls_are_made_once_over_all_web_processes_and_workers(two_we
     assert len(two_webs.upstream.log()) == 1
 
 
+@pytest.mark.slow
 def test_twins_of_a_call_whose_worker_is_killed_make_their_own(two_webs: Stack) -> None:
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(post, two_webs, "/chat/completions", model="fake/delay-3000")
