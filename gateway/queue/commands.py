@@ -334,14 +334,14 @@ def leases(
         values, *listed = pipeline.execute(raise_on_error=False)
     if isinstance(values, Exception):
         raise values
-    found = {
+    held = {
         process: LeaseState.decode(value)
         for process, value in zip(processes, values, strict=True)
         if value is not None
     }
     if not listed or isinstance(listed[0], Exception):
-        return found, set()
-    return found, {int(client["id"]) for client in listed[0]}
+        return held, set()
+    return held, {int(client["id"]) for client in listed[0]}
 
 
 def workers(redis: Redis) -> list[str]:
