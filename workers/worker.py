@@ -82,7 +82,6 @@ class Running:
     claimed: Claimed
     greenlet: Any = None
     started: bool = False  # a greenlet killed before its first step would end without an outcome
-    again: bool = False  # once this run has ended
 
 
 class CallWorker(BaseWorker):  # type: ignore[misc]
@@ -201,8 +200,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         if read:
             self.outbox.put_by(("UNLINK", *read))
         for each in claimed:
-            if each.call_id in self.running:
-                self._end_both(each)
+            if each.call_id in self.running and not self._end_first(each):
                 continue
             running = self.running[each.call_id] = Running(each)
             running.greenlet = self.pool.spawn(self.run_call, running)
@@ -211,20 +209,24 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         gevent.sleep(0)
         gevent.sleep(0)
 
-    def _end_both(self, again: Claimed) -> None:
-        """End a running call that was claimed again, because Redis lost the first claim.
+    def _end_first(self, again: Claimed) -> bool:
+        """End a running call that was claimed again; return whether the second claim is to run.
 
-        The outcome of the first claim would be refused and the second would have none: the caller
-        would wait until the deadline. If this worker was taken for lost, and the call is to run
-        once more, it does when the first run has ended.
+        It is if this worker was taken for lost, and the call runs once more. Otherwise Redis lost
+        the first claim. Then both end: the outcome of the first would be refused and the second
+        would have none, so that the caller would wait until the deadline.
         """
         running = self.running[again.call_id]
-        if again.claim == running.claimed.claim:
-            return
+        first = running.claimed
+        if again.claim == first.claim:
+            return False
         log.warning("call %s: was claimed twice", again.call_id)
-        running.again = again.runs_again and not running.claimed.runs_again
         running.claimed = again
-        self._stop_call(again.call_id, WorkerLost() if running.again else ReplyLost())
+        if again.runs_again and not first.runs_again:
+            running.greenlet.kill(StopCall(WorkerLost()), timeout=STOP_SECONDS)
+            return True
+        self._stop_call(again.call_id, ReplyLost())
+        return False
 
     def run_call(self, running: Running) -> None:
         """Run one call of `running` to its end, and send its outcome and its record."""
@@ -254,23 +256,17 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             outcome = Outcome(last=sender.number, error=GatewayError(should_retry=False))
         finally:
             timeout.close()
-            self.running.pop(claimed.call_id, None)
-        if running.again:  # nothing of this run counts
-            running.again = False
-            self.running[claimed.call_id] = running
-            self.run_call(running)
+            if self.running.get(claimed.call_id) is running:
+                del self.running[claimed.call_id]
+        again = running.claimed
+        if again.runs_again and not claimed.runs_again:
+            return  # nothing of this run counts
+        stopped = isinstance(outcome.error, WorkerStopped)
+        if stopped and claimed.may_run_again and not sender.number and again is claimed:
+            claim, web = claimed.claim, claimed.web
+            self.outbox.put(commands.retry_command(claimed.call_id, claim, web))
             return
-        if (
-            isinstance(outcome.error, WorkerStopped)
-            and claimed.may_run_again
-            and not sender.number
-            and running.claimed is claimed
-        ):
-            command = commands.retry_command(claimed.call_id, claimed.claim, claimed.web)
-            self.outbox.put(command)
-            return
-        if running.claimed is not claimed:  # claimed again: only that claim's outcome stands
-            again = running.claimed
+        if again is not claimed:  # claimed again: only that claim's outcome stands
             sender = Sender(self.outbox, again.call_id, again.claim, again.web)
             outcome = Outcome(error=ReplyLost())
         worked = int((time.monotonic() - claimed.claimed_at) * 1000)

@@ -72,21 +72,18 @@ def test_every_line_is_answered_once_though_everything_is_killed(tmp_path: Path)
         assert batch.request_counts is not None
         counts = batch.request_counts
         assert (counts.completed, counts.failed) == (len(output), len(errors))
-        # What was running when its worker was killed cannot be known to have ended.
-        assert {each["response"]["body"]["error"]["code"] for each in errors.values()} <= {
-            "worker_lost"
-        }
+        assert errors == {}
         calls = stack.upstream.log()
         called = Counter(call["body"]["messages"][-1]["content"] for call in calls)
-        assert set(called.values()) == {1}, "a line was sent to the provider twice"
+        # What was running when its worker was killed runs once more.
+        assert max(called.values()) <= 2
+        again = sum(called.values()) - LINES
         until(lambda: len(records(stack, batch.id)) >= LINES, what="all records")
         settled = records(stack, batch.id)
         completed = [each for each in settled if each["status"] == "completed"]
-        lost = [each for each in settled if each["status"] == "lost"]
-        assert len(completed) + len(lost) == len(settled) == LINES
-        assert len(completed) == len(output)
+        assert len(completed) == len(settled) == len(output) == LINES
         ended = [call for call in calls if call["usage"]]
         assert sum(each["tokens_completion"] for each in completed) == sum(
             each["response"]["body"]["usage"]["completion_tokens"] for each in output.values()
         )
-        assert len(completed) <= len(ended) <= len(completed) + len(lost)
+        assert LINES <= len(ended) <= LINES + again

@@ -100,7 +100,9 @@ def _of_call(
         yield f"has the status {record['status']}"
     if each.answered and record["status"] != "completed":
         yield f"answered, and booked as {record['status']} {record['error_code']}"
-    reported = [call["usage"] for call in provider if call["usage"]]
+    # Nobody knows what the provider counted for a lost worker.
+    lost_runs = sum(run["error"] == "worker_lost" for run in record["provider_responses"])
+    reported = [call["usage"] for call in provider[lost_runs:] if call["usage"]]
     tokens = _tokens(record)
     if record["usage_source"] == "provider":
         expected = tuple(

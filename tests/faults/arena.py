@@ -143,12 +143,13 @@ class Arena(Stack):
         streams: bool | None = None,
         key: str = "",
         word: str = "n",
+        headers: dict[str, str] | None = None,
     ) -> list[Seen]:
         """Begin calls at random moments of `over` seconds: half of them streams, or all or none.
 
         With `leave` their clients go after a random time between these two. Without a `deadline`
         of their own they have the usual one, without a `key` that of the stack. Their texts begin
-        with the `word`.
+        with the `word`. `headers` are further ones of their requests.
         """
         calls = []
         deadline = deadline or self.within(DEADLINE_SECONDS)
@@ -158,7 +159,8 @@ class Arena(Stack):
             seen = Seen(nonce, self.rng.choice(models), stream, deadline)
             leave_after = self.rng.uniform(*leave) if leave else 0.0
             client = Client(
-                seen, key or self.key, leave_after, reads, self.within(PATIENCE_SECONDS)
+                *(seen, key or self.key, leave_after, reads, self.within(PATIENCE_SECONDS)),
+                headers or {},
             )
             wait = self.rng.uniform(0, over)
             thread = threading.Thread(target=self._begin, args=(client, wait), daemon=True)

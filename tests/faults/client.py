@@ -73,6 +73,7 @@ class Client:
     leave_after: float = 0.0
     reads: bool = True  # False: it takes nothing of the answer until it leaves
     patience: float = PATIENCE_SECONDS  # past the deadline
+    headers: dict[str, str] = field(default_factory=dict)  # further ones
     # The socket itself: the connection forgets it as soon as the head of the answer is there.
     _socket: socket.socket | None = field(default=None, repr=False)
     _over: threading.Event = field(default_factory=threading.Event, repr=False)
@@ -128,6 +129,7 @@ class Client:
             "X-Request-Timeout": f"{seen.deadline:g}",
             "X-Request-Id": seen.nonce,
             "Connection": "close",
+            **self.headers,
         }
         path = "/inference/v1/chat/completions"
         connection.request("POST", path, json.dumps(body).encode(), headers)

@@ -26,6 +26,7 @@ KINDS = {
 }
 ORPHAN_SECONDS = 3.0
 LONGEST_TTL = 240  # seconds: an outcome lives 120, a job its deadline and 60
+MOST_LOG_TTL = 91_000  # with an Idempotency-Key: a day, and an hour for a line of a batch
 LASTING = (
     *(keys.RQ_QUEUES, keys.RQ_WORKERS, "rq:workers", keys.BELL, keys.OWNER, keys.AUDIT),
     *(keys.FAIR, keys.RECORDS, keys.LEDGER_RESTORED, keys.LEDGER_CALLS),
@@ -157,6 +158,8 @@ def leaked_keys(redis: Redis) -> list[str]:
         if name in LASTING or name.startswith(LASTING_PREFIXES):
             continue
         life = redis.ttl(name)
+        if name.startswith("gw:log") and 0 < life <= MOST_LOG_TTL:
+            continue
         registry = name in (keys.RQ_STARTED, *keys.RQ_ENDED)  # their members have ends of their own
         if life > LONGEST_TTL and name != keys.QUEUED_BYTES or life == -1 and not registry:
             leaks.append(f"{name}: lives for {life} s")

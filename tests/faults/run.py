@@ -15,6 +15,7 @@ from tests.faults import (  # noqa: F401  (they enter their rows)
     scenarios_account,
     scenarios_batches,
     scenarios_breaker,
+    scenarios_logged,
     scenarios_processes,
     scenarios_queue,
     scenarios_redis,

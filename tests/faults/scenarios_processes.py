@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import signal
 import time
+from collections import Counter
 
 import requests
 
@@ -12,6 +13,7 @@ from gateway.queue import keys
 from tests.faults.arena import LONG, LONGER, SHORT, Arena
 from tests.faults.reconciler import Allowed, nonce_of
 from tests.faults.rows import row
+from tests.faults.scenarios_account import account, books_are_right
 from tests.support.stack import until
 
 LOSS_SECONDS = 4.5  # 4 s are promised; the client's own end takes some
@@ -36,6 +38,86 @@ def a_worker_is_killed(arena: Arena) -> None:
         arena.demand(
             each.should_retry == "false" or each.status == 200, f"{each.nonce}: to be retried?"
         )
+
+
+@row("P16", "kill -9 of one of two workers whose calls may run once more", workers=2,
+     env={"STREAM_REPLAY_SECONDS": "60"}, allowed=Allowed(attempts=2), database=True)  # fmt: skip
+def calls_of_a_killed_worker_run_again(arena: Arena) -> None:
+    """Calls of which nothing has left the worker: whole ones, and streams that have not begun."""
+    arena.steady()
+    may, silent = {"X-Retry-On-Worker-Loss": "true"}, ("fake/delay-3500", "claude/delay-3500")
+    deadline = arena.within(25)
+    arena.load(LONG, streams=False, headers=may, deadline=deadline)
+    arena.load(silent, count=30, streams=True, headers=may, deadline=deadline)
+    resumable = {**may, "X-Resumable": "true"}
+    arena.load(silent, count=30, streams=True, headers=resumable, deadline=deadline)
+    arena.until_running(120)
+    arena.soon(0.0, 1.2)
+    arena.kill(arena.workers[0])
+    arena.finish()
+    arena.only([])
+    arena.demand(all(each.answered for each in arena.here()), "a call was not answered")
+    called = Counter(nonce_of(call) for call in arena.upstream.log())
+    again = {nonce for nonce, count in called.items() if count == 2}
+    arena.demand(again, "no call ran again")
+    arena.notes.append(f"{len(again)} calls ran again, and are charged for one run each")
+    books_are_right(arena)
+    lost = {
+        call["request_id"]
+        for call in account(arena)
+        if [attempt["error"] for attempt in call["provider_responses"]] == ["worker_lost", None]
+    }
+    arena.demand(lost == again, f"{len(lost)} records list a lost run, and {len(again)} calls")
+
+
+@row("P18", "SIGTERM of one of two workers with calls longer than the drain (3 s), which may run "
+     "once more", workers=2, env={"DRAIN_SECONDS": "3"}, allowed=Allowed(attempts=2))  # fmt: skip
+def calls_of_a_stopped_worker_run_again(arena: Arena) -> None:
+    headers, deadline = {"X-Retry-On-Worker-Loss": "true"}, arena.within(25)
+    models = ("fake/delay-6000", "claude/nonce-stream-100-60")
+    calls = arena.load(models, streams=False, headers=headers, deadline=deadline)
+    arena.until_running()
+    arena.soon(0.0, 1.0)
+    stopped = arena.terminate(arena.workers[0])
+    arena.finish()
+    arena.ended_well(arena.workers[0], stopped)
+    arena.demand(all(each.answered for each in calls), "a call was not answered")
+    called = Counter(nonce_of(call) for call in arena.upstream.log())
+    again = sum(count == 2 for count in called.values())
+    arena.demand(again, "no call ran again")
+    arena.notes.append(f"{again} calls ran again")
+
+
+def a_sleeping_worker_loses_its_calls(arena: Arena) -> None:
+    """It is taken for lost; its calls run once more, there or here; what it writes is dropped."""
+    arena.steady()
+    may, silent = {"X-Retry-On-Worker-Loss": "true"}, ("fake/delay-3500", "claude/delay-3500")
+    deadline = arena.within(35)
+    calls = arena.load(LONG, streams=False, headers=may, deadline=deadline)
+    resumable = {**may, "X-Resumable": "true"}
+    calls += arena.load(silent, count=20, streams=True, headers=may, deadline=deadline)
+    calls += arena.load(silent, count=20, streams=True, headers=resumable, deadline=deadline)
+    arena.until_running(100)
+    arena.soon(0.0, 1.0)
+    arena.workers[0].signal(signal.SIGSTOP)
+    time.sleep(14.0)
+    arena.workers[0].signal(signal.SIGCONT)
+    arena.finish()
+    arena.demand(all(each.answered for each in calls), "a call was not answered")
+    called = Counter(nonce_of(call) for call in arena.upstream.log())
+    again = sum(count == 2 for count in called.values())
+    arena.demand(again, "no call ran again")
+    arena.notes.append(f"{again} calls ran again")
+
+
+for _workers, _which in ((1, "the only worker"), (2, "one of two workers")):
+    row(
+        f"P17-{_workers}",
+        f"SIGSTOP of {_which} for 14 s, whose calls may run once more",
+        workers=_workers,
+        env={"STREAM_REPLAY_SECONDS": "60"},
+        allowed=Allowed(attempts=2),
+    )(a_sleeping_worker_loses_its_calls)
 
 
 @row("P3", "kill -9 of the only worker as soon as it has claimed calls; another starts")

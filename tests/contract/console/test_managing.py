@@ -50,6 +50,7 @@ def test_a_key_is_made_with_its_limits_and_its_secret_is_shown_once(operator, st
         weight="2",
         expires_at="30d",
         cache_seconds="1h",
+        retry_on_worker_loss="on",
         metadata="team=search, level=2",
     )
     record = store.verify(secret(page))
@@ -58,6 +59,7 @@ def test_a_key_is_made_with_its_limits_and_its_secret_is_shown_once(operator, st
     assert record.models == ("demo/*", "openai/gpt-4o")
     assert (record.alerts, record.weight, record.cache_seconds) == ((0.8, 0.95), 2, 3_600)
     assert record.metadata == {"team": "search", "level": "2"}
+    assert record.retry_on_worker_loss
     assert abs(record.expires - time.time() - 30 * 86_400) < 60
     assert record.created_by == "ADMIN_KEY"
     one = operator.get(f"/console/keys/{record.public_id}")
@@ -66,7 +68,8 @@ def test_a_key_is_made_with_its_limits_and_its_secret_is_shown_once(operator, st
 
 def test_a_form_shows_what_it_would_set(operator, store, make_key):
     values = {"limit": NANO // 3, "limit_reset": "weekly", "rpm": 7, "models": ("a/b", "c/*")}
-    id = public_id(make_key("one", cache_seconds=90, metadata={"a": "b"}, **values))
+    values |= {"metadata": {"a": "b"}, "retry_on_worker_loss": True}
+    id = public_id(make_key("one", cache_seconds=90, **values))
     before = store.get(id)
     address = f"/console/keys/{id}"
     shown = fields(operator.get(address), address)

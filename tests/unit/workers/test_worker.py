@@ -390,6 +390,30 @@ def test_a_worker_that_claims_a_call_that_it_still_runs_runs_it_again(
     assert [attempt["code"] for attempt in record.attempts] == ["worker_lost"]
 
 
+def test_a_first_run_that_ends_by_itself_meanwhile_does_not_stop_the_second(
+    redis: Redis, worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.hang = True
+    call = replace(claimed(), admission={"retry": True})
+    again = replace(call, claim="second", admission={"lost_ms": 9_000})
+
+    def take(slots: int, give_up: Any) -> list[Claimed]:
+        if not runner.ran:
+            return [call]
+        runner.hang = False
+        goes_on = worker.running[call.call_id].greenlet.switch
+        gevent.get_hub().loop.run_callback(goes_on)
+        return [again]
+
+    monkeypatch.setattr(worker.claims, "take", take)
+    redis.hset(keys.job(call.call_id), mapping={"status": "started", "claim": "second"})
+    worker.take_calls()
+    worker.take_calls()
+    assert outcome(worker, call).error is None
+    assert runner.ran == [call.call_id, call.call_id]
+    assert worker.running == {}
+
+
 def test_a_worker_that_stops_gives_back_a_call_that_may_run_again(
     redis: Redis, settings: Settings, worker: CallWorker, runner: FakeRunner
 ) -> None:
