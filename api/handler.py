@@ -26,11 +26,13 @@ from api.http.links import link
 from api.rendering import LoggedCall, Rendering, numbered
 from api.reply import Renderer, Reply
 from api.services import Services, services
+from gateway import tokens
 from gateway.account import cache
 from gateway.account.api_keys import KeyRecord
 from gateway.account.pricing import Estimate, estimate
 from gateway.broker.pending_call import PendingCall
 from gateway.catalogue import deprecation
+from gateway.catalogue.file import MESSAGES_API
 from gateway.catalogue.target import Target
 from gateway.errors import GatewayError, KeyChanged, ModelNotAllowed
 from gateway.queue import commands, keys
@@ -107,6 +109,23 @@ def respond(
         if isinstance(error, ModelNotAllowed) and current.version == key.version:
             raise
     return _respond(replace(incoming, key=current))
+
+
+def count_tokens(
+    key: KeyRecord, target: Target, checked: CheckedRequest, make: partial[Any]
+) -> Response:
+    """Count the tokens of a prompt: Anthropic does for its models, others are estimated.
+
+    `make` is the class of a renderer of counts, with its options. Raises what `respond` does.
+    """
+    checked = replace(checked, stream=False, background=False, stored=None, kind="count_tokens")
+    if MESSAGES_API in target.row.accepts:
+        return respond(key, target, checked, make)
+    target.require("chat")
+    count = orjson.dumps({"input_tokens": tokens.prompt_tokens(checked.parameters)})
+    response = Response(make("", "").whole(count), content_type="application/json")
+    response.headers["X-Token-Count"] = "estimate"
+    return response
 
 
 def _current_key(incoming: Incoming) -> KeyRecord:

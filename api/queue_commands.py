@@ -42,7 +42,7 @@ def list_calls(reason: str | None, key: str | None, model: str | None, limit: in
     if more:
         click.echo(f"Only the first {limit} are shown.")
     for pause in steering.pauses(redis):
-        click.echo(f"{pause.name} is paused by {pause.by}: {pause.held} calls held")
+        click.echo(f"{pause.name} is paused by {pause.by}; calls held: {pause.held}")
     counts = steering.counts(redis)
     click.echo("  ".join(f"{word} {count}" for word, count in counts.items()))
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 
 from gateway.account.records import Record
+from gateway.account.usage import PROMPT
 from gateway.catalogue.target import Target
 from gateway.errors import GatewayError, UpstreamAuth, code_of
 from gateway.queue.protocol import CallSpec
 from workers.failover import SKIPPED
 
 log = logging.getLogger(__name__)
-
-PROMPT = ("input", "cache_read", "cache_write", "cache_write_1h")
 
 
 def log_call(record: Record) -> None:

@@ -23,7 +23,7 @@ from api.services import services
 from api.usage.view import STATUSES, find_record
 from gateway.account.api_keys import KeyRecord
 from gateway.account.ledger import Page, UnknownCursor
-from gateway.account.pricing import PART_OF
+from gateway.account.pricing import resolved
 from gateway.account.records import Record
 from gateway.errors import InvalidRequest, NotFound
 from gateway.queue import keys
@@ -214,15 +214,10 @@ def receipt(record: Record) -> list[tuple[str, int, Decimal | None, Decimal | No
     for label, name, parts, price in RECEIPT:
         tokens = record.usage.get(name, 0) - sum(record.usage.get(part, 0) for part in parts)
         if tokens > 0:
-            unit = _unit(units, price)
+            digits = resolved(units, price)
+            unit = None if digits is None else Decimal(digits)
             lines.append((label, tokens, unit and unit * 1_000_000, unit and unit * tokens))
     return lines
-
-
-def _unit(units: Mapping[str, str], name: str) -> Decimal | None:
-    while name not in units and name in PART_OF:
-        name = PART_OF[name]
-    return Decimal(units[name]) if name in units else None
 
 
 def _attempts(record: Record) -> list[tuple[int, Mapping[str, Any], float, float]]:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-NANO = 1_000_000_000
+from gateway.account.key_fields import NANO
+
 UNITS = (("B", 1e9), ("M", 1e6), ("k", 1e4))
 NONE = "–"
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flask import Response, g, redirect, request, url_for
+from flask import Response, g, request, url_for
 
 from api.console import forms
-from api.console.page import console, page
+from api.console.page import console, done, page, see_other
 from api.console.session import operators, signed_in
 from api.http.auth import actor
 from api.keys import acts, schema
@@ -62,7 +62,7 @@ def keys(key: KeyRecord) -> Response:
         size=ROWS,
         search=search,
         owner=owner,
-        done=DONE.get(request.args.get("done", ""), ""),
+        done=done(DONE),
         now=time.time(),
     )
 
@@ -155,18 +155,12 @@ def keys_revoke(key: KeyRecord, key_id: str) -> Response:
     """Refuse the key from now on."""
     if not services().keys.revoke(key_id, actor(key)):
         raise _no_key()
-    return to(url_for("console.keys", done="revoked"))
+    return see_other(url_for("console.keys", done="revoked"))
 
 
 def shown(records: Sequence[KeyRecord]) -> list[dict[str, Any]]:
     """Keys as JSON shows them, with what they have used."""
     return shown_keys(services().broker.redis, records)
-
-
-def to(address: str) -> Response:
-    """A redirect after a change."""
-    response = redirect(address, 303)
-    return Response(response.get_data(), 303, response.headers)
 
 
 def _new(texts: Mapping[str, str], error: GatewayError | None) -> Response:
@@ -186,7 +180,7 @@ def _one(record: KeyRecord, error: GatewayError | None = None, texts: Any = None
         owners=owner_ids(),
         graces=GRACE,
         default_grace=str(schema.GRACE_SECONDS),
-        done="" if error else DONE.get(request.args.get("done", ""), ""),
+        done="" if error else done(DONE),
     )
 
 
@@ -210,7 +204,7 @@ def _changed(
         raise _no_key()
     if webhook is not None:
         return page("key_secret.html", secret="", webhook=webhook, id=key_id, name=record.name)
-    return to(url_for("console.keys_one", key_id=key_id, done=done))
+    return see_other(url_for("console.keys_one", key_id=key_id, done=done))
 
 
 def owner_ids() -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from flask import Response, request
 
-from api.console.page import console, page
+from api.console.calls import RECEIPT
+from api.console.page import console, done, page
 from api.console.session import signed_in
 from api.models.view import shown
 from api.services import services
@@ -25,19 +26,7 @@ DONE = {
     "paused": "The model is paused. Calls that run go on; further ones wait.",
     "resumed": "The model takes calls again.",
 }
-PRICES = {
-    "prompt": "Input",
-    "completion": "Output",
-    "input_cache_read": "Cached input",
-    "input_cache_write": "Cache write, 5 min",
-    "input_cache_write_1h": "Cache write, 1 h",
-    "internal_reasoning": "Reasoning",
-    "audio": "Audio input",
-    "input_audio_cache": "Cached audio",
-    "audio_output": "Audio output",
-    "image_token": "Image input",
-    "image_output": "Image output",
-}
+PRICES = {price: label for label, _, _, price in RECEIPT}
 
 
 @console.get("/console/models")
@@ -49,14 +38,14 @@ def models(key: KeyRecord) -> Response:
     search = request.args.get("search", "").strip().lower()
     everything = request.args.get("all") == "1"
     allowed = [row for row in catalogue.listed() if key.operator or key.allows(row.id)]
-    found = [
+    rows = [
         row
         for row in allowed
         if search in row.id.lower() and (everything or catalogue.available(row))
     ]
     return page(
         "models.html",
-        rows=[{**_listed(row, state), "paused": row.id in paused} for row in found],
+        rows=[{**_listed(row, state), "paused": row.id in paused} for row in rows],
         hidden=sum(not catalogue.available(row) for row in allowed),
         search=search,
         everything=everything,
@@ -96,7 +85,7 @@ def models_one(key: KeyRecord, model_id: str) -> Response:
         ],
         ending=_ending(row),
         paused=model_id in _paused(),
-        done=DONE.get(request.args.get("done", ""), ""),
+        done=done(DONE),
     )
 
 

@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flask import Response, request, url_for
+from flask import Response, url_for
 
 from api.console import forms
 from api.console.keys import shown as shown_keys
-from api.console.keys import to
-from api.console.page import console, page
+from api.console.page import console, done, page, see_other
 from api.console.session import operators
 from api.http.auth import actor
 from api.keys import acts, schema
@@ -37,9 +36,7 @@ DONE = {
 def owners(key: KeyRecord) -> Response:
     """All owners, by id."""
     records = sorted(services().owners.all(), key=lambda each: each.id)
-    return page(
-        "owners.html", rows=_shown(records), done=DONE.get(request.args.get("done", ""), "")
-    )
+    return page("owners.html", rows=_shown(records), done=done(DONE))
 
 
 @console.get("/console/owners/new")
@@ -59,7 +56,7 @@ def owners_create(key: KeyRecord) -> Response:
         acts.create_owner(data, actor(key))
     except GatewayError as error:
         return _new(texts, error)
-    return to(url_for("console.owners_one", owner_id=data["id"], done="created"))
+    return see_other(url_for("console.owners_one", owner_id=data["id"], done="created"))
 
 
 @console.get("/console/owners/<owner_id>")
@@ -104,7 +101,7 @@ def owners_delete(key: KeyRecord, owner_id: str) -> Response:
         owner_records.delete(services().broker.redis, services().keys.all(), owner_id, actor(key))
     except InvalidRequest as error:
         return _one(_find(owner_id), error)
-    return to(url_for("console.owners", done="deleted"))
+    return see_other(url_for("console.owners", done="deleted"))
 
 
 def _shown(records: Sequence[OwnerRecord]) -> list[dict[str, Any]]:
@@ -128,7 +125,7 @@ def _one(record: OwnerRecord, error: GatewayError | None = None, texts: Any = No
         shown=values,
         extra=forms.EXTRA_FIELDS,
         members=shown_keys(sorted(members, key=lambda each: each.name.lower())),
-        done="" if error else DONE.get(request.args.get("done", ""), ""),
+        done="" if error else done(DONE),
         now=time.time(),
     )
 
@@ -151,7 +148,7 @@ def _changed(
         return _one(_find(owner_id), error, texts)
     if record is None:
         raise _no_owner()
-    return to(url_for("console.owners_one", owner_id=owner_id, done=done))
+    return see_other(url_for("console.owners_one", owner_id=owner_id, done=done))
 
 
 def _find(owner_id: str) -> OwnerRecord:

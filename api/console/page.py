@@ -5,11 +5,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flask import Response, current_app, g, redirect, render_template, request, url_for
+from flask import (
+    Response,
+    current_app,
+    g,
+    make_response,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
 from redis.exceptions import RedisError
 
 from api.console import formats, session
@@ -72,8 +82,7 @@ def error_page(error: GatewayError) -> Response:
     if "text/html" not in request.headers.get("Accept", ""):
         return errors.openai(error)
     if isinstance(error, session.SignInRequired) and request.method == "GET":
-        response = redirect(url_for("console.sign_in", next=request.full_path.rstrip("?")))
-        return Response(response.get_data(), 303, response.headers)
+        return see_other(url_for("console.sign_in", next=request.full_path.rstrip("?")))
     if "session" not in g and error.status in (404, 405):  # an address that no view has
         with contextlib.suppress(RedisError):
             g.session = session.current()
@@ -101,6 +110,18 @@ def fragment(template: str, **values: Any) -> str:
         **formats.FUNCTIONS,
         **values,
     )
+
+
+def see_other(address: str) -> Response:
+    """A redirect after a form, which the browser follows with GET."""
+    response = make_response(redirect(address, 303))
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def done(texts: Mapping[str, str]) -> str:
+    """What the form before this page has done, of these texts; "" for nothing."""
+    return texts.get(request.args.get("done", ""), "")
 
 
 def asset(name: str) -> str:

@@ -8,14 +8,12 @@ from typing import Any
 
 from flask import Response, request, url_for
 
-from api.console.keys import to
 from api.console.names import key_names
-from api.console.page import console, page
+from api.console.page import console, done, page, see_other
 from api.console.session import operators
 from api.http.auth import actor
 from api.queue import acts
 from api.queue.shown import shown_call, shown_pause, shown_worker
-from api.schemas import query as read
 from api.services import services
 from gateway.account.api_keys import KeyRecord
 from gateway.errors import GatewayError, InvalidRequest
@@ -87,10 +85,10 @@ def _act(key: KeyRecord, act: Callable[[], Any], done: str) -> Response:
         act()
     except GatewayError as error:
         return _page(key, error)
-    back = request.form.get("back", "")
-    if back == "model":
-        return to(url_for("console.models_one", model_id=request.form.get("id", ""), done=done))
-    return to(url_for("console.queue", done=done))
+    if request.form.get("back") == "model":
+        model_id = request.form.get("id", "")
+        return see_other(url_for("console.models_one", model_id=model_id, done=done))
+    return see_other(url_for("console.queue", done=done))
 
 
 def _chosen() -> tuple[str, str]:
@@ -133,5 +131,5 @@ def _page(key: KeyRecord, error: GatewayError | None) -> Response:
         chosen={name: request.form.get(name, "") for name in ("kind", "id")},
         message=error.message if error else "",
         wrong=bool(error),
-        done="" if error else DONE.get(read.text(args, "done", read.ID) or "", ""),
+        done="" if error else done(DONE),
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from flask import Response, redirect, request, url_for
+from flask import Response, request, url_for
 
 from api.console import session
-from api.console.page import console, page
+from api.console.page import console, page, see_other
 from api.http.auth import authenticate, public
 from api.services import services
 from gateway.account import sign_in_links
@@ -23,7 +23,7 @@ USED = "This link has been used or has expired. Sign in with a key."
 @session.signed_in
 def home(key: object) -> Response:
     """The first page of somebody who is signed in."""
-    return _to(url_for("console.playground"))
+    return see_other(url_for("console.playground"))
 
 
 @console.get("/console/sign-in")
@@ -50,14 +50,14 @@ def submit_sign_in() -> Response:
     except GatewayError as error:
         return _form(error)
     session.uncount_attempt()
-    return session.start(_to(_next()), key)
+    return session.start(see_other(_next()), key)
 
 
 @console.post("/console/sign-out")
 @session.signed_in
 def sign_out(key: object) -> Response:
     """End the session."""
-    return session.end(_to(url_for("console.sign_in")))
+    return session.end(see_other(url_for("console.sign_in")))
 
 
 def _linked(token: str) -> KeyRecord:
@@ -90,10 +90,3 @@ def _next() -> str:
     url = urlsplit(path)
     ours = not url.scheme and not url.netloc and url.path.startswith(f"{session.PATH}/")
     return path if ours and path.isprintable() and "\\" not in path else url_for("console.home")
-
-
-def _to(address: str) -> Response:
-    response = redirect(address, 303)
-    return Response(
-        response.get_data(), 303, {**dict(response.headers), "Cache-Control": "no-store"}
-    )

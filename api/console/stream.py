@@ -16,7 +16,7 @@ from gateway.account.ledger import LedgerUnavailable
 from gateway.errors import Overloaded
 
 LONGEST = 600.0  # seconds of one response; browsers come back, and are signed in or not
-COMMENT_SECONDS = 15.0
+CHECK_SECONDS = 15.0  # between two looks at the session; a comment is sent then
 RETRY_SECONDS = 5
 
 
@@ -38,18 +38,18 @@ def stream(look: Callable[[], bytes | None], every: float) -> Response:
 def _events(look: Callable[[], bytes | None], every: float) -> Iterator[bytes]:
     broker = services().broker
     end = time.monotonic() + LONGEST
-    commented = time.monotonic()
+    checked = time.monotonic()
     yield sse.COMMENT
     while not broker.draining and time.monotonic() < end:
         try:
             event = look()
         except (RedisError, LedgerUnavailable):
             event = sse.event(b"{}", "unavailable")
-        if event is not None:
-            yield event
-        elif time.monotonic() - commented > COMMENT_SECONDS:
-            commented = time.monotonic()
+        if time.monotonic() - checked > CHECK_SECONDS:
+            checked = time.monotonic()
             if session.current() is None:
                 return
-            yield sse.COMMENT
+            event = event or sse.COMMENT
+        if event is not None:
+            yield event
         gevent.sleep(every)

@@ -20,6 +20,7 @@ from api.schemas import query as read
 from api.services import services
 from api.usage import reports
 from gateway.account.api_keys import KeyRecord
+from gateway.account.key_fields import NANO
 from gateway.account.ledger import BUCKET_SECONDS, Sums, UsageQuery
 
 # Value -> label, width of a bucket, number of buckets.
@@ -44,7 +45,7 @@ class Measure:
 
 
 MEASURES = {
-    "cost": Measure("Cost", lambda sums: sums.cost_nano / formats.NANO, formats.money),
+    "cost": Measure("Cost", lambda sums: sums.cost_nano / NANO, formats.money),
     "tokens": Measure("Tokens", lambda sums: sums.tokens, formats.short),
     "requests": Measure("Requests", lambda sums: sums.requests, formats.short),
 }

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import orjson
 from flask import Response, g, request
 
 from api import handler
@@ -20,15 +18,10 @@ from api.messages import schema as messages_schema
 from api.messages.renderer import CountRenderer, MessageRenderer
 from api.messages.request import chat_request
 from api.schemas.fields import MAX_TOKENS
-from gateway import tokens
 from gateway.account.api_keys import KeyRecord
-from gateway.catalogue.file import MESSAGES_API
 from gateway.catalogue.target import Target
 
 messages = ApiBlueprint("messages", __name__, dialect=messages_errors.render)
-
-
-COUNT_HEADER = "X-Token-Count"  # "estimate" in responses whose number no provider has counted
 
 
 @messages.after_request
@@ -61,16 +54,8 @@ def count_tokens(key: KeyRecord) -> Response:
     target = handler.resolve(messages_schema.model_name(data))
     handler.require_allowed(key, target, messages_schema.model_name(data))
     body = messages_schema.checked({"max_tokens": MAX_TOKENS, **data})
-    checked = replace(_chat_request(body, target), stream=False, kind="count_tokens")
-    del data, body
-    if MESSAGES_API in target.row.accepts:
-        renderer = partial(CountRenderer, request_id=g.request_id)
-        response = handler.respond(key, target, checked, renderer)
-    else:
-        target.require("chat")
-        count = orjson.dumps({"input_tokens": tokens.prompt_tokens(checked.parameters)})
-        response = Response(count, content_type="application/json")
-        response.headers[COUNT_HEADER] = "estimate"
+    renderer = partial(CountRenderer, request_id=g.request_id)
+    response = handler.count_tokens(key, target, _chat_request(body, target), renderer)
     response.headers["request-id"] = g.request_id
     return response
 

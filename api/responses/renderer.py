@@ -88,13 +88,8 @@ class CountRenderer(Renderer):
 
     def whole(self, result: bytes) -> bytes:
         """OpenAI's object with the count."""
-        return count_of(orjson.loads(result)["input_tokens"])
+        return orjson.dumps({"object": "response.input_tokens", **orjson.loads(result)})
 
     def whole_error(self, error: GatewayError) -> bytes:
         """OpenAI's error envelope."""
         return errors.body(error)
-
-
-def count_of(input_tokens: int) -> bytes:
-    """OpenAI's object with this count of input tokens."""
-    return orjson.dumps({"object": "response.input_tokens", "input_tokens": input_tokens})

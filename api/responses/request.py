@@ -9,7 +9,7 @@ from api.call_request import CheckedRequest
 from api.responses.input import Conversation, refuse_addresses
 from api.responses.response import OWN_NAMES
 from api.responses.schema import RESPONSES_FIELDS, RESPONSES_REQUEST
-from api.responses.tools import Tools
+from api.responses.tools import Tools, present
 from api.schemas import other_api
 from api.schemas.check import check
 from api.schemas.errors import invalid, invalid_request
@@ -157,7 +157,7 @@ def _text(text: Data) -> dict[str, Any]:
         parameters["verbosity"] = text["verbosity"]
     text_format = text.get("format") or {"type": "text"}
     if text_format["type"] == "json_schema":
-        schema = _present(text_format, "name", "description", "schema", "strict")
+        schema = present(text_format, "name", "description", "schema", "strict")
         parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif text_format["type"] != "text":
         parameters["response_format"] = {"type": text_format["type"]}
@@ -193,7 +193,3 @@ def _messages(request: Data, tools: Tools, ignored: list[str]) -> list[dict[str,
         conversation.read(request["input"])
     ignored += (f"input.{kind}" for kind in conversation.ignored)
     return conversation.complete()
-
-
-def _present(value: Data, *names: str) -> dict[str, Any]:
-    return {name: value[name] for name in names if value.get(name) is not None}

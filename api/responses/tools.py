@@ -147,14 +147,14 @@ def _hashed(name: str, key: tuple[str, str]) -> str:
 
 def _chat_tool(tool: Data, name: str) -> Tool:
     if tool["type"] == "function":
-        function = {"name": name, **_present(tool, "description", "parameters", "strict")}
+        function = {"name": name, **present(tool, "description", "parameters", "strict")}
         if "parameters" in function:
             function["parameters"] = _without_encrypted(function["parameters"])
         return {"type": "function", "function": function}
-    custom = {"name": name, **_present(tool, "description", "format")}
+    custom = {"name": name, **present(tool, "description", "format")}
     grammar = tool.get("format")
     if grammar and grammar["type"] == "grammar":
-        rules = _present(grammar, "syntax", "definition")
+        rules = present(grammar, "syntax", "definition")
         custom["format"] = {"type": "grammar", "grammar": rules}
     return {"type": "custom", "custom": custom}
 
@@ -185,5 +185,6 @@ def _forced(path: str, kind: str) -> InvalidRequest:
     )
 
 
-def _present(value: Data, *names: str) -> dict[str, Any]:
+def present(value: Data, *names: str) -> dict[str, Any]:
+    """The fields with these names that are there and not null."""
     return {name: value[name] for name in names if value.get(name) is not None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 from flask import Response, request
@@ -19,12 +18,10 @@ from api.http.json import json_response, page_of
 from api.responses import errors as responses_errors
 from api.responses import request as responses_request
 from api.responses import stored
-from api.responses.renderer import CountRenderer, ResponseRenderer, count_of
+from api.responses.renderer import CountRenderer, ResponseRenderer
 from api.responses.tools import tool_items
 from api.schemas import query as read
-from gateway import tokens
 from gateway.account.api_keys import KeyRecord
-from gateway.catalogue.file import MESSAGES_API
 from gateway.errors import InvalidRequest, NotFound
 
 JSON = "application/json"
@@ -71,14 +68,7 @@ def count_input_tokens(key: KeyRecord) -> Response:
     checked = responses_request.chat_request(
         data, row.extra_parameters, row.accepts, partial(stored.conversation, key)
     )
-    checked = replace(checked, stream=False, background=False, stored=None, kind="count_tokens")
-    del data
-    if MESSAGES_API in row.accepts:
-        return handler.respond(key, target, checked, partial(CountRenderer))
-    target.require("chat")
-    response = Response(count_of(tokens.prompt_tokens(checked.parameters)), mimetype=JSON)
-    response.headers["X-Token-Count"] = "estimate"
-    return response
+    return handler.count_tokens(key, target, checked, partial(CountRenderer))
 
 
 @responses.get("/responses/<response_id:response_id>")

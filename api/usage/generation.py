@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway.account.pricing import usd
 from gateway.account.records import Record
-
-NANO = 1_000_000_000  # 1e-9 USD in a USD
-PROMPT = ("input", "cache_read", "cache_write", "cache_write_1h")  # disjoint
+from gateway.account.usage import PROMPT
 
 
 def generation(record: Record) -> dict[str, Any]:
@@ -71,11 +70,6 @@ def generation(record: Record) -> dict[str, Any]:
         "correction": record.correction,
         "note": record.note or None,
     }
-
-
-def usd(nano: int) -> float:
-    """An amount of 1e-9 USD in USD; `round(usd * 1e9)` gives the amount again."""
-    return nano / NANO
 
 
 def iso_time(milliseconds: int) -> str | None:

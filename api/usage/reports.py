@@ -12,8 +12,8 @@ from typing import Any
 from api.schemas import query as read
 from api.schemas.errors import invalid
 from api.schemas.query import Args
-from api.usage.generation import usd
 from gateway.account.ledger import BUCKET_SECONDS, Sums, UsageBucket, UsageQuery, UsageRow
+from gateway.account.pricing import usd
 
 # Width of a bucket -> buckets of a page: by default, and at most (OpenAI's numbers).
 PAGES = {"1d": (7, 31), "1h": (24, 168), "1m": (60, 1440)}

@@ -19,7 +19,8 @@ from gateway.account import counters
 from gateway.account.api_keys import KeyRecord
 from gateway.account.counters import WINDOWS, window
 from gateway.account.ledger import Ledger, Spend, Sums, received
-from gateway.account.record_store import COMMAND
+from gateway.account.pricing import usd
+from gateway.account.record_store import COMMAND, audit_entry
 from gateway.account.records import Record
 from gateway.queue import keys, scripts
 
@@ -40,7 +41,7 @@ class Difference:
     window: str
     book: str
     counted: counters.Spend  # by the book
-    kept: counters.Spend  # by the sums
+    summed: counters.Spend  # by the ledger
 
 
 def differences(
@@ -68,8 +69,8 @@ def differences(
 
 
 def _amount(each: Difference) -> tuple[str, str, str, int, int, int]:
-    usd, tokens = each.counted.usd - each.kept.usd, each.counted.tokens - each.kept.tokens
-    requests = each.counted.requests - each.kept.requests
+    usd, tokens = each.counted.usd - each.summed.usd, each.counted.tokens - each.summed.tokens
+    requests = each.counted.requests - each.summed.requests
     return each.scope, each.window, each.book, usd, tokens, requests
 
 
@@ -147,15 +148,8 @@ def correct(redis: Redis, key: KeyRecord, nano: int, why: str) -> Record:
         correction=True,
         note=why,
     )
-    entry = {
-        "time": seconds,
-        "action": "key.corrected",
-        "target": key.public_id,
-        "actor": COMMAND.id,
-        "address": None,
-        "forwarded_for": None,
-        "changes": {"usd": [None, nano / 1e9], "note": [None, why]},
-    }
+    changes = {"usd": [None, usd(nano)], "note": [None, why]}
+    entry = audit_entry("key.corrected", key.public_id, COMMAND, seconds, changes)
     scopes = [key.public_id, *([keys.owner_scope(key.owner)] if key.owner else [])]
     scripts.CORRECT(
         redis,

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
+from gateway.account.key_fields import NANO
 from gateway.account.usage import Usage
 from gateway.catalogue.file import PRICES, ModelRow, PriceTier
 from gateway.catalogue.target import Target
@@ -22,9 +23,10 @@ from gateway.tokens import prompt_tokens
 
 FILE = Path(__file__).with_name("prices.json")
 MILLION = Decimal(1_000_000)
-NANO = Decimal(1_000_000_000)
 TYPICAL_OUTPUT_TOKENS = 1_000  # of a call to a model whose row does not say it
 MODELS = 4_096  # whose prices are kept at hand
+
+T = TypeVar("T")
 
 # A price that is unknown is that of the kind it is a part of.
 PART_OF = {
@@ -149,7 +151,7 @@ def estimate(target: Target, params: Mapping[str, Any], kind: str = "chat") -> E
 
 def usd(nano: int) -> float:
     """Return an amount in USD, as responses show it."""
-    return nano / 1_000_000_000
+    return nano / NANO
 
 
 def shown(price: Decimal) -> str:
@@ -189,7 +191,7 @@ def _tiers(
 
 
 def _prices(units: dict[str, Decimal], above: int, version: str, billed: bool) -> Prices:
-    per_token = [_resolved(units, name) * NANO / MILLION for name in PRICES]
+    per_token = [(resolved(units, name) or Decimal(0)) * NANO / MILLION for name in PRICES]
     digits = max(0, *(-int(each.normalize().as_tuple().exponent) for each in per_token))
     scaled = tuple(int(each.scaleb(digits)) for each in per_token)
     ordered = {name: units[name] for name in PRICES if name in units}
@@ -203,11 +205,11 @@ def _prices(units: dict[str, Decimal], above: int, version: str, billed: bool) -
     return Prices(ordered, above, version, billed, record, scaled, 10**digits)
 
 
-def _resolved(units: Mapping[str, Decimal], name: str) -> Decimal:
-    """Return a price, or else that of the kind it is a part of; 0 if that is unknown too."""
+def resolved(units: Mapping[str, T], name: str) -> T | None:
+    """Return a price, or else that of the kind it is a part of; None if that is unknown too."""
     while name not in units and name in PART_OF:
         name = PART_OF[name]
-    return units.get(name, Decimal(0))
+    return units.get(name)
 
 
 def _listed(rows: Mapping[str, Mapping[str, Any]], model: str) -> tuple[PriceTier, ...]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from gateway.account.usage import PROMPT
+
 
 @dataclass(slots=True)  # not frozen, because each call makes one: that takes four times as long
 class Record:
@@ -131,7 +133,7 @@ class Record:
             raise ValueError(f"not a record: {error}") from None
 
 
-COUNTED = ("input", "cache_read", "cache_write", "cache_write_1h", "output")
+COUNTED = (*PROMPT, "output")
 # What the script that settles a call knows -> the field of its record.
 FROM_REDIS = {
     "queued_ms": "queued_ms",

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gateway.account.key_fields import NANO
 from gateway.errors import GatewayError, Overloaded, QuotaExceeded, RateLimited, TokensLimited
 
 LOGS_MS = 60_000  # until the next try where logs are full: others may make room
 UNKNOWN_MS = 5_000  # until the next try, where nobody knows when a running call ends
-NANO = 1_000_000_000  # of a USD
 
 LOGS_FULL = (
     "The service has no memory left for stored responses and events of background, resumable and "

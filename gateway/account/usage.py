@@ -59,6 +59,7 @@ class Usage(NamedTuple):
 
 
 NAMES = Usage._fields
+PROMPT = ("input", "cache_read", "cache_write", "cache_write_1h")
 STANDARD = frozenset(
     {"prompt_tokens", "completion_tokens", "total_tokens"}
     | {"prompt_tokens_details", "completion_tokens_details"}

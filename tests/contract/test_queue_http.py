@@ -242,7 +242,7 @@ def test_the_commands_do_the_same(run, calls, redis, worker):
     calls.claim()
     lines = run("queue", "list", "--reason", "paused", "--model", "echo").splitlines()
     assert lines[0].split()[:4] == ["-", "paused", "model:demo/echo", first]
-    assert lines[1] == "model:demo/echo is paused by command line: 1 calls held"
+    assert lines[1] == "model:demo/echo is paused by command line; calls held: 1"
     assert run("queue", "resume", "model", "echo") == "resumed model:demo/echo\n"
     assert run("workers", "drain", worker) == f"draining {worker}\n"
     assert "3 of 10 calls  1.0.0  here:7  draining" in run("workers", "list")

@@ -1,6 +1,7 @@
-"""`python -m tests.load [--seed N] [ROW...]`: put the service under load, and measure.
+"""`python -m tests.load [--seed N] [--live-views N] [ROW...]`: load the service, and measure.
 
-Prints a table, one row a load; the exit code is 1 where a bar was missed.
+Prints a table, one row a load; the exit code is 1 where a bar was missed. With --live-views, so
+many browsers have the console's Live view open while a row runs.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help="names; all where none is given")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--live-views", type=int, default=0, metavar="N", help="beside each row")
     options = parser.parse_args()
     if unknown := set(options.rows) - set(ROWS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
@@ -39,7 +41,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing stays behind
     load = os.getloadavg()[0]
     sys.stdout.write(f"seed {options.seed}, {os.cpu_count()} cores, load average {load:.2f}\n")
-    results = run_rows(rows, options.seed, tell)
+    results = run_rows(rows, options.seed, tell, options.live_views)
     missed = sum(not result.held for result in results)
     sys.stdout.write(f"\n{table(results)}\n\n{missed} of {len(results)} loads missed a bar\n")
     return 1 if missed else 0

@@ -136,6 +136,10 @@ class LoadArena(Stack):
         }
         return {name: cpu_seconds([pid]) or 0.0 for name, pid in pids.items()}
 
+    def redis_commands(self) -> int:
+        """Commands that Redis has run so far."""
+        return int(self.redis.info("stats")["total_commands_processed"])
+
     # The bars
 
     def note(self, measured: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.load import scenarios, scenarios_limits  # noqa: F401  (they enter their rows)
 from tests.load.arena import Bar, LoadArena
 from tests.load.rows import Row
+from tests.load.views import LiveViews
 
 HEAD = ("load", "what comes", "promised", "measured", "clients' core", "verdict", "seconds")
 
@@ -48,22 +49,25 @@ def table(results: Iterable[Result]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
-def run_rows(rows: Sequence[Row], seed: int, tell: Callable[[Result], None]) -> list[Result]:
-    """Run the rows; `tell` hears of each as it ends."""
+def run_rows(
+    rows: Sequence[Row], seed: int, tell: Callable[[Result], None], views: int = 0
+) -> list[Result]:
+    """Run the rows, beside so many open Live views; `tell` hears of each as it ends."""
     results = []
     for each in sorted(rows, key=lambda row: row.name):
-        results.append(run_row(each, seed))
+        results.append(run_row(each, seed, views))
         tell(results[-1])
     return results
 
 
-def run_row(row: Row, seed: int) -> Result:
-    """Run one row on a fresh service."""
+def run_row(row: Row, seed: int, views: int = 0) -> Result:
+    """Run one row on a fresh service, beside so many open Live views."""
     folder = Path(tempfile.mkdtemp(prefix="load-"))
     begun = time.monotonic()
     with LoadArena(folder, f"{seed} {row.name}", row.env) as arena:
         try:
-            row.run(arena)
+            with LiveViews(arena, views):
+                row.run(arena)
         except Exception as error:
             arena.demand(False, "", f"the scenario broke: {type(error).__name__}: {error}"[:300])
         logs = arena.logs()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import requests
 
 from bench.numbers import percentile
 from tests.load.arena import LoadArena, p
+from tests.load.calls import Call
 from tests.load.rows import row
+from tests.load.views import LiveViews
 from tests.support.stack import busy, reserved_port, until
 
 CONNECTIONS = 8  # to Redis, that a process may have
@@ -121,6 +125,52 @@ def a_burst(arena: LoadArena) -> None:
     arena.nothing_broken(calls)
     times = [call.first for call in calls]
     arena.note(f"first byte p50 {p(0.5, times):.2f}, p99 {p(0.99, times):.2f} s")
+
+
+VIEWS, VIEWED_SECONDS = 10, 8.0
+
+
+@row("L12", f"50 calls/s, half of them streams, beside 0 and {VIEWS} open Live views, in turn")
+def live_views(arena: LoadArena) -> None:
+    arena.load(arena.asks(["nonce-stream-20-20", "delay-100"], 100, 2.0))  # warm
+    calls: dict[int, list[Call]] = {0: [], VIEWS: []}
+    costs: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for count in (0, VIEWS, 0, VIEWS):
+        with LiveViews(arena, count) as views:
+            with _cost(arena, costs.setdefault(("idle", count), [])):
+                time.sleep(VIEWED_SECONDS)
+            with _cost(arena, costs.setdefault(("loaded", count), [])):
+                asks = arena.asks(["nonce-stream-20-20", "delay-100"], 400, VIEWED_SECONDS)
+                calls[count] += arena.load(asks)
+            if count:
+                shown = views.per_second()
+                arena.demand(shown > 0.5, "each view shows figures", f"{shown:.2f} a second")
+    for when in ("idle", "loaded"):
+        (cpu, commands), (more_cpu, more_commands) = (
+            [sum(values) / len(values) for values in zip(*costs[when, count], strict=True)]
+            for count in (0, VIEWS)
+        )
+        arena.at_most(f"{when}: {VIEWS} views take", (more_cpu - cpu) * 100, 5, " % of a core")
+        arena.note(f"web {cpu:.1%} and {more_cpu:.1%}")
+        if when == "idle":  # under load, 1 % of them is more
+            arena.at_most("commands to Redis", more_commands - commands, 60, " a second more")
+        arena.note(f"{commands:.0f} and {more_commands:.0f} commands a second")
+    for count, made in calls.items():
+        arena.statuses(made, [200])
+        arena.nothing_broken(made)
+        gaps = [gap for call in made for gap in call.gaps]
+        first = _ms(p(0.99, (call.first for call in made)))
+        arena.note(f"{count} views: first p99 {first:.0f}, gap p99 {_ms(p(0.99, gaps)):.0f} ms")
+
+
+@contextmanager
+def _cost(arena: LoadArena, costs: list[tuple[float, float]]) -> Iterator[None]:
+    """Add the cores of the web process and the commands a second to Redis of what runs inside."""
+    began, cpu, commands = time.monotonic(), arena.cpu()["web"], arena.redis_commands()
+    yield
+    seconds = time.monotonic() - began
+    used = arena.cpu()["web"] - cpu
+    costs.append((used / seconds, (arena.redis_commands() - commands) / seconds))
 
 
 @row("L8", "200 calls with images of 4 MB in 20 s")

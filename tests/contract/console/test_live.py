@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import orjson
 import pytest
 
+from api.console import stream
 from gateway.account.api_keys import public_id
 from gateway.account.records import Record
 from gateway.broker.places import Places
@@ -85,6 +86,14 @@ def test_calls_are_sent_once_as_they_end(caller, redis, ledger, key):
         assert f"{2:032x}" in data["html"] and f"{1:032x}" not in data["html"]
         ended(redis, ledger, key, 3)
         assert f"{2:032x}" not in next(stream)[1]["html"]
+
+
+def test_a_stream_ends_with_the_session_although_it_has_events(operator, busy, redis, monkeypatch):
+    monkeypatch.setattr(stream, "CHECK_SECONDS", 0.0)
+    with opened(operator.client, "/console/live/stream") as events:
+        assert next(events)[0] == "figures"
+        redis.flushdb()  # all sessions
+        assert list(events) == []
 
 
 def test_a_stream_ends_with_the_process(operator, broker):

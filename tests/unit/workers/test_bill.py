@@ -348,7 +348,7 @@ def test_a_response_that_cannot_be_written_is_charged_once() -> None:
 def test_a_fault_of_ours_costs_what_the_provider_counted_before_it() -> None:
     assert used(one(RuntimeError())) == ({}, "none", 0)
     record = one(COUNT, WORD, RuntimeError())
-    assert (record.status, record.error_code) == ("failed", "GatewayError")
+    assert (record.status, record.error_code) == ("failed", "gateway_error")
     assert record.usage["input"] == 100
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from api.usage.generation import generation, iso_time, usd
+from api.usage.generation import generation, iso_time
+from gateway.account.pricing import usd
 from gateway.account.records import Record
 
 CALL = Record(
