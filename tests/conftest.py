@@ -72,6 +72,11 @@ Flask.url_rule_class = RuleCompiledOnce
 UNREACHABLE = "http://127.0.0.1:9/v1"  # calls never get that far: the broker is a fake
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow tests first, lest one of them is left at the end with nothing beside it."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_collection_finish() -> None:
     """Keep full garbage collections, which many tests make, from looking at all collected tests."""
     gc.collect()

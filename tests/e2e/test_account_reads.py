@@ -6,6 +6,7 @@ import queue
 import threading
 from pathlib import Path
 
+import pytest
 import requests
 
 from gateway.account.database import schema
@@ -13,6 +14,8 @@ from gateway.account.database.engine import make_engine
 from tests.faults.proxy import FaultProxy
 from tests.support.postgres import PostgresServer
 from tests.support.stack import PATIENCE_SECONDS, Stack, until
+
+pytestmark = pytest.mark.slow
 
 READS = ("/usage", "/generations", "/generations/none")
 

@@ -179,6 +179,7 @@ def peak_megabytes(pid: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) // 1_000
 
 
+@pytest.mark.slow
 def test_files_in_a_bucket(tmp_path: Path) -> None:
     """boto3 waits cooperatively: while the bucket is silent, other requests go on."""
     with s3.bucket() as env, FaultProxy(s3.address(env)) as proxy:

@@ -29,6 +29,8 @@ from tests.support.stack import (
     until,
 )
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "CANARY-in-a-prompt"  # the provider's answer repeats it
 WRONG_KEY = "mk_inference_AbCdEfGh1234_CANARYinakey0123456789CANARYinakey0123456789abc"
 METRICS_TOKEN = "CANARYinakey: a token of Prometheus"

@@ -251,6 +251,7 @@ def test_the_connections_to_redis_stay_within_their_budget(stack: Stack) -> None
     assert len(names) <= 1 + 8 + 8
 
 
+@pytest.mark.slow
 def test_readiness_tells_what_is_missing(own_stack: Stack) -> None:
     (worker,) = own_stack.workers
     worker.kill()

@@ -17,6 +17,8 @@ import requests
 from gateway.queue import keys
 from tests.support.stack import PATIENCE_SECONDS, Stack, until
 
+pytestmark = pytest.mark.slow
+
 
 def response_of(result: queue.Queue[Any]) -> requests.Response:
     value = result.get(timeout=PATIENCE_SECONDS)
@@ -73,7 +75,6 @@ def serving_process(stack: Stack) -> int:
     return int(subprocess.run(command, capture_output=True, check=True).stdout.split()[0])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("to", ["arbiter", "web process"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGQUIT", "SIGHUP"])
 def test_a_signal_that_stops_a_web_process_ends_its_streams_with_an_error(

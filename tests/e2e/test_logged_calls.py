@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
+import pytest
 import requests
 
 from tests.support.stack import PATIENCE_SECONDS, Stack, events, reserved_port, until
@@ -118,6 +119,7 @@ def test_another_key_sees_nothing(stack: Stack) -> None:
         assert response.json()["error"]["code"] == "generation_not_found"
 
 
+@pytest.mark.slow
 def test_streams_whose_web_process_is_killed_are_read_on_from_another(stack: Stack) -> None:
     with reserved_port() as port:
         web, url = stack.start_web(port), f"http://127.0.0.1:{port}/inference/v1"

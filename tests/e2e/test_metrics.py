@@ -33,6 +33,8 @@ from tests.support import console
 from tests.support.prometheus import RATE_INTERVAL, Prometheus
 from tests.support.stack import PATIENCE_SECONDS, ROOT, Stack, until
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "a token of Prometheus, and of nobody else"
 CHAT, MESSAGES = "/chat/completions", "/messages"
 RESPONSES, EMBEDDINGS = "/responses", "/embeddings"
@@ -259,7 +261,6 @@ def panel_queries(panel: dict[str, Any], model: str = "") -> list[str]:
     return queries
 
 
-@pytest.mark.slow
 def test_a_real_prometheus_has_series_for_every_panel_and_rule(stack: Stack) -> None:
     if not shutil.which("prometheus") and not os.environ.get("CI"):
         pytest.skip("needs Debian's package prometheus")

@@ -89,6 +89,7 @@ def test_a_failure_in_a_stream_is_an_api_error(client: OpenAI) -> None:
     assert failure.value.code == "upstream_truncated"
 
 
+@pytest.mark.slow
 def test_the_client_does_not_repeat_a_call_that_may_have_been_made(own_stack: Stack) -> None:
     # A stack of its own: on a pooled connection, a reset before any byte is tried once more.
     stack = own_stack

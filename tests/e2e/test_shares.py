@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.stack import Stack
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small(tmp_path_factory: pytest.TempPathFactory):

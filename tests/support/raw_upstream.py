@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import socket
 import struct
 import threading
+from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 
 from gateway.chat import ChatCall, fold
 from providers.http.provider import HttpProvider
+from providers.http.transport import Transport
 from providers.openai.chat import OpenAIWire
 
+ONE_AUTHORITY = Path(__file__).parents[1] / "faults" / "certificates" / "authority.pem"
+
 KEY = "sk-secret-of-the-operator"
+
+
+@contextmanager
+def closing_transport(**options):
+    """A transport that is closed in the end; a socket that it leaves open warns then."""
+    gc.freeze()  # the collection looks at what this test made, not at all that there is
+    transport = Transport(ca_bundle=str(ONE_AUTHORITY), **options)  # all of certifi's take 20 ms
+    yield transport
+    transport.close()
+    gc.collect()
 
 
 def call(model="echo", text="Hello there", **more):

@@ -1,6 +1,5 @@
 """Answers that no well-behaved provider gives, byte for byte."""
 
-import gc
 from dataclasses import replace
 
 import pytest
@@ -8,17 +7,14 @@ import pytest
 from gateway.errors import UpstreamError, UpstreamFailed, UpstreamThrottled, UpstreamTLS
 from providers.base import WireOptions
 from providers.http.provider import HttpProvider
-from providers.http.transport import Transport
 from providers.openai.chat import OpenAIWire
-from tests.support.raw_upstream import BOTH_WAYS, call, content, openai, serving
+from tests.support.raw_upstream import BOTH_WAYS, call, closing_transport, content, openai, serving
 
 
 @pytest.fixture
 def transport():
-    made = Transport(connect_timeout=5, read_timeout=5, pool_size=4)
-    yield made
-    made.close()
-    gc.collect()  # a socket left open warns here, in the test that left it
+    with closing_transport(connect_timeout=5, read_timeout=5, pool_size=4) as made:
+        yield made
 
 
 @pytest.fixture(params=["complete", "stream"])

@@ -1,6 +1,5 @@
 """What goes wrong between us and a provider, and what the caller is told of it."""
 
-import gc
 import socket
 import time
 from itertools import chain
@@ -26,7 +25,15 @@ from providers.http import transport as transport_module
 from providers.http.provider import HttpProvider
 from providers.http.transport import Transport
 from providers.openai.chat import OpenAIWire
-from tests.support.raw_upstream import BOTH_WAYS, KEY, call, content, openai, serving
+from tests.support.raw_upstream import (
+    BOTH_WAYS,
+    KEY,
+    call,
+    closing_transport,
+    content,
+    openai,
+    serving,
+)
 from tests.support.upstream import Upstream
 
 
@@ -39,10 +46,9 @@ def upstream():
 @pytest.fixture
 def transport(upstream):
     upstream.clear()
-    made = Transport(connect_timeout=5, read_timeout=5, pool_size=4, max_response_bytes=1 << 20)
-    yield made
-    made.close()
-    gc.collect()  # a socket left open warns here, in the test that left it
+    limits = {"connect_timeout": 5, "read_timeout": 5, "max_response_bytes": 1 << 20}
+    with closing_transport(pool_size=4, **limits) as made:
+        yield made
 
 
 @pytest.fixture(params=["complete", "stream"])

@@ -16,7 +16,7 @@ from gateway.errors import UpstreamBadResponse, UpstreamTimeout
 from providers.http.http1 import READ
 from providers.http.sse import MAX_LINE
 from providers.http.transport import Response, Transport
-from tests.support.raw_upstream import BOTH_WAYS, call, openai, serving
+from tests.support.raw_upstream import BOTH_WAYS, call, closing_transport, openai, serving
 from tests.support.upstream import Upstream
 
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -31,10 +31,8 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def transport() -> Iterator[Transport]:
-    made = Transport(read_timeout=5, max_response_bytes=1 << 20)
-    yield made
-    made.close()
-    gc.collect()
+    with closing_transport(read_timeout=5, max_response_bytes=1 << 20) as made:
+        yield made
 
 
 def test_a_body_whose_length_is_over_the_limit_is_not_waited_for(transport: Transport) -> None:

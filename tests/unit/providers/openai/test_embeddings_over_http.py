@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from base64 import b64encode
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from providers.http.provider import HttpProvider
 from providers.http.transport import Transport
 from providers.openai.chat import OpenAIWire
 from providers.openai.embeddings import OpenAIEmbeddings
-from tests.support.raw_upstream import serving
+from tests.support.raw_upstream import closing_transport, serving
 from tests.support.upstream import Upstream
 
 LARGEST_DIMENSIONS = 3_072  # of text-embedding-3-large
@@ -41,11 +40,10 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture
 def provider(upstream: Upstream) -> Iterator[HttpProvider]:
     upstream.clear()
-    transport = Transport(connect_timeout=5, read_timeout=5, max_response_bytes=1 << 20)
     url = f"{upstream.url}/v1"
-    yield HttpProvider(OpenAIWire(url, "key"), transport, OpenAIEmbeddings(url, "key"))
-    transport.close()
-    gc.collect()  # a socket left open warns here, in the test that left it
+    limits = {"connect_timeout": 5, "read_timeout": 5, "max_response_bytes": 1 << 20}
+    with closing_transport(**limits) as transport:
+        yield HttpProvider(OpenAIWire(url, "key"), transport, OpenAIEmbeddings(url, "key"))
 
 
 def vectors(chunk: dict[str, Any]) -> list[Any]:
