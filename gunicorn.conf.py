@@ -29,6 +29,9 @@ backlog = 512
 timeout = 30  # seconds that the event loop may be blocked; not a limit of a request
 keepalive = 100  # Heroku's router keeps idle connections for 90 s; heads have a limit of their own
 limit_request_fields = 64
+# gunicorn takes SCRIPT_NAME from a client that it takes for a proxy: the address that the app sees
+# would not be the one that a proxy has checked.
+forwarder_headers = ""
 control_socket_disable = True
 if os.path.isdir("/dev/shm"):
     worker_tmp_dir = "/dev/shm"  # gunicorn needs a file, and /tmp may be read-only

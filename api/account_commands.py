@@ -62,7 +62,7 @@ def check() -> None:
     for each in differing:
         click.echo(
             f"{each.scope}  {each.window}:  {each.book} {_amounts(each.counted)},"
-            f"  ledger {_amounts(each.kept)}"
+            f"  ledger {_amounts(each.summed)}"
         )
     if differing:
         raise click.exceptions.Exit(1)

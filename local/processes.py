@@ -52,7 +52,7 @@ class Processes:
         self._write, self._on_end, self._stop_seconds = write, on_end, stop_seconds
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._groups: dict[str, int] = {}  # process groups that run: each process leads its own
+        self._groups: dict[str, int] = {}
         self._ending = False
 
     def __enter__(self) -> Self:
@@ -81,6 +81,12 @@ class Processes:
             for thread in self._threads:
                 thread.join(max(0.0, end - time.monotonic()))
 
+    @property
+    def groups(self) -> list[int]:
+        """The process groups that run: each process leads its own."""
+        with self._lock:
+            return list(self._groups.values())
+
     def put(self, message: Message) -> None:
         """Take in what honcho has to report of a process: its start, a line, its end."""
         name = message.name
@@ -104,8 +110,6 @@ class Processes:
         self._write(f"{name:<7}| {text}\n")
 
     def _signal(self, number: signal.Signals) -> None:
-        with self._lock:
-            groups = list(self._groups.values())
-        for group in groups:
+        for group in self.groups:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, number)

@@ -33,7 +33,7 @@ from gateway.account.record_store import ADMIN
 from gateway.catalogue import file as catalogue_file
 from gateway.queue import clients, keys
 from gateway.settings import ConfigurationError, Settings
-from local import credentials
+from local import credentials, leftovers
 from local.banner import banner
 from local.env_file import EnvFileError, read_env
 from local.model_server import MODEL, ModelMissing, find_model
@@ -177,11 +177,15 @@ def run(folder: Path, environ: Mapping[str, str], news: News, notes: Iterable[st
     Raises NotStarted if a process ended by itself, and what `plan`, RedisServer and Settings raise.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    todo = plan(folder, environ)
     with contextlib.ExitStack() as ending:
-        if not (todo.environ.get("REDIS_URL") or todo.environ.get("REDIS_TLS_URL")):
-            redis = ending.enter_context(RedisServer(folder))
-            todo.environ["REDIS_URL"] = redis.url
+        redis_url = (environ.get("REDIS_TLS_URL") or environ.get("REDIS_URL") or "").strip()
+        if not redis_url:
+            # Its lock says that nobody else runs with this folder.
+            redis_url = ending.enter_context(RedisServer(folder)).url
+            if leftovers.end(folder):
+                say("Ended what was left of a run that was killed.\n")
+            ending.callback(leftovers.forget, folder)
+        todo = plan(folder, {**environ, "REDIS_URL": redis_url})
         settings = Settings.from_env(todo.environ)
         keys.use_prefix(settings.redis_prefix)
         schema.upgrade_url(settings.database_url)
@@ -198,6 +202,7 @@ def run(folder: Path, environ: Mapping[str, str], news: News, notes: Iterable[st
                 stop_seconds=settings.drain_seconds + STOP_SECONDS,
             )
             ending.enter_context(processes)
+            leftovers.remember(folder, processes.groups)
         reason = _await_ready(todo.checks, news)
         if reason is None:
             say(banner(todo.base_url, key, todo.model, (*todo.notes, *notes), link))

@@ -131,16 +131,16 @@ class Breakers:
     def learn(self, rows: Mapping[bytes, bytes], redis_now: float) -> None:
         """Take over the rows of Redis, read at `redis_now` in its time (seconds since 1970)."""
         now = self._clock()
-        known = {}
+        records = {}
         for name, value in rows.items():
             record = _read(value, now - redis_now)
             if record is not None:
                 # A Redis whose clock was wrong for a while must not keep a route closed for long.
                 record.last = min(record.last, now)
                 record.open_until = min(record.open_until, now + self._cooldown)
-                known[name.decode("utf-8", "replace")] = record
+                records[name.decode("utf-8", "replace")] = record
         for route, own in self.troubled.items():
-            record = known.get(route)
+            record = records.get(route)
             if record is not None:
                 record.failures = max(record.failures, own.failures)
                 record.open_until = max(record.open_until, own.open_until)
@@ -148,8 +148,8 @@ class Breakers:
                 for key, failures in own.by_key.items():
                     record.by_key[key] = max(record.by_key.get(key, 0), failures)
             elif now - own.last < UNREAD_SECONDS:
-                known[route] = own
-        self.troubled = known
+                records[route] = own
+        self.troubled = records
 
     def _make_room(self) -> None:
         """Forget the oldest route, rather one that is not open: callers make up names of models."""

@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 TIDY_SECONDS = 10.0
 IDLE_SHARE = 4  # idle connections hold at most a quarter of this process' file descriptors
-# What a response takes in Redis for a moment, in multiples of its size: the command, two copies in
-# Lua, the outcome, the event and its copy in the stream, the reply to the web process. Nine times
-# were measured with responses of 13 MB, one after the other.
+# What a response takes in Redis for a moment, in multiples of its size: the command, its copy in
+# Lua, the outcome, the reply to the web process. Six times were measured with responses of 30 MB,
+# one after the other; smaller ones are in the inbox as well.
 COPIES = 10
 MIN_BYTES = 1_000_000
 UNKNOWN_BYTES = 10_000_000  # fits a Redis of 100 MB

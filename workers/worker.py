@@ -186,11 +186,12 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
     def take_calls(self) -> None:
         """Wait until there is a free slot and a call, about a second at most, and start calls.
 
-        A worker that an operator drains, or whose answers Redis does not accept, takes none.
+        A worker that an operator drains, or whose answers Redis does not accept, takes none. Nor
+        does one that stood still, before it has renewed its lease: its calls would count as lost.
         """
         self.pool.wait_available(timeout=TICK_SECONDS)
         slots = self.pool.free_count()
-        pausing = self.suspended or self.draining or self.outbox.failing()
+        pausing = self.suspended or self.draining or self.outbox.failing() or self.lease.lapsed()
         self._taking = bool(slots) and not pausing
         if not self._taking:
             self.stopping.wait(TICK_SECONDS if pausing else 0)

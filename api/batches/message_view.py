@@ -13,7 +13,7 @@ import orjson
 from flask import Response, g, request
 
 from api.batches import view
-from api.batches.doors import ANTHROPIC
+from api.batches.apis import ANTHROPIC
 from api.batches.elements import NAME, elements
 from api.batches.validation import ENVELOPE_BYTES, TOKEN_LIMIT
 from api.files.view import declared_size, render_unavailable, storage
@@ -79,8 +79,8 @@ def _received(key: KeyRecord, file_id: str) -> Batch:
                 gevent.sleep(TURN_SECONDS)
             body.check()
 
-        found = elements(pieces(), settings.max_body_bytes + ENVELOPE_BYTES)
-        size = put(storage(), name, lines.checked(found))
+        requests = elements(pieces(), settings.max_body_bytes + ENVELOPE_BYTES)
+        size = put(storage(), name, lines.checked(requests))
     limit = key.batch_tokens_queued
     queued = 0 if limit is None else services().batches.queued_tokens(key.public_id)
     if not lines.count or (limit is not None and queued + lines.tokens > limit):
@@ -100,7 +100,7 @@ def _received(key: KeyRecord, file_id: str) -> Batch:
     services().files.add(record, listed=False)
     return Batch(
         id=new_id(ANTHROPIC.prefix),
-        door=ANTHROPIC.name,
+        api=ANTHROPIC.name,
         key_id=key.public_id,
         endpoint=PATH,
         input_file_id=file_id,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import NamedTuple
 
-from api.batches.doors import DOORS, ERROR, OUTPUT
+from api.batches.apis import APIS, ERROR, OUTPUT
 from api.http.line import LineReply
 from api.services import Services
 from gateway.files import records
@@ -46,7 +46,7 @@ class Results:
 
     def add(self, number: int, custom_id: str, reply: LineReply) -> None:
         """Keep the result of a line until it is stored."""
-        kind, text = DOORS[self._batch.door].result(custom_id, reply)
+        kind, text = APIS[self._batch.api].result(custom_id, reply)
         good = reply.status == 200
         used = usage(reply.body) if good else {}
         call_id = reply.headers.get("x-generation-id", "")
@@ -95,15 +95,15 @@ class Results:
         if first is None:
             return False
         size = put(self._storage, records.object_name(file_id), chain((first,), content))
-        now, door = int(time.time()), DOORS[self._batch.door]
+        now, api = int(time.time()), APIS[self._batch.api]
         record = FileRecord(
             id=file_id,
             key_id=self._batch.key_id,
             filename=f"{self._batch.id}_{kind}.jsonl",
             bytes=size,
-            purpose=door.purpose,
+            purpose=api.purpose,
             created=now,
             expires=records.expiry(now, self._batch.output_seconds or None),
         )
-        self._services.files.add(record, listed=door.files_listed)
+        self._services.files.add(record, listed=api.files_listed)
         return True

@@ -25,7 +25,7 @@ from gevent.pool import Group
 from redis.exceptions import RedisError
 
 from api.batches import line_calls
-from api.batches.doors import DOORS, ERROR, OUTPUT
+from api.batches.apis import APIS, ERROR, OUTPUT
 from api.batches.results import Results
 from api.batches.validation import ENVELOPE_BYTES, PATHS, TOKEN_LIMIT, Checked, check_lines
 from api.services import services
@@ -285,7 +285,7 @@ class BatchRun:
         values: dict[str, Any] = {}
         results = self._new_results(batch)
         for kind, file_id in ((OUTPUT, batch.output_id), (ERROR, batch.error_id)):
-            has_unfinished = left and DOORS[batch.door].unfinished_kind == kind
+            has_unfinished = left and APIS[batch.api].unfinished_kind == kind
             unfinished = self._unfinished(batch, reason) if has_unfinished else ()
             if results.write(kind, file_id, unfinished):
                 values[f"{kind}_file_id"] = file_id
@@ -302,7 +302,7 @@ class BatchRun:
     def _unfinished(self, batch: Batch, reason: str) -> Iterator[bytes]:
         """The results of the lines that did not run."""
         for _, text in self._without_result(batch):
-            yield DOORS[batch.door].unfinished(orjson.loads(text)["custom_id"], reason)
+            yield APIS[batch.api].unfinished(orjson.loads(text)["custom_id"], reason)
 
     def _without_result(self, batch: Batch) -> Iterator[tuple[int, bytes]]:
         """The lines that have not ended; none if the input has disappeared."""

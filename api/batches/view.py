@@ -9,7 +9,7 @@ import orjson
 from flask import Blueprint, Response, request
 
 from api.batches import schema
-from api.batches.doors import OPENAI
+from api.batches.apis import OPENAI
 from api.files.view import render_unavailable, storage
 from api.http.auth import keyed, reader
 from api.http.body import request_json
@@ -51,7 +51,7 @@ def create_batch(key: KeyRecord) -> Response:
     now = int(time.time())
     batch = Batch(
         id=new_id(OPENAI.prefix),
-        door=OPENAI.name,
+        api=OPENAI.name,
         key_id=key.public_id,
         endpoint=data["endpoint"],
         input_file_id=data["input_file_id"],
@@ -109,9 +109,9 @@ def cancel(batch: Batch) -> Batch:
     return services().batches.change(batch.id, STOPPABLE, **values) or batch
 
 
-def find(door: str, key: KeyRecord, batch_id: str) -> Batch:
-    """A batch of this door that the key may see; raises NotFound and Unavailable."""
-    batch = services().batches.get(batch_id, door, whose(key))
+def find(api: str, key: KeyRecord, batch_id: str) -> Batch:
+    """A batch of this API that the key may see; raises NotFound and Unavailable."""
+    batch = services().batches.get(batch_id, api, whose(key))
     if batch is None:
         raise NotFound(
             f"No batch found with id '{batch_id[:64]}'.", param="id", code="batch_not_found"

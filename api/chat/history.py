@@ -53,11 +53,11 @@ def _result(message: Message, ignored: list[str]) -> Message:
     return {**message, "content": content or ""}
 
 
-def _parts(parts: list[Any], known: tuple[str, ...], ignored: list[str]) -> list[Any]:
-    if all(part["type"] in known for part in parts):
+def _parts(parts: list[Any], supported: tuple[str, ...], ignored: list[str]) -> list[Any]:
+    if all(part["type"] in supported for part in parts):
         return parts
-    ignored += (f"messages.{part['type']}" for part in parts if part["type"] not in known)
-    return [part for part in parts if part["type"] in known]
+    ignored += (f"messages.{part['type']}" for part in parts if part["type"] not in supported)
+    return [part for part in parts if part["type"] in supported]
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:

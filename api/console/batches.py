@@ -8,7 +8,7 @@ from urllib.parse import quote
 import orjson
 from flask import Response, request, url_for
 
-from api.batches.doors import ANTHROPIC, DOORS, OPENAI
+from api.batches.apis import ANTHROPIC, APIS, OPENAI
 from api.batches.view import cancel, whose
 from api.console.names import key_names
 from api.console.page import console, done, page, see_other
@@ -39,11 +39,11 @@ console.register_error_handler(StorageUnavailable, render_unavailable)
 @signed_in
 def batches(key: KeyRecord) -> Response:
     """A page of batches, the latest first."""
-    door = read.choice(request.args, "door", DOORS) or OPENAI.name
+    api = read.choice(request.args, "api", APIS) or OPENAI.name
     if services().storage is None:
         return page("batches.html", unavailable=NOT_CONFIGURED, rows=())
     after = read.text(request.args, "after", read.ID) or ""
-    batch_page = services().batches.page(door, whose(key), ROWS, after)
+    batch_page = services().batches.page(api, whose(key), ROWS, after)
     if batch_page is None:
         raise _missing()
     rows, more = batch_page
@@ -53,7 +53,7 @@ def batches(key: KeyRecord) -> Response:
         rows=[_shown(batch) for batch in rows],
         more=more,
         after=after,
-        door=door,
+        api=api,
         labels=LABELS,
         names=key_names(key),
     )
@@ -119,7 +119,7 @@ def _shown(batch: Batch) -> dict[str, Any]:
         "id": batch.id,
         "status": batch.status,
         "kind": KINDS.get(batch.status, "busy"),
-        "endpoint": batch.endpoint or LABELS[batch.door],
+        "endpoint": batch.endpoint or LABELS[batch.api],
         "model": batch.model,
         "key_id": batch.key_id,
         "created": batch.created * 1000,

@@ -20,6 +20,7 @@ MISSING = (
     "You didn't provide an API key. You need to provide your API key in an Authorization header "
     "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
 )
+NO_BEARER = "Incorrect Authorization header. Expected: Authorization: Bearer YOUR_KEY."
 LONGEST_HEADER = 256  # characters; a key of this service has 75
 LONGEST_FORWARDED = 200  # characters of X-Forwarded-For that the audit log keeps
 # Access that the key does not have -> why.
@@ -48,7 +49,9 @@ def authenticate(
         raise MissingKey
     # Only one key is looked up, even if both headers are present.
     scheme, _, key = header.partition(" ") if header else ("bearer", "", plain or "")
-    if scheme.lower() != "bearer" or len(header or key) > LONGEST_HEADER:
+    if scheme.lower() != "bearer":
+        raise AuthenticationFailed(NO_BEARER)
+    if len(header or key) > LONGEST_HEADER:
         raise AuthenticationFailed("Incorrect API key provided: ***.")
     if admin_key and hmac.compare_digest(admin_key.encode(), key.encode()):
         return admin()

@@ -82,5 +82,5 @@ def _supported(row: ModelRow, catalogue: Catalogue) -> list[str]:
     provider = catalogue.providers[row.provider]
     if provider.demo:  # it ignores all parameters
         return []
-    known = PARAMETERS_BY_KIND[row.kind].union(provider.extra_parameters)
-    return sorted(name for name in known if rules.taken(row.parameters, name))
+    names = PARAMETERS_BY_KIND[row.kind].union(provider.extra_parameters)
+    return sorted(name for name in names if rules.taken(row.parameters, name))

@@ -57,8 +57,8 @@ def pause(kind: str, id: str, by: Actor) -> steering.Pause:
         raise NotFound("The catalogue has no such provider.", code="provider_not_found")
     now = int(time.time())
     steering.pause(_redis(), name, now, by.id, _entry("queue.paused", name, by))
-    found = (each for each in steering.pauses(_redis()) if each.name == name)
-    return next(found, steering.Pause(name, now, by.id))
+    matching = (each for each in steering.pauses(_redis()) if each.name == name)
+    return next(matching, steering.Pause(name, now, by.id))
 
 
 def resume(kind: str, id: str, by: Actor) -> bool:

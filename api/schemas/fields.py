@@ -52,16 +52,16 @@ class OtherType(TypedDict):
     type: str
 
 
-def typed(*known: str) -> Choice:
+def typed(*types: str) -> Choice:
     """Selects the member of a union by `type`; the one with the tag OTHER is for unknown types."""
 
     def choose(value: Any) -> str | None:
         kind = value.get("type") if isinstance(value, dict) else None
         if not isinstance(kind, str):
             return None
-        return TAG + kind if kind in known else OTHER
+        return TAG + kind if kind in types else OTHER
 
-    facts = {"key": "type", "expected": ", ".join(f"'{kind}'" for kind in known)}
+    facts = {"key": "type", "expected": ", ".join(f"'{kind}'" for kind in types)}
     return Choice(choose, "wrong.member", "wrong {key}", {**facts})
 
 

@@ -24,13 +24,13 @@ WHOLE = re.compile(r"[0-9]{1,10}", re.ASCII)
 Args = MultiDict[str, str]
 
 
-def refuse_unknown(args: Args, known: Collection[str]) -> None:
+def refuse_unknown(args: Args, names: Collection[str]) -> None:
     """Raise InvalidRequest for the first parameter that is not known.
 
     A mistyped filter that is ignored would count what it should leave out.
     """
     for name in args:
-        if name.removesuffix("[]") not in known:
+        if name.removesuffix("[]") not in names:
             raise InvalidRequest(
                 f"Unknown parameter: '{name[:64]}'.", param=name[:64], code="unknown_parameter"
             )

@@ -41,7 +41,7 @@ class Difference:
     window: str
     book: str
     counted: counters.Spend  # by the book
-    kept: counters.Spend  # by the sums
+    summed: counters.Spend  # by the ledger
 
 
 def differences(
@@ -69,8 +69,8 @@ def differences(
 
 
 def _amount(each: Difference) -> tuple[str, str, str, int, int, int]:
-    usd, tokens = each.counted.usd - each.kept.usd, each.counted.tokens - each.kept.tokens
-    requests = each.counted.requests - each.kept.requests
+    usd, tokens = each.counted.usd - each.summed.usd, each.counted.tokens - each.summed.tokens
+    requests = each.counted.requests - each.summed.requests
     return each.scope, each.window, each.book, usd, tokens, requests
 
 

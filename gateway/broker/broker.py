@@ -7,6 +7,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 import gevent
 from redis import Redis
@@ -31,7 +32,7 @@ from gateway.errors import (
 from gateway.queue import clients, commands, keys
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.lease import Lease
-from gateway.queue.protocol import AdmissionRequest, CallSpec, Event
+from gateway.queue.protocol import OUTCOME, AdmissionRequest, CallSpec, Event
 from gateway.settings import Settings
 from gateway.stalls import Stalls
 
@@ -211,6 +212,18 @@ class Broker:
         pending = self.pending_calls.get(event.call_id)
         if pending is not None:
             pending.offer(event)
+        elif event.kind == OUTCOME and not event.call_id:  # see outcome_event
+            gevent.spawn(self._fetch, event.payload.decode())
+
+    def _fetch(self, call_id: str) -> None:
+        """End a call with the outcome that Redis has. If that fails, the monitor's sweep does."""
+        pending = self.pending_calls.get(call_id)
+        if pending is None:
+            return
+        with suppress(RedisError):
+            [outcome] = commands.outcomes(self.redis, [call_id])
+            if outcome is not None:
+                pending.end(outcome)
 
     def _forget(self, pending: PendingCall) -> bool:
         """Free the place of a call; return whether it had one."""

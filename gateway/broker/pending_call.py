@@ -108,6 +108,8 @@ class PendingCall:
 
         `lost_claim` is the first claim of a call that runs once more.
         """
+        if claim == self.lost_claim:  # looked up before the loss was known
+            return
         if self.claim and self.claim != claim:
             if self.claim == lost_claim:
                 self.retried(lost_claim)

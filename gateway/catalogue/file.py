@@ -308,10 +308,10 @@ def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(kind: type[Any], key: str, name: str, row: Any) -> Any:
-    known = {item.name for item in fields(kind) if item.metadata != INHERITED} - {key}
-    if not isinstance(row, dict) or not row.keys() <= known:
-        wrong = sorted(row.keys() - known) if isinstance(row, dict) else row
-        raise _wrong(name, f"unknown {wrong}; known: {sorted(known)}")
+    allowed = {item.name for item in fields(kind) if item.metadata != INHERITED} - {key}
+    if not isinstance(row, dict) or not row.keys() <= allowed:
+        wrong = sorted(row.keys() - allowed) if isinstance(row, dict) else row
+        raise _wrong(name, f"unknown {wrong}; known: {sorted(allowed)}")
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
     for item in fields(kind):
         if item.name in values and not isinstance(values[item.name], FIELD_TYPES[str(item.type)]):
@@ -346,8 +346,8 @@ def _timeouts(row: str, table: Mapping[str, Any]) -> Timeouts:
     for name, seconds in table.items():
         # TOML has an infinity, and knows true and false apart from numbers.
         if name not in TIMEOUTS or type(seconds) not in (int, float) or not 0 < seconds < inf:
-            known = ", ".join(TIMEOUTS)
-            raise _wrong(row, f"timeouts: expected {known} in seconds, each above 0")
+            names = ", ".join(TIMEOUTS)
+            raise _wrong(row, f"timeouts: expected {names} in seconds, each above 0")
     return Timeouts(**table)
 
 

@@ -100,8 +100,8 @@ def rules(row: str, table: Any) -> dict[str, Rules]:
     for parameter, entry in dict(table).items():
         entries = entry if isinstance(entry, list) else [entry]
         if not entries or not all(_is_rule(parameter, each) for each in entries):
-            known = sorted(FIELD_ACTIONS if "." in parameter else ACTIONS)
-            text = f"expected one of {known}, and perhaps `when` or `unless`, or a list of these"
+            actions = sorted(FIELD_ACTIONS if "." in parameter else ACTIONS)
+            text = f"expected one of {actions}, and perhaps `when` or `unless`, or a list of these"
             raise ConfigurationError(f'models file, "{row}", {parameter}: {text}')
         parsed[parameter] = tuple(map(_rule, entries))
     return parsed

@@ -33,15 +33,15 @@ class Deposed(Exception):
 class Batch:
     """One batch of an API key. Times are seconds since 1970, 0 for never.
 
-    `door` names the API that it was created through, and `prefix` begins the ids of its kind. A
-    batch is `validating`, `in_progress`, `finalizing` or `cancelling` until it is `completed`,
-    `failed`, `cancelled` or `expired`. `output_id` and `error_id` are the ids of the files that it
-    may write, `output_file_id` and `error_file_id` those of files that exist. `queued_tokens` is an
-    estimate of its prompts. `errors` and `metadata` are JSON.
+    `api` names the API that it was created through. A batch is `validating`, `in_progress`,
+    `finalizing` or `cancelling` until it is `completed`, `failed`, `cancelled` or `expired`.
+    `output_id` and `error_id` are the ids of the files that it may write, `output_file_id` and
+    `error_file_id` those of files that exist. `queued_tokens` is an estimate of its prompts.
+    `errors` and `metadata` are JSON.
     """
 
     id: str
-    door: str
+    api: str
     key_id: str
     endpoint: str = ""
     input_file_id: str = ""
@@ -106,8 +106,8 @@ class BatchStore:
         Of a key, MAX_KEPT are known through one API: the oldest of more is forgotten, if it has
         ended.
         """
-        index = keys.batches(batch.door, batch.key_id)
-        everybody = keys.batches(batch.door, "")
+        index = keys.batches(batch.api, batch.key_id)
+        everybody = keys.batches(batch.api, "")
         for each in self._redis.zrange(index, 0, -MAX_KEPT):
             oldest = self.get(each.decode())
             if oldest is None:
@@ -125,21 +125,21 @@ class BatchStore:
             pipeline.zadd(keys.BATCHES_ACTIVE, {batch.id: batch.created})
             pipeline.execute()
 
-    def get(self, batch_id: str, door: str = "", key_id: str = "") -> Batch | None:
-        """A batch; None if there is none, or none of this door and key ("": of any)."""
+    def get(self, batch_id: str, api: str = "", key_id: str = "") -> Batch | None:
+        """A batch; None if there is none, or none of this API and key ("": of any)."""
         batch = _decoded(self._redis.hgetall(keys.batch(batch_id)))
-        if batch is None or door not in ("", batch.door) or key_id not in ("", batch.key_id):
+        if batch is None or api not in ("", batch.api) or key_id not in ("", batch.key_id):
             return None
         return batch
 
     def page(
-        self, door: str, key_id: str, limit: int, after: str = "", before: str = ""
+        self, api: str, key_id: str, limit: int, after: str = "", before: str = ""
     ) -> tuple[list[Batch], bool] | None:
         """Some batches of a key ("": of all), the latest first, and whether there are more.
 
         They follow the batch `after`, or precede the batch `before`. None: there is no such batch.
         """
-        index = keys.batches(door, key_id)
+        index = keys.batches(api, key_id)
         start, end = 0, limit
         if after or before:
             rank = self._redis.zrevrank(index, after or before)
@@ -152,8 +152,8 @@ class BatchStore:
         with self._redis.pipeline(transaction=False) as pipeline:
             for each in ids:
                 pipeline.hgetall(keys.batch(each.decode()))
-            found = [_decoded(fields) for fields in pipeline.execute()]
-        return [batch for batch in found if batch is not None], more
+            batches = [_decoded(fields) for fields in pipeline.execute()]
+        return [batch for batch in batches if batch is not None], more
 
     def active(self) -> list[str]:
         """The ids of batches that the runner has something to do for, the oldest first."""
@@ -265,7 +265,7 @@ class BatchStore:
         with self._redis.pipeline() as pipeline:
             pipeline.delete(keys.batch(batch.id))
             for owner in (batch.key_id, ""):
-                pipeline.zrem(keys.batches(batch.door, owner), batch.id)
+                pipeline.zrem(keys.batches(batch.api, owner), batch.id)
             pipeline.execute()
 
     def forget(self, batch_id: str) -> None:

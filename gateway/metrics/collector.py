@@ -25,7 +25,7 @@ from gateway.metrics.counts import SEPARATOR, SUM
 from gateway.metrics.families import Family
 from gateway.metrics.labels import ModelLabels
 from gateway.metrics.now import Now, look
-from gateway.queue import keys
+from gateway.queue import breakers, keys
 
 SCOPES = 500  # whose counters are read in one round trip
 
@@ -71,7 +71,6 @@ class RedisCollector(Collector):
     def _metrics(self) -> Iterator[Metric]:
         with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hgetall(keys.METRICS)
-            pipeline.hgetall(keys.BREAKERS)
             pipeline.get(keys.QUEUED_BYTES)
             pipeline.get(keys.CACHED_BYTES)
             pipeline.xlen(keys.RECORDS_REFUSED)
@@ -81,7 +80,7 @@ class RedisCollector(Collector):
             pipeline.zcard(keys.BATCHES_ACTIVE)
             pipeline.info("memory")
             pipeline.info("clients")
-            counts, breakers, queued, cached, refused, *rest = pipeline.execute()
+            counts, queued, cached, refused, *rest = pipeline.execute()
         due, webhooks, oldest, batches, memory, clients = rest
         now, behind = look(self._redis), ledger.health(self._redis)
         stored = _by_family(counts)
@@ -99,7 +98,7 @@ class RedisCollector(Collector):
             f.WEBHOOK_LAG: [((), max((now.at - score / 1000 for _, score in due), default=0.0))],
             f.BATCHES: [((), batches)],
             f.BATCH_AGE: [((), max((now.at - score for _, score in oldest), default=0.0))],
-            f.BREAKER_OPEN: self._breakers(breakers, now.at),
+            f.BREAKER_OPEN: self._breakers(),
             f.REDIS_MEMORY: [((), memory.get("used_memory", 0))],
             f.REDIS_MEMORY_MAX: [((), memory.get("maxmemory", 0))],
             f.REDIS_CLIENTS: [((), clients.get("connected_clients", 0))],
@@ -124,18 +123,13 @@ class RedisCollector(Collector):
                     values.append(((scope, unit), key_fields.amount(units, unit) or 0))
         return {f.BUDGET: budgets, f.BUDGET_LEFT: left}
 
-    def _breakers(self, rows: Mapping[bytes, bytes], now: float) -> Values:
-        """1 for each model whose breaker is open, 0 for others that failed: see lua/breaker.lua."""
+    def _breakers(self) -> Values:
+        """1 for each model whose breaker is open, 0 for others that failed."""
         states: dict[tuple[str, ...], float] = {}
-        for route, row in rows.items():
-            numbers = row.split(b" ")[:3]
-            if len(numbers) < 3 or not all(map(bytes.isdigit, numbers)):
-                continue
-            failures, _, open_until = map(int, numbers)
-            provider, _, upstream = route.decode("utf-8", "replace").partition("/")
+        for route, breaker in breakers.read(self._redis, self._failures).items():
+            provider, _, upstream = route.partition("/")
             model = self._labels.of_route(provider, upstream)
-            is_open = failures >= self._failures and open_until / 1000 > now
-            states[model] = max(states.get(model, 0), int(is_open))
+            states[model] = max(states.get(model, 0), int(breaker.state == breakers.OPEN))
         return list(states.items())
 
 

@@ -12,15 +12,16 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from queue import Empty, Full, LifoQueue
 from typing import Any
 
+import hiredis
 from redis import BlockingConnectionPool, Connection, Redis
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
-from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
+from redis.exceptions import ConnectionError, DataError, RedisError, ResponseError, TimeoutError
 from redis.retry import Retry
 
 from gateway import descriptors
@@ -38,6 +39,7 @@ BLOCKING_READ_SECONDS = 4.0  # for the reply to a blocking command; after it, Re
 
 # Large commands are sent in pieces, for each of which Redis has as long as for a reply.
 PIECE_BYTES = 262_144
+SEND_BYTES = 65_536  # of small commands that are sent at once
 # What the system takes ahead of the network. By default it takes megabytes, and Redis' time for
 # its reply begins before they are sent.
 UNSENT_BYTES = 131_072
@@ -113,7 +115,7 @@ class DedicatedConnection:
         self.connect()
         connection = self._connection
         try:
-            connection.send_packed_command(_pieces(connection.pack_commands(commands)))
+            connection.send_packed_command(_packed(commands))
             replies: list[Any] = []
             for _ in commands:
                 try:
@@ -138,14 +140,32 @@ class DedicatedConnection:
         self._connection.disconnect()
 
 
-def _pieces(packed: Iterable[bytes]) -> Iterator[bytes | memoryview]:
-    for item in packed:
-        if len(item) <= PIECE_BYTES:
-            yield item
+def _packed(commands: Sequence[Command]) -> list[bytes | memoryview]:
+    """Return the commands as what is sent at once: small ones together, large ones in pieces.
+
+    redis-py looks at each argument twice, and sends 6 kB at once. Raises DataError for an argument
+    that Redis cannot be sent.
+    """
+    pieces: list[bytes | memoryview] = []
+    small: list[bytes] = []
+    size = 0
+    for command in commands:
+        try:
+            packed = hiredis.pack_command(command)
+        except TypeError as error:
+            raise DataError(*error.args) from None
+        if size + len(packed) > SEND_BYTES and small:
+            pieces.append(b"".join(small))
+            small, size = [], 0
+        if len(packed) > SEND_BYTES:
+            view = memoryview(packed)
+            pieces += (view[at : at + PIECE_BYTES] for at in range(0, len(packed), PIECE_BYTES))
         else:
-            view = memoryview(item)
-            for start in range(0, len(item), PIECE_BYTES):
-                yield view[start : start + PIECE_BYTES]
+            small.append(packed)
+            size += len(packed)
+    if small:
+        pieces.append(b"".join(small))
+    return pieces
 
 
 class Pool(BlockingConnectionPool):

@@ -34,11 +34,13 @@ from gateway.queue.protocol import (
     Event,
     Outcome,
     ProtocolError,
+    outcome_event,
 )
 from gateway.settings import Settings
 
 TASK = b"workers.tasks.run"
 UNLIMITED = 2**53  # entries and bytes of a log
+EVENT_BYTES = 1_000_000  # a larger outcome is not in the inbox as well: Redis would hold it twice
 LOG_SHARE = 0.5  # of Redis' maxmemory, which may be used when a call with a log is accepted
 LOG_BYTES = 1_000  # that such a call takes besides its log
 
@@ -332,14 +334,14 @@ def leases(
         values, *listed = pipeline.execute(raise_on_error=False)
     if isinstance(values, Exception):
         raise values
-    found = {
+    held = {
         process: LeaseState.decode(value)
         for process, value in zip(processes, values, strict=True)
         if value is not None
     }
     if not listed or isinstance(listed[0], Exception):
-        return found, set()
-    return found, {int(client["id"]) for client in listed[0]}
+        return held, set()
+    return held, {int(client["id"]) for client in listed[0]}
 
 
 def workers(redis: Redis) -> list[str]:
@@ -556,6 +558,10 @@ def finish_command(
         status = "failed" if failed else "completed"
         code = (outcome.error.code if outcome.error else "") or ""
         ending = {"status": status, "error_code": code, "worker": worker}
+    value, event = outcome.encode(), Event(call_id, claim, outcome.last + 1, OUTCOME, b"").head()
+    inside = len(value) <= EVENT_BYTES or keys.is_log(address)
+    if not inside:
+        event = outcome_event(call_id).encode()
     return scripts.FINISH.command(
         [
             keys.outcome(call_id),
@@ -569,8 +575,8 @@ def finish_command(
         [
             call_id,
             claim,
-            outcome.encode(),
-            Event(call_id, claim, outcome.last + 1, OUTCOME, b"").head(),
+            value,
+            event,
             "failed" if failed else "finished",
             now_text(),
             outcome_seconds,
@@ -581,6 +587,7 @@ def finish_command(
             nano,
             tokens,
             _ending(ending) if ending else "",
+            int(inside),
         ],
     )
 

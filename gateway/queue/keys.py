@@ -9,99 +9,59 @@ says otherwise.
 
 from __future__ import annotations
 
+# Names without a prefix: `use_prefix` puts one before them. Where RQ makes a name of the queue's
+# name, that has it.
+PREFIX = ""
+QUEUE = "infer"
+RQ_QUEUE = f"rq:queue:{QUEUE}"
+RQ_STARTED = f"rq:wip:{QUEUE}"
+RQ_FINISHED = f"rq:finished:{QUEUE}"
+RQ_FAILED = f"rq:failed:{QUEUE}"
+RQ_CANCELED = f"rq:canceled:{QUEUE}"
+RQ_DEFERRED = f"rq:deferred:{QUEUE}"
+RQ_WORKERS = f"rq:workers:{QUEUE}"
+BELL = "gw:bell"  # a list; workers wait for its elements
+QUEUED_BYTES = "gw:queued:bytes"  # of the bodies waiting in the queue
+MEMORY = "gw:memory"  # exists while Redis is known to have much memory free: see lua/submit.lua
+BREAKERS = "gw:breakers"  # routes that have failed: see lua/breaker.lua
+OWNER = "gw:owner"  # whose names these are: see owner.py. No TTL
+WAITING = "gw:queue"  # queued calls, by the virtual time at which they should start
+FAIR = "gw:fair"  # virtual time of the queue, and of each key whose calls are in it
+PARKED = "gw:parked"  # a hash: keys that have parked calls, and their owners
+SCHEDULED = "gw:scheduled"  # calls that are to start later, by when, in milliseconds
+PAUSED = "gw:paused"  # a hash: pauses (see `paused_calls`), since when and by whom. No TTL
+PAUSED_NAMES = "gw:paused:names"  # a set: pauses that hold calls
+RECORDS = "gw:records"  # a stream: records of ended calls that are not in the ledger yet
+CACHED = "gw:cached"  # kept responses, by the time at which they expire: see lua/store.lua
+CACHED_BYTES = "gw:cached:bytes"  # of them
+AUDIT = "gw:audit"  # a stream of the changes of keys and owners. No TTL
+RECORDS_REFUSED = "gw:records:refused"  # a stream: what the ledger could not take. No TTL
+LEDGER_WRITER = "gw:ledger:writer"  # the name of the process that writes the ledger
+LEDGER_RESTORED = "gw:ledger:restored"  # set once Redis has the keys and counters of the database
+WEBHOOKS = "gw:webhooks"  # keys with events to deliver, by the ms at which one is due. No TTL
+WEBHOOK_SENDER = "gw:webhooks:sender"  # the name of the process that delivers them
+LEDGER_CALLS = "gw:ledger:calls"  # without a database: the records that the ledger keeps, by time
+BATCHES_ACTIVE = "gw:batches:active"  # batches that have not ended, by when they were created
+BATCH_RUNNER = "gw:batches:runner"  # the name of the process that runs batches
+METRICS = "gw:metrics"  # a hash of all counters: see gateway/metrics/counts.py. No TTL
+METRICS_CURSOR = "gw:metrics:cursor"  # id of the last entry of RECORDS that is in them. No TTL
+METRICS_PROCESSES = "gw:metrics:processes"  # a hash: what each process last reported, as JSON
+FILES_EXPIRING = "gw:files:expiring"  # files whose content is kept, by when it is to be deleted
+RQ_ENDED = (RQ_FINISHED, RQ_FAILED, RQ_CANCELED)  # registries of jobs that have ended
+
+_NAMES = {name: value for name, value in globals().items() if name.isupper()}
 RQ_QUEUES = "rq:queues"
 RQ_SUSPENDED = "rq:suspended"
-
-# `use_prefix` sets these.
-PREFIX: str
-QUEUE: str
-RQ_QUEUE: str
-RQ_STARTED: str
-RQ_FINISHED: str
-RQ_FAILED: str
-RQ_CANCELED: str
-RQ_DEFERRED: str
-RQ_ENDED: tuple[str, ...]  # registries of jobs that have ended
-RQ_WORKERS: str
-BELL: str  # a list; workers wait for its elements
-QUEUED_BYTES: str  # of the bodies waiting in the queue
-MEMORY: str  # exists while Redis is known to have much memory free: see lua/submit.lua
-BREAKERS: str  # routes that have failed: see lua/breaker.lua
-OWNER: str  # whose names these are: see owner.py. It does not expire
-WAITING: str  # queued calls, by the virtual time at which they should start
-FAIR: str  # virtual time of the queue, and of each key whose calls are in it
-PARKED: str  # a hash: keys that have parked calls, and their owners
-SCHEDULED: str  # calls that are to start later, by when, in milliseconds
-PAUSED: str  # a hash: what is paused (see `paused_calls`), since when and by whom. No expiry
-PAUSED_NAMES: str  # a set: pauses that hold calls
-RECORDS: str  # a stream: records of ended calls that are not in the ledger yet
-CACHED: str  # responses that are kept, by the time at which they expire: see lua/store.lua
-CACHED_BYTES: str  # of them
-AUDIT: str  # a stream of the changes of keys and owners; it does not expire
-RECORDS_REFUSED: str  # a stream: what the ledger could not take. It does not expire
-LEDGER_WRITER: str  # the name of the process that writes the ledger
-LEDGER_RESTORED: str  # set once Redis has the keys and counters that the database has
-WEBHOOKS: str  # keys with events to deliver, by the time in ms at which one is due. No TTL
-WEBHOOK_SENDER: str  # the name of the process that delivers them
-LEDGER_CALLS: str  # without a database: the records that the ledger keeps, by time
-BATCHES_ACTIVE: str  # batches that have not ended, by when they were created
-BATCH_RUNNER: str  # the name of the process that runs batches
-METRICS: str  # a hash of all counters: see gateway/metrics/counts.py. It does not expire
-METRICS_CURSOR: str  # id of the last entry of RECORDS that is in them. It does not expire
-METRICS_PROCESSES: str  # a hash: what each process last reported, as JSON
-FILES_EXPIRING: str  # files whose content is kept, by when it is to be deleted
 
 
 def use_prefix(prefix: str) -> None:
     """Put `prefix` before the names of this process. Call it once, before any name is used."""
-    global PREFIX, QUEUE, RQ_QUEUE, RQ_STARTED, RQ_FINISHED, RQ_FAILED, RQ_CANCELED
-    global RQ_ENDED, RQ_WORKERS, BELL, QUEUED_BYTES, BREAKERS, OWNER
-    global RQ_DEFERRED, WAITING, FAIR, PARKED, RECORDS, AUDIT, LEDGER_WRITER, LEDGER_CALLS, MEMORY
-    global METRICS, METRICS_CURSOR, METRICS_PROCESSES
-    global SCHEDULED, PAUSED, PAUSED_NAMES
-    global RECORDS_REFUSED, LEDGER_RESTORED, CACHED, CACHED_BYTES, FILES_EXPIRING
-    global BATCHES_ACTIVE, BATCH_RUNNER
-    global WEBHOOKS, WEBHOOK_SENDER
-    PREFIX = prefix
-    QUEUE = f"{prefix}infer"
-    RQ_QUEUE = f"rq:queue:{QUEUE}"
-    RQ_STARTED = f"rq:wip:{QUEUE}"
-    RQ_FINISHED = f"rq:finished:{QUEUE}"
-    RQ_FAILED = f"rq:failed:{QUEUE}"
-    RQ_CANCELED = f"rq:canceled:{QUEUE}"
-    RQ_DEFERRED = f"rq:deferred:{QUEUE}"
-    RQ_ENDED = (RQ_FINISHED, RQ_FAILED, RQ_CANCELED)
-    RQ_WORKERS = f"rq:workers:{QUEUE}"
-    BELL = f"{prefix}gw:bell"
-    QUEUED_BYTES = f"{prefix}gw:queued:bytes"
-    MEMORY = f"{prefix}gw:memory"
-    BREAKERS = f"{prefix}gw:breakers"
-    OWNER = f"{prefix}gw:owner"
-    WAITING = f"{prefix}gw:queue"
-    FAIR = f"{prefix}gw:fair"
-    PARKED = f"{prefix}gw:parked"
-    SCHEDULED = f"{prefix}gw:scheduled"
-    PAUSED = f"{prefix}gw:paused"
-    PAUSED_NAMES = f"{prefix}gw:paused:names"
-    RECORDS = f"{prefix}gw:records"
-    AUDIT = f"{prefix}gw:audit"
-    RECORDS_REFUSED = f"{prefix}gw:records:refused"
-    LEDGER_WRITER = f"{prefix}gw:ledger:writer"
-    LEDGER_RESTORED = f"{prefix}gw:ledger:restored"
-    LEDGER_CALLS = f"{prefix}gw:ledger:calls"
-    WEBHOOKS = f"{prefix}gw:webhooks"
-    WEBHOOK_SENDER = f"{prefix}gw:webhooks:sender"
-    CACHED = f"{prefix}gw:cached"
-    CACHED_BYTES = f"{prefix}gw:cached:bytes"
-    BATCHES_ACTIVE = f"{prefix}gw:batches:active"
-    BATCH_RUNNER = f"{prefix}gw:batches:runner"
-    METRICS = f"{prefix}gw:metrics"
-    METRICS_CURSOR = f"{prefix}gw:metrics:cursor"
-    METRICS_PROCESSES = f"{prefix}gw:metrics:processes"
-    FILES_EXPIRING = f"{prefix}gw:files:expiring"
-
-
-use_prefix("")
+    queue = _NAMES["QUEUE"]
+    for name, value in _NAMES.items():
+        if isinstance(value, str):
+            is_rq = value.startswith("rq:")
+            globals()[name] = value.replace(queue, prefix + queue) if is_rq else prefix + value
+    globals()["RQ_ENDED"] = (RQ_FINISHED, RQ_FAILED, RQ_CANCELED)
 
 
 LEASE_MS = 10_000  # longer than a paused virtual machine or a starved process stands still
@@ -335,9 +295,9 @@ def batch(batch_id: str) -> str:
     return f"{PREFIX}gw:batch:{batch_id}"
 
 
-def batches(door: str, public_id: str) -> str:
+def batches(api: str, public_id: str) -> str:
     """The batches of a key ("": of all keys) that came through one API, by their creation."""
-    return f"{PREFIX}gw:batches:of:{door}:{public_id}"
+    return f"{PREFIX}gw:batches:of:{api}:{public_id}"
 
 
 def batch_lines(batch_id: str) -> str:

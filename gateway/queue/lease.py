@@ -29,6 +29,8 @@ RENEW_SECONDS = 0.3
 GAP_SECONDS = 2.0  # without a renewal: this process stood still, or Redis was away
 LEASE_LOOKS = 2  # looks running that find no lease: the process is lost
 CONNECTION_LOOKS = 4  # that find its connection closed and no other; a living one opens it again
+# Since the last renewal: others may have found the lease gone by the time that a command arrives.
+LAPSE_SECONDS = keys.LEASE_MS / 1000 - 2.0
 LOOP_SECONDS = 10.0  # without a turn of the event loop: the process is no longer alive
 STEADY_SECONDS = 4.0  # of own renewals, before the absence of others means anything
 
@@ -105,6 +107,10 @@ class Lease:
             and now - self._steady_since >= STEADY_SECONDS
             and now - self._renewed < 3 * RENEW_SECONDS
         )
+
+    def lapsed(self) -> bool:
+        """Return whether others may take this process for lost, until it has renewed the lease."""
+        return self._renewed > 0 and time.monotonic() - self._renewed > LAPSE_SECONDS
 
     def redis_time(self, seconds: float) -> float:
         """Return what Redis' clock will show in `seconds`, in seconds since 1970; 0 if unknown."""

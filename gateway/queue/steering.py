@@ -204,11 +204,11 @@ def workers(redis: Redis) -> list[Worker]:
         for name in leases:
             pipeline.hmget(keys.rq_worker(name), *fields)
         rows = pipeline.execute() if leases else []
-    found = []
+    alive = []
     for name, row in zip(leases, rows, strict=True):
         texts = [(field or b"").decode() for field in row]
         slots, running, release, host, pid, started, drain, drains = texts
-        found.append(
+        alive.append(
             Worker(
                 name=name,
                 slots=int(slots or 0),
@@ -221,7 +221,7 @@ def workers(redis: Redis) -> list[Worker]:
                 drains=bool(drain) and drains == "1",
             )
         )
-    return found
+    return alive
 
 
 def drain(

@@ -202,6 +202,7 @@ def test_the_room_of_an_upload_whose_process_died_is_given_back(redis, storage):
     redis.zadd(keys.FILES_EXPIRING, {member: 1})
     store.sweep(storage)
     room(store, "b", 100)
+    upload.__exit__(None, None, None)  # or its cleanup would run at some later time
 
 
 def test_a_key_does_not_see_the_files_of_another(files, make_openai, make_key):

@@ -90,6 +90,11 @@ def test_nobody_gets_in_without_a_good_key(
     assert key[26:] not in error["message"]
 
 
+def test_a_key_without_its_scheme_is_told_the_form_of_the_header(client, key):
+    response = client.get("/inference/v1/models", headers={"Authorization": key})
+    assert "Authorization: Bearer YOUR_KEY" in response.get_json()["error"]["message"]
+
+
 def test_wrong_unknown_and_revoked_keys_are_told_the_same(client, redis, settings):
     store = KeyStore(redis, settings.key_pepper)
     one, two = store.create("one"), store.create("two")

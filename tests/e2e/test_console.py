@@ -306,6 +306,17 @@ def test_a_call_of_the_playground_streams_is_measured_and_is_in_the_account(
     expect(page.get_by_role("row", name="First token")).to_be_visible()
 
 
+def test_a_call_that_a_limit_refuses_has_no_page_to_see(
+    stack: Stack, open_console: Callable[..., Console]
+) -> None:
+    page = open_console(stack.keys.create("without budget", limit=0)).page
+    page.get_by_role("combobox", name="Model 1").fill("fake/chat")
+    page.get_by_label("Message").fill("Hello")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_role("alert")).to_contain_text("quota")
+    expect(page.get_by_role("link", name="See this call")).to_have_count(0)
+
+
 def test_two_models_answer_side_by_side_and_the_code_is_theirs(
     stack: Stack, open_console: Callable[..., Console]
 ) -> None:

@@ -202,7 +202,7 @@ def test_two_runs_in_one_folder_are_refused_with_the_reason(folder: Path) -> Non
 
 
 def test_a_process_that_cannot_start_is_named_and_ends_the_rest(folder: Path) -> None:
-    settings = {"LOCAL_MODEL": "off", "PORT": str(free_port()), "MODELS_FILE": "/absent.toml"}
+    settings = {"LOCAL_MODEL": "off", "PORT": str(free_port()), "GUNICORN_CMD_ARGS": "--unknown"}
     with Launcher(folder, **settings) as launcher:
         launcher.await_line(r"^make run: (web|worker) ended with code [1-9]")
         assert launcher.process.wait(START_SECONDS) == 1

@@ -171,6 +171,13 @@ def test_a_head_at_the_limit_reaches_the_app(service: Stack, raw: bytes, status:
     assert answer(say(service, raw)).status == status
 
 
+def test_no_header_changes_the_address(service: Stack) -> None:
+    """The tests' client, at 127.0.0.1, is a proxy for gunicorn."""
+    assert answer(say(service, get("SCRIPT_NAME: /x"))).status == 200
+    hidden = get("SCRIPT_NAME: /x", target=f"/x{HEALTH}")
+    assert answer(say(service, hidden)).status == 404
+
+
 # 11: the app has begun to read when a chunk turns out to be none
 
 CHUNKS = {

@@ -101,7 +101,7 @@ def _of_call(
     if each.answered and record["status"] != "completed":
         yield f"answered, and booked as {record['status']} {record['error_code']}"
     # Nobody knows what the provider counted for a lost worker.
-    lost_runs = sum(run["error"] == "worker_lost" for run in record["provider_responses"])
+    lost_runs = sum(run["error"] == "worker_lost" for run in record.get("provider_responses", ()))
     reported = [call["usage"] for call in provider[lost_runs:] if call["usage"]]
     tokens = _tokens(record)
     if record["usage_source"] == "provider":

@@ -165,7 +165,7 @@ def test_the_rules_fire_in_trouble_and_only_then(tmp_path: Path) -> None:
             {
                 *("InferenceMetricsAbsent", "InferenceNoWorkers", "InferenceErrors"),
                 *("InferenceSlotsFull", "InferenceQueueWaits", "InferenceLedgerBehind"),
-                "InferenceRedisMemory",
+                *("InferenceRedisMemory", "InferenceRedisMemoryLogs"),
             },
         ),
     }

@@ -143,7 +143,8 @@ function column(root) {
         signal,
       });
       const call = response.headers.get("X-Generation-Id");
-      if (call) answer.dataset.call = call;
+      const refused = response.headers.has("X-Limit-Name"); // such a call has no record
+      if (call && !refused) answer.dataset.call = call;
       if (!response.ok) throw new Error((await response.json()).error.message);
       for await (const data of events(response)) {
         if (data === "[DONE]") break;

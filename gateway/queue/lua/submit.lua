@@ -241,10 +241,12 @@ if #scopes > 0 then
 end
 
 if hit then
-  -- It is one more request, and settled at once. The job makes a second run of this script answer the same.
+  -- It is one more request, and settled at once. The job makes a second run of this script answer the same, and with
+  -- its stub the call is known until the ledger has its record.
   for _, scope in ipairs(scopes) do use_rates(scope) end
   if #scopes > 0 then admitted = described() end
-  redis.call('HSET', KEYS[1], 'status', 'finished', 'created_at', ARGV[9], 'data', ARGV[10], 'admission', admitted)
+  redis.call('HSET', KEYS[1], 'status', 'finished', 'created_at', ARGV[9], 'data', ARGV[10], 'admission', admitted,
+    'stub', ARGV[18])
   redis.call('EXPIRE', KEYS[1], ARGV[15])
   if last_used ~= time[1] then redis.call('HSET', KEYS[3], 'last_used', time[1]) end
   settle(ARGV[1], {public_id, owner}, ARGV[22], '', 0, 0, now_ms)

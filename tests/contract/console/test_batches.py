@@ -38,7 +38,7 @@ def test_a_caller_sees_its_batches_and_an_operator_all(browser, create, key, mak
     browser.sign_in(key)
     page = browser.get("/console/batches")
     assert mine in page and other not in page
-    assert "No batches yet" in browser.get("/console/batches?door=anthropic")
+    assert "No batches yet" in browser.get("/console/batches?api=anthropic")
     browser.get(f"/console/batches/{other}", 404)
     browser.send(f"/console/batches/{other}/cancel", 404)
     browser.sign_in(ADMIN_KEY)

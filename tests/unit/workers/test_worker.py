@@ -319,6 +319,17 @@ def test_a_worker_whose_answers_are_not_accepted_takes_no_calls(
     assert len(runner.ran) == 1
 
 
+def test_a_worker_that_stood_still_takes_no_calls_before_it_has_renewed_its_lease(
+    worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.001)
+    monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: [claimed()])
+    monkeypatch.setattr(worker.lease, "lapsed", lambda: True)
+    worker.take_calls()
+    assert worker.running == {}
+    monkeypatch.undo()
+
+
 def test_a_running_call_that_is_handed_out_again_ends_at_once(
     redis: Redis, worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,7 @@ def test_counters_that_differ_from_the_ledger_are_named_with_their_window(
     redis.hincrby(keys.spend(key.public_id), "w_usd", 2)
     [difference] = check(redis, ledger, scopes)
     assert (difference.scope, difference.window) == (key.public_id, "weekly")
-    assert (difference.book, difference.counted.usd, difference.kept.usd) == ("counters", 7, 5)
+    assert (difference.book, difference.counted.usd, difference.summed.usd) == ("counters", 7, 5)
 
 
 def test_what_a_call_that_ends_meanwhile_changes_is_no_difference(redis, ledger, key, scopes):
@@ -109,7 +109,7 @@ def test_sums_that_differ_from_the_records_are_named_with_their_day(
         connection.exec_driver_sql("DELETE FROM calls WHERE id = 'call-0002'")
     [difference] = check(redis, ledger, [])
     assert (difference.scope, difference.book) == ("key1", "records")
-    assert (difference.counted, difference.kept) == (Spend(0), Spend(1_000, 0, 1))
+    assert (difference.counted, difference.summed) == (Spend(0), Spend(1_000, 0, 1))
 
 
 def test_records_that_retention_deleted_are_no_difference(redis, make_ledger, database_url):

@@ -33,7 +33,7 @@ from gateway.errors import (
 )
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome
+from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome, outcome_event
 from gateway.settings import Settings
 from local.redis_server import RedisServer
 from tests.support.fakes import admission
@@ -94,12 +94,11 @@ def submit_unqueued(broker: Broker, key: KeyRecord) -> Any:
     return broker.submit(spec(broker), b"{}", admission(key), 600)
 
 
-def start(redis: Redis) -> None:
-    """A worker takes one call."""
-    assert (
-        len(Claims(redis, DedicatedConnection(redis), WORKER, lambda: 0.0).take(1, lambda: True))
-        == 1
-    )
+def start(redis: Redis) -> str:
+    """A worker takes one call; return its claim."""
+    claims = Claims(redis, DedicatedConnection(redis), WORKER, lambda: 0.0)
+    [claimed] = claims.take(1, lambda: True)
+    return claimed.claim
 
 
 def status(redis: Redis, call_id: str) -> str:
@@ -420,6 +419,26 @@ def test_a_call_whose_client_has_gone_ends_and_is_stopped(
     broker.leave(pending)
     assert broker.pending_calls == {}
     assert broker.monitor.delivered == []  # its outcome tells what it has used
+
+
+def test_a_large_outcome_is_read_where_redis_keeps_it(
+    redis: Redis, broker: Broker, key: KeyRecord
+) -> None:
+    pending = submit(broker, key)
+    outcome = Outcome(answer=b"x" * commands.EVENT_BYTES)
+    claim = start(redis)
+    command = commands.finish_command(pending.call_id, claim, broker.web, WORKER, outcome)
+    assert commands.finish(redis, command)
+    [(_, fields)] = redis.xrange(keys.inbox(broker.web))
+    broker.deliver(Event.decode(fields[b"e"]))
+    eventually(lambda: pending.outcome is not None)
+    assert pending.outcome == outcome
+
+
+def test_a_large_outcome_of_a_call_that_nobody_waits_for_is_ignored(broker: Broker) -> None:
+    broker.deliver(outcome_event("unknown"))
+    gevent.sleep(0)
+    assert not broker.pending_calls
 
 
 def test_a_client_that_goes_after_its_answer_changes_nothing(

@@ -337,6 +337,18 @@ def second(number, payload=b"y"):
     return Event("call", "second", number, CHUNKS, payload)
 
 
+def test_a_look_from_before_the_loss_does_not_end_the_second_run(pending):
+    """The reply to the monitor's look and the event of the loss come over two connections."""
+    pending.started("worker", "claim")
+    pending.offer(retried())
+    pending.started("worker", "claim", "1")
+    pending.offer(second(1))
+    pending.started("worker", "claim", "1")
+    assert pending.outcome is None
+    assert pending.claim == "second"
+    assert pending.parts() == [b"y"]
+
+
 def test_events_of_the_lost_worker_are_dropped_and_those_of_the_next_count(pending, overflown):
     pending.started("worker", "claim")
     pending.offer(retried())

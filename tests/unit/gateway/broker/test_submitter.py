@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import uuid
@@ -13,7 +14,10 @@ import pytest
 from redis import Redis
 
 from gateway import logs
+from gateway.account import running
 from gateway.account.api_keys import KeyRecord, KeyStore
+from gateway.account.cache import Entry
+from gateway.account.records import Record
 from gateway.broker import submitter
 from gateway.broker.pending_call import PendingCall
 from gateway.broker.submitter import Submission, Submitter
@@ -27,7 +31,7 @@ from gateway.errors import (
 )
 from gateway.queue import clients, keys
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.protocol import CallSpec
+from gateway.queue.protocol import CallSpec, Event
 from gateway.settings import Settings
 from tests.support.fakes import admission
 
@@ -192,13 +196,14 @@ def test_refusals_are_logged_as_counts(
     monkeypatch.setattr(logs, "TALLY_SECONDS", 0.05)
     bad = replace(sending.key, hmac="0" * 64)
     settled(*(sending.put(key=bad) for _ in range(5)))
+
+    def counted() -> int:  # in one line or two; lines of other tests may come late
+        return sum(map(int, re.findall(r"submit: refused calls: (\d+) key", caplog.text)))
+
     with gevent.Timeout(10):
-        while "refused" not in caplog.text:
+        while counted() < 5:
             gevent.sleep(0.01)
-    name = "gateway.broker.submitter"
-    assert [record.getMessage() for record in caplog.records if record.name == name] == [
-        "submit: refused calls: 5 key"
-    ]
+    assert counted() == 5
 
 
 def test_a_call_that_could_not_be_sent_may_be_sent_again(
@@ -267,3 +272,38 @@ def test_a_fault_of_ours_costs_its_batch_and_no_other(
     second = sending.put()
     settled(second)
     assert second.submitted
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_kept_response_of_a_logged_call_is_in_its_log(
+    redis: Redis, sending: Sending, stream: bool
+) -> None:
+    call_id = uuid.uuid4().hex
+    spec = CallSpec(
+        call_id,
+        keys.log_address(call_id, 600),
+        stream,
+        (Target("demo/echo", "demo", "echo"),),
+        account={"response_id": f"resp_{call_id}"},
+    )
+    pending = PendingCall(call_id, 60, lambda pending: None)
+    pending.logged = True
+    entry = Entry(b'{"choices":[]}', 7, ["seed"])
+    sending.submitter.put(Submission(spec, b"{}", pending, admission(sending.key), entry))
+    settled(pending)
+    assert (pending.cache, pending.outcome) == ("hit", None)  # which comes from the log
+    for _, fields in redis.xrange(keys.log(call_id)):
+        pending.offer(Event.decode(fields[b"e"]))
+    assert pending.outcome is not None
+    if stream:
+        assert pending.parts() == [b'{"choices":[]}']
+    else:
+        assert (pending.outcome.answer, pending.outcome.dropped) == (b'{"choices":[]}', ["seed"])
+    assert 0 < redis.ttl(keys.log(call_id)) <= 600
+    ((_, fields),) = redis.xrange(keys.RECORDS)
+    record = Record.decode(fields[b"r"])
+    assert (record.cache_hit, record.response_id) == (True, f"resp_{call_id}")  # for its webhook
+    unfinished = running.find(redis, call_id)
+    assert unfinished is not None
+    assert (unfinished.status, unfinished.key_id) == (running.SETTLING, sending.key.public_id)
+    assert redis.llen(keys.RQ_QUEUE) == 0

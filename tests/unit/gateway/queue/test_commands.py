@@ -34,7 +34,7 @@ from gateway.errors import (
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.commands import JobState, LeaseState
-from gateway.queue.protocol import OUTCOME, CallSpec, Event, Outcome
+from gateway.queue.protocol import OUTCOME, CallSpec, Event, Outcome, outcome_event
 from gateway.settings import Settings
 from tests.support.fakes import admission
 from workers import tasks
@@ -312,6 +312,28 @@ def test_the_end_of_a_call_is_its_next_event_and_its_record(
     assert commands.states(redis, [call_id])[0].status == status
     assert redis.zrange(registry, 0, -1) == [call_id.encode()]
     assert not commands.finish(redis, command)
+
+
+def test_redis_holds_a_large_outcome_once(redis: Redis, settings: Settings, key: KeyRecord) -> None:
+    call_id = submit(redis, settings, key)
+    outcome = Outcome(answer=b"x" * commands.EVENT_BYTES)
+    command = commands.finish_command(call_id, start(redis), WEB, WORKER, outcome)
+    assert commands.finish(redis, command)
+    [(_, fields)] = redis.xrange(keys.inbox(WEB))
+    assert fields == {b"e": outcome_event(call_id).encode()}
+    assert commands.outcomes(redis, [call_id]) == [outcome]
+
+
+def test_a_log_holds_its_outcome_whatever_its_size(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    outcome = Outcome(answer=b"x" * commands.EVENT_BYTES)
+    address = keys.log_address(call_id, 60)
+    command = commands.finish_command(call_id, start(redis), address, WORKER, outcome)
+    assert commands.finish(redis, command)
+    [(_, fields)] = redis.xrange(keys.log(call_id))
+    assert Event.decode(fields[b"e"]).payload == outcome.encode()
 
 
 def test_limits_are_those_of_the_settings(redis: Redis, settings: Settings, key: KeyRecord) -> None:

@@ -18,6 +18,7 @@ from gateway.queue.commands import LeaseState
 from gateway.queue.lease import (
     CONNECTION_LOOKS,
     GAP_SECONDS,
+    LAPSE_SECONDS,
     RENEW_SECONDS,
     STEADY_SECONDS,
     Lease,
@@ -258,6 +259,20 @@ def test_a_process_that_never_renewed_is_not_steady(idle: Lease, clock: Clock) -
     assert not idle.steady()
     clock.now += 100
     assert not idle.steady()
+
+
+def test_a_process_that_stood_still_has_no_lease_until_it_renews_it(
+    idle: Lease, clock: Clock
+) -> None:
+    answers: Any = Answers()
+    assert not idle.lapsed()  # it has never had one
+    idle.renew(answers)
+    clock.now += LAPSE_SECONDS
+    assert not idle.lapsed()
+    clock.now += 0.1
+    assert idle.lapsed()
+    idle.renew(answers)
+    assert not idle.lapsed()
 
 
 def test_a_process_is_steady_once_it_has_renewed_for_four_seconds(

@@ -21,7 +21,7 @@ UNFINISHED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class BatchApi:
     """One API of batches.
 
     `prefix` begins its ids. `result(custom_id, reply)` returns the file that a result belongs to,
@@ -78,8 +78,8 @@ def _anthropic_line(custom_id: str, result: Any) -> bytes:
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
-OPENAI = Door("openai", "batch_", _openai, _openai_unfinished, ERROR, "batch_output", True)
-ANTHROPIC = Door(
+OPENAI = BatchApi("openai", "batch_", _openai, _openai_unfinished, ERROR, "batch_output", True)
+ANTHROPIC = BatchApi(
     "anthropic", "msgbatch_", _anthropic, _anthropic_unfinished, OUTPUT, "message_batch", False
 )
-DOORS = {door.name: door for door in (OPENAI, ANTHROPIC)}
+APIS = {api.name: api for api in (OPENAI, ANTHROPIC)}
