@@ -98,27 +98,24 @@ def call_options(
     kept = wait is not None or checked.stored is not None
     client_waits = wait is None and not at_once
     delay, budget = schedule(headers, total, checked.stream or kept, time.time(), client_waits)
-    parks = _first_of(("wait", "refuse"), headers, "X-Queue", True)
-    retry = _first_of(FLAG, headers, RETRY, key.retry_on_worker_loss or is_line)
     asks_to_resume = _first_of(FLAG, headers, "X-Resumable", False)
     resumable = checked.stream and (asks_to_resume or at_once)
     idempotency_key = "" if counts else idempotency.name_of(headers)
-    log_seconds = max(
-        settings.stream_replay_seconds if resumable else 0,
-        settings.result_hours * 3600 if kept else 0,
-        keys.IDEMPOTENT_SECONDS if idempotency_key else 0,
-    )
     return CallOptions(
         delay=delay,
         budget=budget,
-        parks=parks,
-        retry=retry,
+        parks=_first_of(("wait", "refuse"), headers, "X-Queue", True),
+        retry=_first_of(FLAG, headers, RETRY, key.retry_on_worker_loss or is_line),
         wait=wait,
         heartbeat=heartbeat,
         at_once=at_once,
         resumable=resumable,
         idempotency_key=idempotency_key,
-        log_seconds=log_seconds,
+        log_seconds=max(
+            settings.stream_replay_seconds if resumable else 0,
+            settings.result_hours * 3600 if kept else 0,
+            keys.IDEMPOTENT_SECONDS if idempotency_key else 0,
+        ),
     )
 
 

@@ -16,8 +16,6 @@ from api.keys import acts
 from api.keys.options import KEY, OWNER, Option, duration, options, switch
 from api.keys.schema import (
     KEY_CHANGE,
-    NEW_KEY,
-    NEW_OWNER,
     OWNER_CHANGE,
     ROTATION,
     checked_fields,
@@ -62,7 +60,7 @@ KEY_ID = click.argument("public_id", callback=lambda _, __, text: public_id(text
 def create(name: str, operator: bool, fields: dict[str, Any]) -> None:
     """Create a key called NAME and print it, this once, on the last line."""
     data = {"name": name, **fields, **({"operator": True} if operator else {})}
-    key, _, webhook_secret = acts.create_key(checked_fields(NEW_KEY, data), COMMAND)
+    key, _, webhook_secret = acts.create_key(data, COMMAND)
     _print_webhook_secret(webhook_secret)
     _print_once(key)
 
@@ -140,7 +138,7 @@ def test_webhook(public_id: str) -> None:
 def create_owner(owner_id: str, share_cache: bool | None, fields: dict[str, Any]) -> None:
     """Create an owner with this ID, such as a team or a customer."""
     data = _switched({"id": owner_id, **fields}, share_cache=share_cache)
-    acts.create_owner(checked_fields(NEW_OWNER, data), COMMAND)
+    acts.create_owner(data, COMMAND)
     click.echo(f"created {owner_id}")
 
 

@@ -226,6 +226,7 @@ class Reply:
             yield self._first
         elif not payloads and self._call.outcome is None:
             yield sse.COMMENT
+        payloads = payloads or self._parts()  # a call that has ended by now has more
         while True:
             if payloads:
                 try:

@@ -23,6 +23,7 @@ from gateway.errors import (
     ProviderNotConfigured,
     StopCall,
     UpstreamBadResponse,
+    WorkerLost,
 )
 from gateway.logs import log_fault
 from gateway.queue.protocol import CallSpec, Outcome, ProtocolError, encode_head
@@ -134,6 +135,8 @@ class CallRunner:
         bill = bill or Bill()
         deadline = claimed.claimed_at + claimed.budget
         failover = Failover(tuple(map(self._catalogue.with_row, spec.targets)), bill)
+        if claimed.runs_again:
+            failover.note(WorkerLost(), claimed.admission["lost_ms"] / 1000)
         # Embeddings and counts have no output.
         cap = claimed.admission.get("cap", 0) if spec.kind == "chat" else 0
         call = Call(spec, body, sender, deadline, failover, bill, cap)

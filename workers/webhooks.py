@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -94,11 +95,11 @@ class WebhookSender:
         self._redis, self._settings = redis, settings
         self._retry_seconds, self._delivery_seconds = retry_seconds, delivery_seconds
         self._election = Election(redis, keys.WEBHOOK_SENDER, name)
-        self._public, self._private = (
-            Transport(CONNECT_SECONDS, delivery_seconds, ca_bundle=settings.upstream_ca_bundle,
-                      resolver=each)
-            for each in (resolver or PublicResolver(), Resolver())
-        )  # fmt: skip
+        transport = partial(
+            Transport, CONNECT_SECONDS, delivery_seconds, ca_bundle=settings.upstream_ca_bundle
+        )
+        self._public = transport(resolver=resolver or PublicResolver())
+        self._private = transport(resolver=Resolver())
         self._pool = Pool(TURNS)
         self._turns: set[str] = set()  # keys that have a turn now
         self._failing: set[str] = set()  # keys whose last turn had a failure

@@ -242,8 +242,6 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 raise error
             if claimed.budget <= 0:
                 raise DeadlineExceeded("The call's deadline passed while it waited in the queue.")
-            if claimed.runs_again:
-                bill.note(spec.targets[0], WorkerLost(), claimed.admission["lost_ms"] / 1000)
             if spec.cache:
                 sender = KeepingSender(self.outbox, claimed, spec, self.settings.cache_bytes)
             outcome = self.runner.run(claimed, spec, body, sender, bill)

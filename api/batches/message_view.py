@@ -20,7 +20,7 @@ from api.files.view import declared_size, render_unavailable, storage
 from api.http.auth import keyed, reader
 from api.http.body import PIECE_BYTES, TURN_SECONDS, arriving, check_type
 from api.http.errors import ApiBlueprint
-from api.http.json import json_response
+from api.http.json import json_response, page_of
 from api.http.links import link
 from api.messages import errors as messages_errors
 from api.schemas import query
@@ -129,14 +129,9 @@ def list_message_batches(key: KeyRecord) -> Response:
         name = "before_id" if before else "after_id"
         raise invalid("wrong.value", name, reason="there is no such batch")
     data = [shown(batch) for batch in page[0]]
-    return json_response(
-        {
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": page[1],
-        }
-    )
+    body = page_of(data, page[1])
+    del body["object"]  # Anthropic's pages have none
+    return json_response(body)
 
 
 @message_batches.get("/messages/batches/<batch_id>")

@@ -83,7 +83,7 @@ def keys_create(key: KeyRecord) -> Response:
         data = forms.KEY.data(texts, {})
         if request.form.get("operator"):
             data["operator"] = True
-        created = acts.create_key(schema.checked_fields(schema.NEW_KEY, data), actor(key))
+        created = acts.create_key(data, actor(key))
     except GatewayError as error:
         return _new(texts, error)
     return page(
@@ -108,10 +108,10 @@ def keys_change(key: KeyRecord, key_id: str) -> Response:
     """Set what the form changes; a new webhook's secret is shown, here and nowhere else."""
     texts = forms.KEY.entered()
 
-    def fields(record: KeyRecord) -> dict[str, Any]:
+    def change(record: KeyRecord) -> dict[str, Any]:
         return forms.KEY.data(texts, forms.KEY.texts(shown([record])[0]))
 
-    return _changed(key, key_id, fields, "changed", texts)
+    return _changed(key, key_id, change, "changed", texts)
 
 
 @console.post("/console/keys/<key_id>/extra")
@@ -187,17 +187,13 @@ def _one(record: KeyRecord, error: GatewayError | None = None, texts: Any = None
 def _changed(
     key: KeyRecord,
     key_id: str,
-    fields: Callable[[KeyRecord], Mapping[str, Any]],
+    change: Callable[[KeyRecord], Mapping[str, Any]],
     done: str,
     texts: Mapping[str, str] | None = None,
 ) -> Response:
-    """Change a key by the JSON that `fields(record)` returns, and show it again."""
-
-    def checked(record: KeyRecord) -> Mapping[str, Any]:
-        return schema.checked_fields(schema.KEY_CHANGE, fields(record))
-
+    """Change a key by the JSON that `change(record)` returns, and show it again."""
     try:
-        record, webhook = acts.change_key(key_id, checked, actor(key))
+        record, webhook = acts.change_key(key_id, change, actor(key))
     except GatewayError as error:
         return _one(_find(key_id), error, texts)
     if record is None:

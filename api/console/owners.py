@@ -13,7 +13,7 @@ from api.console.keys import shown as shown_keys
 from api.console.page import console, done, page, see_other
 from api.console.session import operators
 from api.http.auth import actor
-from api.keys import acts, schema
+from api.keys import acts
 from api.keys.shown import shown_owners
 from api.services import services
 from gateway.account import owners as owner_records
@@ -52,7 +52,7 @@ def owners_create(key: KeyRecord) -> Response:
     """Create the owner of the form."""
     texts = forms.NEW_OWNER.entered()
     try:
-        data = schema.checked_fields(schema.NEW_OWNER, forms.NEW_OWNER.data(texts, {}))
+        data = forms.NEW_OWNER.data(texts, {})
         acts.create_owner(data, actor(key))
     except GatewayError as error:
         return _new(texts, error)
@@ -72,10 +72,10 @@ def owners_change(key: KeyRecord, owner_id: str) -> Response:
     """Set what the form changes."""
     texts = forms.OWNER.entered()
 
-    def fields(record: OwnerRecord) -> dict[str, Any]:
+    def change(record: OwnerRecord) -> dict[str, Any]:
         return forms.OWNER.data(texts, forms.OWNER.texts(_shown([record])[0]))
 
-    return _changed(key, owner_id, fields, "changed", texts)
+    return _changed(key, owner_id, change, "changed", texts)
 
 
 @console.post("/console/owners/<owner_id>/extra")
@@ -133,17 +133,13 @@ def _one(record: OwnerRecord, error: GatewayError | None = None, texts: Any = No
 def _changed(
     key: KeyRecord,
     owner_id: str,
-    fields: Callable[[OwnerRecord], Mapping[str, Any]],
+    change: Callable[[OwnerRecord], Mapping[str, Any]],
     done: str,
     texts: Mapping[str, str] | None = None,
 ) -> Response:
-    """Change an owner by the JSON that `fields(record)` returns, and show it again."""
-
-    def checked(record: OwnerRecord) -> Mapping[str, Any]:
-        return schema.checked_fields(schema.OWNER_CHANGE, fields(record))
-
+    """Change an owner by the JSON that `change(record)` returns, and show it again."""
     try:
-        record = acts.change_owner(owner_id, checked, actor(key))
+        record = acts.change_owner(owner_id, change, actor(key))
     except GatewayError as error:
         return _one(_find(owner_id), error, texts)
     if record is None:

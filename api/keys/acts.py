@@ -6,7 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from api.keys.schema import to_record
+from api.keys.schema import (
+    KEY_CHANGE,
+    NEW_KEY,
+    NEW_OWNER,
+    OWNER_CHANGE,
+    checked_fields,
+    to_record,
+)
 from api.services import services
 from gateway import webhooks
 from gateway.account.api_keys import KeyRecord, public_id
@@ -14,7 +21,7 @@ from gateway.account.owners import OwnerRecord
 from gateway.account.record_store import Actor
 from gateway.errors import InvalidRequest
 
-Fields = Mapping[str, Any]  # as `checked_fields` returns them
+Json = Mapping[str, Any]
 
 
 class CreatedKey(NamedTuple):
@@ -25,9 +32,10 @@ class CreatedKey(NamedTuple):
     webhook_secret: str | None
 
 
-def create_key(fields: Fields, by: Actor) -> CreatedKey:
+def create_key(data: Any, by: Actor) -> CreatedKey:
     """Create a key. Raises InvalidRequest."""
     hosts = services().settings.webhook_hosts
+    fields = checked_fields(NEW_KEY, data)
     values = to_record(fields, KeyRecord("", "", ""), time.time(), hosts)
     key = services().keys.create(by=by, **values)
     record = services().keys.get(public_id(key))
@@ -35,9 +43,9 @@ def create_key(fields: Fields, by: Actor) -> CreatedKey:
 
 
 def change_key(
-    key_id: str, fields: Callable[[KeyRecord], Fields], by: Actor
+    key_id: str, change: Callable[[KeyRecord], Json], by: Actor
 ) -> tuple[KeyRecord | None, str | None]:
-    """Set the fields that `fields(record)` returns. Raises InvalidRequest.
+    """Set the fields of the JSON that `change(record)` returns. Raises InvalidRequest.
 
     Returns the record as it is then, None if there is no such key, and the secret of its webhook if
     that is a new one.
@@ -48,14 +56,15 @@ def change_key(
     def edit(record: KeyRecord) -> Mapping[str, Any]:
         nonlocal nonce
         nonce = record.webhook_nonce
-        return to_record(fields(record), record, now, hosts)
+        return to_record(checked_fields(KEY_CHANGE, change(record)), record, now, hosts)
 
     record = services().keys.change(key_id, edit, by)
     return record, _webhook_secret(record, nonce)
 
 
-def create_owner(fields: Fields, by: Actor) -> None:
+def create_owner(data: Any, by: Actor) -> None:
     """Create an owner. Raises InvalidRequest, with 409 if there is one with its id."""
+    fields = checked_fields(NEW_OWNER, data)
     values = to_record(fields, OwnerRecord(""), time.time())
     if not services().owners.create(fields["id"], values, by):
         raise InvalidRequest(
@@ -64,12 +73,18 @@ def create_owner(fields: Fields, by: Actor) -> None:
 
 
 def change_owner(
-    owner_id: str, fields: Callable[[OwnerRecord], Fields], by: Actor
+    owner_id: str, change: Callable[[OwnerRecord], Json], by: Actor
 ) -> OwnerRecord | None:
-    """Set the fields that `fields(record)` returns; None: no such owner. Raises InvalidRequest."""
+    """Set the fields of the JSON that `change(record)` returns; None: no such owner.
+
+    Raises InvalidRequest.
+    """
     now = time.time()
-    store = services().owners
-    return store.change(owner_id, lambda record: to_record(fields(record), record, now), by)
+
+    def edit(record: OwnerRecord) -> Mapping[str, Any]:
+        return to_record(checked_fields(OWNER_CHANGE, change(record)), record, now)
+
+    return services().owners.change(owner_id, edit, by)
 
 
 def _webhook_secret(key: KeyRecord | None, nonce: str) -> str | None:

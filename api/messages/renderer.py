@@ -106,14 +106,7 @@ class CountRenderer(Renderer):
 
     api = "messages.count_tokens"
 
-    def __init__(
-        self,
-        call_id: str,
-        model: str,
-        request_id: str = "",
-        prompt_tokens: int = 0,
-        created: int = 0,
-    ) -> None:
+    def __init__(self, call_id: str, model: str, request_id: str = "", **_: int) -> None:
         self._request_id = request_id
 
     def whole(self, result: bytes) -> bytes:

@@ -83,8 +83,8 @@ class CountRenderer(Renderer):
 
     api = "responses.count_tokens"
 
-    def __init__(self, call_id: str, model: str, created: int = 0, prompt_tokens: int = 0) -> None:
-        """Create the renderer of one call; neither its id nor its model is part of a count."""
+    def __init__(self, *_: str, **__: int) -> None:
+        """Create the renderer of one call: nothing of it is part of a count."""
 
     def whole(self, result: bytes) -> bytes:
         """OpenAI's object with the count."""

@@ -289,17 +289,18 @@ class Monitor:
 
         The outcome of a logged call comes back from its log, to all who follow it.
         """
-        command = commands.lost_command(
-            pending.call_id,
-            pending.claim,
-            pending.address,
-            pending.worker,
-            error,
-            pending.estimate,
-            pending.written(),
-            pending.received,
-        )
         try:
+            estimate = pending.estimate or commands.estimate(self._redis, pending.call_id)
+            command = commands.lost_command(
+                pending.call_id,
+                pending.claim,
+                pending.address,
+                pending.worker,
+                error,
+                estimate,
+                pending.written(),
+                pending.received,
+            )
             if not commands.finish(self._redis, command):
                 return  # it has an outcome already: the next sweep finds it
         except RedisError as failure:

@@ -178,7 +178,12 @@ class PendingCall:
             self._signal.set()
 
     def fail(self, error: GatewayError) -> None:
-        """End the call with an error, unless it has ended."""
+        """End the call with an error, unless it has ended.
+
+        Nobody should send a call again that a worker has run before.
+        """
+        if self.lost_claim is not None:
+            error.should_retry = False
         self.end(Outcome(last=self.received, error=error))
 
     def stop(self, error: GatewayError) -> None:

@@ -627,6 +627,15 @@ def lost_command(
     )
 
 
+def estimate(redis: Redis, call_id: str) -> dict[str, Any]:
+    """Return what `lost_command` needs of a call; empty if Redis does not know it.
+
+    Raises RedisError.
+    """
+    stub = cast("bytes | None", redis.hget(keys.job(call_id), "stub"))
+    return orjson.loads(stub) if stub else {}
+
+
 def finish(redis: Redis, command: tuple[object, ...]) -> bool:
     """Run a `finish_command` and return whether its outcome stands. Raises RedisError."""
     return bool(scripts.run(redis, command) == 1)

@@ -193,8 +193,9 @@ def test_a_refused_request_is_no_call(client, auth):
 def test_a_key_whose_logs_are_full_is_told_when_they_expire(ask, redis, key):
     for number in range(20):
         address = keys.log_address(f"call{number}", 3_600)
-        commands.store_logged_request(redis, public_id(key), address, b"x" * 100_000, 60)
-    redis.config_set("maxmemory", 2 * (redis.info("memory")["used_memory"] + 700_000))
+        commands.store_logged_request(redis, public_id(key), address, b"x" * 1_000_000, 60)
+    # Far from both bounds, because what other tests have left may expire meanwhile.
+    redis.config_set("maxmemory", 2 * (redis.info("memory")["used_memory"] + 8_000_000))
     try:
         response = ask(UpstreamFailed(), "/responses", False, **{"Idempotency-Key": "a"})
     finally:

@@ -138,7 +138,12 @@ def test_a_background_response_from_the_cache_can_be_retrieved(stack: Stack, str
     texts = []
     for _ in range(2):
         made = client.responses.create(model=model, input="one", background=True, stream=stream)
-        id = next(iter(made)).response.id if stream else made.id
+        if stream:
+            sent = list(made)
+            id = sent[-1].response.id
+            assert sent[-1].response.output_text == "one"
+        else:
+            id = made.id
         response = until(lambda id=id: completed(client, id), what="its end")
         texts.append(response.output_text)
         assert response.completed_at

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import orjson
@@ -191,6 +192,27 @@ def calls(members: dict[str, str]) -> list[Record]:
             )
         )
     return made
+
+
+@contextmanager
+def waiting_calls(stack: Stack, operator_key: str, limited: str) -> Iterator[None]:
+    """Calls that wait because their model is paused, and for the call before them of their key."""
+    headers = {"Authorization": f"Bearer {operator_key}"}
+    alone = {"headers": {"Authorization": f"Bearer {limited}"}}
+    pause = {"json": {"model": "demo/echo"}, "headers": headers, "timeout": PATIENCE_SECONDS}
+    assert requests.post(f"{stack.url}/queue/pause", **pause).ok  # type: ignore[arg-type]
+    calls = [stack.in_background("fake/slow-20", **alone) for _ in range(3)]
+    calls += [stack.in_background("demo/echo") for _ in range(2)]
+    url = f"{stack.url}/queue"
+
+    def count() -> int:
+        return len(requests.get(url, headers=headers, timeout=PATIENCE_SECONDS).json()["data"])
+
+    until(lambda: count() == 4, what="four calls that wait")
+    yield
+    assert requests.post(f"{stack.url}/queue/resume", **pause).ok  # type: ignore[arg-type]
+    for call in calls:
+        assert call.get(timeout=PATIENCE_SECONDS).ok
 
 
 class Console:
@@ -499,6 +521,7 @@ def test_every_view_is_accessible_in_both_schemes_and_fits_a_phone(
 def test_the_pictures_of_the_documentation(
     stack: Stack, operator_key: str, open_console: Callable[..., Console]
 ) -> None:
+    limited = stack.keys.create("support: triage", owner="support", max_in_flight=1, max_waiting=9)
     console = open_console(operator_key)
     page = console.page
 
@@ -523,7 +546,8 @@ def test_the_pictures_of_the_documentation(
         if name == "live":
             for number in range(60):
                 stack.ask("demo/error" if number % 15 == 7 else "fake/chat")
-        console.open(address)
-        shoot(name)
+        with waiting_calls(stack, operator_key, limited) if name == "queue" else nullcontext():
+            console.open(address)
+            shoot(name)
     console.open(f"/calls/{RETRIED}")
     shoot("call")

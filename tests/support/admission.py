@@ -78,13 +78,14 @@ class Calls:
         hmac: str = HMAC,
         hit: bytes = b"",
         web: str = WEB,
+        body: bytes = b"{}",
         **request: Any,
     ) -> tuple[Any, ...]:
         call_id = call_id or uuid.uuid4().hex
         target = Target("demo/echo", "demo", "echo")
         spec = CallSpec(call_id, web, False, (target,), key=public_id, account=account or {})
         admission = AdmissionRequest(public_id, hmac, **request)
-        return commands.submit_command(self.settings, spec, b"{}", admission, seconds, hit=hit)
+        return commands.submit_command(self.settings, spec, body, admission, seconds, hit=hit)
 
     def submit(self, public_id: str = KEY, call_id: str = "", **request: Any) -> str:
         """Submit a call and return its id; `replies` has the reply."""

@@ -6,14 +6,15 @@
 --       4 seconds a call may take from here into the queue
 -- Returns {'hit', response}; {'first'}: this call is the first now, all others wait for it; {'wait'}; or
 -- {'run'}: the first call has left no response, so each makes its own.
+-- Nobody waits for a call that is paused: the pause may be that of another key.
 
 local entry = redis.pcall('GET', KEYS[1])
 if type(entry) == 'string' then return {'hit', entry} end
 local now = tonumber(redis.call('TIME')[1])
 local id, since = string.match(redis.call('GET', KEYS[2]) or '', '^(%S+) (%d+)$')
 if id and id ~= ARGV[1] then
-  local status = redis.call('HGET', ARGV[3] .. id, 'status')
-  if status == 'queued' or status == 'deferred' or status == 'started' then return {'wait'} end
+  local status, aside = unpack(redis.call('HMGET', ARGV[3] .. id, 'status', 'aside'))
+  if status == 'queued' or status == 'started' or status == 'deferred' and not aside then return {'wait'} end
   if status == 'finished' or status == 'failed' then
     redis.call('DEL', KEYS[2])
     return {'run'}

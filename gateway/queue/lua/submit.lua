@@ -12,7 +12,8 @@
 --       21 what it asks of limits: tokens of the prompt, their cost, tokens of output to reserve, the cost of one,
 --       most tokens of output (0: unknown), 1 to wait in flight or 0, with blanks between
 --       22 record of a call that a kept response answers ('': none does)  23 milliseconds until it may start
---       24 1 if it may run once more, 0 if not: see retry.lua  25... events of the log of such an answered call
+--       24 1 if it may run once more, where there is room for its body, 0 if not: see retry.lua
+--       25... events of the log of a call that a kept response answers
 -- Returns a list: 'ok' and what was admitted, as JSON; or the reason of the refusal, which is one of 'key',
 -- 'expired', 'disabled', 'changed' (the key's record), 'late', 'cancelled', 'records', 'limit', 'calls', 'bytes',
 -- 'memory', 'large'. 'limit' is followed by JSON: name and scope of the limit, milliseconds until it resets (0 if that
@@ -26,6 +27,8 @@ local LONGEST_OUTPUT = 131072
 
 -- Bodies of this size cannot fill that much memory in that many milliseconds.
 local SMALL_BYTES, MUCH_BYTES, MEMORY_MS = 64000, 128000000, 250
+-- Share of Redis' memory above which no body stays for a second run: it would take the room of waiting calls and logs.
+local RETRY_SHARE = 0.4
 
 local status, admitted = unpack(redis.call('HMGET', KEYS[1], 'status', 'admission'))
 admitted = admitted
@@ -72,7 +75,7 @@ if aside > 0 and not hit and (aside * 2 >= tonumber(ARGV[7]) or (queued + #ARGV[
 end
 -- To ask for the memory takes Redis as long as half of this script. If there was much room a moment ago, small bodies
 -- have not filled it since.
-local size = #ARGV[2]
+local size, may_retry = #ARGV[2], ARGV[24] == '1'
 if size > SMALL_BYTES or redis.call('EXISTS', MEMORY) == 0 then
   local memory = redis.call('INFO', 'memory')
   local maximum = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or 0)
@@ -83,6 +86,7 @@ if size > SMALL_BYTES or redis.call('EXISTS', MEMORY) == 0 then
     if passing > share then return {'large', math.floor(share / 2)} end
     room = share - (tonumber(string.match(memory, '\nused_memory:(%d+)')) - passing) - size
     if room < 0 then return {'memory', waiting} end
+    may_retry = may_retry and room > share - maximum * RETRY_SHARE
   end
   if room > MUCH_BYTES then redis.call('SET', MEMORY, 1, 'PX', MEMORY_MS) end
 end
@@ -268,7 +272,7 @@ redis.call('HSET', KEYS[1],
   'web', ARGV[5], 'deadline_ms', string.format('%.0f', now_ms + budget_ms), 'bytes', #ARGV[2],
   'key', public_id, 'owner', owner, 'queued_ms', string.format('%.0f', now_ms), 'start', start, 'stub', ARGV[18],
   'offset', offset)
-if ARGV[24] == '1' then redis.call('HSET', KEYS[1], 'retry', 1) end
+if may_retry then redis.call('HSET', KEYS[1], 'retry', 1) end
 if delay_ms > 0 then
   L = L or limits()
   local expiry_ms = L.expiry(ARGV[5], now_ms + budget_ms, ARGV[11] * 1000)

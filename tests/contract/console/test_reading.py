@@ -180,6 +180,12 @@ def test_each_line_of_a_chart_of_one_request_has_its_own_number(operator, ledger
     )
 
 
+def test_usage_without_cost_says_so_and_leads_to_the_tokens(operator, ledger, key):
+    ledger.write([record(1, key, cost_nano=0)])
+    assert "No cost in this time" in operator.get("/console/usage")
+    assert "No cost in this time" not in operator.get("/console/usage?show=tokens")
+
+
 def test_a_caller_s_usage_is_that_of_its_key(caller, ledger, key, other):
     ledger.write([record(1, key), record(2, other)])
     assert "Requests 1 " in text(caller.get("/console/usage"))

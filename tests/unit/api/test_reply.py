@@ -135,3 +135,23 @@ def test_an_older_client_gets_no_chunks(stream):
     stream.end()
     stream.greenlet.get(timeout=10)
     assert stream.yielded == [rendered(0), rendered(1), b"data: [DONE]\n\n"]
+
+
+class OpeningRenderer(ChatRenderer):
+    """Renders a stream that begins before its result does."""
+
+    def first(self) -> bytes:
+        return b"data: first\n\n"
+
+
+def test_a_stream_that_begins_at_once_has_the_events_of_a_call_that_has_ended_by_then():
+    """As one that a kept response answers does."""
+    pending = PendingCall("call", 60, lambda pending: None)
+    pending.accepted()
+    pending.offer(Event("call", "", 1, CHUNKS, b'{"choices":[0]}'))
+    pending.offer(Event("call", "", 2, OUTCOME, Outcome(last=1).encode()))
+    broker = SimpleNamespace(abandon=lambda pending: None, leave=lambda pending: None)
+    reply = Reply(broker, pending, lambda route: OpeningRenderer("call", "model", created=0), {})
+    response = reply.streamed(at_once=True)
+    assert b"".join(response.response) == b"data: first\n\n" + rendered(0) + b"data: [DONE]\n\n"
+    response.close()

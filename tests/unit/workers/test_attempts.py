@@ -76,11 +76,11 @@ def attempts(slept: list[float], allowed: int = 3, seconds: float = 600) -> Atte
     return Attempts(allowed, time.monotonic() + seconds, sleep=slept.append)
 
 
-def ask(way: str, made: Attempts, provider: Scripted) -> list[Chunk]:
+def ask(way: str, tries: Attempts, provider: Scripted) -> list[Chunk]:
     """The answer's parts, whole or streamed."""
     if way == "complete":
-        return [made.complete(provider, CALL)]
-    return [part for parts in made.stream(provider, CALL) for part in parts]
+        return [tries.complete(provider, CALL)]
+    return [part for parts in tries.stream(provider, CALL) for part in parts]
 
 
 both_ways = pytest.mark.parametrize("way", ["complete", "stream"])
@@ -88,9 +88,9 @@ both_ways = pytest.mark.parametrize("way", ["complete", "stream"])
 
 @both_ways
 def test_an_answer_is_asked_for_once(way: str, slept: list[float]) -> None:
-    provider, made = Scripted(ANSWER), attempts(slept)
-    assert ask(way, made, provider) == [ANSWER]
-    assert (provider.calls, made.count, slept) == (1, 1, [])
+    provider, tries = Scripted(ANSWER), attempts(slept)
+    assert ask(way, tries, provider) == [ANSWER]
+    assert (provider.calls, tries.count, slept) == (1, 1, [])
 
 
 @both_ways
@@ -98,9 +98,9 @@ def test_an_answer_is_asked_for_once(way: str, slept: list[float]) -> None:
 def test_what_cannot_have_been_acted_on_is_tried_again(
     way: str, kind: type[GatewayError], slept: list[float]
 ) -> None:
-    provider, made = Scripted(kind(), kind(), ANSWER), attempts(slept)
-    assert ask(way, made, provider) == [ANSWER]
-    assert (provider.calls, made.count, len(slept)) == (3, 3, 2)
+    provider, tries = Scripted(kind(), kind(), ANSWER), attempts(slept)
+    assert ask(way, tries, provider) == [ANSWER]
+    assert (provider.calls, tries.count, len(slept)) == (3, 3, 2)
 
 
 @both_ways
@@ -109,11 +109,11 @@ def test_nothing_else_is_tried_again(
     way: str, kind: type[GatewayError], slept: list[float]
 ) -> None:
     error = kind(retry_after=0.1)
-    provider, made = Scripted(error, ANSWER), attempts(slept)
+    provider, tries = Scripted(error, ANSWER), attempts(slept)
     with pytest.raises(kind) as raised:
-        ask(way, made, provider)
+        ask(way, tries, provider)
     assert raised.value is error
-    assert (provider.calls, made.count, slept) == (1, 1, [])
+    assert (provider.calls, tries.count, slept) == (1, 1, [])
 
 
 @both_ways
@@ -122,32 +122,32 @@ def test_there_are_no_more_attempts_than_allowed_and_the_last_error_is_raised(
     way: str, allowed: int, slept: list[float]
 ) -> None:
     failures = [UpstreamFailed(str(number)) for number in range(10)]
-    provider, made = Scripted(*failures), attempts(slept, allowed)
+    provider, tries = Scripted(*failures), attempts(slept, allowed)
     with pytest.raises(UpstreamFailed) as raised:
-        ask(way, made, provider)
+        ask(way, tries, provider)
     assert raised.value is failures[allowed - 1]
-    assert (provider.calls, made.count, len(slept)) == (allowed, allowed, allowed - 1)
+    assert (provider.calls, tries.count, len(slept)) == (allowed, allowed, allowed - 1)
 
 
 @both_ways
 def test_a_retry_may_end_in_an_error_that_is_not_tried_again(way: str, slept: list[float]) -> None:
-    provider, made = Scripted(UpstreamFailed(), UpstreamRejected(), ANSWER), attempts(slept)
+    provider, tries = Scripted(UpstreamFailed(), UpstreamRejected(), ANSWER), attempts(slept)
     with pytest.raises(UpstreamRejected):
-        ask(way, made, provider)
-    assert made.count == 2
+        ask(way, tries, provider)
+    assert tries.count == 2
 
 
 @pytest.mark.parametrize("kind", [*TRIED_AGAIN, UpstreamTruncated])
 def test_nothing_is_tried_again_once_a_part_was_passed_on(
     kind: type[GatewayError], slept: list[float]
 ) -> None:
-    provider, made = Scripted([ANSWER, kind()], ANSWER), attempts(slept)
+    provider, tries = Scripted([ANSWER, kind()], ANSWER), attempts(slept)
     seen = []
     with pytest.raises(kind):
-        for parts in made.stream(provider, CALL):
+        for parts in tries.stream(provider, CALL):
             seen += parts
     assert seen == [ANSWER]
-    assert (provider.calls, made.count, slept) == (1, 1, [])
+    assert (provider.calls, tries.count, slept) == (1, 1, [])
 
 
 def test_a_stream_that_is_read_no_further_is_closed(slept: list[float]) -> None:
@@ -179,11 +179,11 @@ def test_no_attempt_is_waited_for_past_the_deadline(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(attempts_module, "time", clock)
-    made = Attempts(3, clock.now + left, sleep=slept.append)
+    tries = Attempts(3, clock.now + left, sleep=slept.append)
     provider = Scripted(UpstreamThrottled(retry_after=10), ANSWER)
     with pytest.raises(UpstreamThrottled):
-        ask(way, made, provider)
-    assert (made.count, slept) == (1, [])
+        ask(way, tries, provider)
+    assert (tries.count, slept) == (1, [])
 
 
 @both_ways
@@ -192,8 +192,8 @@ def test_a_wait_that_ends_before_the_deadline_is_borne(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(attempts_module, "time", clock)
-    made = Attempts(3, clock.now + 10.1, sleep=slept.append)
-    assert ask(way, made, Scripted(UpstreamThrottled(retry_after=10), ANSWER)) == [ANSWER]
+    tries = Attempts(3, clock.now + 10.1, sleep=slept.append)
+    assert ask(way, tries, Scripted(UpstreamThrottled(retry_after=10), ANSWER)) == [ANSWER]
 
 
 @both_ways
@@ -205,10 +205,10 @@ def test_waits_add_up_against_the_deadline(way: str, monkeypatch: pytest.MonkeyP
         clock.now += seconds
 
     end = clock.now + 25
-    made = Attempts(10, end, sleep=sleep)
+    tries = Attempts(10, end, sleep=sleep)
     with pytest.raises(UpstreamThrottled):
-        ask(way, made, Scripted(*(UpstreamThrottled(retry_after=10) for _ in range(10))))
-    assert made.count == 3
+        ask(way, tries, Scripted(*(UpstreamThrottled(retry_after=10) for _ in range(10))))
+    assert tries.count == 3
     assert clock.now < end
 
 
@@ -236,10 +236,10 @@ def test_parts_travel_as_lines_without_a_line_break_of_their_own() -> None:
 
 
 def test_embeddings_are_tried_again_as_a_chat_is(slept: list[float]) -> None:
-    provider, made = Scripted(UpstreamFailed(), {"data": []}), attempts(slept)
-    embeddings = made.embed(provider, ChatCall("model-2", {"input": "hi"}))
+    provider, tries = Scripted(UpstreamFailed(), {"data": []}), attempts(slept)
+    embeddings = tries.embed(provider, ChatCall("model-2", {"input": "hi"}))
     assert embeddings == {"data": [], "asked": ["model-2", {"input": "hi"}]}
-    assert (made.count, len(slept)) == (2, 1)
+    assert (tries.count, len(slept)) == (2, 1)
 
 
 # Before the first token
@@ -309,10 +309,10 @@ class Silent:
 def test_a_stream_whose_first_token_is_late_is_closed_and_not_tried_again(
     opening: list[Chunk], slept: list[float]
 ) -> None:
-    provider, made = Silent(*opening), attempts(slept)
-    made.first_token = 0.01
+    provider, tries = Silent(*opening), attempts(slept)
+    tries.first_token = 0.01
     with pytest.raises(UpstreamTimeout) as raised:
-        list(made.stream(provider, CALL))  # type: ignore[arg-type]
+        list(tries.stream(provider, CALL))  # type: ignore[arg-type]
     assert raised.value.should_retry is False
     assert (provider.calls, provider.closed, slept) == (1, 1, [])
 
@@ -320,10 +320,10 @@ def test_a_stream_whose_first_token_is_late_is_closed_and_not_tried_again(
 def test_the_first_token_of_a_whole_answer_that_is_a_stream_is_waited_for_as_long(
     slept: list[float],
 ) -> None:
-    provider, made = Silent(OPENING), attempts(slept)
-    made.first_token = 0.01
+    provider, tries = Silent(OPENING), attempts(slept)
+    tries.first_token = 0.01
     with pytest.raises(UpstreamTimeout):
-        made.complete(provider, CALL)  # type: ignore[arg-type]
+        tries.complete(provider, CALL)  # type: ignore[arg-type]
     assert (provider.calls, provider.closed, slept) == (1, 1, [])
 
 
@@ -335,9 +335,9 @@ def test_a_whole_answer_that_is_a_stream_is_folded(slept: list[float]) -> None:
 
 
 def test_a_token_in_time_ends_the_wait_for_the_first(slept: list[float]) -> None:
-    made = attempts(slept)
-    made.first_token = 0.01
-    stream = made.stream(Silent(ANSWER), CALL)  # type: ignore[arg-type]
+    tries = attempts(slept)
+    tries.first_token = 0.01
+    stream = tries.stream(Silent(ANSWER), CALL)  # type: ignore[arg-type]
     assert next(stream) == [ANSWER]
     with gevent.Timeout(0.05, False):  # five times what was left
         next(stream)
@@ -345,10 +345,10 @@ def test_a_token_in_time_ends_the_wait_for_the_first(slept: list[float]) -> None
 
 
 def test_another_s_timeout_is_left_alone(slept: list[float]) -> None:
-    made = attempts(slept)
-    made.first_token = 600
+    tries = attempts(slept)
+    tries.first_token = 600
     with pytest.raises(gevent.Timeout) as raised, gevent.Timeout(0.01) as deadline:
-        list(made.stream(Silent(), CALL))  # type: ignore[arg-type]
+        list(tries.stream(Silent(), CALL))  # type: ignore[arg-type]
     assert raised.value is deadline
 
 
@@ -356,10 +356,10 @@ def test_another_s_timeout_is_left_alone(slept: list[float]) -> None:
 def test_no_attempt_is_made_where_another_route_should_be_asked(
     way: str, slept: list[float]
 ) -> None:
-    made = attempts(slept)
-    made.retry_until = time.monotonic() + 5
+    tries = attempts(slept)
+    tries.retry_until = time.monotonic() + 5
     with pytest.raises(UpstreamThrottled):
-        ask(way, made, Scripted(UpstreamThrottled(retry_after=5.1), ANSWER))
+        ask(way, tries, Scripted(UpstreamThrottled(retry_after=5.1), ANSWER))
     assert slept == []
 
 
@@ -367,43 +367,43 @@ def test_no_attempt_is_made_where_another_route_should_be_asked(
 def test_every_failed_attempt_is_told_of(way: str, slept: list[float]) -> None:
     errors_seen: list[GatewayError] = []
     failures = [UpstreamFailed(), UpstreamThrottled()]
-    made = attempts(slept)
-    made.on_failure = lambda attempts, error: errors_seen.append(error)
-    ask(way, made, Scripted(*failures, ANSWER))
+    tries = attempts(slept)
+    tries.on_failure = lambda attempts, error: errors_seen.append(error)
+    ask(way, tries, Scripted(*failures, ANSWER))
     assert errors_seen == failures
 
 
 def test_a_failure_after_the_first_token_is_told_of_too(slept: list[float]) -> None:
     errors_seen: list[GatewayError] = []
-    made = attempts(slept)
-    made.on_failure = lambda attempts, error: errors_seen.append(error)
+    tries = attempts(slept)
+    tries.on_failure = lambda attempts, error: errors_seen.append(error)
     with pytest.raises(UpstreamTruncated):
-        ask("stream", made, Scripted([ANSWER, UpstreamTruncated()]))
+        ask("stream", tries, Scripted([ANSWER, UpstreamTruncated()]))
     assert len(errors_seen) == 1
 
 
 @both_ways
 def test_an_attempt_that_others_wait_for_is_given_up_in_time(way: str, slept: list[float]) -> None:
-    provider, made = Silent(), attempts(slept)
-    made.answer_by = time.monotonic() + 0.01
-    made.counts_after = 600
+    provider, tries = Silent(), attempts(slept)
+    tries.answer_by = time.monotonic() + 0.01
+    tries.counts_after = 600
     with pytest.raises(UpstreamTimeout) as raised:
-        ask(way, made, provider)  # type: ignore[arg-type]
+        ask(way, tries, provider)  # type: ignore[arg-type]
     assert raised.value.should_retry is False
     assert (provider.calls, slept) == (1, [])
-    assert not made.failure_counts()  # it might have answered
-    made.counts_after = 0
-    assert made.failure_counts()
+    assert not tries.failure_counts()  # it might have answered
+    tries.counts_after = 0
+    assert tries.failure_counts()
 
 
 def test_an_attempt_that_failed_by_itself_tells_of_its_route_however_soon(
     slept: list[float],
 ) -> None:
-    made = attempts(slept)
-    made.counts_after = 600
+    tries = attempts(slept)
+    tries.counts_after = 600
     with pytest.raises(UpstreamTimeout):
-        ask("complete", made, Scripted(UpstreamTimeout()))
-    assert made.failure_counts()
+        ask("complete", tries, Scripted(UpstreamTimeout()))
+    assert tries.failure_counts()
 
 
 def row(**fields: Any) -> ModelRow:
@@ -413,9 +413,9 @@ def row(**fields: Any) -> ModelRow:
 def hurried(stream: bool, left: float, **fields: Any) -> tuple[float, float, float]:
     """Seconds for retries, for the answer, and of silence that counts."""
     now = time.monotonic()
-    made = Attempts(3, now + left)
-    Limits(patience=10).hurry(made, row(**fields), stream)
-    times = (made.retry_until - now, made.answer_by - now, made.counts_after)
+    tries = Attempts(3, now + left)
+    Limits(patience=10).hurry(tries, row(**fields), stream)
+    times = (tries.retry_until - now, tries.answer_by - now, tries.counts_after)
     return tuple(round(each, 1) for each in times)  # type: ignore[return-value]
 
 

@@ -39,14 +39,14 @@ def too_long() -> UpstreamRejected:
     return UpstreamRejected("Too long.", code=TOO_LONG)
 
 
-def after(made: Failover, *failures: GatewayError) -> list[str]:
+def after(chain: Failover, *failures: GatewayError) -> list[str]:
     """The models asked after each of these failures."""
-    asked = []
+    called = []
     for failure in failures:
-        made.note(failure)
-        made.move_on(failure, began=False)
-        asked.append(made.target.model)
-    return asked
+        chain.note(failure)
+        chain.move_on(failure, began=False)
+        called.append(chain.target.model)
+    return called
 
 
 OF_THE_PROVIDER = [
@@ -82,11 +82,11 @@ def test_a_provider_s_rules_for_content_are_not_got_around(code: str | None) -> 
 
 @pytest.mark.parametrize("kind", OF_THE_PROVIDER)
 def test_an_answer_that_has_begun_is_not_begun_again(kind: type[GatewayError]) -> None:
-    made, error = failover(), kind()
+    chain, error = failover(), kind()
     with pytest.raises(kind) as raised:
-        made.move_on(error, began=True)
+        chain.move_on(error, began=True)
     assert raised.value is error
-    assert made.target.model == "a"
+    assert chain.target.model == "a"
 
 
 def test_the_last_failure_is_told() -> None:
@@ -115,11 +115,11 @@ def test_a_call_that_is_too_long_goes_to_the_next_model_that_takes_more() -> Non
 
 @pytest.mark.parametrize("failure", [UpstreamFailed, too_long, ModelNotFound, UpstreamRejected])
 def test_that_model_is_asked_once_and_the_caller_told_of_the_length(failure) -> None:
-    first, made = too_long(), failover("a d e")
+    first, chain = too_long(), failover("a d e")
     with pytest.raises(UpstreamRejected) as raised:
-        after(made, first, failure())
+        after(chain, first, failure())
     assert raised.value is first
-    assert made.alone()
+    assert chain.alone()
 
 
 def test_a_call_that_is_too_long_for_all_is_refused() -> None:
@@ -128,45 +128,45 @@ def test_a_call_that_is_too_long_for_all_is_refused() -> None:
 
 
 def test_a_model_of_unknown_length_is_asked_once_where_none_is_known_to_take_more() -> None:
-    made, first = failover("d c b a"), too_long()
-    assert after(made, first) == ["b"]
+    chain, first = failover("d c b a"), too_long()
+    assert after(chain, first) == ["b"]
     with pytest.raises(UpstreamRejected) as raised:
-        after(made, too_long())
+        after(chain, too_long())
     assert raised.value is first
 
 
 def test_a_fallback_that_cannot_do_what_was_asked_is_passed_over() -> None:
-    made = failover("a b c d")
+    chain = failover("a b c d")
     first = UpstreamFailed()
-    assert after(made, first, InvalidRequest(), InvalidRequest()) == ["b", "c", "d"]
+    assert after(chain, first, InvalidRequest(), InvalidRequest()) == ["b", "c", "d"]
     with pytest.raises(UpstreamFailed) as raised:
-        after(made, InvalidRequest())
+        after(chain, InvalidRequest())
     assert raised.value is first
 
 
 def test_a_model_that_was_passed_over_for_one_that_cannot_may_be_asked_again_later() -> None:
-    made = failover("a b")
-    made.skip()
+    chain = failover("a b")
+    chain.skip()
     with pytest.raises(GatewayError) as raised:
-        after(made, InvalidRequest())
+        after(chain, InvalidRequest())
     assert (raised.value.status, raised.value.should_retry) == (503, True)
 
 
 def test_who_is_passed_over_is_in_the_record() -> None:
-    made = failover("a heir b", gone="heir")
-    made.skip()
-    assert made.target.model == "b"
-    (skipped,) = made.bill.attempts
+    chain = failover("a heir b", gone="heir")
+    chain.skip()
+    assert chain.target.model == "b"
+    (skipped,) = chain.bill.attempts
     assert (skipped["provider_name"], skipped["model"]) == ("acme", "a")
     assert (skipped["code"], skipped["latency_ms"]) == ("circuit_open", 0)
 
 
 def test_failed_attempts_are_in_the_record() -> None:
-    made = failover()
-    after(made, UpstreamUnreachable())
-    made.note(UpstreamRejected(), 1.5)
+    chain = failover()
+    after(chain, UpstreamUnreachable())
+    chain.note(UpstreamRejected(), 1.5)
     fields = ("model", "status", "code", "latency_ms")
-    assert [tuple(each[name] for name in fields) for each in made.bill.attempts] == [
+    assert [tuple(each[name] for name in fields) for each in chain.bill.attempts] == [
         ("a", 502, "upstream_connect", 0),
         ("b", 400, "upstream_rejected", 1_500),
     ]
@@ -181,7 +181,7 @@ def test_who_has_no_fallback_is_alone(names: str, gone: str, alone: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("first", "told"),
+    ("first", "reported"),
     [
         (UpstreamTimeout, False),
         (UpstreamFailed, False),
@@ -190,11 +190,11 @@ def test_who_has_no_fallback_is_alone(names: str, gone: str, alone: bool) -> Non
     ],
 )
 def test_a_client_is_not_to_try_again_once_any_call_may_have_left(
-    first: type[GatewayError], told: bool
+    first: type[GatewayError], reported: bool
 ) -> None:
     with pytest.raises(UpstreamUnreachable) as raised:
         after(failover("a b"), first(), UpstreamUnreachable())
-    assert raised.value.should_retry is told
+    assert raised.value.should_retry is reported
 
 
 def test_a_limit_that_comes_after_a_silence_is_not_to_be_tried_again() -> None:

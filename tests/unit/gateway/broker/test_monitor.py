@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gevent
+import orjson
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError, ReadOnlyError, RedisError
@@ -484,6 +485,19 @@ def test_a_lost_call_is_settled_with_what_the_web_process_has_passed_on(world: W
     assert record.usage["input"] == 9
     assert 190 <= record.usage["output"] <= 210, "400 characters are about 100 tokens"
     assert record.cost_nano == 90 + 10 * record.usage["output"]
+
+
+def test_a_lost_call_costs_its_prompt_where_only_a_follower_waits_for_it(world: World) -> None:
+    pending, watch = world.running(logged=True), world.monitor()
+    name = keys.job(pending.call_id)
+    stub = orjson.loads(world.redis.hget(name, "stub") or b"")  # type: ignore[arg-type]
+    world.redis.hset(name, "stub", orjson.dumps(stub | {"prompt_tokens": 9, "prompt_nano": 90}))
+    assert not pending.estimate, "it was submitted by another request"
+    for _ in range(2):
+        watch.end_lost_calls()
+    ((_, fields),) = world.redis.xrange(keys.RECORDS)
+    record = Record.decode(fields[b"r"])
+    assert (record.status, record.usage["input"], record.cost_nano) == ("lost", 9, 90)
 
 
 def test_a_call_that_waits_for_room_of_its_key_is_no_lost_call(world: World) -> None:

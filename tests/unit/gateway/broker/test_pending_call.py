@@ -18,7 +18,7 @@ from gateway.broker.pending_call import (
     Buffers,
     PendingCall,
 )
-from gateway.errors import CallCancelled, ReplyLost, SlowReader, WorkerLost
+from gateway.errors import CallCancelled, NoWorkers, ReplyLost, SlowReader, WorkerLost
 from gateway.queue.protocol import CHUNKS, OUTCOME, RETRY, Event, Outcome
 from tests.support.fakes import Clock
 
@@ -335,6 +335,13 @@ def retried(lost="claim"):
 
 def second(number, payload=b"y"):
     return Event("call", "second", number, CHUNKS, payload)
+
+
+def test_a_call_that_a_lost_worker_has_run_is_not_to_be_sent_again(pending):
+    pending.started("worker", "claim")
+    pending.offer(retried())
+    pending.fail(NoWorkers(retry_after=5))
+    assert pending.outcome.error.should_retry is False
 
 
 def test_a_look_from_before_the_loss_does_not_end_the_second_run(pending):

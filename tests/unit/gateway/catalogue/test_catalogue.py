@@ -34,9 +34,9 @@ def catalogue(**fields):
     return Catalogue.load(Settings(**fields))
 
 
-def fit(known, model, params, first):
+def fit(models, model, params, first):
     """What `model` takes of a call for `first`."""
-    return known.resolve(model).fit(params, known.resolve(first))
+    return models.resolve(model).fit(params, models.resolve(first))
 
 
 @pytest.fixture
@@ -62,28 +62,28 @@ def with_file(tmp_path):
 def test_the_documented_models_are_served_with_their_ends_and_successors(
     model, shutdown, successor
 ):
-    known = catalogue(variables=KEYS)
-    row = known.find(model)
+    models = catalogue(variables=KEYS)
+    row = models.find(model)
     assert (row.shutdown_date, row.successor) == (shutdown, successor)
-    target = known.resolve(model)
+    target = models.resolve(model)
     assert (target.provider, target.upstream_model) == tuple(model.split("/"))
-    assert known.find(successor).shutdown_date is None
+    assert models.find(successor).shutdown_date is None
 
 
 def test_every_successor_and_fallback_can_be_asked_for():
-    known = catalogue(variables=KEYS)
-    for row in known.listed():
+    models = catalogue(variables=KEYS)
+    for row in models.listed():
         for other in (*row.fallbacks, *([row.successor] if row.successor else [])):
-            assert known.resolve(other).provider == row.provider
+            assert models.resolve(other).provider == row.provider
 
 
 @pytest.mark.parametrize("model", DEMO)
 def test_demo_models_are_served_only_where_they_are_asked_for(model):
     with pytest.raises(ModelNotFound):
         catalogue().resolve(model)
-    known = catalogue(demo_models=True)
-    target = known.resolve(model)
-    assert (known.providers[target.provider].wire, target.upstream_model) == (
+    models = catalogue(demo_models=True)
+    target = models.resolve(model)
+    assert (models.providers[target.provider].wire, target.upstream_model) == (
         "demo",
         model.partition("/")[2],
     )
@@ -91,8 +91,8 @@ def test_demo_models_are_served_only_where_they_are_asked_for(model):
 
 @pytest.mark.parametrize("family", WILD)
 def test_a_wildcard_serves_any_model_of_its_provider(family):
-    known = catalogue(variables=KEYS)
-    target = known.resolve(f"{family}/meta-llama/Llama-4:free")
+    models = catalogue(variables=KEYS)
+    target = models.resolve(f"{family}/meta-llama/Llama-4:free")
     assert (target.provider, target.upstream_model) == (family, "meta-llama/Llama-4:free")
 
 
@@ -117,11 +117,11 @@ def test_an_unknown_model_is_not_found(model):
 
 @pytest.mark.parametrize("bare", ["gpt-4o-mini", "claude-sonnet-4-5", "text-embedding-3-small"])
 def test_a_bare_name_stands_for_the_one_listed_model_that_has_it(bare):
-    known = catalogue(variables=KEYS)
-    target = known.resolve(bare)
-    assert target.model == known.full_name(bare)
+    models = catalogue(variables=KEYS)
+    target = models.resolve(bare)
+    assert target.model == models.full_name(bare)
     assert target.model.partition("/")[2] == bare
-    assert target == known.resolve(target.model)
+    assert target == models.resolve(target.model)
 
 
 @pytest.mark.parametrize(
@@ -141,27 +141,27 @@ def test_the_default_models_of_agents_and_libraries_resolve(bare):
     ],
 )
 def test_a_dated_version_is_its_model_under_the_dated_name(name, model):
-    known = catalogue(variables=KEYS)
-    target, row = known.resolve(name), known.find(model)
+    models = catalogue(variables=KEYS)
+    target, row = models.resolve(name), models.find(model)
     assert target.upstream_model == name.rpartition("/")[2]
     assert target.model == f"{row.provider}/{target.upstream_model}"
     assert target.row == dataclasses.replace(row, parameters=target.row.parameters)
     assert target.row.parameters == row.parameters
-    assert known.with_row(target).row == target.row
+    assert models.with_row(target).row == target.row
 
 
 @pytest.mark.parametrize(
     "name", ["gpt-9-20250929", "openai/gpt-4o-2024", "gpt-4o-1-2024-11-20", "fast-20250929"]
 )
 def test_a_date_makes_no_model_of_an_unknown_name_or_of_an_alias(with_file, name):
-    known = with_file('[models.fast]\nprovider = "openai"\nupstream = "gpt-4o"')
+    models = with_file('[models.fast]\nprovider = "openai"\nupstream = "gpt-4o"')
     with pytest.raises(ModelNotFound):
-        known.resolve(name)
+        models.resolve(name)
 
 
 def test_a_dated_model_with_a_row_of_its_own_is_that_row(with_file):
-    known = with_file('[models."openai/gpt-4o-2024-05-13"]\nprovider = "openai"')
-    assert known.resolve("gpt-4o-2024-05-13").row.max_output_tokens is None
+    models = with_file('[models."openai/gpt-4o-2024-05-13"]\nprovider = "openai"')
+    assert models.resolve("gpt-4o-2024-05-13").row.max_output_tokens is None
 
 
 TWICE = """
@@ -189,10 +189,10 @@ provider = "openai"
     ],
 )
 def test_a_name_that_is_not_clear_is_refused_with_the_ids_that_may_be_meant(with_file, name, ids):
-    meant = " or ".join(f"`{full}`" for full in ids)
+    suggested = " or ".join(f"`{full}`" for full in ids)
     with pytest.raises(ModelNotFound) as caught:
         with_file(TWICE).resolve(name)
-    assert caught.value.message.endswith(f"access to it. Did you mean {meant}?")
+    assert caught.value.message.endswith(f"access to it. Did you mean {suggested}?")
 
 
 def test_an_id_without_a_provider_stands_before_a_bare_name(with_file):
@@ -220,19 +220,19 @@ def test_a_long_unknown_name_is_not_repeated_whole():
     ],
 )
 def test_a_provider_that_is_not_configured_says_which_variable_to_set(model, variable):
-    known = catalogue()
+    models = catalogue()
     with pytest.raises(ProviderNotConfigured, match=f"set {variable}.$") as caught:
-        known.require_configured(known.resolve(model))
+        models.require_configured(models.resolve(model))
     assert caught.value.code == "provider_not_configured"
-    assert not known.available(known.find(model))
+    assert not models.available(models.find(model))
     configured = catalogue(variables=KEYS)
     assert configured.available(configured.find(model))
 
 
 @pytest.mark.parametrize("key", ["  ", ",", " , "])
 def test_a_blank_key_is_none(key):
-    known = catalogue(variables={"OPENAI_API_KEY": key})
-    assert not known.available(known.find("openai/gpt-4o"))
+    models = catalogue(variables={"OPENAI_API_KEY": key})
+    assert not models.available(models.find("openai/gpt-4o"))
 
 
 def test_a_variable_may_hold_several_keys():
@@ -268,36 +268,36 @@ context_length = 8192
 
 
 def test_a_file_adds_a_private_provider_to_the_built_in_ones(with_file):
-    known = with_file(PRIVATE)
-    target = known.resolve("house/small")
+    models = with_file(PRIVATE)
+    target = models.resolve("house/small")
     assert target.upstream_model == "models/small-7b"
-    provider = known.providers[target.provider]
+    provider = models.providers[target.provider]
     assert provider.address(Settings()) == "http://127.0.0.1:8000/v1"
     assert provider.headers == {"X-Team": "search"}
     assert target.row.extra_parameters == ("top_k",)
     assert target.row.context_length == 8192
-    assert known.resolve("openai/gpt-4o").upstream_model == "gpt-4o"
+    assert models.resolve("openai/gpt-4o").upstream_model == "gpt-4o"
 
 
 def test_a_row_of_the_file_replaces_the_built_in_one_of_its_name(with_file):
-    known = with_file('[models."openai/gpt-4o"]\nprovider = "groq"\nupstream = "other"')
-    target = known.resolve("openai/gpt-4o")
+    models = with_file('[models."openai/gpt-4o"]\nprovider = "groq"\nupstream = "other"')
+    target = models.resolve("openai/gpt-4o")
     assert (target.provider, target.upstream_model) == ("groq", "other")
     assert target.row.shutdown_date is None
 
 
 def test_a_file_may_replace_the_whole_catalogue(with_file):
-    known = with_file("replace = true\n" + PRIVATE, demo_models=True)
-    assert [row.id for row in known.listed()] == ["house/small"]
-    assert list(known.providers) == ["house"]
+    models = with_file("replace = true\n" + PRIVATE, demo_models=True)
+    assert [row.id for row in models.listed()] == ["house/small"]
+    assert list(models.providers) == ["house"]
 
 
 def test_a_model_s_rules_are_read(with_file):
-    known = with_file(
+    models = with_file(
         PRIVATE + '[models."house/small".parameters]\n'
         "temperature = { clamp = [0, 1] }\nseed = { drop = true }"
     )
-    rules = known.find("house/small").parameters
+    rules = models.find("house/small").parameters
     assert rules["temperature"] == (Rule(clamp=(0, 1)),)
     assert rules["seed"] == (Rule(drop=True),)
 
@@ -359,22 +359,22 @@ def test_rules_of_provider_family_and_model_stand_one_over_the_other(with_file, 
 )
 def test_models_that_an_operator_adds_have_the_rules_of_their_family(with_file, model, name):
     provider = model.partition("/")[0]
-    known = with_file(f'[models."{provider}/*"]\nprovider = "{provider}"')
-    other = known.find(f"{provider}/another")
-    assert name in known.find(model).parameters
-    assert other.parameters.get(name) == known.providers[provider].parameters.get(name)
+    models = with_file(f'[models."{provider}/*"]\nprovider = "{provider}"')
+    other = models.find(f"{provider}/another")
+    assert name in models.find(model).parameters
+    assert other.parameters.get(name) == models.providers[provider].parameters.get(name)
 
 
 def test_a_model_of_another_kind_is_refused_in_openai_s_words():
-    known = catalogue(variables=KEYS, demo_models=True)
-    known.resolve("openai/gpt-4o").require("chat")
-    known.resolve("openai/text-embedding-3-small").require("embeddings")
-    known.resolve("mistral/mistral-embed").require("embeddings")  # nothing is known of it
+    models = catalogue(variables=KEYS, demo_models=True)
+    models.resolve("openai/gpt-4o").require("chat")
+    models.resolve("openai/text-embedding-3-small").require("embeddings")
+    models.resolve("mistral/mistral-embed").require("embeddings")  # nothing is known of it
     with pytest.raises(InvalidRequest, match="^This is not a chat model") as caught:
-        known.resolve("demo/embed").require("chat")
+        models.resolve("demo/embed").require("chat")
     assert (caught.value.status, caught.value.param, caught.value.code) == (404, "model", None)
     with pytest.raises(InvalidRequest, match="embeddings") as caught:
-        known.resolve("openai/gpt-4o").require("embeddings")
+        models.resolve("openai/gpt-4o").require("embeddings")
     assert (caught.value.status, caught.value.param) == (400, "model")
 
 
@@ -410,8 +410,8 @@ def test_successors_follow_each_other_as_far_as_they_are_configured(tmp_path, mo
     file = tmp_path / "models.toml"
     file.write_text(CHAIN, "utf-8")
     keys = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
-    known = catalogue(models_file=str(file), variables=keys, retired_models="successor")
-    assert [target.model for target in known.successors(known.resolve(model), {})] == names
+    models = catalogue(models_file=str(file), variables=keys, retired_models="successor")
+    assert [target.model for target in models.successors(models.resolve(model), {})] == names
     refusing = catalogue(models_file=str(file), variables=keys)
     assert refusing.successors(refusing.resolve(model), {}) == []
 
@@ -427,7 +427,7 @@ successor = "openai/gpt-6-luna"
 
 
 @pytest.mark.parametrize(
-    ("asked", "names"),
+    ("requested", "names"),
     [
         ({"temperature": 2, "seed": 1}, ["anthropic/b", "openai/gpt-6-luna"]),
         ({"n": 1}, ["anthropic/b", "openai/gpt-6-luna"]),
@@ -436,16 +436,16 @@ successor = "openai/gpt-6-luna"
         ({"web_search_options": {}}, ["anthropic/b", "openai/gpt-6-luna"]),
     ],
 )
-def test_no_successor_takes_a_call_that_it_cannot_answer_as_asked(with_file, asked, names):
-    known = with_file(SUBSTITUTES, retired_models="successor")
-    assert [r.model for r in known.successors(known.resolve("openai/a"), asked)] == names
+def test_no_successor_takes_a_call_that_it_cannot_answer_as_asked(with_file, requested, names):
+    models = with_file(SUBSTITUTES, retired_models="successor")
+    assert [r.model for r in models.successors(models.resolve("openai/a"), requested)] == names
 
 
 def test_a_substitute_does_without_a_knob_and_not_without_what_is_asked_for():
-    known = catalogue(variables=KEYS)
-    assert fit(known, "openai/gpt-4o", {"top_k": 1}, "llamacpp/m") == ({}, ["top_k"])
+    models = catalogue(variables=KEYS)
+    assert fit(models, "openai/gpt-4o", {"top_k": 1}, "llamacpp/m") == ({}, ["top_k"])
     with pytest.raises(InvalidRequest) as refusal:
-        fit(known, "openai/gpt-4o", {"grammar": "root ::= [ab]"}, "llamacpp/m")
+        fit(models, "openai/gpt-4o", {"grammar": "root ::= [ab]"}, "llamacpp/m")
     assert refusal.value.param == "grammar"
 
 
@@ -482,14 +482,14 @@ def test_a_pattern_of_ids_is_a_regular_expression(with_file):
     "old", ["openai/gpt-4o-mini", "openai/gpt-4o", "anthropic/claude-sonnet-4-5"]
 )
 def test_the_successors_take_what_was_sent_to_the_seed_models(old):
-    known = catalogue(variables=KEYS)
+    models = catalogue(variables=KEYS)
     sent = {
         "messages": [], "temperature": 0.2, "top_p": 0.9, "max_tokens": 50, "seed": 1, "stop": "a",
         "presence_penalty": 0.5, "frequency_penalty": 0.5, "logprobs": True, "top_logprobs": 2,
         "logit_bias": {"1": 1}, "user": "u",
     }  # fmt: skip
-    new = known.find(old).successor
-    kept, dropped = fit(known, new, sent, old)
+    new = models.find(old).successor
+    kept, dropped = fit(models, new, sent, old)
     assert {"temperature", "top_p", "logprobs", "logit_bias"} <= set(dropped)
     assert not set(dropped) & kept.keys()
     assert ("stop" in kept) is new.startswith("anthropic/")
@@ -498,26 +498,26 @@ def test_the_successors_take_what_was_sent_to_the_seed_models(old):
 
 
 def test_a_substitute_of_another_provider_gets_nothing_that_only_the_first_one_takes():
-    known = catalogue(variables=KEYS)
+    models = catalogue(variables=KEYS)
     sent = {"messages": [], "top_k": 4, "min_p": 0.1, "stop": "a"}
-    assert fit(known, "openai/gpt-4o", sent, "together/m") == (
+    assert fit(models, "openai/gpt-4o", sent, "together/m") == (
         {"messages": [], "stop": "a"},
         ["top_k", "min_p"],
     )
-    assert fit(known, "together/m", sent, "together/m") == (sent, [])
+    assert fit(models, "together/m", sent, "together/m") == (sent, [])
 
 
 def test_prices_are_read_as_they_are_written(with_file):
-    known = with_file(PRIVATE + 'prices = { prompt = "0.10", completion = "2" }')
-    assert known.find("house/small").prices == (
+    models = with_file(PRIVATE + 'prices = { prompt = "0.10", completion = "2" }')
+    assert models.find("house/small").prices == (
         PriceTier(0, (("prompt", Decimal("0.10")), ("completion", Decimal(2)))),
     )
 
 
 def test_prices_of_larger_prompts_are_tiers(with_file):
     tiers = 'tiers = [{ above = 10, prompt = "2" }, { above = 20, prompt = "3" }]'
-    known = with_file(PRIVATE + f'prices = {{ prompt = "1", {tiers} }}\nbilled = false')
-    row = known.find("house/small")
+    models = with_file(PRIVATE + f'prices = {{ prompt = "1", {tiers} }}\nbilled = false')
+    row = models.find("house/small")
     assert [(tier.above, dict(tier.prices)) for tier in row.prices] == [
         (0, {"prompt": 1}),
         (10, {"prompt": 2}),
@@ -808,41 +808,41 @@ def names(routes):
 
 
 def test_a_row_names_its_fallbacks_in_order_and_those_without_key_are_left_out(with_file):
-    known = with_file(FALLBACKS)
-    assert names(known.fallbacks(known.resolve("house/first"), None)) == [
+    models = with_file(FALLBACKS)
+    assert names(models.fallbacks(models.resolve("house/first"), None)) == [
         "house/second",
         "groq/llama",
     ]
-    assert known.fallbacks(known.resolve("house/second"), None) == []
+    assert models.fallbacks(models.resolve("house/second"), None) == []
 
 
 def test_the_caller_s_fallbacks_take_the_place_of_the_row_s(with_file):
-    known = with_file(FALLBACKS)
-    first = known.resolve("house/first")
-    asked = ["house/first", "house/third", "house/third", "house/unset"]
-    assert names(known.fallbacks(first, asked)) == ["house/third"]
-    assert known.fallbacks(first, []) == []
+    models = with_file(FALLBACKS)
+    first = models.resolve("house/first")
+    requested = ["house/first", "house/third", "house/third", "house/unset"]
+    assert names(models.fallbacks(first, requested)) == ["house/third"]
+    assert models.fallbacks(first, []) == []
 
 
 def test_a_fallback_that_the_caller_made_up_is_refused_by_name(with_file):
-    known = with_file(FALLBACKS)
+    models = with_file(FALLBACKS)
     with pytest.raises(ModelNotFound) as caught:
-        known.fallbacks(known.resolve("house/first"), ["house/third", "house/nowhere"])
+        models.fallbacks(models.resolve("house/first"), ["house/third", "house/nowhere"])
     assert "house/nowhere" in caught.value.message
     assert caught.value.param == "models"
 
 
 def test_an_embedder_does_not_chat_for_a_model_that_fails(with_file):
-    known = with_file(FALLBACKS)
-    assert known.fallbacks(known.resolve("house/first"), ["openai/text-embedding-3-small"]) == []
+    models = with_file(FALLBACKS)
+    assert models.fallbacks(models.resolve("house/first"), ["openai/text-embedding-3-small"]) == []
 
 
 def test_a_model_whose_provider_has_no_key_has_a_place_and_fallbacks(with_file):
-    known = with_file(FALLBACKS)
-    target = known.resolve("house/unset")
-    assert names(known.fallbacks(target, None)) == ["house/second"]
+    models = with_file(FALLBACKS)
+    target = models.resolve("house/unset")
+    assert names(models.fallbacks(target, None)) == ["house/second"]
     with pytest.raises(ProviderNotConfigured, match="set NOT_SET"):
-        known.require_configured(target)
+        models.require_configured(target)
 
 
 def test_a_row_s_own_limits_are_kept(with_file):
@@ -860,10 +860,10 @@ def test_every_row_is_told_families_among_them(with_file):
 @pytest.mark.parametrize("first", ["openai/gpt-4o", "anthropic/claude-sonnet-4-5"])
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_no_model_is_asked_for_more_than_it_can_write(first: str, name: str) -> None:
-    known = catalogue(variables=KEYS)
-    limit = known.find("openai/gpt-4o").max_output_tokens
+    models = catalogue(variables=KEYS)
+    limit = models.find("openai/gpt-4o").max_output_tokens
     for value, sent in ((limit + 1, limit), (7, 7)):
-        kept = fit(known, "openai/gpt-4o", {"messages": [], name: value}, first)
+        kept = fit(models, "openai/gpt-4o", {"messages": [], name: value}, first)
         assert kept == ({"messages": [], name: sent}, [])
 
 
@@ -881,14 +881,14 @@ NO_TOOLS = [
 @pytest.mark.parametrize("sent", NO_TOOLS)
 @pytest.mark.parametrize("model", ["openai/gpt-4o", "openai/gpt-6.1-sol"])
 def test_a_choice_among_no_tools_is_left_out_with_them(model: str, sent: dict[str, object]) -> None:
-    known = catalogue(variables=KEYS)
-    assert fit(known, model, {**sent, "seed": 1}, model) == ({"seed": 1}, [])
+    models = catalogue(variables=KEYS)
+    assert fit(models, model, {**sent, "seed": 1}, model) == ({"seed": 1}, [])
 
 
 def test_a_tool_that_is_forced_among_none_is_left_to_the_provider() -> None:
-    known = catalogue(variables=KEYS)
+    models = catalogue(variables=KEYS)
     sent = {"tools": [], "tool_choice": "required"}
-    assert fit(known, "openai/gpt-4o", sent, "openai/gpt-4o") == (sent, [])
+    assert fit(models, "openai/gpt-4o", sent, "openai/gpt-4o") == (sent, [])
 
 
 def test_rules_add_to_what_models_accept(with_file):

@@ -48,6 +48,15 @@ def test_the_others_wait_while_it_waits_or_runs(redis: Redis, status: str) -> No
     assert look(redis, "three", "b" * 64) == (b"first", b"")
 
 
+def test_nobody_waits_for_a_call_that_is_paused(redis: Redis) -> None:
+    """Keys of an owner may share responses, and each can be paused by itself."""
+    look(redis, "one")
+    job(redis, "one", "deferred")
+    redis.hset(keys.job("one"), "aside", "key:another")
+    assert look(redis, "two") == (b"first", b"")
+    assert look(redis, "three") == (b"wait", b"")
+
+
 @pytest.mark.parametrize("status", ["finished", "failed"])
 def test_each_runs_by_itself_if_the_first_has_left_nothing(redis: Redis, status: str) -> None:
     look(redis, "one")
