@@ -307,4 +307,5 @@ def _decoded(fields: Mapping[bytes, bytes]) -> Batch | None:
     values = {name.decode(): value for name, value in fields.items()}
     if "id" not in values:
         return None
+    values.setdefault("api", values.get("door", b""))  # its name until November 2026
     return Batch(**{name: FIELDS[name](values[name]) for name in FIELDS if name in values})

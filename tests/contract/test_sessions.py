@@ -703,7 +703,8 @@ def test_ids_of_others_have_a_form_that_the_provider_takes(service, model, ident
     sent = service.sent["messages"]
     assert re.fullmatch(IDS[model], sent[1]["tool_calls"][0]["id"])
     assert sent[1]["tool_calls"][0]["id"] == sent[2]["tool_call_id"]
-    # In the middle of a loop, after a failover.
+    # In the middle of a loop, after a failover. A success first: failures alone open the breaker.
+    service.ok("chat", "groq/x")
     service.ok(
         "chat", "groq/x", (500, {"error": "boom"}), messages=turns, tools=[TOOL], models=[model]
     )
