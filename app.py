@@ -37,6 +37,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     that cannot be used.
     """
     app = Application(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # an address with two slashes is a 404, not a redirect
     installed = services or Services.create(settings)
     installed.install(app)
     measure.register(app, installed.reporter)  # first: what comes before is not measured

@@ -78,6 +78,7 @@ def script(page: str, stack: Stack) -> str:
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     for text, replacement in {
         "demo/slow": "demo/echo",  # which answers at once
+        "search": "examples-owner",  # other tests have owners too
         "http://127.0.0.1:8000": f"http://127.0.0.1:{stack.port}",
         "$(cat .data/development-key)": stack.keys.create("examples"),
         "$(cat .data/admin-key)": stack.keys.create("operator", operator=True),

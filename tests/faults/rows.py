@@ -41,7 +41,7 @@ ROWS: dict[str, Row] = {}
 
 # The short form: what `make check` runs, and `python -m tests.faults --short`.
 SHORT = (
-    *("P1-P2", "P5", "P6", "P7", "P9", "P10", "P12", "P13", "P14-web-worker"),
+    *("P1-P2", "P5", "P6", "P7", "P10", "P12", "P13", "P14-web-worker"),
     *("R1-1s", "R3", "R5-term", "R8", "R10", "R12", "R15"),
     *("R7-submit", "R7-claim", "R7-finish", "R7-cancel", "U23", "B1"),
     *("U1", "U5", "U8", "U9-once", "U10", "U14", "U16", "U2", "U18-short", "U20"),
