@@ -14,7 +14,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from gateway.queue import keys
-from tests.faults.arena import IN_FLIGHT, Arena
+from tests.faults.arena import AGAIN, IN_FLIGHT, SILENT, Arena
 from tests.faults.client import Seen
 from tests.faults.reconciler import Allowed, nonce_of
 from tests.faults.rows import row
@@ -24,8 +24,6 @@ from tests.support.stack import until
 STREAMS = 60
 NAMES, TWINS = 24, 4  # of each Idempotency-Key
 STREAMED = ("fake/nonce-stream-35-100", "claude/nonce-stream-60-60")  # these take 3.5 s
-SILENT = ("fake/delay-3500", "claude/delay-3500")
-AGAIN = {"X-Retry-On-Worker-Loss": "true"}
 SECONDS = 60.0  # until a request is answered, faults included
 
 
