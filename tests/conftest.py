@@ -125,6 +125,7 @@ def redis(redis_url):
     client = Redis.from_url(redis_url, protocol=2)
     client.flushall()
     yield client
+    client.config_set("maxmemory", 0)  # tests lower it
     client.close()
 
 

@@ -6,7 +6,6 @@ What the scripts do is in test_lua_scripts.py.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -353,29 +352,19 @@ def test_logs_leave_half_of_redis_to_calls_whose_clients_wait(
     assert commands.remember(redis, KEY_ID, "name", b"call print", address, b"first", 60) is None
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", int(used / 0.6))
-    try:
-        with pytest.raises(commands.LogsFull) as full:
-            commands.store_logged_request(redis, KEY_ID, address, b"later", 60)
-        assert full.value.bytes < 0
-        with pytest.raises(commands.LogsFull):
-            commands.remember(redis, KEY_ID, "another", b"other print", address, b"later", 60)
-        # What is there is still found, and other calls are taken.
-        noted = commands.remember(redis, KEY_ID, "name", b"other print", address, b"later", 60)
-        submit(redis, settings, key)
-    finally:
-        redis.config_set("maxmemory", 0)
+    with pytest.raises(commands.LogsFull) as full:
+        commands.store_logged_request(redis, KEY_ID, address, b"later", 60)
+    assert full.value.bytes < 0
+    with pytest.raises(commands.LogsFull):
+        commands.remember(redis, KEY_ID, "another", b"other print", address, b"later", 60)
+    # What is there is still found, and other calls are taken.
+    noted = commands.remember(redis, KEY_ID, "name", b"other print", address, b"later", 60)
+    submit(redis, settings, key)
     assert noted == b"call print"
     assert commands.logged_request(redis, "call") == b"first"
 
 
 MEGABYTE = 1_000_000
-
-
-@pytest.fixture
-def no_limit(redis: Redis) -> Iterator[None]:
-    """Take the limit of Redis' memory away in the end."""
-    yield
-    redis.config_set("maxmemory", 0)
 
 
 def log_room(redis: Redis, size: int) -> None:
@@ -401,7 +390,7 @@ def store_until_full(redis: Redis, size: int, key_id: str = KEY_ID) -> int:
     raise AssertionError("there is no bound")
 
 
-def test_the_logs_of_a_key_leave_room_for_those_of_others(redis: Redis, no_limit: None) -> None:
+def test_the_logs_of_a_key_leave_room_for_those_of_others(redis: Redis) -> None:
     log_room(redis, 12 * MEGABYTE)
     counts = [store_until_full(redis, MEGABYTE, name) for name in ("first", "second", "third")]
     # Each gets half of what is left, Redis' own overhead included.
@@ -411,7 +400,7 @@ def test_the_logs_of_a_key_leave_room_for_those_of_others(redis: Redis, no_limit
     assert store(redis, 1_000, "fourth")
 
 
-def test_the_error_of_full_logs_says_when_the_first_expires(redis: Redis, no_limit: None) -> None:
+def test_the_error_of_full_logs_says_when_the_first_expires(redis: Redis) -> None:
     for _ in range(10):
         store(redis, MEGABYTE // 10)
     log_room(redis, MEGABYTE // 2)
@@ -421,7 +410,7 @@ def test_the_error_of_full_logs_says_when_the_first_expires(redis: Redis, no_lim
     assert 700_000 < full.value.reset_ms <= 720_000  # 60 s of the call, 600 of the log, a grace
 
 
-def test_deleted_and_refused_logs_make_room(redis: Redis, no_limit: None) -> None:
+def test_deleted_and_refused_logs_make_room(redis: Redis) -> None:
     log_room(redis, 6 * MEGABYTE)
     calls = [store(redis, MEGABYTE) for _ in range(2)]
     store_until_full(redis, MEGABYTE)
@@ -433,7 +422,7 @@ def test_deleted_and_refused_logs_make_room(redis: Redis, no_limit: None) -> Non
         store(redis, MEGABYTE)
 
 
-def test_expired_logs_make_room(redis: Redis, no_limit: None) -> None:
+def test_expired_logs_make_room(redis: Redis) -> None:
     log_room(redis, 6 * MEGABYTE)
     count = store_until_full(redis, MEGABYTE)
     for call_id in redis.zrange(keys.logs(KEY_ID), 0, -1):
@@ -444,7 +433,7 @@ def test_expired_logs_make_room(redis: Redis, no_limit: None) -> None:
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_what_a_log_has_grown_to_counts(
-    redis: Redis, settings: Settings, key: KeyRecord, no_limit: None, ended: bool
+    redis: Redis, settings: Settings, key: KeyRecord, ended: bool
 ) -> None:
     call_id = store(redis, 1_000)
     web = keys.log_address(call_id, 600)
