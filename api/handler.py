@@ -35,7 +35,7 @@ from gateway.catalogue import deprecation
 from gateway.catalogue.file import MESSAGES_API
 from gateway.catalogue.target import Target
 from gateway.errors import GatewayError, KeyChanged, ModelNotAllowed
-from gateway.queue import commands, keys
+from gateway.queue import event_logs, keys
 from gateway.queue.protocol import AdmissionRequest, CallSpec
 
 IGNORED_NAMES = 20
@@ -272,7 +272,7 @@ def _forget(call: LoggedCall, claim: idempotency.Claim | None, error: GatewayErr
         claim.release(error)
     elif keys.is_log(call.address):
         with suppress(RedisError):
-            commands.delete_log(services().broker.redis, call.key, call.rendering.call_id)
+            event_logs.delete_log(services().broker.redis, call.key, call.rendering.call_id)
 
 
 def _depends_on(checked: CheckedRequest, make: partial[Any]) -> list[Any]:
