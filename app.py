@@ -41,7 +41,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     app.url_map.merge_slashes = False
     installed = services or Services.create(settings)
     installed.install(app)
-    measure.register(app, installed.reporter)  # first: what comes before is not measured
+    measure.register(app, installed.reporter)
     tracing.register(app, installed.tracing)
     errors.register(app)
     # The views have returned by then, and with them the parameters of an unstreamed call.
