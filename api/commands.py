@@ -80,7 +80,7 @@ def list_keys() -> None:
 def show(public_id: str) -> None:
     """Show the key with this PUBLIC_ID: limits, what it has used, and what is left."""
     record = _existing(_store().get(public_id), f"key {public_id}")
-    _print_fields(*shown_keys(services().broker.redis, [record]))
+    _print_fields(*shown_keys([record]))
 
 
 @keys.command("set")
@@ -157,7 +157,7 @@ def list_owners() -> None:
 def show_owner(owner_id: str) -> None:
     """Show the owner with this ID: limits, what its keys have used, and what is left."""
     record = _existing(services().owners.read(owner_id), f"owner {owner_id}")
-    _print_fields(*shown_owners(services().broker.redis, [record]))
+    _print_fields(*shown_owners([record]))
 
 
 @owners.command("set")

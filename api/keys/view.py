@@ -65,7 +65,7 @@ def list_keys(key: KeyRecord) -> Response:
         and (owner is None or owner == record.owner)
     ]
     page, more = _page(listed)
-    return _json({"data": shown_keys(services().broker.redis, page), "has_more": more})
+    return _json({"data": shown_keys(page), "has_more": more})
 
 
 @keys.post("/keys")
@@ -131,7 +131,7 @@ def list_owners(key: KeyRecord) -> Response:
     after = query.text(request.args, "after", query.ID) or ""
     records = sorted(services().owners.all(), key=lambda owner: owner.id)
     page, more = _page([record for record in records if record.id > after])
-    return _json({"data": shown_owners(services().broker.redis, page), "has_more": more})
+    return _json({"data": shown_owners(page), "has_more": more})
 
 
 @keys.post("/owners")
@@ -181,13 +181,13 @@ def list_audit_log(key: KeyRecord) -> Response:
 def _shown(record: KeyRecord | None) -> dict[str, Any]:
     if record is None:
         raise _no_key()
-    return shown_keys(services().broker.redis, [record])[0]
+    return shown_keys([record])[0]
 
 
 def _shown_owner(record: OwnerRecord | None) -> dict[str, Any]:
     if record is None:
         raise NotFound("There is no such owner.", code="owner_not_found")
-    return shown_owners(services().broker.redis, [record])[0]
+    return shown_owners([record])[0]
 
 
 def _webhook(secret: str | None) -> dict[str, str]:
