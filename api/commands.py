@@ -14,12 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from api.keys import acts
 from api.keys.options import KEY, OWNER, Option, duration, options, switch
-from api.keys.schema import (
-    KEY_CHANGE,
-    OWNER_CHANGE,
-    ROTATION,
-    checked_fields,
-)
+from api.keys.schema import ROTATION, checked_fields
 from api.keys.shown import shown_keys, shown_owners
 from api.services import services
 from gateway.account import owners as account_owners
@@ -89,7 +84,7 @@ def show(public_id: str) -> None:
 @switch("--disable/--enable", "disabled")
 def set_key(public_id: str, disabled: bool | None, fields: dict[str, Any]) -> None:
     """Change the key with this PUBLIC_ID; the value `none` takes a limit away."""
-    data = checked_fields(KEY_CHANGE, _switched(fields, disabled=disabled))
+    data = _switched(fields, disabled=disabled)
     record, webhook_secret = acts.change_key(public_id, lambda _: data, COMMAND)
     _existing(record, f"key {public_id}")
     click.echo(f"changed {public_id}")
@@ -169,9 +164,7 @@ def set_owner(
     owner_id: str, disabled: bool | None, share_cache: bool | None, fields: dict[str, Any]
 ) -> None:
     """Change the owner with this ID; the value `none` takes a limit away."""
-    data = checked_fields(
-        OWNER_CHANGE, _switched(fields, disabled=disabled, share_cache=share_cache)
-    )
+    data = _switched(fields, disabled=disabled, share_cache=share_cache)
     _existing(acts.change_owner(owner_id, lambda _: data, COMMAND), f"owner {owner_id}")
     click.echo(f"changed {owner_id}")
 
