@@ -9,7 +9,8 @@ from redis import Redis
 from gateway.queue import commands, keys
 
 LOOKED_AT = 10  # calls at each end of the queue
-# Of maxmemory: from 0.8 on, calls are refused, from commands.LOG_SHARE on those with a log.
+# Shares of maxmemory to warn at: from 0.8 on, all calls are refused, and from commands.LOG_SHARE
+# on those with a log.
 MEMORY_SHARE, LOGS_SHARE = 0.7, 0.8 * commands.LOG_SHARE
 QUEUE_SHARE = 0.8  # of QUEUE_LIMIT
 WAIT_SECONDS = 60.0  # that the calls in front of the queue may have waited
