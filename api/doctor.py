@@ -20,8 +20,9 @@ from api.services import Services, services
 from gateway.account.ledger import LedgerUnavailable
 from gateway.catalogue import deprecation
 from gateway.logs import mask
-from gateway.queue import clients, commands, keys, owner
+from gateway.queue import clients, keys, owner
 from gateway.queue.health import look
+from gateway.queue.lease import live_workers
 from gateway.settings import ConfigurationError
 from gateway.webhooks import allowing
 
@@ -210,7 +211,7 @@ def _names(parts: Services, redis: Redis) -> Iterator[Finding]:
 
 
 def _workers(parts: Services, redis: Redis) -> Iterator[Finding]:
-    alive = commands.live_workers(redis)
+    alive = live_workers(redis)
     if not alive:
         yield Finding(
             FAIL,

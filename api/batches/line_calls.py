@@ -19,7 +19,7 @@ from api.http.line import Line, LineReply
 from api.idempotency import name_in_redis
 from api.services import Services
 from gateway.files.batches import Batch
-from gateway.queue import commands
+from gateway.queue import commands, event_logs
 
 RETRY_SECONDS = 900.0  # a line that a provider or this service refuses is tried again so long
 PAUSE_SECONDS = (1.0, 30.0)  # between two tries, at first and at most
@@ -71,7 +71,7 @@ def stop(services: Services, batch: Batch, numbers: Iterable[int]) -> None:
         for lost in range(MOST_LOST):
             names = [_name(batch, number, lost) for number in some]
             in_redis = [name_in_redis(pepper, batch.key_id, name) for name in names]
-            calls = commands.idempotent_calls(redis, in_redis)
+            calls = event_logs.idempotent_calls(redis, in_redis)
             if not calls:
                 break
             for call_id in calls:

@@ -41,8 +41,8 @@ from gateway.errors import (
 )
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.commands import JobState, LeaseState
-from gateway.queue.lease import CONNECTION_LOOKS
+from gateway.queue.commands import JobState
+from gateway.queue.lease import CONNECTION_LOOKS, LeaseState
 from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome
 from gateway.settings import Settings
 from tests.support.fakes import Clock, admission
@@ -803,7 +803,7 @@ def test_a_call_that_was_taken_in_the_last_moment_runs(
         Claims(redis, DedicatedConnection(redis), WORKER, lambda: 0.0).take(1, lambda: True)
         return {}
 
-    monkeypatch.setattr(commands, "live_workers", take)
+    monkeypatch.setattr(monitor, "live_workers", take)
     world.monitor(no_workers_after=30).sweep()
     assert pending.outcome is None
 
@@ -982,7 +982,7 @@ def test_a_redis_that_is_away_says_nothing_about_workers(
     def away(redis: Redis) -> int:
         raise RedisError
 
-    monkeypatch.setattr(commands, "live_workers", away)
+    monkeypatch.setattr(monitor, "live_workers", away)
     clock.now += 31
     assert watch.no_workers
     with pytest.raises(RedisError):

@@ -6,7 +6,6 @@ What the scripts do is in test_lua_scripts.py.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -33,7 +32,7 @@ from gateway.errors import (
 )
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.commands import JobState, LeaseState
+from gateway.queue.commands import JobState
 from gateway.queue.protocol import OUTCOME, CallSpec, Event, Outcome, outcome_event
 from gateway.settings import Settings
 from tests.support.fakes import admission
@@ -226,50 +225,6 @@ def test_an_outcome_is_delivered_once_redis_has_been_told_so(redis: Redis) -> No
     assert commands.delivered(redis, names) == [False, False, True, True]
 
 
-# who lives
-
-
-def test_a_process_lives_while_it_holds_its_lease(redis: Redis) -> None:
-    redis.set(keys.lease("worker-2"), LeaseState(7, 12).encode())
-    names = ["worker-1", "worker-2", "worker-3"]
-    assert commands.leases(redis, names) == ({"worker-2": LeaseState(7, 12)}, set())
-
-
-def test_connections_are_listed_that_redis_still_has(redis: Redis) -> None:
-    own = redis.client_id()
-    assert commands.leases(redis, ["nobody"], [own, 999_999_999]) == ({}, {own})
-
-
-def test_a_redis_that_lists_no_connections_has_none(redis: Redis, settings: Settings) -> None:
-    redis.set(keys.lease("worker-1"), 1)
-    rules = ("on", "nopass", "~*", "+@all", "-client|list")
-    redis.execute_command("ACL", "SETUSER", "limited", *rules)
-    with Redis.from_url(settings.redis_url, protocol=2, username="limited", password="x") as client:
-        found = commands.leases(client, ["worker-1"], [client.client_id()])
-    redis.execute_command("ACL", "DELUSER", "limited")
-    assert found == ({"worker-1": LeaseState(1)}, set())
-
-
-def test_only_registered_workers_with_a_lease_are_live(redis: Redis) -> None:
-    assert commands.live_workers(redis) == {}
-    for name in ("worker-1", "worker-2", "worker-3"):
-        redis.sadd(keys.RQ_WORKERS, keys.rq_worker(name))
-    assert commands.live_workers(redis) == {}
-    for name in ("worker-1", "worker-3", "web-1"):
-        redis.set(keys.lease(name), 1)
-    assert set(commands.live_workers(redis)) == {"worker-1", "worker-3"}
-
-
-def test_a_lease_says_how_many_calls_its_worker_takes(redis: Redis) -> None:
-    for name, slots in (("worker-1", 1_000), ("worker-2", 0), ("worker-3", 20)):
-        redis.sadd(keys.RQ_WORKERS, keys.rq_worker(name))
-        redis.set(keys.lease(name), LeaseState(slots, 5).encode())
-    redis.sadd(keys.RQ_WORKERS, keys.rq_worker("dead"))
-    redis.sadd(keys.RQ_WORKERS, keys.rq_worker("odd"))
-    redis.set(keys.lease("odd"), "what?")
-    assert sorted(each.slots for each in commands.live_workers(redis).values()) == [0, 0, 20, 1_000]
-
-
 def test_the_depth_is_that_of_the_queue(redis: Redis, settings: Settings, key: KeyRecord) -> None:
     assert commands.depth(redis) == 0
     submit(redis, settings, key)
@@ -343,141 +298,3 @@ def test_limits_are_those_of_the_settings(redis: Redis, settings: Settings, key:
     with pytest.raises(Overloaded):
         submit(redis, replace(settings, queue_bytes=10), key)
     submit(redis, settings, key)
-
-
-def test_logs_leave_half_of_redis_to_calls_whose_clients_wait(
-    redis: Redis, settings: Settings, key: KeyRecord
-) -> None:
-    address = keys.log_address("call", 60)
-    commands.store_logged_request(redis, KEY_ID, address, b"before", 60)
-    assert commands.remember(redis, KEY_ID, "name", b"call print", address, b"first", 60) is None
-    used = redis.info("memory")["used_memory"]
-    redis.config_set("maxmemory", int(used / 0.6))
-    try:
-        with pytest.raises(commands.LogsFull) as full:
-            commands.store_logged_request(redis, KEY_ID, address, b"later", 60)
-        assert full.value.bytes < 0
-        with pytest.raises(commands.LogsFull):
-            commands.remember(redis, KEY_ID, "another", b"other print", address, b"later", 60)
-        # What is there is still found, and other calls are taken.
-        noted = commands.remember(redis, KEY_ID, "name", b"other print", address, b"later", 60)
-        submit(redis, settings, key)
-    finally:
-        redis.config_set("maxmemory", 0)
-    assert noted == b"call print"
-    assert commands.logged_request(redis, "call") == b"first"
-
-
-MEGABYTE = 1_000_000
-
-
-@pytest.fixture
-def no_limit(redis: Redis) -> Iterator[None]:
-    """Take the limit of Redis' memory away in the end."""
-    yield
-    redis.config_set("maxmemory", 0)
-
-
-def log_room(redis: Redis, size: int) -> None:
-    """Leave so many bytes for logs."""
-    redis.config_set("maxmemory", 2 * (redis.info("memory")["used_memory"] + size))
-
-
-def store(redis: Redis, size: int, key_id: str = KEY_ID, call_id: str = "") -> str:
-    """Store a logged call with so many bytes; return its id."""
-    call_id = call_id or uuid.uuid4().hex
-    address = keys.log_address(call_id, 600)
-    commands.store_logged_request(redis, key_id, address, b"x" * size, 60)
-    return call_id
-
-
-def store_until_full(redis: Redis, size: int, key_id: str = KEY_ID) -> int:
-    """Store calls of this size until the key may store no more; return how many it could."""
-    for number in range(1_000):
-        try:
-            store(redis, size, key_id)
-        except commands.LogsFull:
-            return number
-    raise AssertionError("there is no bound")
-
-
-def test_the_logs_of_a_key_leave_room_for_those_of_others(redis: Redis, no_limit: None) -> None:
-    log_room(redis, 12 * MEGABYTE)
-    counts = [store_until_full(redis, MEGABYTE, name) for name in ("first", "second", "third")]
-    # Each gets half of what is left, Redis' own overhead included.
-    assert 4 <= counts[0] <= 6
-    assert 2 <= counts[1] <= 3
-    assert 1 <= counts[2] <= 2
-    assert store(redis, 1_000, "fourth")
-
-
-def test_the_error_of_full_logs_says_when_the_first_expires(redis: Redis, no_limit: None) -> None:
-    for _ in range(10):
-        store(redis, MEGABYTE // 10)
-    log_room(redis, MEGABYTE // 2)
-    with pytest.raises(commands.LogsFull) as full:
-        store(redis, 1_000)
-    assert 300_000 < full.value.bytes < 700_000
-    assert 700_000 < full.value.reset_ms <= 720_000  # 60 s of the call, 600 of the log, a grace
-
-
-def test_deleted_and_refused_logs_make_room(redis: Redis, no_limit: None) -> None:
-    log_room(redis, 6 * MEGABYTE)
-    calls = [store(redis, MEGABYTE) for _ in range(2)]
-    store_until_full(redis, MEGABYTE)
-    commands.delete_log(redis, KEY_ID, calls[0])
-    assert store(redis, MEGABYTE)
-    commands.refuse_logged(redis, KEY_ID, keys.log_address(calls[1], 600), b"", Overloaded())
-    assert store(redis, MEGABYTE)
-    with pytest.raises(commands.LogsFull):
-        store(redis, MEGABYTE)
-
-
-def test_expired_logs_make_room(redis: Redis, no_limit: None) -> None:
-    log_room(redis, 6 * MEGABYTE)
-    count = store_until_full(redis, MEGABYTE)
-    for call_id in redis.zrange(keys.logs(KEY_ID), 0, -1):
-        redis.zadd(keys.logs(KEY_ID), {call_id: 1})
-        redis.delete(keys.logged_request(call_id.decode()))
-    assert store_until_full(redis, MEGABYTE) == count
-
-
-@pytest.mark.parametrize("ended", [False, True])
-def test_what_a_log_has_grown_to_counts(
-    redis: Redis, settings: Settings, key: KeyRecord, no_limit: None, ended: bool
-) -> None:
-    call_id = store(redis, 1_000)
-    web = keys.log_address(call_id, 600)
-    submit(redis, settings, key, log=web)
-    claim = start(redis)
-    if ended:
-        outcome = Outcome(answer=b"x" * MEGABYTE)
-        commands.finish(redis, commands.finish_command(call_id, claim, web, WORKER, outcome))
-    else:
-        scripts.run(redis, commands.emit_command(web, [b"x" * MEGABYTE]))
-    log_room(redis, MEGABYTE // 2)
-    with pytest.raises(commands.LogsFull):
-        store(redis, 1_000)
-    assert store(redis, 1_000, "another")
-    growing = redis.lrange(keys.growing_logs(KEY_ID), 0, -1)
-    assert growing == ([] if ended else [call_id.encode()])
-
-
-def test_what_counts_logs_expires_with_them(redis: Redis) -> None:
-    store(redis, 1_000)
-    names = (
-        keys.logs(KEY_ID),
-        keys.log_sizes(KEY_ID),
-        keys.growing_logs(KEY_ID),
-    )
-    assert [600 < redis.ttl(name) <= 720 for name in names] == [True] * 3
-
-
-def test_of_a_refused_call_only_the_error_stays(redis: Redis) -> None:
-    address = keys.log_address("call", 86_400)
-    commands.remember(redis, KEY_ID, "name", b"call print", address, b"with 20 MB of input", 60)
-    commands.refuse_logged(redis, KEY_ID, address, b"without", Overloaded())
-    assert commands.logged_request(redis, "call") == b"without"
-    assert 0 < redis.ttl(keys.logged_request("call")) <= keys.REFUSED_SECONDS
-    ended = commands.logged_outcome(redis, "call")
-    assert ended is not None and isinstance(ended[0].error, Overloaded)
