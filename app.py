@@ -37,10 +37,11 @@ def create_app(settings: Settings, services: Services | None = None) -> Flask:
     that cannot be used.
     """
     app = Application(__name__, static_folder=None)
-    app.url_map.merge_slashes = False  # an address with two slashes is a 404, not a redirect
+    # An address with two slashes is a 404: a redirect would go where the Host header says.
+    app.url_map.merge_slashes = False
     installed = services or Services.create(settings)
     installed.install(app)
-    measure.register(app, installed.reporter)  # first: what comes before is not measured
+    measure.register(app, installed.reporter)
     tracing.register(app, installed.tracing)
     errors.register(app)
     # The views have returned by then, and with them the parameters of an unstreamed call.

@@ -14,12 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from api.keys import acts
 from api.keys.options import KEY, OWNER, Option, duration, options, switch
-from api.keys.schema import (
-    KEY_CHANGE,
-    OWNER_CHANGE,
-    ROTATION,
-    checked_fields,
-)
+from api.keys.schema import ROTATION, checked_fields
 from api.keys.shown import shown_keys, shown_owners
 from api.services import services
 from gateway.account import owners as account_owners
@@ -80,7 +75,7 @@ def list_keys() -> None:
 def show(public_id: str) -> None:
     """Show the key with this PUBLIC_ID: limits, what it has used, and what is left."""
     record = _existing(_store().get(public_id), f"key {public_id}")
-    _print_fields(*shown_keys(services().broker.redis, [record]))
+    _print_fields(*shown_keys([record]))
 
 
 @keys.command("set")
@@ -89,7 +84,7 @@ def show(public_id: str) -> None:
 @switch("--disable/--enable", "disabled")
 def set_key(public_id: str, disabled: bool | None, fields: dict[str, Any]) -> None:
     """Change the key with this PUBLIC_ID; the value `none` takes a limit away."""
-    data = checked_fields(KEY_CHANGE, _switched(fields, disabled=disabled))
+    data = _switched(fields, disabled=disabled)
     record, webhook_secret = acts.change_key(public_id, lambda _: data, COMMAND)
     _existing(record, f"key {public_id}")
     click.echo(f"changed {public_id}")
@@ -157,7 +152,7 @@ def list_owners() -> None:
 def show_owner(owner_id: str) -> None:
     """Show the owner with this ID: limits, what its keys have used, and what is left."""
     record = _existing(services().owners.read(owner_id), f"owner {owner_id}")
-    _print_fields(*shown_owners(services().broker.redis, [record]))
+    _print_fields(*shown_owners([record]))
 
 
 @owners.command("set")
@@ -169,9 +164,7 @@ def set_owner(
     owner_id: str, disabled: bool | None, share_cache: bool | None, fields: dict[str, Any]
 ) -> None:
     """Change the owner with this ID; the value `none` takes a limit away."""
-    data = checked_fields(
-        OWNER_CHANGE, _switched(fields, disabled=disabled, share_cache=share_cache)
-    )
+    data = _switched(fields, disabled=disabled, share_cache=share_cache)
     _existing(acts.change_owner(owner_id, lambda _: data, COMMAND), f"owner {owner_id}")
     click.echo(f"changed {owner_id}")
 

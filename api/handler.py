@@ -35,7 +35,7 @@ from gateway.catalogue import deprecation
 from gateway.catalogue.file import MESSAGES_API
 from gateway.catalogue.target import Target
 from gateway.errors import GatewayError, KeyChanged, ModelNotAllowed
-from gateway.queue import commands, keys
+from gateway.queue import event_logs, keys
 from gateway.queue.protocol import AdmissionRequest, CallSpec
 
 IGNORED_NAMES = 20
@@ -46,7 +46,7 @@ IGNORED_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A checked request on its way to a call, with what Flask's context has: each look takes time.
+    """A checked request, with what is read from Flask's context once: each look takes time.
 
     `target` is what the request names, and `make` the class of the call's renderer, with its
     options: see Rendering.
@@ -121,6 +121,7 @@ def count_tokens(
     checked = replace(checked, stream=False, background=False, stored=None, kind="count_tokens")
     if MESSAGES_API in target.row.accepts:
         return respond(key, target, checked, make)
+    _require_allowed(key, target, checked.model)
     target.require("chat")
     count = orjson.dumps({"input_tokens": tokens.prompt_tokens(checked.parameters)})
     response = Response(make("", "").whole(count), content_type="application/json")
@@ -177,14 +178,14 @@ def _respond(incoming: Incoming) -> Response:
 
 
 def _check(incoming: Incoming) -> tuple[tuple[Target, ...], list[str]]:
-    """The targets that may answer, and the parameters that the first one is not sent.
+    """The targets that may answer, and the parameters that are not sent to the first one.
 
     Raises a GatewayError if the key may not use the model, or no target can take the call.
     """
     key, target, checked = incoming.key, incoming.target, incoming.checked
     counts = checked.kind == "count_tokens"
     target.require("chat" if counts else checked.kind)
-    require_allowed(key, target, checked.model)
+    _require_allowed(key, target, checked.model)
     # Refuses early. The worker fits the parameters to the target that it calls.
     dropped = target.fit(checked.parameters, target, checked.optional)[1]
     if not counts:
@@ -272,7 +273,7 @@ def _forget(call: LoggedCall, claim: idempotency.Claim | None, error: GatewayErr
         claim.release(error)
     elif keys.is_log(call.address):
         with suppress(RedisError):
-            commands.delete_log(services().broker.redis, call.key, call.rendering.call_id)
+            event_logs.delete_log(services().broker.redis, call.key, call.rendering.call_id)
 
 
 def _depends_on(checked: CheckedRequest, make: partial[Any]) -> list[Any]:
@@ -308,7 +309,7 @@ def _accepted(rendering: Rendering, checked: CheckedRequest) -> Response:
     return response
 
 
-def require_allowed(key: KeyRecord, target: Target, name: str) -> None:
+def _require_allowed(key: KeyRecord, target: Target, name: str) -> None:
     """Raises ModelNotAllowed if the key may not use the model that a request calls `name`."""
     if not key.allows(target.model, name):
         raise ModelNotAllowed(

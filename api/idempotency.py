@@ -20,7 +20,7 @@ from api.rendering import LoggedCall
 from api.services import services
 from gateway.account.refusals import logs_full
 from gateway.errors import GatewayError, InvalidRequest, JobLost, QueueUnavailable
-from gateway.queue import commands, keys
+from gateway.queue import event_logs, keys
 
 HEADER, REPLAYED = "Idempotency-Key", "Idempotent-Replayed"
 NAME = re.compile(r"[!-~]{1,255}", re.ASCII)
@@ -54,10 +54,10 @@ class Claim:
         """Forget the key: the queue has refused the call. Twins that wait get this error."""
         redis = services().broker.redis
         try:
-            commands.forget(redis, self.name, self.value)
+            event_logs.forget(redis, self.name, self.value)
             # Its input is not needed, and may have 20 MB.
             request = replace(self.call, extra={}).encode()
-            commands.refuse_logged(redis, self.call.key, self.call.address, request, error)
+            event_logs.refuse_logged(redis, self.call.key, self.call.address, request, error)
         except RedisError:
             pass  # the next request finds that there is no call
 
@@ -76,10 +76,10 @@ def claim(
     own = Claim(name_in_redis(pepper, call.key, name), value, call)
     for _ in range(TRIES):
         try:
-            noted = commands.remember(
+            noted = event_logs.remember(
                 redis, call.key, own.name, value, call.address, call.encode(), budget
             )
-        except commands.LogsFull as full:
+        except event_logs.LogsFull as full:
             raise logs_full(full.bytes, full.reset_ms) from None
         if noted is None:
             return own, None
@@ -95,7 +95,7 @@ def claim(
         ended = logged_calls.outcome(first) if first is not None else None
         if first is not None and not (ended and forgotten(ended[0].error)):
             return own, first
-        commands.forget(redis, own.name, noted)
+        event_logs.forget(redis, own.name, noted)
     raise QueueUnavailable(retry_after=RETRY_SECONDS)
 
 

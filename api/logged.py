@@ -22,7 +22,7 @@ from gateway.errors import (
     QueueUnavailable,
     WorkerLost,
 )
-from gateway.queue import commands
+from gateway.queue import event_logs
 from gateway.queue.protocol import Outcome, decode_head
 
 READ_SECONDS = 30.0  # to read a log that is complete
@@ -37,7 +37,7 @@ STATUSES: Mapping[str | None, str] = {
 
 def find(call_id: str) -> LoggedCall | None:
     """The call, if it has a log that Redis still keeps. Raises RedisError."""
-    value = commands.logged_request(services().broker.redis, call_id)
+    value = event_logs.logged_request(services().broker.redis, call_id)
     return LoggedCall.decode(value) if value is not None else None
 
 
@@ -50,7 +50,7 @@ def follow(logged: LoggedCall) -> PendingCall:
 
 def outcome(logged: LoggedCall) -> tuple[Outcome, int] | None:
     """The outcome of a call, and when it ended in Unix seconds; None while it has not."""
-    return commands.logged_outcome(services().broker.redis, logged.rendering.call_id)
+    return event_logs.logged_outcome(services().broker.redis, logged.rendering.call_id)
 
 
 def wait(logged: LoggedCall, seconds: float) -> None:

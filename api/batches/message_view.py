@@ -16,7 +16,7 @@ from api.batches import view
 from api.batches.apis import ANTHROPIC
 from api.batches.elements import NAME, elements
 from api.batches.validation import ENVELOPE_BYTES, TOKEN_LIMIT
-from api.files.view import declared_size, render_unavailable, storage
+from api.files.view import declared_size, storage
 from api.http.auth import keyed, reader
 from api.http.body import PIECE_BYTES, TURN_SECONDS, arriving, check_type
 from api.http.errors import ApiBlueprint
@@ -33,11 +33,10 @@ from gateway.errors import InvalidRequest, NotFound, PayloadTooLarge, RateLimite
 from gateway.files import records
 from gateway.files.batches import WINDOW_SECONDS, Batch, new_id
 from gateway.files.records import FileRecord
-from gateway.files.storage import ObjectMissing, StorageUnavailable, put
+from gateway.files.storage import ObjectMissing, put
 from gateway.tokens import CHARACTERS_PER_TOKEN
 
 message_batches = ApiBlueprint("message_batches", __name__, dialect=messages_errors.render)
-message_batches.register_error_handler(StorageUnavailable, render_unavailable)
 
 PATH = "/messages"  # of each request
 PAGE, MOST = 20, 1_000  # batches of a page

@@ -16,7 +16,7 @@ from gateway.files import records
 from gateway.files.batches import Batch, parts_of, usage
 from gateway.files.records import FileRecord
 from gateway.files.storage import Storage, put
-from gateway.queue import commands
+from gateway.queue import event_logs
 
 FLUSH_SECONDS = 5.0  # that results wait before they are stored
 FLUSH_BYTES = 4_194_304  # of results that are stored at once
@@ -81,7 +81,7 @@ class Results:
         # Nobody will ask for these responses again, and Redis would keep them for a day.
         for result in results:
             if result.call_id:
-                commands.delete_log(broker.redis, self._batch.key_id, result.call_id)
+                event_logs.delete_log(broker.redis, self._batch.key_id, result.call_id)
 
     def write(self, kind: str, file_id: str, unfinished: Iterable[bytes]) -> bool:
         """Write one of the two files; return whether there was anything to write.

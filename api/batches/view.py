@@ -10,7 +10,7 @@ from flask import Blueprint, Response, request
 
 from api.batches import schema
 from api.batches.apis import OPENAI
-from api.files.view import render_unavailable, storage
+from api.files.view import storage
 from api.http.auth import keyed, reader
 from api.http.body import request_json
 from api.http.json import json_response, page_of
@@ -22,10 +22,8 @@ from gateway.account.api_keys import KeyRecord
 from gateway.errors import InvalidRequest, NotFound
 from gateway.files import records
 from gateway.files.batches import STOPPABLE, WINDOW_SECONDS, Batch, new_id
-from gateway.files.storage import StorageUnavailable
 
 batches = Blueprint("batches", __name__)
-batches.register_error_handler(StorageUnavailable, render_unavailable)
 
 PAGE, MOST = 20, 100  # batches of a page
 # Status of a batch -> the time at which it came.

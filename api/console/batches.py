@@ -13,14 +13,14 @@ from api.batches.view import cancel, whose
 from api.console.names import key_names
 from api.console.page import console, done, page, see_other
 from api.console.session import signed_in
-from api.files.view import NOT_CONFIGURED, render_unavailable, storage
+from api.files.view import NOT_CONFIGURED, storage
 from api.schemas import query as read
 from api.services import services
 from gateway.account.api_keys import KeyRecord
 from gateway.errors import NotFound
 from gateway.files import records
 from gateway.files.batches import STOPPABLE, Batch
-from gateway.files.storage import ObjectMissing, StorageUnavailable
+from gateway.files.storage import ObjectMissing
 
 ROWS = 50  # of a page
 LABELS = {OPENAI.name: "OpenAI", ANTHROPIC.name: "Anthropic"}
@@ -31,8 +31,6 @@ KINDS = {
     "cancelled": "",
 }  # classes of badges; the others are busy
 DONE = {"cancelled": "No further request is started. Those that run get ten minutes to end."}
-
-console.register_error_handler(StorageUnavailable, render_unavailable)
 
 
 @console.get("/console/batches")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Response, g, request, url_for
@@ -33,7 +33,7 @@ DONE = {
 @signed_in
 def own_key(key: KeyRecord) -> Response:
     """The caller's own key: its limits, what it has used, and what is left."""
-    return page("key.html", shown=shown([key])[0], own=True, done="")
+    return page("key.html", shown=shown_keys([key])[0], own=True, done="")
 
 
 @console.get("/console/keys")
@@ -56,7 +56,7 @@ def keys(key: KeyRecord) -> Response:
     start = max(0, start - start % ROWS)
     return page(
         "keys.html",
-        rows=shown(records[start : start + ROWS]),
+        rows=shown_keys(records[start : start + ROWS]),
         total=len(records),
         start=start,
         size=ROWS,
@@ -109,7 +109,7 @@ def keys_change(key: KeyRecord, key_id: str) -> Response:
     texts = forms.KEY.entered()
 
     def change(record: KeyRecord) -> dict[str, Any]:
-        return forms.KEY.data(texts, forms.KEY.texts(shown([record])[0]))
+        return forms.KEY.data(texts, forms.KEY.texts(shown_keys([record])[0]))
 
     return _changed(key, key_id, change, "changed", texts)
 
@@ -158,18 +158,13 @@ def keys_revoke(key: KeyRecord, key_id: str) -> Response:
     return see_other(url_for("console.keys", done="revoked"))
 
 
-def shown(records: Sequence[KeyRecord]) -> list[dict[str, Any]]:
-    """Keys as JSON shows them, with what they have used."""
-    return shown_keys(services().broker.redis, records)
-
-
 def _new(texts: Mapping[str, str], error: GatewayError | None) -> Response:
     status = error.status if error else 200
     return page("key_new.html", status, **forms.KEY.values(texts, error), owners=owner_ids())
 
 
 def _one(record: KeyRecord, error: GatewayError | None = None, texts: Any = None) -> Response:
-    values = shown([record])[0]
+    values = shown_keys([record])[0]
     return page(
         "key.html",
         error.status if error else 200,

@@ -55,11 +55,9 @@ def _figures() -> tuple[float, str]:
         # Before Redis is asked: viewers that come meanwhile get the figures before these.
         pages[NEWEST] = now, html
         figures = snapshot(services().broker.redis)
-        rendered_at, html = (
-            now,
-            fragment("figures.html", now=figures, chart=_chart(figures), most=MODELS),
-        )
-        pages[NEWEST] = rendered_at, html
+        html = fragment("figures.html", now=figures, chart=_chart(figures), most=MODELS)
+        rendered_at = now
+        pages[NEWEST] = now, html
     return rendered_at, html
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Response, url_for
 
 from api.console import forms
-from api.console.keys import shown as shown_keys
 from api.console.page import console, done, page, see_other
 from api.console.session import operators
 from api.http.auth import actor
 from api.keys import acts
-from api.keys.shown import shown_owners
+from api.keys.shown import shown_keys, shown_owners
 from api.services import services
 from gateway.account import owners as owner_records
 from gateway.account.api_keys import KeyRecord
@@ -36,7 +35,7 @@ DONE = {
 def owners(key: KeyRecord) -> Response:
     """All owners, by id."""
     records = sorted(services().owners.all(), key=lambda each: each.id)
-    return page("owners.html", rows=_shown(records), done=done(DONE))
+    return page("owners.html", rows=shown_owners(records), done=done(DONE))
 
 
 @console.get("/console/owners/new")
@@ -73,7 +72,7 @@ def owners_change(key: KeyRecord, owner_id: str) -> Response:
     texts = forms.OWNER.entered()
 
     def change(record: OwnerRecord) -> dict[str, Any]:
-        return forms.OWNER.data(texts, forms.OWNER.texts(_shown([record])[0]))
+        return forms.OWNER.data(texts, forms.OWNER.texts(shown_owners([record])[0]))
 
     return _changed(key, owner_id, change, "changed", texts)
 
@@ -104,17 +103,13 @@ def owners_delete(key: KeyRecord, owner_id: str) -> Response:
     return see_other(url_for("console.owners", done="deleted"))
 
 
-def _shown(records: Sequence[OwnerRecord]) -> list[dict[str, Any]]:
-    return shown_owners(services().broker.redis, records)
-
-
 def _new(texts: Mapping[str, str], error: GatewayError | None) -> Response:
     status = error.status if error else 200
     return page("owner_new.html", status, **forms.NEW_OWNER.values(texts, error))
 
 
 def _one(record: OwnerRecord, error: GatewayError | None = None, texts: Any = None) -> Response:
-    values = _shown([record])[0]
+    values = shown_owners([record])[0]
     members = [
         each for each in services().keys.all() if each.owner == record.id and not each.revoked
     ]

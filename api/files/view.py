@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +10,6 @@ from flask import Blueprint, Response, request
 
 from api.files import schema
 from api.files.upload import MAX_BYTES, Received
-from api.http import errors
 from api.http.auth import keyed, reader
 from api.http.body import RETRY_SECONDS
 from api.http.json import json_response, page_of
@@ -21,9 +19,7 @@ from gateway.account.api_keys import KeyRecord
 from gateway.errors import InvalidRequest, NotFound, Overloaded, Unavailable
 from gateway.files import records
 from gateway.files.records import FileRecord
-from gateway.files.storage import ObjectMissing, Storage, StorageUnavailable
-
-log = logging.getLogger(__name__)
+from gateway.files.storage import ObjectMissing, Storage
 
 files = Blueprint("files", __name__)
 
@@ -38,20 +34,6 @@ def storage() -> Storage:
     if configured is None:
         raise Unavailable(NOT_CONFIGURED, code="files_not_configured", should_retry=False)
     return configured
-
-
-def _unavailable(error: StorageUnavailable) -> Unavailable:
-    log.warning("storage of files: %s", error)
-    message = "The storage of files does not answer. Try again in a moment."
-    return Unavailable(message, code="files_unavailable", retry_after=RETRY_SECONDS)
-
-
-def render_unavailable(error: StorageUnavailable) -> Response:
-    """The response of a request while the storage does not work."""
-    return errors.render(_unavailable(error))
-
-
-files.register_error_handler(StorageUnavailable, render_unavailable)
 
 
 @files.post("/files")

@@ -15,11 +15,12 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from gateway import errors
 from gateway.account.ledger import LedgerUnavailable
 from gateway.errors import GatewayError
+from gateway.files.storage import StorageUnavailable
 from gateway.logs import log_fault
 
 log = logging.getLogger(__name__)
 
-ACCOUNT_RETRY_SECONDS = 5
+RETRY_SECONDS = 5  # where the account or the storage of files does not answer
 LONGEST_RETRY_AFTER = 120  # seconds; OpenAI's clients give up at once above it
 
 KINDS: dict[int, type[GatewayError]] = {
@@ -64,6 +65,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, render_http)
     app.register_error_handler(RedisError, _render_redis)
     app.register_error_handler(LedgerUnavailable, _render_ledger)
+    app.register_error_handler(StorageUnavailable, _render_storage)
     app.register_error_handler(Exception, _render_fault)
 
 
@@ -138,9 +140,13 @@ def _render_ledger(_: LedgerUnavailable) -> Response:
 
 def account_unavailable(message: str) -> errors.Unavailable:
     """The error of a request that needs the account, which does not answer or is behind."""
-    return errors.Unavailable(
-        message, code="account_unavailable", retry_after=ACCOUNT_RETRY_SECONDS
-    )
+    return errors.Unavailable(message, code="account_unavailable", retry_after=RETRY_SECONDS)
+
+
+def _render_storage(error: StorageUnavailable) -> Response:
+    log.warning("storage of files: %s", error)
+    message = "The storage of files does not answer. Try again in a moment."
+    return render(errors.Unavailable(message, code="files_unavailable", retry_after=RETRY_SECONDS))
 
 
 def _render_fault(error: Exception) -> Response:

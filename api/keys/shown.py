@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from redis import Redis
-
+from api.services import services
 from gateway.account import counters, key_fields
 from gateway.account.api_keys import PREFIX, KeyRecord
 from gateway.account.counters import Counters
@@ -28,18 +27,20 @@ OWNER_OPTIONS = ("share_cache", "alerts", "metadata")
 OWNER_TIMES = ("created", "updated")
 
 
-def shown_keys(redis: Redis, keys: Sequence[KeyRecord]) -> list[dict[str, Any]]:
+def shown_keys(keys: Sequence[KeyRecord]) -> list[dict[str, Any]]:
     """OpenRouter's names where it has the field; money in USD, times in ISO 8601, null for none.
 
     Raises RedisError.
     """
-    used, now = counters.read(redis, [key.public_id for key in keys]), time.time()
+    used = counters.read(services().broker.redis, [key.public_id for key in keys])
+    now = time.time()
     return [_shown_key(key, each, now) for key, each in zip(keys, used, strict=True)]
 
 
-def shown_owners(redis: Redis, owners: Sequence[OwnerRecord]) -> list[dict[str, Any]]:
+def shown_owners(owners: Sequence[OwnerRecord]) -> list[dict[str, Any]]:
     """What `shown_keys` returns, of owners: the sums of their keys, and their own limits."""
-    used, now = counters.read(redis, [owner_scope(owner.id) for owner in owners]), time.time()
+    used = counters.read(services().broker.redis, [owner_scope(owner.id) for owner in owners])
+    now = time.time()
     return [
         {
             "id": owner.id,

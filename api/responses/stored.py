@@ -15,7 +15,7 @@ from api.services import services
 from gateway.account import running
 from gateway.account.api_keys import KeyRecord
 from gateway.errors import InvalidRequest, NotFound
-from gateway.queue import commands
+from gateway.queue import commands, event_logs
 
 RESPONSE_ID = re.compile(r"resp_([0-9a-f]{32})", re.ASCII)
 CANCEL_SECONDS = 5.0  # to wait until a cancelled call has ended
@@ -75,7 +75,7 @@ def cancel(logged: LoggedCall) -> None:
 def delete(logged: LoggedCall) -> None:
     """Forget a response; stop its call, unless that has ended. Raises RedisError."""
     cancel(logged)
-    commands.delete_log(services().broker.redis, logged.key, logged.rendering.call_id)
+    event_logs.delete_log(services().broker.redis, logged.key, logged.rendering.call_id)
 
 
 def conversation(key: KeyRecord, response_id: str) -> list[dict[str, Any]]:

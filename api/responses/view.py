@@ -63,7 +63,6 @@ def count_input_tokens(key: KeyRecord) -> Response:
     """Count the tokens of an input: Anthropic does for its models, others are estimated."""
     data = request_json()
     target = handler.resolve(chat_request.model_name(data))
-    handler.require_allowed(key, target, chat_request.model_name(data))
     row = target.row
     checked = responses_request.chat_request(
         data, row.extra_parameters, row.accepts, partial(stored.conversation, key)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from redis import Redis
 
 from gateway.queue import commands
+from gateway.queue.lease import live_workers
 from gateway.queue.protocol import Outcome
 
 UNKNOWN_SECONDS = 5.0  # to wait where nothing is known yet
@@ -40,7 +41,7 @@ class Backlog:
         self.wanted = False
         self.depth = commands.depth(redis)
         # If all workers have gone, expect as many slots when they come back.
-        self.slots = sum(each.slots for each in commands.live_workers(redis).values()) or self.slots
+        self.slots = sum(each.slots for each in live_workers(redis).values()) or self.slots
 
     def seconds(self, depth: int | None = None) -> float:
         """Return in how many seconds (1 to 120) `depth` queued calls should have ended.

@@ -29,9 +29,9 @@ from gateway.errors import (
     ShuttingDown,
     WorkerStopped,
 )
-from gateway.queue import clients, commands, keys
+from gateway.queue import clients, commands, event_logs, keys
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.lease import Lease
+from gateway.queue.lease import Lease, live_workers
 from gateway.queue.protocol import OUTCOME, AdmissionRequest, CallSpec, Event
 from gateway.settings import Settings
 from gateway.stalls import Stalls
@@ -120,7 +120,7 @@ class Broker:
         `leave` in the end.
 
         A logged call is followed, and goes on when it is left. `logged_request` is what other
-        processes need to render it, unless it is stored; `commands.logged_request` returns it.
+        processes need to render it, unless it is stored; `event_logs.logged_request` returns it.
 
         Raises ShuttingDown, Overloaded, PayloadTooLarge, and NoWorkers if none has lived for a
         while. Where Redis refuses the call, the pending call ends with Overloaded, PayloadTooLarge,
@@ -166,7 +166,7 @@ class Broker:
     def has_workers(self) -> bool:
         """Whether a worker lives; True if Redis does not answer."""
         try:
-            return bool(commands.live_workers(self.redis))
+            return bool(live_workers(self.redis))
         except RedisError:
             return True
 
@@ -248,8 +248,8 @@ class Broker:
 
     def _store(self, key: str, address: str, logged_request: bytes, budget: float) -> None:
         try:
-            commands.store_logged_request(self.redis, key, address, logged_request, budget)
-        except commands.LogsFull as full:
+            event_logs.store_logged_request(self.redis, key, address, logged_request, budget)
+        except event_logs.LogsFull as full:
             raise logs_full(full.bytes, full.reset_ms) from None
 
     def _follow(self, pending: PendingCall) -> None:

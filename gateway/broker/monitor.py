@@ -33,7 +33,7 @@ from gateway.logs import log_fault
 from gateway.memory import Collector
 from gateway.queue import commands, keys
 from gateway.queue.commands import JobState
-from gateway.queue.lease import Lease, LostProcesses
+from gateway.queue.lease import Lease, LostProcesses, live_workers, registered_workers
 from gateway.queue.protocol import Outcome
 from gateway.settings import Settings
 
@@ -119,7 +119,7 @@ class Monitor:
         """Note whether a worker lives. Raises RedisError, which says nothing about workers."""
         alive = True
         try:
-            alive = bool(commands.live_workers(self._redis))
+            alive = bool(live_workers(self._redis))
         finally:
             if alive:
                 self._workers_seen = self._clock()
@@ -154,7 +154,7 @@ class Monitor:
                     pending.started(state.worker, state.claim, state.retry)
                 elif state.status in WAITING:
                     queued.append(pending)
-        self._watched = set(commands.workers(self._redis)) if queued else set()
+        self._watched = set(registered_workers(self._redis)) if queued else set()
         self._end_without_workers(queued)
 
     def end_lost_calls(self) -> None:
@@ -266,8 +266,8 @@ class Monitor:
             pending.fail(_vanished(status))
 
     def _retried(self, pending: PendingCall) -> bool:
-        """Have a call run once more whose worker is lost; return whether it does or still may."""
-        # Of a logged call Redis knows whether it may, and whether something of it has come.
+        """Queue a call once more whose worker is lost; return whether it does or still may."""
+        # For a logged call, Redis knows whether it may, and whether its log has an event.
         if not pending.logged:
             if not pending.retry or pending.received:
                 return False
@@ -315,11 +315,13 @@ class Monitor:
         waiting = [each for each in queued if each.since < limit and each.deadline < math.inf]
         if not waiting or not self._lease.steady():
             return
-        if set(commands.live_workers(self._redis)) - self._lost:
+        if set(live_workers(self._redis)) - self._lost:
             return
         seconds = max(self._backlog.seconds(len(waiting)), NO_WORKERS_RETRY_SECONDS)
         for pending in waiting:
             error = NoWorkers(retry_after=seconds)
+            if pending.lost_claim is not None:  # its log says so too
+                error.should_retry = False
             if commands.cancel(self._redis, pending.call_id, error) == b"removed":
                 pending.fail(error)
 

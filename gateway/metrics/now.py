@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from redis import Redis
 
 from gateway.metrics.reporter import Report, reports
-from gateway.queue import commands, keys, steering
+from gateway.queue import keys, steering
+from gateway.queue.lease import live_workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def look(redis: Redis) -> Now:
         (seconds, microseconds), running, oldest, rows = pipeline.execute()
     at = seconds + microseconds / 1e6
     queued_ms = redis.hget(keys.job(oldest.decode()), "queued_ms") if oldest else None
-    waiting, leases = steering.counts(redis), commands.live_workers(redis)
+    waiting, leases = steering.counts(redis), live_workers(redis)
     return Now(
         at=at,
         queued=waiting[steering.IN_LINE],

@@ -6,7 +6,6 @@ that `rq info` and `Job.fetch` show them.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,8 +40,6 @@ from gateway.settings import Settings
 TASK = b"workers.tasks.run"
 UNLIMITED = 2**53  # entries and bytes of a log
 EVENT_BYTES = 1_000_000  # a larger outcome is not in the inbox as well: Redis would hold it twice
-LOG_SHARE = 0.5  # of Redis' maxmemory, which may be used when a call with a log is accepted
-LOG_BYTES = 1_000  # that such a call takes besides its log
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +193,7 @@ def cancel(redis: Redis, call_id: str, error: GatewayError | None = None) -> byt
         b"",
         _ending(ending),
         BY_OPERATOR if isinstance(error, CancelledByOperator) else "",
-        _last_event(call_id, error or CallCancelled()),
+        refusal_event(call_id, error or CallCancelled()),
     ]
     result: bytes = scripts.CANCEL(redis, names, args)
     return result
@@ -254,13 +251,13 @@ def promote(redis: Redis) -> int:
     That is calls for which there is room in flight, whose start has come, or whose pause has ended.
     Ends those whose deadline has passed. Raises RedisError.
     """
-    lasts = [_last_event("", error) for error in (DeadlineExceeded(), AuthenticationFailed())]
+    lasts = [refusal_event("", error) for error in (DeadlineExceeded(), AuthenticationFailed())]
     args = [now_text(), keys.JOB_SECONDS, keys.GRACE_SECONDS, *lasts]
     return int(scripts.PROMOTE(redis, [], args))
 
 
-def _last_event(call_id: str, error: GatewayError) -> bytes:
-    """The only event of a call that has not started and failed."""
+def refusal_event(call_id: str, error: GatewayError) -> bytes:
+    """Return the only event, encoded, of a call that failed before it started."""
     return Event(call_id, "", 1, OUTCOME, Outcome(error=error).encode()).encode()
 
 
@@ -278,7 +275,7 @@ def outcomes(redis: Redis, call_ids: Sequence[str]) -> list[Outcome | None]:
     values = cast(  # no client here decodes
         "list[bytes | None]", redis.mget([keys.outcome(call_id) for call_id in call_ids])
     )
-    return [_outcome(value) if value is not None else None for value in values]
+    return [decode_outcome(value) if value is not None else None for value in values]
 
 
 def delivered(redis: Redis, call_ids: Sequence[str]) -> list[bool]:
@@ -295,65 +292,12 @@ def delivered(redis: Redis, call_ids: Sequence[str]) -> list[bool]:
     return [status != b"started" and not exists for status, exists in pairs]
 
 
-def _outcome(value: bytes) -> Outcome:
+def decode_outcome(value: bytes) -> Outcome:
+    """Return an encoded outcome; one that nobody can read is an error, ReplyLost."""
     try:
         return Outcome.decode(value)
     except ProtocolError:
         return Outcome(error=ReplyLost())
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseState:
-    """A lease that is held: the process' calls at once, and the connection that renews it."""
-
-    slots: int = 0
-    connection: int = 0  # Redis' id of it; 0: unknown
-
-    def encode(self) -> bytes:
-        return b"%d %d" % (self.slots, self.connection)
-
-    @staticmethod
-    def decode(value: bytes) -> LeaseState:
-        """Read a lease's value; what is not there or not ours counts as 0."""
-        slots, _, connection = value.partition(b" ")
-        return LeaseState(*(int(word) if word.isdigit() else 0 for word in (slots, connection)))
-
-
-def leases(
-    redis: Redis, processes: Sequence[str], connections: Sequence[int] = ()
-) -> tuple[dict[str, LeaseState], set[int]]:
-    """Return the leases that are held, and which of these connections Redis has.
-
-    One round trip. A Redis that does not list connections (a proxy, an ACL) has none. Raises
-    RedisError.
-    """
-    with redis.pipeline(transaction=False) as pipeline:
-        pipeline.mget([keys.lease(process) for process in processes])
-        if connections:
-            pipeline.client_list(client_id=list(connections))
-        values, *listed = pipeline.execute(raise_on_error=False)
-    if isinstance(values, Exception):
-        raise values
-    held = {
-        process: LeaseState.decode(value)
-        for process, value in zip(processes, values, strict=True)
-        if value is not None
-    }
-    if not listed or isinstance(listed[0], Exception):
-        return held, set()
-    return held, {int(client["id"]) for client in listed[0]}
-
-
-def workers(redis: Redis) -> list[str]:
-    """Return the names of all registered workers. Raises RedisError."""
-    members = cast("set[bytes]", redis.smembers(keys.RQ_WORKERS))
-    return [member.decode().rpartition(":")[2] for member in members]
-
-
-def live_workers(redis: Redis) -> dict[str, LeaseState]:
-    """Return the leases of the registered workers that hold one. Raises RedisError."""
-    names = workers(redis)
-    return leases(redis, names)[0] if names else {}
 
 
 def depth(redis: Redis) -> int:
@@ -376,127 +320,6 @@ def emit_command(address: str, events: Sequence[bytes]) -> tuple[object, ...]:
 def wake_reader(redis: Redis, web: str) -> None:
     """End the blocking read of a web process' reader by an event of no call. Raises RedisError."""
     scripts.run(redis, emit_command(web, [Event("", "", 0, CHUNKS, b"").encode()]))
-
-
-class LogsFull(Exception):
-    """Raised when the logs of an API key hold as many `bytes` as they may now, or more.
-
-    The first of them expires in `reset_ms` milliseconds. `bytes` is negative while Redis uses more
-    than LOG_SHARE of its maxmemory, whoever fills it.
-    """
-
-    def __init__(self, bytes: int, reset_ms: int) -> None:
-        super().__init__(bytes, reset_ms)
-        self.bytes, self.reset_ms = bytes, reset_ms
-
-
-def store_logged_request(redis: Redis, key: str, address: str, value: bytes, budget: float) -> None:
-    """Store what is needed to render a logged call of a key, which may live `budget` seconds.
-
-    Raises LogsFull and RedisError.
-    """
-    _remember(redis, key, address, value, budget)
-
-
-def remember(
-    redis: Redis,
-    key: str,
-    idempotent: str,
-    value: bytes,
-    address: str,
-    request: bytes,
-    budget: float,
-) -> bytes | None:
-    """Note which call an Idempotency-Key stands for, and `store_logged_request` for it.
-
-    `idempotent` is its name (`keys.idempotent`), `value` the call's id and a fingerprint. Returns
-    the value that was noted before, and has noted nothing then. Raises what `store_logged_request`
-    does.
-    """
-    return _remember(redis, key, address, request, budget, [idempotent], value)
-
-
-def _remember(
-    redis: Redis,
-    key: str,
-    address: str,
-    request: bytes,
-    budget: float,
-    idempotent: Sequence[str] = (),
-    value: bytes = b"",
-) -> bytes | None:
-    call_id = address.rpartition(":")[2]
-    seconds = math.ceil(budget) + keys.log_seconds(address) + keys.GRACE_SECONDS
-    names = [keys.logged_request(call_id), *_logs(key), keys.growing_logs(key), *idempotent]
-    args = [request, seconds, call_id, LOG_SHARE, keys.log(""), keys.job(""), LOG_BYTES]
-    reply = scripts.REMEMBER(redis, names, [*args, value, keys.IDEMPOTENT_SECONDS])
-    if isinstance(reply, list):
-        raise LogsFull(*reply[1:])
-    return cast("bytes | None", reply)
-
-
-def _logs(key: str) -> list[str]:
-    return [keys.logs(key), keys.log_sizes(key)]
-
-
-def idempotent_calls(redis: Redis, names: Sequence[str]) -> list[str]:
-    """Return the ids of the calls that these Idempotency-Keys stand for, of those that are known.
-
-    `names` are those in Redis (`keys.idempotent`). Raises RedisError.
-    """
-    values = cast("list[bytes | None]", redis.mget(names)) if names else []
-    return [value.decode().partition(" ")[0] for value in values if value is not None]
-
-
-def forget(redis: Redis, idempotent: str, value: bytes) -> None:
-    """Let the next request with an Idempotency-Key make a call, if it stands for this one.
-
-    Raises RedisError.
-    """
-    scripts.FORGET(redis, [idempotent], [value])
-
-
-def refuse_logged(
-    redis: Redis, key: str, address: str, request: bytes, error: GatewayError
-) -> None:
-    """End the log of a call of a key that was not queued, for those who follow it.
-
-    `request` replaces what is needed to render the call. Raises RedisError.
-    """
-    call_id = address.rpartition(":")[2]
-    scripts.FORGET_LOG(redis, _logs(key), [call_id])
-    scripts.run(redis, emit_command(address, [_last_event(call_id, error)]))
-    redis.expire(keys.log(call_id), keys.REFUSED_SECONDS)
-    redis.set(keys.logged_request(call_id), request, ex=keys.REFUSED_SECONDS)
-
-
-def logged_request(redis: Redis, call_id: str) -> bytes | None:
-    """Return what was stored to render a logged call; None if it is not known any more.
-
-    Raises RedisError.
-    """
-    return cast("bytes | None", redis.get(keys.logged_request(call_id)))
-
-
-def logged_outcome(redis: Redis, call_id: str) -> tuple[Outcome, int] | None:
-    """Return the outcome of a logged call, and when it ended in Unix seconds; None: it has not.
-
-    Raises RedisError.
-    """
-    entries = cast("list[Any]", redis.xrevrange(keys.log(call_id), count=1))
-    if not entries:
-        return None
-    entry_id, fields = entries[0]
-    event = Event.decode(fields[b"e"])
-    if event.kind != OUTCOME:
-        return None
-    return _outcome(event.payload), int(entry_id.partition(b"-")[0]) // 1000
-
-
-def delete_log(redis: Redis, key: str, call_id: str) -> None:
-    """Forget what a logged call of a key has answered. Raises RedisError."""
-    names = [*_logs(key), keys.log(call_id), keys.logged_request(call_id)]
-    scripts.FORGET_LOG(redis, names, [call_id])
 
 
 SUBMIT_SECONDS = 2  # from the look for a response until the call is in the queue
@@ -558,10 +381,10 @@ def finish_command(
         status = "failed" if failed else "completed"
         code = (outcome.error.code if outcome.error else "") or ""
         ending = {"status": status, "error_code": code, "worker": worker}
-    value, event = outcome.encode(), Event(call_id, claim, outcome.last + 1, OUTCOME, b"").head()
+    value = outcome.encode()
     inside = len(value) <= EVENT_BYTES or keys.is_log(address)
-    if not inside:
-        event = outcome_event(call_id).encode()
+    last = Event(call_id, claim, outcome.last + 1, OUTCOME, b"")
+    event = last if inside else outcome_event(call_id)
     return scripts.FINISH.command(
         [
             keys.outcome(call_id),
@@ -576,7 +399,7 @@ def finish_command(
             call_id,
             claim,
             value,
-            event,
+            event.encode(),
             "failed" if failed else "finished",
             now_text(),
             outcome_seconds,

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from gateway.queue import commands, keys
+from gateway.queue import event_logs, keys
+from gateway.queue.lease import live_workers
 
 LOOKED_AT = 10  # calls at each end of the queue
-# Of maxmemory: from 0.8 on, calls are refused, from commands.LOG_SHARE on those with a log.
-MEMORY_SHARE, LOGS_SHARE = 0.7, 0.8 * commands.LOG_SHARE
+# Shares of maxmemory to warn at: from 0.8 on, all calls are refused, and from event_logs.LOG_SHARE
+# on those with a log.
+MEMORY_SHARE, LOGS_SHARE = 0.7, 0.8 * event_logs.LOG_SHARE
 QUEUE_SHARE = 0.8  # of QUEUE_LIMIT
 WAIT_SECONDS = 60.0  # that the calls in front of the queue may have waited
 
@@ -43,7 +45,7 @@ class QueueHealth:
 
 def look(redis: Redis) -> QueueHealth:
     """Read the state of the queue. Raises RedisError."""
-    workers = len(commands.live_workers(redis))
+    workers = len(live_workers(redis))
     with redis.pipeline(transaction=False) as pipeline:
         pipeline.llen(keys.RQ_QUEUE)
         pipeline.lrange(keys.RQ_QUEUE, 0, LOOKED_AT - 1)

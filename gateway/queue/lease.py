@@ -13,15 +13,15 @@ Time is Redis' clock (`TIME`) wherever two processes compare it. Each renewal re
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import gevent
 from redis import Redis
 from redis.exceptions import RedisError
 
-from gateway.queue import commands, keys
-from gateway.queue.commands import LeaseState
+from gateway.queue import keys
 from gateway.stalls import Stalls
 
 # Shorter than the 0.5 s between two looks of LostProcesses: a lease that Redis lost is back then.
@@ -29,10 +29,64 @@ RENEW_SECONDS = 0.3
 GAP_SECONDS = 2.0  # without a renewal: this process stood still, or Redis was away
 LEASE_LOOKS = 2  # looks running that find no lease: the process is lost
 CONNECTION_LOOKS = 4  # that find its connection closed and no other; a living one opens it again
-# Since the last renewal: others may have found the lease gone by the time that a command arrives.
+# After so long without a renewal, others may find the lease gone before a command arrives.
 LAPSE_SECONDS = keys.LEASE_MS / 1000 - 2.0
 LOOP_SECONDS = 10.0  # without a turn of the event loop: the process is no longer alive
 STEADY_SECONDS = 4.0  # of own renewals, before the absence of others means anything
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """A lease that is held: the process' calls at once, and the connection that renews it."""
+
+    slots: int = 0
+    connection: int = 0  # Redis' id of it; 0: unknown
+
+    def encode(self) -> bytes:
+        return b"%d %d" % (self.slots, self.connection)
+
+    @staticmethod
+    def decode(value: bytes) -> LeaseState:
+        """Read a lease's value; what is not there or not ours counts as 0."""
+        slots, _, connection = value.partition(b" ")
+        return LeaseState(*(int(word) if word.isdigit() else 0 for word in (slots, connection)))
+
+
+def leases(
+    redis: Redis, processes: Sequence[str], connections: Sequence[int] = ()
+) -> tuple[dict[str, LeaseState], set[int]]:
+    """Return the leases that are held, and which of these connections Redis has.
+
+    One round trip. A Redis that does not list connections (a proxy, an ACL) has none. Raises
+    RedisError.
+    """
+    with redis.pipeline(transaction=False) as pipeline:
+        pipeline.mget([keys.lease(process) for process in processes])
+        if connections:
+            pipeline.client_list(client_id=list(connections))
+        values, *listed = pipeline.execute(raise_on_error=False)
+    if isinstance(values, Exception):
+        raise values
+    held = {
+        process: LeaseState.decode(value)
+        for process, value in zip(processes, values, strict=True)
+        if value is not None
+    }
+    if not listed or isinstance(listed[0], Exception):
+        return held, set()
+    return held, {int(client["id"]) for client in listed[0]}
+
+
+def registered_workers(redis: Redis) -> list[str]:
+    """Return the names of all registered workers. Raises RedisError."""
+    members = cast("set[bytes]", redis.smembers(keys.RQ_WORKERS))
+    return [member.decode().rpartition(":")[2] for member in members]
+
+
+def live_workers(redis: Redis) -> dict[str, LeaseState]:
+    """Return the leases of the registered workers that hold one. Raises RedisError."""
+    names = registered_workers(redis)
+    return leases(redis, names)[0] if names else {}
 
 
 class Lease:
@@ -161,7 +215,7 @@ class LostProcesses:
         own = self._lease.connection
         before = self._leases
         connections = {lease.connection for lease in before.values()} | {own}
-        self._leases, open_ = commands.leases(self._redis, names, sorted(connections - {0}))
+        self._leases, open_ = leases(self._redis, names, sorted(connections - {0}))
         silent = {}
         for name in names:
             lease = self._leases.get(name)

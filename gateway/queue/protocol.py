@@ -24,8 +24,8 @@ from gateway.errors import GatewayError
 PROTOCOL = 1
 
 CHUNKS, OUTCOME = b"p", b"o"  # kinds of events
-# Another kind: the call runs once more. The payload is the claim of the worker that was lost, whose
-# events count no more. The event itself has neither claim nor number.
+# Another kind: the call runs once more. The payload is the claim of the lost worker, whose later
+# events are dropped. The event itself has neither claim nor number.
 RETRY = b"r"
 
 
@@ -197,7 +197,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a call under a claim; events of a claim are numbered from 1."""
+    """One event of a call under a claim; events of a claim are numbered from 1.
+
+    The finish script appends the outcome to the encoded event that is the last one.
+    """
 
     call_id: str
     claim: str
@@ -205,12 +208,9 @@ class Event:
     kind: bytes
     payload: bytes
 
-    def head(self) -> bytes:
-        """All but the payload; the finish script joins the two."""
-        return f"{self.call_id} {self.claim} {self.number} ".encode() + self.kind + b"\n"
-
     def encode(self) -> bytes:
-        return self.head() + self.payload
+        head = f"{self.call_id} {self.claim} {self.number} ".encode() + self.kind
+        return b"%b\n%b" % (head, self.payload)
 
     @staticmethod
     def decode(value: bytes) -> Event:
@@ -224,7 +224,7 @@ class Event:
 
 
 def outcome_event(call_id: str) -> Event:
-    """The event in place of a large outcome: it is to be read where Redis keeps it.
+    """Return the event that stands for a large outcome, which is read where Redis keeps it.
 
     A web process of the previous release takes it for an event of no call, and finds the outcome
     when it compares its calls with Redis.

@@ -14,6 +14,7 @@ from redis import Redis
 
 from gateway.errors import CancelledByOperator
 from gateway.queue import commands, keys, scripts
+from gateway.queue.lease import live_workers
 from gateway.queue.protocol import OUTCOME, Event, Outcome
 
 PAUSES = ("key", "model", "provider")  # what can be paused
@@ -198,7 +199,7 @@ def cancel(redis: Redis, call_id: str, entry: Mapping[str, Any]) -> bool:
 
 def workers(redis: Redis) -> list[Worker]:
     """Return the workers that live, by name. Raises RedisError."""
-    leases = sorted(commands.live_workers(redis))
+    leases = sorted(live_workers(redis))
     fields = ("slots", "running", "release", "hostname", "pid", "birth", DRAIN, "drains")
     with redis.pipeline(transaction=False) as pipeline:
         for name in leases:
@@ -231,7 +232,7 @@ def drain(
 
     Its running calls go on, without a limit of time. Raises RedisError.
     """
-    if name not in commands.live_workers(redis):
+    if name not in live_workers(redis):
         return False
     value = by.encode() if draining else b""
     return _steer(redis, keys.rq_worker(name), DRAIN, value, entry, exists=True) >= 0

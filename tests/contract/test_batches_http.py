@@ -17,7 +17,7 @@ from gateway.account.api_keys import public_id
 from gateway.errors import QuotaExceeded, RateLimited, UpstreamFailed
 from gateway.files import batches
 from gateway.files.batches import BatchStore
-from gateway.queue import commands, keys
+from gateway.queue import event_logs, keys
 from tests.contract.test_openapi import check
 from tests.support.batches import CHAT, line, run_all
 
@@ -272,7 +272,7 @@ def test_calls_that_still_run_when_a_batch_stops_are_stopped(
     for name, call_id in (("1", "ended"), ("2", "lost"), ("2:1", "running"), ("3", "waiting")):
         name = name_in_redis(settings.key_pepper, key_id, f"{batch.id}:{name}")
         address = keys.log_address(call_id, 60)
-        commands.remember(redis, key_id, name, f"{call_id} print".encode(), address, b"", 60)
+        event_logs.remember(redis, key_id, name, f"{call_id} print".encode(), address, b"", 60)
     for call_id, state in (("ended", "started"), ("running", "started"), ("waiting", "queued")):
         redis.hset(keys.job(call_id), mapping={"status": state, "worker_name": "w1", "bytes": 1})
     assert run(batch).status == reason

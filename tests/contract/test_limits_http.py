@@ -10,7 +10,7 @@ import pytest
 from gateway.account.api_keys import public_id
 from gateway.account.refusals import limited
 from gateway.errors import ModelNotAllowed, RecordsBacklog, UpstreamFailed
-from gateway.queue import commands, keys
+from gateway.queue import event_logs, keys
 from gateway.queue.protocol import Outcome
 from tests.support.fakes import FakeBroker
 
@@ -193,7 +193,7 @@ def test_a_refused_request_is_no_call(client, auth):
 def test_a_key_whose_logs_are_full_is_told_when_they_expire(ask, redis, key):
     for number in range(20):
         address = keys.log_address(f"call{number}", 3_600)
-        commands.store_logged_request(redis, public_id(key), address, b"x" * 1_000_000, 60)
+        event_logs.store_logged_request(redis, public_id(key), address, b"x" * 1_000_000, 60)
     # Far from both bounds, because what other tests have left may expire meanwhile.
     redis.config_set("maxmemory", 2 * (redis.info("memory")["used_memory"] + 8_000_000))
     response = ask(UpstreamFailed(), "/responses", False, **{"Idempotency-Key": "a"})

@@ -10,7 +10,7 @@ import pytest
 from app import PREFIX, create_app
 from gateway.account.api_keys import KeyStore
 from gateway.queue import keys, steering
-from gateway.queue.commands import LeaseState
+from gateway.queue.lease import LeaseState
 from gateway.settings import Settings
 from tests.contract.test_openapi import check, described  # noqa: F401
 from tests.support.admission import KEY, Calls

@@ -16,6 +16,7 @@ WRONG = [
     f"{BASE}{BASE}",
     "/inference/inference/v1",
     f"{BASE}/chat/completions",
+    f"{BASE}/",  # werkzeug would redirect to the host of the Host header
 ]
 
 

@@ -31,7 +31,7 @@ from gateway.errors import (
     ShuttingDown,
     WorkerStopped,
 )
-from gateway.queue import clients, commands, keys, scripts
+from gateway.queue import clients, commands, event_logs, keys, scripts
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome, outcome_event
 from gateway.settings import Settings
@@ -219,7 +219,7 @@ def test_a_logged_call_that_finds_no_room_is_refused(
 ) -> None:
     for number in range(20):
         before = keys.log_address(f"call{number}", 60)
-        commands.store_logged_request(redis, key.public_id, before, b"x" * 100_000, 60)
+        event_logs.store_logged_request(redis, key.public_id, before, b"x" * 100_000, 60)
     the_spec = spec(broker)
     logged = replace(the_spec, web=keys.log_address(the_spec.call_id, 60))
     redis.config_set("maxmemory", 2 * (redis.info("memory")["used_memory"] + room))

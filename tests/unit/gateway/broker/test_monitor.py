@@ -39,10 +39,10 @@ from gateway.errors import (
     UpstreamFailed,
     WorkerLost,
 )
-from gateway.queue import clients, commands, keys, scripts
+from gateway.queue import clients, commands, event_logs, keys, scripts
 from gateway.queue.clients import DedicatedConnection
-from gateway.queue.commands import JobState, LeaseState
-from gateway.queue.lease import CONNECTION_LOOKS
+from gateway.queue.commands import JobState
+from gateway.queue.lease import CONNECTION_LOOKS, LeaseState
 from gateway.queue.protocol import CHUNKS, CallSpec, Event, Outcome
 from gateway.settings import Settings
 from tests.support.fakes import Clock, admission
@@ -606,6 +606,20 @@ def test_a_call_that_waits_to_run_again_has_the_time_of_a_new_one_for_a_worker(
     assert error_of(pending) is NoWorkers
 
 
+def test_the_log_of_a_call_that_no_worker_runs_again_says_that_nobody_should_repeat_it(
+    world: World,
+) -> None:
+    pending = world.running(retry=True, logged=True)
+    watch = world.monitor(no_workers_after=20)
+    for _ in range(2):
+        watch.end_lost_calls()
+    pending.since -= 60
+    watch.sweep()
+    ended = event_logs.logged_outcome(world.redis, pending.call_id)
+    assert ended is not None and ended[0].error is not None
+    assert (type(ended[0].error), ended[0].error.should_retry) == (NoWorkers, False)
+
+
 @pytest.mark.parametrize("failure", [ReadOnlyError, ConnectionError])
 def test_a_redis_that_is_read_only_ends_a_lost_call_and_one_that_is_away_is_asked_again(
     world: World, monkeypatch: pytest.MonkeyPatch, failure: type[RedisError]
@@ -802,7 +816,7 @@ def test_a_call_that_was_taken_in_the_last_moment_runs(
         Claims(redis, DedicatedConnection(redis), WORKER, lambda: 0.0).take(1, lambda: True)
         return {}
 
-    monkeypatch.setattr(commands, "live_workers", take)
+    monkeypatch.setattr(monitor, "live_workers", take)
     world.monitor(no_workers_after=30).sweep()
     assert pending.outcome is None
 
@@ -981,7 +995,7 @@ def test_a_redis_that_is_away_says_nothing_about_workers(
     def away(redis: Redis) -> int:
         raise RedisError
 
-    monkeypatch.setattr(commands, "live_workers", away)
+    monkeypatch.setattr(monitor, "live_workers", away)
     clock.now += 31
     assert watch.no_workers
     with pytest.raises(RedisError):

@@ -14,7 +14,6 @@ from redis import Redis
 from redis.exceptions import ConnectionError, TimeoutError
 
 from gateway.queue import clients, keys, lease
-from gateway.queue.commands import LeaseState
 from gateway.queue.lease import (
     CONNECTION_LOOKS,
     GAP_SECONDS,
@@ -22,7 +21,10 @@ from gateway.queue.lease import (
     RENEW_SECONDS,
     STEADY_SECONDS,
     Lease,
+    LeaseState,
     LostProcesses,
+    leases,
+    live_workers,
 )
 from gateway.settings import Settings
 from gateway.stalls import Stalls
@@ -473,3 +475,47 @@ def test_a_look_that_failed_does_not_count(
 def test_redis_is_not_asked_about_nobody(own: FakeLease, settings: Settings) -> None:
     away = clients.commands(replace(settings, redis_url="unix:///nowhere/redis.sock"), 1)
     assert LostProcesses(away, own).look([]) == set()  # type: ignore[arg-type]
+
+
+# who lives
+
+
+def test_a_process_lives_while_it_holds_its_lease(redis: Redis) -> None:
+    redis.set(keys.lease("worker-2"), LeaseState(7, 12).encode())
+    names = ["worker-1", "worker-2", "worker-3"]
+    assert leases(redis, names) == ({"worker-2": LeaseState(7, 12)}, set())
+
+
+def test_connections_are_listed_that_redis_still_has(redis: Redis) -> None:
+    own = redis.client_id()
+    assert leases(redis, ["nobody"], [own, 999_999_999]) == ({}, {own})
+
+
+def test_a_redis_that_lists_no_connections_has_none(redis: Redis, settings: Settings) -> None:
+    redis.set(keys.lease("worker-1"), 1)
+    rules = ("on", "nopass", "~*", "+@all", "-client|list")
+    redis.execute_command("ACL", "SETUSER", "limited", *rules)
+    with Redis.from_url(settings.redis_url, protocol=2, username="limited", password="x") as client:
+        held = leases(client, ["worker-1"], [client.client_id()])
+    redis.execute_command("ACL", "DELUSER", "limited")
+    assert held == ({"worker-1": LeaseState(1)}, set())
+
+
+def test_only_registered_workers_with_a_lease_are_live(redis: Redis) -> None:
+    assert live_workers(redis) == {}
+    for name in ("worker-1", "worker-2", "worker-3"):
+        redis.sadd(keys.RQ_WORKERS, keys.rq_worker(name))
+    assert live_workers(redis) == {}
+    for name in ("worker-1", "worker-3", "web-1"):
+        redis.set(keys.lease(name), 1)
+    assert set(live_workers(redis)) == {"worker-1", "worker-3"}
+
+
+def test_a_lease_says_how_many_calls_its_worker_takes(redis: Redis) -> None:
+    for name, slots in (("worker-1", 1_000), ("worker-2", 0), ("worker-3", 20)):
+        redis.sadd(keys.RQ_WORKERS, keys.rq_worker(name))
+        redis.set(keys.lease(name), LeaseState(slots, 5).encode())
+    redis.sadd(keys.RQ_WORKERS, keys.rq_worker("dead"))
+    redis.sadd(keys.RQ_WORKERS, keys.rq_worker("odd"))
+    redis.set(keys.lease("odd"), "what?")
+    assert sorted(each.slots for each in live_workers(redis).values()) == [0, 0, 20, 1_000]

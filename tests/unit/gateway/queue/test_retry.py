@@ -8,7 +8,7 @@ import orjson
 import pytest
 from redis import Redis
 
-from gateway.queue import commands, keys, scripts, steering
+from gateway.queue import commands, event_logs, keys, scripts, steering
 from gateway.queue.commands import JobState
 from gateway.queue.protocol import CHUNKS, RETRY, Event
 from gateway.settings import Settings
@@ -177,7 +177,7 @@ def test_readers_of_a_log_learn_before_the_second_run_that_the_first_was_lost(
     assert lost(calls, call_id, address=LOG)
     assert events(calls.redis, LOG) == [Event(call_id, "", 0, RETRY, b"c1")]
     assert calls.redis.ttl(keys.log(call_id)) > keys.SHARED_SECONDS
-    assert commands.logged_outcome(calls.redis, call_id) is None
+    assert event_logs.logged_outcome(calls.redis, call_id) is None
 
 
 def test_what_a_call_has_reserved_stays_reserved_and_is_released_once(calls: Calls) -> None:

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from gateway.errors import CancelledByOperator
-from gateway.queue import commands, keys, steering
+from gateway.queue import commands, event_logs, keys, steering
 from gateway.queue.protocol import Event, Outcome
 from gateway.queue.steering import IN_LINE, LIMIT, PAUSED, SCHEDULED
 from gateway.settings import Settings
@@ -125,7 +125,7 @@ def test_a_logged_call_that_does_not_start_ends_in_its_log_at_its_deadline(
     assert reasons(calls)[call_id] == why
     calls.pass_time(10_000)
     assert calls.promote() == 0
-    logged = commands.logged_outcome(calls.redis, call_id)
+    logged = event_logs.logged_outcome(calls.redis, call_id)
     assert logged is not None and logged[0].error is not None
     assert logged[0].error.code == "deadline_exceeded"
 
