@@ -320,6 +320,8 @@ class Monitor:
         seconds = max(self._backlog.seconds(len(waiting)), NO_WORKERS_RETRY_SECONDS)
         for pending in waiting:
             error = NoWorkers(retry_after=seconds)
+            if pending.lost_claim is not None:  # its log says so too
+                error.should_retry = False
             if commands.cancel(self._redis, pending.call_id, error) == b"removed":
                 pending.fail(error)
 

@@ -381,10 +381,10 @@ def finish_command(
         status = "failed" if failed else "completed"
         code = (outcome.error.code if outcome.error else "") or ""
         ending = {"status": status, "error_code": code, "worker": worker}
-    value, event = outcome.encode(), Event(call_id, claim, outcome.last + 1, OUTCOME, b"").head()
+    value = outcome.encode()
     inside = len(value) <= EVENT_BYTES or keys.is_log(address)
-    if not inside:
-        event = outcome_event(call_id).encode()
+    last = Event(call_id, claim, outcome.last + 1, OUTCOME, b"")
+    event = last if inside else outcome_event(call_id)
     return scripts.FINISH.command(
         [
             keys.outcome(call_id),
@@ -399,7 +399,7 @@ def finish_command(
             call_id,
             claim,
             value,
-            event,
+            event.encode(),
             "failed" if failed else "finished",
             now_text(),
             outcome_seconds,

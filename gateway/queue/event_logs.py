@@ -37,7 +37,7 @@ def store_logged_request(redis: Redis, key: str, address: str, value: bytes, bud
 
     Raises LogsFull and RedisError.
     """
-    _remember(redis, key, address, value, budget)
+    remember(redis, key, "", b"", address, value, budget)
 
 
 def remember(
@@ -51,25 +51,15 @@ def remember(
 ) -> bytes | None:
     """Note which call an Idempotency-Key stands for, and `store_logged_request` for it.
 
-    `idempotent` is its name (`keys.idempotent`), `value` the call's id and a fingerprint. Returns
-    the value that was noted before, and has noted nothing then. Raises what `store_logged_request`
-    does.
+    `idempotent` is its name (`keys.idempotent`), "" for a call without one; `value` is the call's
+    id and a fingerprint. Returns the value that was noted before, and has noted nothing then.
+    Raises what `store_logged_request` does.
     """
-    return _remember(redis, key, address, request, budget, [idempotent], value)
-
-
-def _remember(
-    redis: Redis,
-    key: str,
-    address: str,
-    request: bytes,
-    budget: float,
-    idempotent: Sequence[str] = (),
-    value: bytes = b"",
-) -> bytes | None:
     call_id = address.rpartition(":")[2]
     seconds = math.ceil(budget) + keys.log_seconds(address) + keys.GRACE_SECONDS
-    names = [keys.logged_request(call_id), *_logs(key), keys.growing_logs(key), *idempotent]
+    names = [keys.logged_request(call_id), *_logs(key), keys.growing_logs(key)]
+    if idempotent:
+        names.append(idempotent)
     args = [request, seconds, call_id, LOG_SHARE, keys.log(""), keys.job(""), LOG_BYTES]
     reply = scripts.REMEMBER(redis, names, [*args, value, keys.IDEMPOTENT_SECONDS])
     if isinstance(reply, list):

@@ -197,7 +197,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a call under a claim; events of a claim are numbered from 1."""
+    """One event of a call under a claim; events of a claim are numbered from 1.
+
+    The finish script appends the outcome to the encoded event that is the last one.
+    """
 
     call_id: str
     claim: str
@@ -205,12 +208,9 @@ class Event:
     kind: bytes
     payload: bytes
 
-    def head(self) -> bytes:
-        """All but the payload; the finish script joins the two."""
-        return f"{self.call_id} {self.claim} {self.number} ".encode() + self.kind + b"\n"
-
     def encode(self) -> bytes:
-        return self.head() + self.payload
+        head = f"{self.call_id} {self.claim} {self.number} ".encode() + self.kind
+        return b"%b\n%b" % (head, self.payload)
 
     @staticmethod
     def decode(value: bytes) -> Event:

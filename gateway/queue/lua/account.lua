@@ -1,4 +1,4 @@
--- What submit, claim, finish, cancel, promote, move and retry share: the order of the queue, what is in flight, and settlement.
+-- What submit, claim, finish, cancel, promote, move and retry share: the order of calls, what is in flight, settlement.
 -- scripts.py puts it before them and replaces the names that begin with a dollar by those of keys.py.
 --
 -- A scope is a key (its public id) or an owner ('owner:' and its id). Money is in integers of 1e-9 USD; sums

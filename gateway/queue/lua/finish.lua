@@ -3,11 +3,11 @@
 --
 -- KEYS  1 outcome  2 job  3 inbox of the web process  4 started registry  5 finished or failed
 --       registry  6 RQ's worker record  7 body
--- ARGV  1 call id  2 claim id  3 outcome  4 head of the last event, or all of it  5 'finished' or 'failed'  6 now (RQ's time
---       format)  7 seconds of the outcome  8 seconds of an ended job  9 milliseconds worked
+-- ARGV  1 call id  2 claim id  3 outcome  4 last event, without the outcome  5 'finished' or 'failed'  6 now (RQ's
+--       time format)  7 seconds of the outcome  8 seconds of an ended job  9 milliseconds worked
 --       10 seconds the inbox lives on  11 record  12 cost in 1e-9 USD  13 tokens used
---       14 beginning of the record if there is none yet: see settle in account.lua  15 1 if the last event
---       holds the outcome, 0 if it only says that there is one
+--       14 beginning of the record if there is none yet: see settle in account.lua  15 1 if the outcome is part of
+--       the last event, 0 if that only says that there is one
 -- Returns 1 if this outcome stands, 0 if not.
 --
 -- A job that is gone (Redis was emptied) cannot be told from one that ended long ago: its outcome is

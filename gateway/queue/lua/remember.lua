@@ -20,7 +20,8 @@ local time = redis.call('TIME')
 local now = tonumber(time[1])
 local total = tonumber(redis.call('HGET', KEYS[3], 'total') or 0)
 local function set(id, bytes)
-  total = total + (bytes or 0) - (redis.call('HGET', KEYS[3], id) or 0)
+  local more = (bytes or 0) - (redis.call('HGET', KEYS[3], id) or 0)
+  total = redis.call('HINCRBY', KEYS[3], 'total', string.format('%d', more))
   if bytes then
     redis.call('HSET', KEYS[3], id, bytes)
   else
@@ -54,7 +55,6 @@ if maximum > 0 then
   -- The buffers of the connection and of this script hold the value twice now, which passes.
   local free = maximum * ARGV[4] - (tonumber(string.match(memory, '\nused_memory:(%d+)')) - #ARGV[1])
   if total + #ARGV[1] > free then
-    redis.call('HSET', KEYS[3], 'total', total)
     local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2]
     return {'full', math.floor(free), first and math.max(first * 1000 - now * 1000, 0) or 0}
   end
@@ -65,7 +65,6 @@ if KEYS[5] then redis.call('SET', KEYS[5], ARGV[8], 'EX', ARGV[9]) end
 if redis.call('HEXISTS', KEYS[3], ARGV[3]) == 0 then redis.call('RPUSH', KEYS[4], ARGV[3]) end
 set(ARGV[3], ARGV[7] + #ARGV[1])
 redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[3])
-redis.call('HSET', KEYS[3], 'total', total)
 for i = 2, 4 do
   if redis.call('TTL', KEYS[i]) < tonumber(ARGV[2]) then redis.call('EXPIRE', KEYS[i], ARGV[2]) end
 end

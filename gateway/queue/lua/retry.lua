@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- Queues a call once more whose worker was lost before anything of its response had arrived, if it may. It keeps what it
--- has reserved, and starts before those that wait with its priority. Called again for the same claim it answers the same.
+-- Queues a call once more whose worker was lost before anything of its response had arrived, if it may. It keeps what
+-- it has reserved, and starts before those that wait with its priority. Called again for the same claim it answers the
+-- same.
 --
 -- KEYS  1 job  2 body  3 inbox or log  4 started registry
 -- ARGV  1 call id  2 claim of the lost worker  3 event that tells readers of it  4 1 if they read a log

@@ -39,7 +39,7 @@ from gateway.errors import (
     UpstreamFailed,
     WorkerLost,
 )
-from gateway.queue import clients, commands, keys, scripts
+from gateway.queue import clients, commands, event_logs, keys, scripts
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.commands import JobState
 from gateway.queue.lease import CONNECTION_LOOKS, LeaseState
@@ -605,6 +605,20 @@ def test_a_call_that_waits_to_run_again_has_the_time_of_a_new_one_for_a_worker(
     pending.since -= 60
     watch.sweep()
     assert error_of(pending) is NoWorkers
+
+
+def test_the_log_of_a_call_that_no_worker_runs_again_says_that_nobody_should_repeat_it(
+    world: World,
+) -> None:
+    pending = world.running(retry=True, logged=True)
+    watch = world.monitor(no_workers_after=20)
+    for _ in range(2):
+        watch.end_lost_calls()
+    pending.since -= 60
+    watch.sweep()
+    ended = event_logs.logged_outcome(world.redis, pending.call_id)
+    assert ended is not None and ended[0].error is not None
+    assert (type(ended[0].error), ended[0].error.should_retry) == (NoWorkers, False)
 
 
 @pytest.mark.parametrize("failure", [ReadOnlyError, ConnectionError])

@@ -149,6 +149,15 @@ def test_what_counts_logs_expires_with_them(redis: Redis) -> None:
     assert [600 < redis.ttl(name) <= 720 for name in names] == [True] * 3
 
 
+def test_a_key_that_finds_no_room_for_its_first_log_leaves_nothing(
+    redis: Redis, no_limit: None
+) -> None:
+    redis.config_set("maxmemory", redis.info("memory")["used_memory"])
+    with pytest.raises(event_logs.LogsFull):
+        store(redis, 1_000)
+    assert redis.keys("*gw:log*") == []
+
+
 def test_of_a_refused_call_only_the_error_stays(redis: Redis) -> None:
     address = keys.log_address("call", 86_400)
     event_logs.remember(redis, KEY_ID, "name", b"call print", address, b"with 20 MB of input", 60)
