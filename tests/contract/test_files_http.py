@@ -157,16 +157,17 @@ def test_uploads_at_once_cannot_exceed_the_quota(redis):
         try:
             with store.room(OTHER_KEY, str(number), 300):
                 done.append(number)
+                tried.release()
                 all_tried.wait(10)
         except InvalidRequest:
-            refused.release()
+            tried.release()
 
-    all_tried, refused = Event(), Semaphore(0)
+    all_tried, tried = Event(), Semaphore(0)
     threads = [Thread(target=upload, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
-    for _ in range(5):  # what does not fit
-        assert refused.acquire(timeout=10)
+    for _ in threads:
+        assert tried.acquire(timeout=10)
     assert len(done) == 3
     all_tried.set()
     for thread in threads:

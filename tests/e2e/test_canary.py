@@ -214,8 +214,9 @@ def test_a_planted_prompt_answer_and_key_are_nowhere_when_their_calls_have_ended
     refused = call(stack, "/chat/completions", {"model": "fake/echo", "messages": []}, **wrong)
     assert refused.status_code == 401
     assert "CANARYinakey" not in refused.text + str(refused.headers)
-    stack.redis.set("control", PROMPT, px=500)  # that it would be found
+    stack.redis.set("control", PROMPT)  # that it would be found
     assert PROMPT in everything_in(stack.redis)
+    stack.redis.delete("control")
     until(lambda: PROMPT not in everything_in(stack.redis), what="the prompt gone from Redis")
     until(lambda: stack.redis.xlen("gw:records") == 0, what="the records in the database")
     until(lambda: sentry[1], what="a report at Sentry")
