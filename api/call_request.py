@@ -17,7 +17,7 @@ from gateway.errors import InvalidRequest
 from gateway.queue import keys
 from gateway.settings import Settings
 
-LINE_SECONDS = 3_600.0  # that a line of a batch may wait and run, if a call may not do so longer
+LINE_SECONDS = 3_600.0  # a line of a batch may wait and run for at least so long
 MAX_WAIT_SECONDS = 60.0  # for an asynchronous call; longer, and a proxy might give up
 FLAG = ("true", "false")
 RETRY = "X-Retry-On-Worker-Loss"
@@ -92,7 +92,7 @@ def call_options(
     if is_line:  # it may wait behind all other calls, and needs the status of its response
         total, heartbeat = max(total, LINE_SECONDS), 0
     counts = checked.kind == "count_tokens"
-    # A stream that is kept goes out as soon as the call is queued, and can be left.
+    # A stored stream begins as soon as the call is queued, and its client may leave.
     at_once = checked.background and checked.stream and checked.stored is not None
     wait = None if counts or at_once else _async_wait(headers, checked.background)
     kept = wait is not None or checked.stored is not None
@@ -120,7 +120,7 @@ def call_options(
 
 
 def _async_wait(headers: Headers, background: bool) -> float | None:
-    """Seconds after which the response is 202, if the caller comes back for it; None: it waits.
+    """Return the seconds after which an asynchronous call gets 202; None for any other call.
 
     RFC 7240: a preference that cannot be read is ignored.
     """

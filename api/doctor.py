@@ -37,7 +37,7 @@ STORAGE_NAME = "doctor"
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 
 
-LOGGED_CALLS = "from 50 % on background, resumable, idempotent calls and lines of batches"
+LOGGED_CALLS = "background, asynchronous, resumable and idempotent calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +151,11 @@ def _memory(parts: Services, redis: Redis) -> Iterator[Finding]:
     text = f"{_megabytes(used)} of {_megabytes(limit)} used"
     reasons = look(redis).reasons(parts.settings.queue_limit)
     if "redis_memory" in reasons:
-        remedy = f"Raise maxmemory: from 80 % on, all calls are refused, {LOGGED_CALLS}."
+        remedy = f"Raise maxmemory: from 80 % on, all calls are refused; from 50 %, {LOGGED_CALLS}."
         yield Finding(WARN, "memory", text, remedy)
     elif "redis_memory_logs" in reasons:
-        yield Finding(WARN, "memory", text, f"Raise maxmemory: {LOGGED_CALLS} are refused.")
+        remedy = f"Raise maxmemory: from 50 % on, {LOGGED_CALLS} are refused."
+        yield Finding(WARN, "memory", text, remedy)
     else:
         yield Finding(OK, "memory", text)
 

@@ -46,7 +46,7 @@ IGNORED_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A checked request on its way to a call, with what Flask's context has: each look takes time.
+    """A checked request, with what is read from Flask's context once: each look takes time.
 
     `target` is what the request names, and `make` the class of the call's renderer, with its
     options: see Rendering.
@@ -178,7 +178,7 @@ def _respond(incoming: Incoming) -> Response:
 
 
 def _check(incoming: Incoming) -> tuple[tuple[Target, ...], list[str]]:
-    """The targets that may answer, and the parameters that the first one is not sent.
+    """The targets that may answer, and the parameters that are not sent to the first one.
 
     Raises a GatewayError if the key may not use the model, or no target can take the call.
     """

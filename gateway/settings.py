@@ -106,11 +106,11 @@ class Settings:
     files_bytes_per_key: int = setting(
         "FILES_BYTES_PER_KEY",
         10_000_000_000,
-        "Maximum size of all files of an API key together. Further uploads are refused; what its "
-        "batches write counts, and is never refused.",
+        "Maximum size of all files of an API key together. Further uploads are refused. Results of "
+        "its batches count, and are never refused.",
     )
     files_per_key: int = setting(
-        "FILES_PER_KEY", 10_000, "Maximum number of files of an API key, in the same way."
+        "FILES_PER_KEY", 10_000, "Maximum number of files of an API key, counted in the same way."
     )
     batch_concurrency: int = setting(
         "BATCH_CONCURRENCY",
@@ -133,9 +133,9 @@ class Settings:
     public_url: str = setting(
         "PUBLIC_URL",
         "",
-        "Where callers reach the service, such as `https://inference.example.com`. Links in "
-        "responses (`Location`, `results_url` of message batches) begin with it. Without it, they "
-        "are paths.",
+        "Address at which callers reach the service, such as `https://inference.example.com`. "
+        "Links in responses (`Location`, `results_url` of message batches) begin with it. Without "
+        "it, they are paths.",
     )
     cors_allow_origins: tuple[str, ...] = setting(
         "CORS_ALLOW_ORIGINS",
@@ -374,7 +374,9 @@ class Settings:
         if self.files_url and not _is_storage_url(self.files_url):
             raise ConfigurationError("FILES_URL must be file:///FOLDER or s3://BUCKET/PREFIX")
         if self.public_url and not _is_public_url(self.public_url):
-            raise ConfigurationError("PUBLIC_URL must be a URL such as https://HOST, without a ?")
+            raise ConfigurationError(
+                "PUBLIC_URL must be a URL such as https://HOST, without a ? or #"
+            )
         for origin in self.cors_allow_origins:
             if origin != "*" and not _is_origin(origin):
                 raise ConfigurationError(

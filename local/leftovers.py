@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FILE = "processes"  # in the data folder: ids of process groups
-COMMANDS = ("wsgi:app", "-m workers", "-m local.model_server")  # an id may be somebody else's now
+COMMANDS = ("wsgi:app", "-m workers", "-m local.model_server")  # an id may be reused
 
 
 def remember(folder: Path, groups: Iterable[int]) -> None:

@@ -158,7 +158,7 @@ def environment(file: Path) -> dict[str, str]:
 
 
 def misspellings(names: Iterable[str], models_file: str = "") -> list[str]:
-    """What to print about `names` that are almost those of settings. Raises ConfigurationError."""
+    """Warnings about `names` that look like misspelled settings. Raises ConfigurationError."""
     known = {"PORT", "WEB_CONCURRENCY", "REDIS_TLS_URL", "LOCAL_MODEL"}
     known |= {each.metadata["variable"] for each in dataclasses.fields(Settings) if each.metadata}
     for row in catalogue_file.read(models_file).providers.values():
@@ -183,7 +183,7 @@ def run(folder: Path, environ: Mapping[str, str], news: News, notes: Iterable[st
             # Its lock says that nobody else runs with this folder.
             redis_url = ending.enter_context(RedisServer(folder)).url
             if leftovers.end(folder):
-                say("Ended what was left of a run that was killed.\n")
+                say("Ended the processes of an earlier run that was killed.\n")
             ending.callback(leftovers.forget, folder)
         todo = plan(folder, {**environ, "REDIS_URL": redis_url})
         settings = Settings.from_env(todo.environ)

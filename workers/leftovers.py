@@ -58,7 +58,7 @@ class Leftovers:
         self, call_id: str, claim: str, web: str, worker: str, estimate: dict[str, Any]
     ) -> bool:
         """End a call, or have it run once more; return whether it has ended."""
-        # Of another call, the process that waits for it has to know.
+        # Of a call without a log, only the process that waits knows whether anything has arrived.
         if keys.is_log(web) and commands.retry(self._redis, call_id, claim, web):
             return False
         command = commands.lost_command(call_id, claim, web, worker, WorkerLost(), estimate)

@@ -74,7 +74,7 @@ class Claimed:
 
     @property
     def runs_again(self) -> bool:
-        """Whether a worker has run the call before, and was lost."""
+        """Whether an earlier worker ran the call and was lost."""
         return "lost_ms" in self.admission
 
 

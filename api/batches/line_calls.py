@@ -1,4 +1,4 @@
-"""Calls the lines of batches: each until its reply stands, or the batch stops."""
+"""Sends the requests of a batch's lines, again if they are refused, until the batch stops."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from api.services import Services
 from gateway.files.batches import Batch
 from gateway.queue import commands, event_logs
 
-RETRY_SECONDS = 900.0  # for which a line is tried again that a provider or this service refuses
+RETRY_SECONDS = 900.0  # a line that a provider or this service refuses is tried again so long
 PAUSE_SECONDS = (1.0, 30.0)  # between two tries, at first and at most
-STOPPED_LINES = 500  # whose calls are looked for at once, to be stopped
-MOST_LOST = 20  # names of a line: one for each runner that was killed at it
+STOPPED_LINES = 500  # lines whose calls are stopped together
+MOST_LOST = 20  # runners that may be killed before they have queued the call of one line
 
 
 def call(
     app: Flask, batch: Batch, number: int, path: str, request: Mapping[str, Any], stopping: Event
 ) -> LineReply | None:
-    """What the app returns for a line; None if the batch ends, or is `stopping`, before.
+    """Return the reply to a line, or None if the batch ends or is `stopping` before that.
 
     `path` is the address in the app.
     """
@@ -80,7 +80,7 @@ def stop(services: Services, batch: Batch, numbers: Iterable[int]) -> None:
 
 
 def _name(batch: Batch, number: int, lost: int) -> str:
-    """The Idempotency-Key of a line, after so many lost names."""
+    """The Idempotency-Key of a line whose call so many runners did not queue."""
     return f"{batch.id}:{number}" + (f":{lost}" if lost else "")
 
 
@@ -93,10 +93,10 @@ def never_queued(reply: LineReply) -> bool:
 
 
 def pause(reply: LineReply, tries: int, elapsed: float) -> float | None:
-    """Seconds until a line is tried again that got this reply; None: it stays so.
+    """Return the seconds until a line with this reply is tried again; None if the reply is final.
 
-    Only what did not reach a provider, or was not acted on, is tried again: for RETRY_SECONDS, and
-    where a limit of the key refuses it as long as the batch lasts.
+    Only lines that no provider acted on are tried again: for RETRY_SECONDS, or as long as the batch
+    lasts if a limit of the key refuses them.
     """
     should_retry = reply.headers.get("x-should-retry")
     if should_retry == "false" or (should_retry is None and reply.status != 429):

@@ -192,6 +192,6 @@ def extra(_: Limits) -> dict[str, Any]:
 
 
 def switch() -> tuple[dict[str, Any], str]:
-    """The JSON of the form that disables or enables, and which of the two it has done."""
+    """The JSON of the form that disables or enables, and `disabled` or `enabled`."""
     disabled = request.form.get("disabled") == "1"
     return {"disabled": disabled}, "disabled" if disabled else "enabled"

@@ -120,7 +120,7 @@ def see_other(address: str) -> Response:
 
 
 def done(texts: Mapping[str, str]) -> str:
-    """What the form before this page has done, of these texts; "" for nothing."""
+    """Return which of these texts says what the last form has done; "" for none."""
     return texts.get(request.args.get("done", ""), "")
 
 

@@ -33,7 +33,7 @@ class Request(flask.Request):
 
 
 class Application(flask.Flask):
-    """A Flask app whose functions are all synchronous. To look at each took 2 % of a request."""
+    """A Flask app whose functions are all synchronous. To check each took 2 % of a request."""
 
     request_class = Request
 

@@ -1,7 +1,7 @@
 """Links to this service in its responses.
 
-They begin with PUBLIC_URL, or are paths: the Host header of a request is what its client or a proxy
-writes, and nobody but the operator knows the right one.
+They begin with PUBLIC_URL, or are paths. The Host header is not used: a client can write anything
+into it, and only the operator knows the right one.
 """
 
 from __future__ import annotations

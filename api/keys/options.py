@@ -112,7 +112,7 @@ KEY = (
     Option("--weight", "weight", amount, "Share of the queue among keys."),
     Option("--cache", "cache_seconds", duration, "How long responses are kept, such as 1h."),
     Option("--batch-tokens", "batch_tokens_queued", amount, "Tokens of batches that wait."),
-    Option("--retry", "retry_on_worker_loss", YES.__eq__, "Run lost calls once more.", FLAG),
+    Option("--retry", "retry_on_worker_loss", YES.__eq__, "Run a lost worker's calls again.", FLAG),
     Option("--webhook", "webhook_url", str, "URL to which the key's events are sent."),
     Option("--expires", "expires_at", moment, "30d, or an ISO 8601 time."),
     *LIMITS,

@@ -228,6 +228,6 @@ def find_record(call_id: str) -> Record | None:
     record = ledger.generation(call_id) or unfinished
     if record is None and ledger.health().lag_seconds > keys.JOB_SECONDS:
         raise account_unavailable(
-            "The account is behind: the record of this call may be on its way."
+            "The account is behind: the record of this call may not be written yet."
         )
     return record

@@ -13,8 +13,8 @@ LOGS_MS = 60_000  # until the next try where logs are full: others may make room
 UNKNOWN_MS = 5_000  # until the next try, where nobody knows when a running call ends
 
 LOGS_FULL = (
-    "The service has no memory left for stored responses and events of background, resumable and "
-    "idempotent calls. Calls that need none go on."
+    "The service has no memory left for background, asynchronous, resumable and idempotent calls, "
+    "whose responses it stores. Other calls go on."
 )
 
 SCOPES = {"key": "this API key", "owner": "the owner of this API key"}

@@ -24,7 +24,7 @@ class KeyChanges:
     """Follows the audit log, which has an entry for every change of a key, by any process.
 
     `on_change` is called with what each new entry is about (the public id of a key, or another
-    name), `after` once after all of a look.
+    name), `after` once at the end of a look that found any.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class KeyChanges:
             try:
                 self.look()
             except RedisError:
-                pass  # the monitor says so; records are cached for seconds alone
+                pass  # the monitor logs it; records are cached for seconds only
             except Exception as error:
                 log_fault(log, error, "key changes")
             gevent.sleep(LOOK_SECONDS)

@@ -266,8 +266,8 @@ class Monitor:
             pending.fail(_vanished(status))
 
     def _retried(self, pending: PendingCall) -> bool:
-        """Have a call run once more whose worker is lost; return whether it does or still may."""
-        # Of a logged call Redis knows whether it may, and whether something of it has come.
+        """Queue a call once more whose worker is lost; return whether it does or still may."""
+        # For a logged call, Redis knows whether it may, and whether its log has an event.
         if not pending.logged:
             if not pending.retry or pending.received:
                 return False

@@ -16,7 +16,7 @@ from gateway.errors import GatewayError
 from gateway.queue import commands, keys, scripts
 from gateway.queue.protocol import OUTCOME, Event, Outcome
 
-LOG_SHARE = 0.5  # of Redis' maxmemory, which may be used when a call with a log is accepted
+LOG_SHARE = 0.5  # calls with a log are accepted while less of Redis' maxmemory is used
 LOG_BYTES = 1_000  # that such a call takes besides its log
 
 
@@ -126,6 +126,6 @@ def logged_outcome(redis: Redis, call_id: str) -> tuple[Outcome, int] | None:
 
 
 def delete_log(redis: Redis, key: str, call_id: str) -> None:
-    """Forget what a logged call of a key has answered. Raises RedisError."""
+    """Delete the log of a call of a key, and what renders it. Raises RedisError."""
     names = [*_logs(key), keys.log(call_id), keys.logged_request(call_id)]
     scripts.FORGET_LOG(redis, names, [call_id])

@@ -10,7 +10,8 @@ from gateway.queue import event_logs, keys
 from gateway.queue.lease import live_workers
 
 LOOKED_AT = 10  # calls at each end of the queue
-# Of maxmemory: from 0.8 on, calls are refused, from event_logs.LOG_SHARE on those with a log.
+# Shares of maxmemory to warn at: from 0.8 on, all calls are refused, and from event_logs.LOG_SHARE
+# on those with a log.
 MEMORY_SHARE, LOGS_SHARE = 0.7, 0.8 * event_logs.LOG_SHARE
 QUEUE_SHARE = 0.8  # of QUEUE_LIMIT
 WAIT_SECONDS = 60.0  # that the calls in front of the queue may have waited

@@ -9,8 +9,8 @@ says otherwise.
 
 from __future__ import annotations
 
-# Names without a prefix: `use_prefix` puts one before them. Where RQ makes a name of the queue's
-# name, that has it.
+# Names have no prefix here: `use_prefix` adds it. In names that RQ derives from the queue's name,
+# the queue's name has the prefix.
 PREFIX = ""
 QUEUE = "infer"
 RQ_QUEUE = f"rq:queue:{QUEUE}"
@@ -174,7 +174,7 @@ def rate(scope: str) -> str:
 
 
 def call(call_id: str) -> str:
-    """The CallSpec and the body of a call, until it is claimed or may not run once more."""
+    """The CallSpec and the body of a call: until it is claimed, or ends if it may run again."""
     return f"{PREFIX}gw:call:{call_id}"
 
 
@@ -249,12 +249,12 @@ def logs(public_id: str) -> str:
 
 
 def log_sizes(public_id: str) -> str:
-    """The bytes of each of these logs, and in total: see lua/remember.lua."""
+    """The bytes of each log of a key, and their total: see lua/remember.lua."""
     return f"{PREFIX}gw:logs:{public_id}:bytes"
 
 
 def growing_logs(public_id: str) -> str:
-    """Those of these calls that had not ended when their logs were last measured."""
+    """The logged calls of a key that had not ended when their logs were last measured."""
     return f"{PREFIX}gw:logs:{public_id}:growing"
 
 

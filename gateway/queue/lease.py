@@ -29,7 +29,7 @@ RENEW_SECONDS = 0.3
 GAP_SECONDS = 2.0  # without a renewal: this process stood still, or Redis was away
 LEASE_LOOKS = 2  # looks running that find no lease: the process is lost
 CONNECTION_LOOKS = 4  # that find its connection closed and no other; a living one opens it again
-# Since the last renewal: others may have found the lease gone by the time that a command arrives.
+# After so long without a renewal, others may find the lease gone before a command arrives.
 LAPSE_SECONDS = keys.LEASE_MS / 1000 - 2.0
 LOOP_SECONDS = 10.0  # without a turn of the event loop: the process is no longer alive
 STEADY_SECONDS = 4.0  # of own renewals, before the absence of others means anything

@@ -24,8 +24,8 @@ from gateway.errors import GatewayError
 PROTOCOL = 1
 
 CHUNKS, OUTCOME = b"p", b"o"  # kinds of events
-# Another kind: the call runs once more. The payload is the claim of the worker that was lost, whose
-# events count no more. The event itself has neither claim nor number.
+# Another kind: the call runs once more. The payload is the claim of the lost worker, whose later
+# events are dropped. The event itself has neither claim nor number.
 RETRY = b"r"
 
 
@@ -224,7 +224,7 @@ class Event:
 
 
 def outcome_event(call_id: str) -> Event:
-    """The event in place of a large outcome: it is to be read where Redis keeps it.
+    """Return the event that stands for a large outcome, which is read where Redis keeps it.
 
     A web process of the previous release takes it for an event of no call, and finds the outcome
     when it compares its calls with Redis.
