@@ -51,11 +51,11 @@ from gateway.stalls import Stalls
 from workers.bill import Bill
 from workers.breaker import Breakers
 from workers.call_log import log_call
-from workers.claims import Claims
+from workers.claims import Claimed, Claims, opened
 from workers.keeping import KeepingSender
 from workers.leftovers import Leftovers
 from workers.outbox import Outbox, Sender
-from workers.runner import CallRunner, Claimed, opened
+from workers.runner import CallRunner
 
 log = logging.getLogger(__name__)
 
