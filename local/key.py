@@ -14,7 +14,7 @@ from gateway.queue import clients, keys
 from gateway.settings import ConfigurationError, Settings
 from local.env_file import EnvFileError
 from local.redis_server import running_url
-from local.run import ROOT, environment, with_defaults
+from local.run import ROOT, environment, redis_url, with_defaults
 
 
 class NotRunning(Exception):
@@ -23,9 +23,8 @@ class NotRunning(Exception):
 
 def service_environment(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of the service that runs with this data folder; raises NotRunning."""
-    external = [environ.get(name, "").strip() for name in ("REDIS_TLS_URL", "REDIS_URL")]
-    url = next(filter(None, external), None) or running_url(folder)
-    if url is None or not folder.is_dir():
+    url = redis_url(environ) or running_url(folder)
+    if not url or not folder.is_dir():
         raise NotRunning(
             f"no service runs with the data in {folder}. Start it with make run, and use a second "
             "terminal for this command"

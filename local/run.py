@@ -90,6 +90,11 @@ def with_defaults(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     return env
 
 
+def redis_url(environ: Mapping[str, str]) -> str:
+    """The address of the Redis that is set, "" if none is."""
+    return environ.get("REDIS_TLS_URL", "").strip() or environ.get("REDIS_URL", "").strip()
+
+
 def plan(folder: Path, environ: Mapping[str, str]) -> Plan:
     """Complete the environment: what is set in it wins over what is chosen here.
 
@@ -178,14 +183,14 @@ def run(folder: Path, environ: Mapping[str, str], news: News, notes: Iterable[st
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as ending:
-        redis_url = (environ.get("REDIS_TLS_URL") or environ.get("REDIS_URL") or "").strip()
-        if not redis_url:
+        url = redis_url(environ)
+        if not url:
             # Its lock says that nobody else runs with this folder.
-            redis_url = ending.enter_context(RedisServer(folder)).url
+            url = ending.enter_context(RedisServer(folder)).url
             if leftovers.end(folder):
                 say("Ended the processes of an earlier run that was killed.\n")
             ending.callback(leftovers.forget, folder)
-        todo = plan(folder, {**environ, "REDIS_URL": redis_url})
+        todo = plan(folder, {**environ, "REDIS_URL": url})
         settings = Settings.from_env(todo.environ)
         keys.use_prefix(settings.redis_prefix)
         schema.upgrade_url(settings.database_url)

@@ -58,12 +58,12 @@ class RuleCompiledOnce(Rule):
         if key not in self.compiled:
             before = dict(vars(self))
             super().compile()
-            made = {
+            changed = {
                 name: value
                 for name, value in vars(self).items()
                 if name not in before or before[name] is not value
             }
-            self.compiled[key] = {**made, "arguments": self.arguments}
+            self.compiled[key] = {**changed, "arguments": self.arguments}
         vars(self).update(self.compiled[key])
 
 
@@ -125,6 +125,7 @@ def redis(redis_url):
     client = Redis.from_url(redis_url, protocol=2)
     client.flushall()
     yield client
+    client.config_set("maxmemory", 0)  # tests lower it
     client.close()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import httpx2
 import pytest
 from openai import OpenAI
@@ -17,15 +19,19 @@ def reader():
 
 
 @pytest.fixture
-def make_openai(client):
-    clients = []
+def connect():
+    """A function that makes a provider's client (OpenAI, Anthropic) for an app."""
+    with ExitStack() as clients:
 
-    def make(key):
-        transport = httpx2.Client(transport=httpx2.WSGITransport(app=client.application))
-        base = "http://testserver/inference/v1"
-        clients.append(OpenAI(api_key=key, base_url=base, max_retries=0, http_client=transport))
-        return clients[-1]
+        def connect(kind, app, **options):
+            path = "/inference/v1" if kind is OpenAI else "/inference"
+            transport = httpx2.Client(transport=httpx2.WSGITransport(app=app))
+            options = {"max_retries": 0, "http_client": transport, **options}
+            return clients.enter_context(kind(base_url=f"http://testserver{path}", **options))
 
-    yield make
-    for each in clients:
-        each.close()
+        yield connect
+
+
+@pytest.fixture
+def make_openai(client, connect):
+    return lambda key: connect(OpenAI, client.application, api_key=key)

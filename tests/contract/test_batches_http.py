@@ -110,15 +110,15 @@ def test_of_a_key_s_batches_that_have_ended_the_latest_are_known(
 ):
     monkeypatch.setattr(batches, "MAX_KEPT", 2)
     index = keys.batches("openai", public_id(key))
-    made = [create(line("one")) for _ in range(3)]
+    ended = [create(line("one")) for _ in range(3)]
     assert len(api.batches.list().data) == 3
-    run(made[0])
-    redis.zadd(index, {batch.id: batch.created_at - 9 + n for n, batch in enumerate(made)})
+    run(ended[0])
+    redis.zadd(index, {batch.id: batch.created_at - 9 + n for n, batch in enumerate(ended)})
     later = create(line("one"))
-    assert {each.id for each in api.batches.list()} == {made[2].id, later.id}
+    assert {each.id for each in api.batches.list()} == {ended[2].id, later.id}
     with pytest.raises(openai.NotFoundError):
-        api.batches.retrieve(made[0].id)
-    assert redis.exists(keys.batch(made[0].id)) == 0
+        api.batches.retrieve(ended[0].id)
+    assert redis.exists(keys.batch(ended[0].id)) == 0
 
 
 def test_a_batch_mixes_models_and_endpoints_have_our_prefix_or_none(api, create, run):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import anthropic
-import httpx2
 import openai
 import pytest
 from anthropic import Anthropic
@@ -48,23 +47,16 @@ def messages(client: Anthropic, stream: bool) -> Any:
 
 
 @pytest.fixture
-def call(make_client, settings, key):
+def call(make_client, connect, settings, key):
     """A function that returns a client's library, and a function that makes a call by it."""
-    closing = []
 
     def call(send: Any, broker: FakeBroker, stream: bool) -> tuple[Any, Any]:
         app = make_client(settings, broker).application
-        library, kind, base = openai, OpenAI, "http://testserver/inference/v1"
-        if send is messages:
-            library, kind, base = anthropic, Anthropic, "http://testserver/inference"
-        transport = httpx2.Client(transport=httpx2.WSGITransport(app=app))
-        closing.append(transport)
-        client = kind(api_key=key, base_url=base, http_client=transport, max_retries=RETRIES)
+        library, kind = (anthropic, Anthropic) if send is messages else (openai, OpenAI)
+        client = connect(kind, app, api_key=key, max_retries=RETRIES)
         return library, lambda: send(client, stream)
 
-    yield call
-    for transport in closing:
-        transport.close()
+    return call
 
 
 every_call = pytest.mark.parametrize("send", [chat, responses, messages])

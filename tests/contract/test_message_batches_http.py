@@ -6,7 +6,6 @@ import dataclasses
 import json
 
 import anthropic
-import httpx2
 import orjson
 import pytest
 from anthropic import Anthropic
@@ -35,19 +34,8 @@ def settings(settings, tmp_path):
 
 
 @pytest.fixture
-def make_api(client):
-    clients = []
-
-    def make(key):
-        transport = httpx2.Client(transport=httpx2.WSGITransport(app=client.application))
-        base = "http://testserver/inference"
-        made = Anthropic(api_key=key, base_url=base, max_retries=0, http_client=transport)
-        clients.append(made)
-        return made.messages.batches
-
-    yield make
-    for each in clients:
-        each.close()
+def make_api(client, connect):
+    return lambda key: connect(Anthropic, client.application, api_key=key).messages.batches
 
 
 @pytest.fixture
@@ -105,18 +93,17 @@ def test_a_batch_runs_to_its_end(batches, run, broker):
 
 
 @pytest.mark.parametrize("public_url", ["", "http://testserver/"])
-def test_anthropic_s_client_follows_results_url(make_client, settings, broker, key, public_url):
-    client = make_client(dataclasses.replace(settings, public_url=public_url), broker)
-    transport = httpx2.Client(transport=httpx2.WSGITransport(app=client.application))
-    base = "http://testserver/inference"
-    with Anthropic(api_key=key, base_url=base, max_retries=0, http_client=transport) as api:
-        batches = api.messages.batches
-        id = batches.create(requests=requests("one")).id
-        run_all(client.application)
-        path = f"/v1/messages/batches/{id}/results"
-        expected = f"http://testserver/inference{path}" if public_url else path
-        assert batches.retrieve(id).results_url == expected
-        assert [each.custom_id for each in batches.results(id)] == ["one"]
+def test_anthropic_s_client_follows_results_url(
+    make_client, connect, settings, broker, key, public_url
+):
+    app = make_client(dataclasses.replace(settings, public_url=public_url), broker).application
+    batches = connect(Anthropic, app, api_key=key).messages.batches
+    id = batches.create(requests=requests("one")).id
+    run_all(app)
+    path = f"/v1/messages/batches/{id}/results"
+    expected = f"http://testserver/inference{path}" if public_url else path
+    assert batches.retrieve(id).results_url == expected
+    assert [each.custom_id for each in batches.results(id)] == ["one"]
 
 
 def test_a_request_that_fails_is_errored_with_anthropic_s_error(batches, run, broker):

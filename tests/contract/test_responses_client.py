@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx2
 import orjson
 import pytest
 from openai import OpenAI
@@ -48,21 +47,14 @@ SCRIPT = {
 
 
 @pytest.fixture
-def call(make_client, settings, key):
+def call(make_client, connect, settings, key):
     """A function that makes a client whose calls are answered by this script."""
-    made = []
 
     def make(*script):
         broker = FakeBroker(*script)
-        app = make_client(settings, broker).application
-        transport = httpx2.Client(transport=httpx2.WSGITransport(app=app))
-        made.append(transport)
-        base = "http://testserver/inference/v1"
-        return OpenAI(api_key=key, base_url=base, http_client=transport, max_retries=0), broker
+        return connect(OpenAI, make_client(settings, broker).application, api_key=key), broker
 
-    yield make
-    for transport in made:
-        transport.close()
+    return make
 
 
 def ask(client, items, streamed, **fields):

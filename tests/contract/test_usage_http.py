@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 
-import httpx2
 import orjson
 import pytest
 from openai import OpenAI
@@ -238,11 +237,8 @@ def test_usage_comes_as_csv(get, ledger, own):
 
 
 @pytest.fixture
-def admin(client, operator):
-    transport = httpx2.Client(transport=httpx2.WSGITransport(app=client.application))
-    base = "http://testserver/inference/v1"
-    with OpenAI(admin_api_key=operator, base_url=base, max_retries=0, http_client=transport) as it:
-        yield it.admin.organization.usage
+def admin(client, connect, operator):
+    return connect(OpenAI, client.application, admin_api_key=operator).admin.organization.usage
 
 
 @pytest.fixture

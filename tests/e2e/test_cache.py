@@ -107,8 +107,8 @@ def test_an_idempotent_call_keeps_its_response_and_gets_a_kept_one(
     second = post(stack, path, extra=names[1], model=model, stream=stream)
     plain = post(stack, path, model=model, stream=stream)
     again = post(stack, path, extra=names[1], model=model, stream=stream)
-    found = [each.headers.get("X-Cache") for each in (first, second, plain, again)]
-    assert found == ["miss", "hit", "hit", None]
+    states = [each.headers.get("X-Cache") for each in (first, second, plain, again)]
+    assert states == ["miss", "hit", "hit", None]
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.content == second.content
     assert text(second) == text(first) or stream and content(second) == content(first)
@@ -137,13 +137,13 @@ def test_a_background_response_from_the_cache_can_be_retrieved(stack: Stack, str
     client = OpenAI(api_key=stack.key, base_url=stack.url, default_headers={"X-Cache": "on"})
     texts = []
     for _ in range(2):
-        made = client.responses.create(model=model, input="one", background=True, stream=stream)
+        created = client.responses.create(model=model, input="one", background=True, stream=stream)
         if stream:
-            sent = list(made)
+            sent = list(created)
             id = sent[-1].response.id
             assert sent[-1].response.output_text == "one"
         else:
-            id = made.id
+            id = created.id
         response = until(lambda id=id: completed(client, id), what="its end")
         texts.append(response.output_text)
         assert response.completed_at

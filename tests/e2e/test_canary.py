@@ -46,7 +46,6 @@ READ: dict[bytes, Any] = {
 
 @pytest.fixture(scope="module")
 def sentry() -> Iterator[tuple[str, list[str]]]:
-    pytest.importorskip("sentry_sdk")
     with sentry_project() as project:
         yield project
 

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -33,11 +32,11 @@ from gateway.account.records import Record
 from gateway.account.redis_ledger import RedisLedger
 from gateway.queue import keys, scripts
 from gateway.settings import Settings
+from tests.support.programs import program
 from tests.support.stack import PATIENCE_SECONDS, PEPPER, ROOT, Stack, until
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 IMAGES = ROOT / "docs" / "images"
 SCREENSHOTS = os.environ.get("SCREENSHOTS") == "1"
 RETRIED = "4f1d0c9a7b3e4c2d8e6f5a1b2c3d4e5f"  # a call that was answered at the second attempt
@@ -69,11 +68,10 @@ PIXEL = base64.b64decode(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
+    chromium = program("chromium", "chromium-browser")
     with sync_playwright() as playwright:
         expect.set_options(timeout=PATIENCE_SECONDS * 1000)
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield started
         started.close()
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.rows import ROWS, SHORT
 from tests.faults.run import HEAD, Result, run_group
+from tests.support.programs import program
 
 SEED = 5
 PATIENCE = 5.0
@@ -45,7 +46,7 @@ def result_of() -> Callable[[str], Result]:
 def test_no_promise_is_broken_by(result_of: Callable[[str], Result], name: str) -> None:
     result = result_of(name)
     if result.skipped:
-        pytest.skip(result.skipped)
+        program("cc")  # which is all that a row may lack
     assert result.defects == []
 
 

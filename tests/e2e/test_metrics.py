@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +28,7 @@ from gateway.metrics.live import snapshot
 from gateway.queue import keys
 from gateway.settings import Settings
 from tests.support import console
+from tests.support.programs import program
 from tests.support.prometheus import RATE_INTERVAL, Prometheus
 from tests.support.stack import PATIENCE_SECONDS, ROOT, Stack, until
 
@@ -140,8 +139,8 @@ class Scrape:
 
 
 @dataclass(frozen=True)
-class Made:
-    """A call that was made."""
+class Call:
+    """A call, and how it was answered."""
 
     kind: Kind
     status: int
@@ -155,13 +154,13 @@ class Client:
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
         self._connection = http.client.HTTPConnection("127.0.0.1", stack.port, PATIENCE_SECONDS)
 
-    def make(self, calls: Iterable[tuple[int, Kind]]) -> list[Made]:
+    def make(self, kinds: Iterable[tuple[int, Kind]]) -> list[Call]:
         """Make calls and read their responses."""
-        made = [self._make(number, kind) for number, kind in calls]
+        calls = [self._make(number, kind) for number, kind in kinds]
         self._connection.close()
-        return made
+        return calls
 
-    def _make(self, number: int, kind: Kind) -> Made:
+    def _make(self, number: int, kind: Kind) -> Call:
         body = json.dumps(kind.body).replace("{number}", str(number))
         headers = {**self._headers, **kind.headers}
         self._connection.request("POST", f"/inference/v1{kind.path}", body, headers)
@@ -173,13 +172,13 @@ class Client:
             self._connection.close()
         else:
             response.read()
-        return Made(kind, response.status, response.headers.get("X-Generation-Id", ""))
+        return Call(kind, response.status, response.headers.get("X-Generation-Id", ""))
 
 
-def make_calls(stack: Stack, key: str, count: int) -> list[Made]:
+def make_calls(stack: Stack, key: str, count: int) -> list[Call]:
     """Make so many calls of all kinds by CLIENTS at once, and some that are refused."""
-    calls = list(enumerate([*islice(cycle(KINDS), count), *REFUSED * 10]))
-    shares = [calls[number::CLIENTS] for number in range(CLIENTS)]
+    kinds = list(enumerate([*islice(cycle(KINDS), count), *REFUSED * 10]))
+    shares = [kinds[number::CLIENTS] for number in range(CLIENTS)]
     with ThreadPoolExecutor(CLIENTS) as pool:
         return [*chain(*pool.map(lambda share: Client(stack, key).make(share), shares))]
 
@@ -188,8 +187,8 @@ def test_metrics_usage_ledger_and_console_agree_after_2000_mixed_calls(stack: St
     key = stack.keys.create("mixed calls")
     scope, headers = public_id(key), {"Authorization": f"Bearer {key}"}
     before = Scrape(stack)
-    made = make_calls(stack, key, CALLS)
-    assert len({each.id for each in made if each.id}) == CALLS
+    calls = make_calls(stack, key, CALLS)
+    assert len({each.id for each in calls if each.id}) == CALLS
     settings = Settings(redis_url=stack.server.url, database_url=stack.env["DATABASE_URL"])
     ledger = open_ledger(settings, stack.redis)
 
@@ -227,7 +226,7 @@ def test_metrics_usage_ledger_and_console_agree_after_2000_mixed_calls(stack: St
 
     values = {value for _, labels in scrape.values for name, value in labels if name != "key"}
     assert not {"fake/echo-1", "nobody/knows", scope} & values
-    left = sum(each.kind.leaves for each in made)
+    left = sum(each.kind.leaves for each in calls)
     assert scrape.sum("inference_calls_total", status="cancelled") == left
     for name in ("retries", "fallbacks", "breaker_skips", "cache_hits", "estimated_calls"):
         assert scrape.sum(f"inference_{name}_total") > 0, name
@@ -237,7 +236,7 @@ def test_metrics_usage_ledger_and_console_agree_after_2000_mixed_calls(stack: St
 
     # Both web processes add what they have counted in a few seconds.
     name = "http_server_request_duration_seconds_count"
-    statuses = Counter((f"/inference/v1{each.kind.path}", str(each.status)) for each in made)
+    statuses = Counter((f"/inference/v1{each.kind.path}", str(each.status)) for each in calls)
 
     def counted() -> Counter[tuple[str, ...]]:
         counts = Scrape(stack, before).by(name, "http_route", "http_response_status_code")
@@ -262,8 +261,7 @@ def panel_queries(panel: dict[str, Any], model: str = "") -> list[str]:
 
 
 def test_a_real_prometheus_has_series_for_every_panel_and_rule(stack: Stack) -> None:
-    if not shutil.which("prometheus") and not os.environ.get("CI"):
-        pytest.skip("needs Debian's package prometheus")
+    program("prometheus")
     key = stack.keys.create("dashboard", limit=NANO, limit_reset="daily", limit_unit="tokens")
     stack.redis.config_set("maxmemory", 1 << 30)
     queries = [expr for panel in PANELS for expr in panel_queries(panel)]

@@ -38,8 +38,8 @@ curl() { command curl -sS --fail-with-body "$@" | tee last; }
 flask() { printf '%s\0' "$@" | curl --data-binary @- $FLASK; }
 value() {
   python3 -c 'import re, sys
-found = [m[m.lastindex] for m in re.finditer(sys.argv[1], open("last").read(), re.I | re.M)]
-print(found[-1] if found else sys.exit(1))' "$1"
+values = [m[m.lastindex] for m in re.finditer(sys.argv[1], open("last").read(), re.I | re.M)]
+print(values[-1] if values else sys.exit(1))' "$1"
 }
 """
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.programs import program
 from tests.support.stack import PATIENCE_SECONDS, Stack
 
 pytestmark = pytest.mark.slow
@@ -39,11 +38,7 @@ def command(language: str, code: str, stack: Stack, folder: Path) -> list[str]:
         return ["bash", "-euc", f"HOST=http://127.0.0.1:{stack.port}\n{code}"]
     if language == "python":
         return [sys.executable, "-c", code]
-    node = shutil.which("node")
-    if node is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI has to install node")
-        pytest.skip("node is not installed")
+    node = program("node")
     script = folder / "example.mjs"
     script.write_text(code)
     return [node, str(script)]

@@ -38,6 +38,8 @@ CONNECTIONS = 8  # to Redis, that a process may have
 LONG = ("fake/nonce-stream-35-100", "claude/nonce-stream-60-60", "fake/delay-3500")
 LONGER = ("fake/nonce-stream-100-100", "claude/nonce-stream-160-60", "fake/delay-10000")  # 10 s
 SHORT = ("fake/nonce-stream-10-40", "claude/nonce-stream-5-50", "fake/delay-300")
+SILENT = ("fake/delay-3500", "claude/delay-3500")  # streams send nothing for so long
+AGAIN = {"X-Retry-On-Worker-Loss": "true"}  # a header of calls that may run once more
 
 
 class Arena(Stack):

@@ -10,7 +10,7 @@ from collections import Counter
 import requests
 
 from gateway.queue import keys
-from tests.faults.arena import LONG, LONGER, SHORT, Arena
+from tests.faults.arena import AGAIN, LONG, LONGER, SHORT, SILENT, Arena
 from tests.faults.reconciler import Allowed, nonce_of
 from tests.faults.rows import row
 from tests.faults.scenarios_account import account, books_are_right
@@ -40,27 +40,35 @@ def a_worker_is_killed(arena: Arena) -> None:
         )
 
 
-@row("P16", "kill -9 of one of two workers whose calls may run once more", workers=2,
-     env={"STREAM_REPLAY_SECONDS": "60"}, allowed=Allowed(attempts=2), database=True)  # fmt: skip
-def calls_of_a_killed_worker_run_again(arena: Arena) -> None:
+def load_that_runs_again(arena: Arena, streams: int, seconds: float) -> None:
     """Calls of which nothing has left the worker: whole ones, and streams that have not begun."""
     arena.steady()
-    may, silent = {"X-Retry-On-Worker-Loss": "true"}, ("fake/delay-3500", "claude/delay-3500")
-    deadline = arena.within(25)
-    arena.load(LONG, streams=False, headers=may, deadline=deadline)
-    arena.load(silent, count=30, streams=True, headers=may, deadline=deadline)
-    resumable = {**may, "X-Resumable": "true"}
-    arena.load(silent, count=30, streams=True, headers=resumable, deadline=deadline)
-    arena.until_running(120)
-    arena.soon(0.0, 1.2)
-    arena.kill(arena.workers[0])
+    deadline = arena.within(seconds)
+    arena.load(LONG, streams=False, headers=AGAIN, deadline=deadline)
+    for headers in (AGAIN, {**AGAIN, "X-Resumable": "true"}):
+        arena.load(SILENT, count=streams, streams=True, headers=headers, deadline=deadline)
+    arena.until_running(60 + 2 * streams)
+
+
+def ran_again(arena: Arena) -> set[str]:
+    """The calls that the provider got twice, once all have ended; demand that all are answered."""
     arena.finish()
-    arena.only([])
     arena.demand(all(each.answered for each in arena.here()), "a call was not answered")
     called = Counter(nonce_of(call) for call in arena.upstream.log())
     again = {nonce for nonce, count in called.items() if count == 2}
     arena.demand(again, "no call ran again")
-    arena.notes.append(f"{len(again)} calls ran again, and are charged for one run each")
+    arena.notes.append(f"{len(again)} calls ran again")
+    return again
+
+
+@row("P16", "kill -9 of one of two workers whose calls may run once more", workers=2,
+     env={"STREAM_REPLAY_SECONDS": "60"}, allowed=Allowed(attempts=2), database=True)  # fmt: skip
+def calls_of_a_killed_worker_run_again(arena: Arena) -> None:
+    load_that_runs_again(arena, 30, 25)
+    arena.soon(0.0, 1.2)
+    arena.kill(arena.workers[0])
+    again = ran_again(arena)
+    arena.notes.append("they are charged for one run each")
     books_are_right(arena)
     lost = {
         call["request_id"]
@@ -73,41 +81,23 @@ def calls_of_a_killed_worker_run_again(arena: Arena) -> None:
 @row("P18", "SIGTERM of one of two workers with calls longer than the drain (3 s), which may run "
      "once more", workers=2, env={"DRAIN_SECONDS": "3"}, allowed=Allowed(attempts=2))  # fmt: skip
 def calls_of_a_stopped_worker_run_again(arena: Arena) -> None:
-    headers, deadline = {"X-Retry-On-Worker-Loss": "true"}, arena.within(25)
     models = ("fake/delay-6000", "claude/nonce-stream-100-60")
-    calls = arena.load(models, streams=False, headers=headers, deadline=deadline)
+    arena.load(models, streams=False, headers=AGAIN, deadline=arena.within(25))
     arena.until_running()
     arena.soon(0.0, 1.0)
     stopped = arena.terminate(arena.workers[0])
-    arena.finish()
+    ran_again(arena)
     arena.ended_well(arena.workers[0], stopped)
-    arena.demand(all(each.answered for each in calls), "a call was not answered")
-    called = Counter(nonce_of(call) for call in arena.upstream.log())
-    again = sum(count == 2 for count in called.values())
-    arena.demand(again, "no call ran again")
-    arena.notes.append(f"{again} calls ran again")
 
 
 def a_sleeping_worker_loses_its_calls(arena: Arena) -> None:
     """It is taken for lost; its calls run once more, there or here; what it writes is dropped."""
-    arena.steady()
-    may, silent = {"X-Retry-On-Worker-Loss": "true"}, ("fake/delay-3500", "claude/delay-3500")
-    deadline = arena.within(35)
-    calls = arena.load(LONG, streams=False, headers=may, deadline=deadline)
-    resumable = {**may, "X-Resumable": "true"}
-    calls += arena.load(silent, count=20, streams=True, headers=may, deadline=deadline)
-    calls += arena.load(silent, count=20, streams=True, headers=resumable, deadline=deadline)
-    arena.until_running(100)
+    load_that_runs_again(arena, 20, 35)
     arena.soon(0.0, 1.0)
     arena.workers[0].signal(signal.SIGSTOP)
     time.sleep(14.0)
     arena.workers[0].signal(signal.SIGCONT)
-    arena.finish()
-    arena.demand(all(each.answered for each in calls), "a call was not answered")
-    called = Counter(nonce_of(call) for call in arena.upstream.log())
-    again = sum(count == 2 for count in called.values())
-    arena.demand(again, "no call ran again")
-    arena.notes.append(f"{again} calls ran again")
+    ran_again(arena)
 
 
 for _workers, _which in ((1, "the only worker"), (2, "one of two workers")):

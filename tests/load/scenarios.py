@@ -155,11 +155,11 @@ def live_views(arena: LoadArena) -> None:
         if when == "idle":  # under load, 1 % of them is more
             arena.at_most("commands to Redis", more_commands - commands, 60, " a second more")
         arena.note(f"{commands:.0f} and {more_commands:.0f} commands a second")
-    for count, made in calls.items():
-        arena.statuses(made, [200])
-        arena.nothing_broken(made)
-        gaps = [gap for call in made for gap in call.gaps]
-        first = _ms(p(0.99, (call.first for call in made)))
+    for count, answered in calls.items():
+        arena.statuses(answered, [200])
+        arena.nothing_broken(answered)
+        gaps = [gap for call in answered for gap in call.gaps]
+        first = _ms(p(0.99, (call.first for call in answered)))
         arena.note(f"{count} views: first p99 {first:.0f}, gap p99 {_ms(p(0.99, gaps)):.0f} ms")
 
 

@@ -6,6 +6,8 @@ import contextlib
 import threading
 import time
 
+import requests
+
 from tests.support import console
 from tests.support.stack import Stack, until
 
@@ -45,7 +47,7 @@ class LiveViews:
         self._ending.callback(thread.join)
         self._ending.callback(response.raw.shutdown)  # ends the read of the thread
 
-    def _read(self, number: int, response: object) -> None:
+    def _read(self, number: int, response: requests.Response) -> None:
         with contextlib.suppress(Exception):  # it was closed
-            for line in response.iter_lines(chunk_size=65_536):  # type: ignore[attr-defined]
+            for line in response.iter_lines(chunk_size=65_536):
                 self.figures[number] += line == b"event: figures"

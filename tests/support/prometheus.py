@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +36,20 @@ class Prometheus:
         self._folder.mkdir(parents=True, exist_ok=True)
         config = self._folder / "prometheus.yml"
         config.write_text(json.dumps(self._config))  # JSON is YAML
-        self._port = reserved_port()
-        port = self._port.__enter__()
-        self.url = f"http://127.0.0.1:{port}"
-        self._log = (self._folder / "prometheus.log").open("ab")
-        self._process = subprocess.Popen(
-            [
-                *("prometheus", f"--config.file={config}", "--log.level=warn"),
-                *(
-                    f"--storage.tsdb.path={self._folder}/data",
-                    f"--web.listen-address=127.0.0.1:{port}",
-                ),
-            ],
-            stdout=self._log,
-            stderr=self._log,
-        )
+        self._ending = ExitStack()
+        address = f"127.0.0.1:{self._ending.enter_context(reserved_port())}"
+        self.url = f"http://{address}"
+        log = self._ending.enter_context((self._folder / "prometheus.log").open("ab"))
+        command = ["prometheus", f"--config.file={config}", "--log.level=warn"]
+        command += [f"--storage.tsdb.path={self._folder}/data", f"--web.listen-address={address}"]
+        self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._ending.enter_context(self._process)  # which waits for its end
+        self._ending.callback(self._process.kill)
         until(self._ready, what="Prometheus")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._log.close()
-        self._port.__exit__(None, None, None)
+        self._ending.close()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The series that an expression has now; fails if it cannot be evaluated."""

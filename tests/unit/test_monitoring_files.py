@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from gateway.metrics.families import ALL
+from tests.support.programs import program
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, RULES = DOCS / "metrics.md", DOCS / "alerts.yml"
@@ -111,9 +108,7 @@ FIRING = 'ALERTS{alertname="%s",alertstate="firing"}'
 
 
 def promtool(*arguments: str | Path) -> None:
-    if not shutil.which("promtool") and not os.environ.get("CI"):
-        pytest.skip("needs Debian's package prometheus")
-    command = ["promtool", *arguments]
+    command = [program("promtool"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.programs import program
 from tests.support.stack import PATIENCE_SECONDS, ROOT, Stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("javascript clients")]
@@ -30,10 +31,8 @@ CUT = "The provider's stream ended before the answer was complete."
 @pytest.fixture(scope="session")
 def folder() -> Path:
     """Where the clients are installed: once for each package-lock.json."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI has to install node and npm")
-        pytest.skip("there is no node or no npm here")
+    program("node")
+    program("npm")
     lock = (HERE / "package-lock.json").read_bytes()
     target = ROOT / ".data" / f"clients-{hashlib.sha256(lock).hexdigest()[:12]}"
     if not (target / "installed").exists():

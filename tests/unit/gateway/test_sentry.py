@@ -12,8 +12,6 @@ from gateway.sentry import SentryHandler
 from gateway.settings import ConfigurationError, Settings
 from tests.support.sentry import sentry_project
 
-pytest.importorskip("sentry_sdk")
-
 PROMPT, KEY = "a canary of a prompt", "mk_inference_AbCdEfGh1234_" + "s" * 43
 
 

@@ -132,3 +132,8 @@ def test_a_misspelled_setting_is_named_with_the_right_one() -> None:
         "OPENAI_APIKEY in .env is not a setting. Did you mean OPENAI_API_KEY?",
         "DRAIN_SECOND in .env is not a setting. Did you mean DRAIN_SECONDS?",
     ]
+
+
+def test_a_blank_address_of_redis_is_none() -> None:
+    assert run.redis_url({"REDIS_TLS_URL": " ", "REDIS_URL": "redis://h"}) == "redis://h"
+    assert run.redis_url({"REDIS_URL": "  "}) == ""

@@ -28,6 +28,7 @@ from workers.claims import Claims, opened
 WEB, WORKER = "web-1", "worker-1"
 BODY = b'{"messages":[]}'
 SPEC = CallSpec("call-1", WEB, False, (Target("demo/echo", "demo", "echo"),))
+BELLS: list[Any] = []
 
 
 class Lossy:
@@ -63,6 +64,14 @@ class Lossy:
 
 
 @pytest.fixture(autouse=True)
+def bells() -> Iterator[None]:
+    """Closes connections: tracebacks may keep them until garbage is collected in another test."""
+    yield
+    while BELLS:
+        BELLS.pop().disconnect()
+
+
+@pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RETRY_SECONDS", 0)
     monkeypatch.setattr(clients, "BLOCK_SECONDS", 0.01)
@@ -87,7 +96,11 @@ def claims_of(redis: Any, judge: bool = False) -> Claims:
     def judge_until() -> float:
         return time.time() + 60 if judge else 0.0
 
-    bell: Any = redis if isinstance(redis, Lossy) else DedicatedConnection(redis)
+    if isinstance(redis, Lossy):
+        bell: Any = redis
+    else:
+        bell = DedicatedConnection(redis)
+        BELLS.append(bell)
     return Claims(redis, bell, WORKER, judge_until)
 
 

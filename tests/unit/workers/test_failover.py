@@ -181,7 +181,7 @@ def test_who_has_no_fallback_is_alone(names: str, gone: str, alone: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("first", "reported"),
+    ("first", "should_retry"),
     [
         (UpstreamTimeout, False),
         (UpstreamFailed, False),
@@ -190,11 +190,11 @@ def test_who_has_no_fallback_is_alone(names: str, gone: str, alone: bool) -> Non
     ],
 )
 def test_a_client_is_not_to_try_again_once_any_call_may_have_left(
-    first: type[GatewayError], reported: bool
+    first: type[GatewayError], should_retry: bool
 ) -> None:
     with pytest.raises(UpstreamUnreachable) as raised:
         after(failover("a b"), first(), UpstreamUnreachable())
-    assert raised.value.should_retry is reported
+    assert raised.value.should_retry is should_retry
 
 
 def test_a_limit_that_comes_after_a_silence_is_not_to_be_tried_again() -> None:

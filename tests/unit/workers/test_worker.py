@@ -306,28 +306,22 @@ def test_a_call_that_runs_is_not_begun_a_second_time(
     assert runner.ran == [call.call_id]
 
 
-def test_a_worker_whose_answers_are_not_accepted_takes_no_calls(
-    worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("part", "trouble"), [("outbox", "failing"), ("lease", "lapsed")])
+def test_a_worker_whose_answers_are_not_accepted_or_that_stood_still_takes_no_calls(
+    worker: CallWorker,
+    runner: FakeRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    trouble: str,
 ) -> None:
     monkeypatch.setattr(module, "TICK_SECONDS", 0.001)
     monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: [claimed()])
-    monkeypatch.setattr(worker.outbox, "failing", lambda: True)
+    monkeypatch.setattr(getattr(worker, part), trouble, lambda: True)
     worker.take_calls()
     assert worker.running == {}
-    monkeypatch.setattr(worker.outbox, "failing", lambda: False)
+    monkeypatch.setattr(getattr(worker, part), trouble, lambda: False)
     worker.take_calls()
     assert len(runner.ran) == 1
-
-
-def test_a_worker_that_stood_still_takes_no_calls_before_it_has_renewed_its_lease(
-    worker: CallWorker, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "TICK_SECONDS", 0.001)
-    monkeypatch.setattr(worker.claims, "take", lambda slots, give_up: [claimed()])
-    monkeypatch.setattr(worker.lease, "lapsed", lambda: True)
-    worker.take_calls()
-    assert worker.running == {}
-    monkeypatch.undo()
 
 
 def test_a_running_call_that_is_handed_out_again_ends_at_once(

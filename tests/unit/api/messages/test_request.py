@@ -77,9 +77,9 @@ CHOICES = [
 
 @pytest.mark.parametrize(("fields", "expected"), PARAMETERS)
 def test_parameters_get_chat_s_names(fields, expected):
-    checked = converted(**fields)
-    assert checked.parameters == {"messages": [USER], "max_tokens": 5000, **expected}
-    assert checked.ignored == []
+    call = converted(**fields)
+    assert call.parameters == {"messages": [USER], "max_tokens": 5000, **expected}
+    assert call.ignored == []
 
 
 @pytest.mark.parametrize("user", ["u" * 65, '{"device": "d"}', "zoë"])
@@ -92,32 +92,30 @@ def test_a_user_whose_name_others_refuse_is_told_by_a_hash(user):
 
 
 def test_model_and_stream_are_no_parameters():
-    checked = converted(stream=True)
-    assert (checked.model, checked.stream) == ("m", True)
-    assert not checked.parameters.keys() & {"model", "stream"}
+    call = converted(stream=True)
+    assert (call.model, call.stream) == ("m", True)
+    assert not call.parameters.keys() & {"model", "stream"}
 
 
 @pytest.mark.parametrize(("choice", "expected"), CHOICES)
 def test_tools_and_their_choice(choice, expected):
     tool = {"name": "f", "description": "d", "input_schema": SCHEMA, "cache_control": CACHE}
-    checked = converted(
-        tools=[tool, {**tool, "type": "custom", "strict": True}], tool_choice=choice
-    )
+    call = converted(tools=[tool, {**tool, "type": "custom", "strict": True}], tool_choice=choice)
     function = {"name": "f", "parameters": SCHEMA, "description": "d"}
-    assert checked.parameters["tools"] == [
+    assert call.parameters["tools"] == [
         {"type": "function", "function": function, "cache_control": CACHE},
         {"type": "function", "function": {**function, "strict": True}, "cache_control": CACHE},
     ]
-    assert {k: checked.parameters[k] for k in expected} == expected
-    assert ("parallel_tool_calls" in checked.parameters) == ("parallel_tool_calls" in expected)
+    assert {k: call.parameters[k] for k in expected} == expected
+    assert ("parallel_tool_calls" in call.parameters) == ("parallel_tool_calls" in expected)
 
 
 @pytest.mark.parametrize("name", ["output_config", "output_format"])
 @pytest.mark.parametrize(("schema", "strict"), [(SCHEMA, False), (STRICT, True)])
 def test_a_schema_of_the_answer_is_asked_for(name, schema, strict):
     expected = {"type": "json_schema", "schema": schema}
-    checked = converted(**{name: {"format": expected} if name == "output_config" else expected})
-    assert checked.parameters["response_format"] == {
+    call = converted(**{name: {"format": expected} if name == "output_config" else expected})
+    assert call.parameters["response_format"] == {
         "type": "json_schema",
         "json_schema": {"name": "answer", "schema": schema, "strict": strict},
     }
@@ -153,9 +151,9 @@ def test_only_a_closed_schema_is_promised(schema, strict):
 )
 def test_what_a_provider_has_no_parameter_for_is_named(extra, native, sent, ignored):
     thinking = {"type": "enabled", "budget_tokens": 2000}
-    checked = converted(extra, native, thinking=thinking, top_k=5)
-    assert checked.parameters == {"messages": [USER], "max_tokens": 5000, **sent}
-    assert checked.ignored == ignored
+    call = converted(extra, native, thinking=thinking, top_k=5)
+    assert call.parameters == {"messages": [USER], "max_tokens": 5000, **sent}
+    assert call.ignored == ignored
 
 
 @pytest.mark.parametrize(("tier", "sent"), [("auto", "auto"), ("standard_only", "default")])
@@ -174,8 +172,8 @@ def test_what_nobody_can_be_told_is_named_once():
         {"role": "user", "content": [result, document(TEXT, citations={"enabled": True})]},
     ]
     tool = {"name": "f", "input_schema": {}, "input_examples": [{}]}
-    checked = converted(messages=turns, tools=[tool, tool], speed="fast", context_management=None)
-    assert checked.ignored == ["speed", "tools.input_examples", "cache_control", "citations"]
+    call = converted(messages=turns, tools=[tool, tool], speed="fast", context_management=None)
+    assert call.ignored == ["speed", "tools.input_examples", "cache_control", "citations"]
 
 
 MESSAGES = [
@@ -258,8 +256,8 @@ USER_PARTS = [
 def test_what_a_user_says_is_said_in_chat_s_parts(blocks, expected, elsewhere):
     turns = [{"role": "user", "content": blocks}]
     for native, parts in ((True, expected), (False, elsewhere or expected)):
-        checked = converted(native=native, messages=turns).parameters["messages"]
-        assert checked == [{"role": "user", "content": blocks if parts is None else parts}]
+        messages = converted(native=native, messages=turns).parameters["messages"]
+        assert messages == [{"role": "user", "content": blocks if parts is None else parts}]
 
 
 SEARCH = {
@@ -450,8 +448,8 @@ def test_results_come_before_what_else_is_said():
 )
 def test_thinking_is_replayed(thoughts, fields):
     turns = [USER, {"role": "assistant", "content": [*thoughts, text("so")]}, USER]
-    checked = converted(messages=turns).parameters["messages"]
-    assert checked[1] == {"role": "assistant", "content": [text("so")], **fields}
+    messages = converted(messages=turns).parameters["messages"]
+    assert messages[1] == {"role": "assistant", "content": [text("so")], **fields}
 
 
 def test_thinking_of_another_provider_is_replayed_beside_its_hidden_blocks():
@@ -477,16 +475,14 @@ def test_thinking_between_other_blocks_goes_back_to_anthropic_where_it_was():
 
 
 def test_what_tunes_a_response_may_be_left_out_by_a_model_that_refuses_it():
-    checked = converted(temperature=0.2, output_config={"effort": "low"}, tools=[TOOL])
-    assert checked.optional == ("temperature", "reasoning_effort")
-    assert checked.own_names["reasoning_effort"] == "output_config.effort"
+    call = converted(temperature=0.2, output_config={"effort": "low"}, tools=[TOOL])
+    assert call.optional == ("temperature", "reasoning_effort")
+    assert call.own_names["reasoning_effort"] == "output_config.effort"
 
 
 # From Anthropic's terms to chat's and back
 
-words = st.text("abc é\u2028\n", min_size=1, max_size=8).filter(
-    lambda said_words: said_words.strip()
-)
+words = st.text("abc é\u2028\n", min_size=1, max_size=8).filter(str.strip)
 texts = st.builds(text, words)
 images = st.sampled_from(
     [
@@ -497,9 +493,7 @@ images = st.sampled_from(
 documents = st.builds(document, st.sampled_from([PDF, TEXT]), title=words.map(str.strip))
 user_blocks = texts | images | documents
 thoughts = st.lists(
-    st.builds(
-        lambda said_words: {"type": "thinking", "thinking": said_words, "signature": "c2ln"}, words
-    )
+    st.builds(lambda text: {"type": "thinking", "thinking": text, "signature": "c2ln"}, words)
     | st.just({"type": "redacted_thinking", "data": "ZGF0YQ=="}),
     max_size=2,
 )
@@ -605,6 +599,6 @@ def test_a_document_by_its_address_is_refused_where_the_provider_takes_none(insi
 
 
 def test_an_effort_alone_makes_no_model_of_anthropic_think():
-    checked = converted(["output_config"], native=True, output_config={"effort": "low"})
-    assert checked.parameters["output_config"] == {"effort": "low"}
-    assert "reasoning_effort" not in checked.parameters
+    call = converted(["output_config"], native=True, output_config={"effort": "low"})
+    assert call.parameters["output_config"] == {"effort": "low"}
+    assert "reasoning_effort" not in call.parameters

@@ -494,16 +494,9 @@ def test_a_key_is_revoked_once(store, redis, clock):
     assert store.get(public_id(key)).revoked == first
 
 
-@pytest.fixture
-def full(redis):
-    redis.config_set("maxmemory", 1)
-    yield redis
-    redis.config_set("maxmemory", 0)
-
-
-def test_a_key_is_revoked_and_rotated_while_redis_is_full(store, request):
+def test_a_key_is_revoked_and_rotated_while_redis_is_full(store, redis):
     key = store.create("one")
-    redis = request.getfixturevalue("full")
+    redis.config_set("maxmemory", 1)
     with pytest.raises(RedisError):
         redis.set("another", 1)
     assert store.rotate(public_id(key), 0)

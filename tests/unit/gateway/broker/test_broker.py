@@ -223,11 +223,8 @@ def test_a_logged_call_that_finds_no_room_is_refused(
     the_spec = spec(broker)
     logged = replace(the_spec, web=keys.log_address(the_spec.call_id, 60))
     redis.config_set("maxmemory", 2 * (redis.info("memory")["used_memory"] + room))
-    try:
-        with pytest.raises(error):
-            broker.submit(logged, b"{}", admission(key), 600, b"{}")
-    finally:
-        redis.config_set("maxmemory", 0)
+    with pytest.raises(error):
+        broker.submit(logged, b"{}", admission(key), 600, b"{}")
     assert broker.pending_calls == {}
     assert redis.llen(keys.RQ_QUEUE) == 0
 

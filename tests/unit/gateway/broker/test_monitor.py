@@ -96,36 +96,35 @@ class World:
 
     def pending(self, budget: float = 600) -> PendingCall:
         """One that waits for a call of which Redis knows nothing."""
-        made = PendingCall(uuid.uuid4().hex, budget, self.stopped.append)
-        made.submitted = True
-        self.pending_calls[made.call_id] = made
-        return made
+        pending = PendingCall(uuid.uuid4().hex, budget, self.stopped.append)
+        pending.submitted = True
+        self.pending_calls[pending.call_id] = pending
+        return pending
 
     def queued(self, retry: bool = False, logged: bool = False) -> PendingCall:
-        made = self.pending()
-        made.retry, made.logged, made.address = retry and not logged, logged, WEB
-        if logged:
-            made.address = keys.log_address(made.call_id, 60)
+        pending = self.pending()
+        pending.retry, pending.logged = retry and not logged, logged
+        pending.address = keys.log_address(pending.call_id, 60) if logged else WEB
         target = Target("demo/echo", "demo", "echo")
-        spec = CallSpec(made.call_id, made.address, False, (target,))
+        spec = CallSpec(pending.call_id, pending.address, False, (target,))
         request = replace(admission(self.key), retry=retry)
         command = commands.submit_command(self.settings, spec, b"{}", request, 600)
         assert scripts.run(self.redis, command)[0] == b"ok"
-        return made
+        return pending
 
     def started(self, worker: str = WORKER, **how: bool) -> PendingCall:
         """One whose call a worker runs, which only Redis knows."""
-        made = self.queued(**how)
+        pending = self.queued(**how)
         bell = DedicatedConnection(self.redis)
         (self.claimed,) = Claims(self.redis, bell, worker, lambda: 0.0).take(1, lambda: True)
-        assert self.claimed.call_id == made.call_id
-        return made
+        assert self.claimed.call_id == pending.call_id
+        return pending
 
     def running(self, worker: str = WORKER, **how: bool) -> PendingCall:
         """One whose call is known to be run by this worker."""
-        made = self.started(worker, **how)
-        made.started(worker, self.claimed.claim)
-        return made
+        pending = self.started(worker, **how)
+        pending.started(worker, self.claimed.claim)
+        return pending
 
     def finish(self, pending: PendingCall, outcome: Outcome, worker: str = WORKER) -> bool:
         """What the worker writes at the end of a call."""

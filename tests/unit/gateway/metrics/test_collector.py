@@ -1,16 +1,13 @@
 """The gauges that are read when Prometheus asks, and the form of it all."""
 
-import os
-import shutil
 import subprocess
-
-import pytest
 
 from gateway.errors import UpstreamFailed
 from gateway.metrics import families
 from gateway.metrics.collector import text
 from gateway.metrics.records import RecordCounter
 from gateway.queue import keys, scripts
+from tests.support.programs import program
 from workers.breaker import Breakers
 
 STATES = ("queued", "parked", "paused", "scheduled", "running")
@@ -87,16 +84,12 @@ def test_names_and_labels_keep_prometheus_rules() -> None:
         assert family.help.endswith("."), family.name
 
 
-@pytest.mark.skipif(
-    not shutil.which("promtool") and not os.environ.get("CI"),
-    reason="needs Debian's package prometheus",
-)
 def test_promtool_accepts_the_metrics(redis, append, labels):
     append(1)
     append(2, status="failed", error_code="upstream_failed", cache_hit=True, saved_nano=1)
     RecordCounter(redis, labels, by_key=True).catch_up()
     page = text(redis, labels, 5)
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=page, capture_output=True, timeout=60
+        [program("promtool"), "check", "metrics"], input=page, capture_output=True, timeout=60
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")

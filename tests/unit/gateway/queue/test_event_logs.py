@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from redis import Redis
@@ -31,27 +30,17 @@ def test_logs_leave_half_of_redis_to_calls_whose_clients_wait(redis: Redis, call
     assert event_logs.remember(redis, KEY_ID, "name", b"call print", address, b"first", 60) is None
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", int(used / 0.6))
-    try:
-        with pytest.raises(event_logs.LogsFull) as full:
-            event_logs.store_logged_request(redis, KEY_ID, address, b"later", 60)
-        assert full.value.bytes < 0
-        with pytest.raises(event_logs.LogsFull):
-            event_logs.remember(redis, KEY_ID, "another", b"other print", address, b"later", 60)
-        # What is there is still found, and other calls are taken.
-        noted = event_logs.remember(redis, KEY_ID, "name", b"other print", address, b"later", 60)
-        call_id = calls.submit(KEY_ID)
-    finally:
-        redis.config_set("maxmemory", 0)
+    with pytest.raises(event_logs.LogsFull) as full:
+        event_logs.store_logged_request(redis, KEY_ID, address, b"later", 60)
+    assert full.value.bytes < 0
+    with pytest.raises(event_logs.LogsFull):
+        event_logs.remember(redis, KEY_ID, "another", b"other print", address, b"later", 60)
+    # What is there is still found, and other calls are taken.
+    noted = event_logs.remember(redis, KEY_ID, "name", b"other print", address, b"later", 60)
+    call_id = calls.submit(KEY_ID)
     assert noted == b"call print"
     assert calls.replies[call_id][0] == b"ok"
     assert event_logs.logged_request(redis, "call") == b"first"
-
-
-@pytest.fixture
-def no_limit(redis: Redis) -> Iterator[None]:
-    """Take the limit of Redis' memory away in the end."""
-    yield
-    redis.config_set("maxmemory", 0)
 
 
 def log_room(redis: Redis, size: int) -> None:
@@ -77,7 +66,7 @@ def store_until_full(redis: Redis, size: int, key_id: str = KEY_ID) -> int:
     raise AssertionError("there is no bound")
 
 
-def test_the_logs_of_a_key_leave_room_for_those_of_others(redis: Redis, no_limit: None) -> None:
+def test_the_logs_of_a_key_leave_room_for_those_of_others(redis: Redis) -> None:
     log_room(redis, 12 * MEGABYTE)
     counts = [store_until_full(redis, MEGABYTE, name) for name in ("first", "second", "third")]
     # Each gets half of what is left, Redis' own overhead included.
@@ -87,7 +76,7 @@ def test_the_logs_of_a_key_leave_room_for_those_of_others(redis: Redis, no_limit
     assert store(redis, 1_000, "fourth")
 
 
-def test_the_error_of_full_logs_says_when_the_first_expires(redis: Redis, no_limit: None) -> None:
+def test_the_error_of_full_logs_says_when_the_first_expires(redis: Redis) -> None:
     for _ in range(10):
         store(redis, MEGABYTE // 10)
     log_room(redis, MEGABYTE // 2)
@@ -97,7 +86,7 @@ def test_the_error_of_full_logs_says_when_the_first_expires(redis: Redis, no_lim
     assert 700_000 < full.value.reset_ms <= 720_000  # 60 s of the call, 600 of the log, a grace
 
 
-def test_deleted_and_refused_logs_make_room(redis: Redis, no_limit: None) -> None:
+def test_deleted_and_refused_logs_make_room(redis: Redis) -> None:
     log_room(redis, 6 * MEGABYTE)
     calls = [store(redis, MEGABYTE) for _ in range(2)]
     store_until_full(redis, MEGABYTE)
@@ -109,7 +98,7 @@ def test_deleted_and_refused_logs_make_room(redis: Redis, no_limit: None) -> Non
         store(redis, MEGABYTE)
 
 
-def test_expired_logs_make_room(redis: Redis, no_limit: None) -> None:
+def test_expired_logs_make_room(redis: Redis) -> None:
     log_room(redis, 6 * MEGABYTE)
     count = store_until_full(redis, MEGABYTE)
     for call_id in redis.zrange(keys.logs(KEY_ID), 0, -1):
@@ -119,9 +108,7 @@ def test_expired_logs_make_room(redis: Redis, no_limit: None) -> None:
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_what_a_log_has_grown_to_counts(
-    redis: Redis, calls: Calls, no_limit: None, ended: bool
-) -> None:
+def test_what_a_log_has_grown_to_counts(redis: Redis, calls: Calls, ended: bool) -> None:
     call_id = store(redis, 1_000)
     web = keys.log_address(call_id, 600)
     calls.submit(KEY_ID, call_id, web=web)
@@ -149,9 +136,7 @@ def test_what_counts_logs_expires_with_them(redis: Redis) -> None:
     assert [600 < redis.ttl(name) <= 720 for name in names] == [True] * 3
 
 
-def test_a_key_that_finds_no_room_for_its_first_log_leaves_nothing(
-    redis: Redis, no_limit: None
-) -> None:
+def test_a_key_that_finds_no_room_for_its_first_log_leaves_nothing(redis: Redis) -> None:
     redis.config_set("maxmemory", redis.info("memory")["used_memory"])
     with pytest.raises(event_logs.LogsFull):
         store(redis, 1_000)

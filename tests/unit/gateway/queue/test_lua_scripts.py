@@ -285,14 +285,11 @@ def test_a_body_is_not_counted_twice_while_redis_looks_at_it(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
     redis.config_set("maxmemory", 20_000_000)
-    try:
+    submit(redis, settings, key, body=b"x" * 7_900_000)
+    with pytest.raises(Overloaded):  # with the first one, which waits
         submit(redis, settings, key, body=b"x" * 7_900_000)
-        with pytest.raises(Overloaded):  # with the first one, which waits
-            submit(redis, settings, key, body=b"x" * 7_900_000)
-        with pytest.raises(PayloadTooLarge, match="less than 8000000 bytes fit"):
-            submit(redis, settings, key, body=b"x" * 8_000_000)
-    finally:
-        redis.config_set("maxmemory", 0)
+    with pytest.raises(PayloadTooLarge, match="less than 8000000 bytes fit"):
+        submit(redis, settings, key, body=b"x" * 8_000_000)
 
 
 def test_a_redis_over_four_fifths_of_its_memory_takes_no_more(
@@ -300,15 +297,12 @@ def test_a_redis_over_four_fifths_of_its_memory_takes_no_more(
 ) -> None:
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", int(used / 0.85))
-    try:
-        with pytest.raises(Overloaded) as refusal:
-            submit(redis, settings, key)
-        assert refusal.value.retry_after == submitter.MEMORY_SECONDS
-        with pytest.raises(Overloaded) as refusal:
-            submit(redis, settings, key, seconds=lambda depth: 30.0 + depth)
-        assert refusal.value.retry_after == 30
-    finally:
-        redis.config_set("maxmemory", 0)
+    with pytest.raises(Overloaded) as refusal:
+        submit(redis, settings, key)
+    assert refusal.value.retry_after == submitter.MEMORY_SECONDS
+    with pytest.raises(Overloaded) as refusal:
+        submit(redis, settings, key, seconds=lambda depth: 30.0 + depth)
+    assert refusal.value.retry_after == 30
 
 
 def test_a_call_that_a_kept_response_answers_is_settled_once_and_never_queued(
@@ -515,11 +509,8 @@ def test_few_large_events_fill_an_inbox_too(redis: Redis) -> None:
 
 def test_events_are_taken_while_redis_is_full(redis: Redis) -> None:
     redis.config_set("maxmemory", 1)
-    try:
-        scripts.run(redis, commands.emit_command(WEB, [b"x"]))
-        assert redis.xlen(keys.inbox(WEB)) == 1
-    finally:
-        redis.config_set("maxmemory", 0)
+    scripts.run(redis, commands.emit_command(WEB, [b"x"]))
+    assert redis.xlen(keys.inbox(WEB)) == 1
 
 
 # finish

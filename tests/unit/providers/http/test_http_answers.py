@@ -13,8 +13,8 @@ from tests.support.raw_upstream import BOTH_WAYS, call, closing_transport, conte
 
 @pytest.fixture
 def transport():
-    with closing_transport(connect_timeout=5, read_timeout=5, pool_size=4) as made:
-        yield made
+    with closing_transport(connect_timeout=5, read_timeout=5, pool_size=4) as transport:
+        yield transport
 
 
 @pytest.fixture(params=["complete", "stream"])

@@ -47,8 +47,8 @@ def upstream():
 def transport(upstream):
     upstream.clear()
     limits = {"connect_timeout": 5, "read_timeout": 5, "max_response_bytes": 1 << 20}
-    with closing_transport(pool_size=4, **limits) as made:
-        yield made
+    with closing_transport(pool_size=4, **limits) as transport:
+        yield transport
 
 
 @pytest.fixture(params=["complete", "stream"])

@@ -31,8 +31,8 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def transport() -> Iterator[Transport]:
-    with closing_transport(read_timeout=5, max_response_bytes=1 << 20) as made:
-        yield made
+    with closing_transport(read_timeout=5, max_response_bytes=1 << 20) as transport:
+        yield transport
 
 
 def test_a_body_whose_length_is_over_the_limit_is_not_waited_for(transport: Transport) -> None:
