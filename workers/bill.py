@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.account.pricing import Prices, price, prices_of, usd
 from gateway.account.records import Record
@@ -16,9 +16,7 @@ from gateway.account.usage import NONE, Usage, normal
 from gateway.catalogue.target import Target
 from gateway.errors import CallCancelled, GatewayError, code_of
 from gateway.queue.protocol import CallSpec
-
-if TYPE_CHECKING:
-    from workers.runner import Claimed
+from workers.claims import Claimed
 
 MAX_TEXT = 256  # characters of a provider's own words
 

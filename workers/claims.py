@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import gevent
@@ -12,9 +14,10 @@ import orjson
 from redis import Redis
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
 
+from gateway.errors import JobLost
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import Command, DedicatedConnection
-from workers.runner import Claimed
+from gateway.queue.protocol import CallSpec, ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +25,47 @@ BATCH = 64  # most calls taken at once: others can start while this many bodies 
 RETRY_SECONDS = 0.25
 
 Rows: TypeAlias = "list[Any]"  # bytes, int or None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A call that this worker has claimed.
+
+    `budget` is the time that it has left, in seconds. `payload` is None where Redis lost the job.
+    `admission` is what the queue knows of the call: `cap` (of its output, in tokens; 0 for none),
+    `queued_ms`, `reserved_usd` (in 1e-9 USD) and `reserved_tokens`; `retry` if the call may run
+    once more, and `lost_ms` if it does: for how long a lost worker has run it. It is empty for a
+    call of the previous release.
+    """
+
+    call_id: str
+    web: str
+    claim: str
+    budget: float
+    payload: bytes | None
+    admission: dict[str, Any] = field(default_factory=dict)
+    claimed_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether the call runs once more if this worker is lost before its response."""
+        return "retry" in self.admission
+
+    @property
+    def runs_again(self) -> bool:
+        """Whether an earlier worker ran the call and was lost."""
+        return "lost_ms" in self.admission
+
+
+def opened(payload: bytes | None, call_id: str) -> tuple[CallSpec, bytes]:
+    """Return spec and body of a claimed call; raises JobLost if Redis has none to be read."""
+    if payload is None:
+        raise JobLost
+    try:
+        return CallSpec.decode(payload)
+    except ProtocolError:
+        log.error("call %s: the record in Redis is not one of ours", call_id)
+        raise JobLost from None
 
 
 class Claims:

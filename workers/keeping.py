@@ -5,8 +5,8 @@ from __future__ import annotations
 from gateway.account.cache import ENTRY_BYTES, Entry
 from gateway.queue import commands
 from gateway.queue.protocol import CallSpec, Outcome
+from workers.claims import Claimed
 from workers.outbox import Outbox, Sender
-from workers.runner import Claimed
 
 # As orjson writes it; in a text, the quotes would be escaped.
 FILTERED = b'"finish_reason":"content_filter"'

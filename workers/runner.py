@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import orjson
 
@@ -19,14 +18,13 @@ from gateway.catalogue.target import UNKNOWN
 from gateway.chat import ChatCall, Chunk
 from gateway.errors import (
     GatewayError,
-    JobLost,
     ProviderNotConfigured,
     StopCall,
     UpstreamBadResponse,
     WorkerLost,
 )
 from gateway.logs import log_fault
-from gateway.queue.protocol import CallSpec, Outcome, ProtocolError, encode_head
+from gateway.queue.protocol import CallSpec, Outcome, encode_head
 from gateway.tokens import TOKENS_PER_SECOND
 from gateway.tracing import Tracing
 from providers.base import Provider
@@ -35,6 +33,7 @@ from workers.attempts import Attempts, Limits, lines
 from workers.bill import Bill
 from workers.breaker import Breakers
 from workers.call_log import log_failure, log_skip
+from workers.claims import Claimed
 from workers.coalesce import Coalescer
 from workers.custom_tools import CustomTools
 from workers.failover import Failover
@@ -46,36 +45,6 @@ from workers.usage import CallUsage
 log = logging.getLogger(__name__)
 
 NEEDS_CUSTOM_TOOLS = re.compile(rb'"(?:custom|allowed_tools)"').search
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A call that this worker has claimed.
-
-    `budget` is the time that it has left, in seconds. `payload` is None where Redis lost the job.
-    `admission` is what the queue knows of the call: `cap` (of its output, in tokens; 0 for none),
-    `queued_ms`, `reserved_usd` (in 1e-9 USD) and `reserved_tokens`; `retry` if the call may run
-    once more, and `lost_ms` if it does: for how long a lost worker has run it. It is empty for a
-    call of the previous release.
-    """
-
-    call_id: str
-    web: str
-    claim: str
-    budget: float
-    payload: bytes | None
-    admission: dict[str, Any] = field(default_factory=dict)
-    claimed_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def may_run_again(self) -> bool:
-        """Whether the call runs once more if this worker is lost before its response."""
-        return "retry" in self.admission
-
-    @property
-    def runs_again(self) -> bool:
-        """Whether an earlier worker ran the call and was lost."""
-        return "lost_ms" in self.admission
 
 
 @dataclass(slots=True)
@@ -388,14 +357,3 @@ class CallRunner:
             call.bill.first_token = time.monotonic()
         if self._breakers.troubled:
             self._breakers.answered(call.failover.target.route, attempts.age())
-
-
-def opened(payload: bytes | None, call_id: str) -> tuple[CallSpec, bytes]:
-    """Return spec and body of a claimed call; raises JobLost if Redis has none to be read."""
-    if payload is None:
-        raise JobLost
-    try:
-        return CallSpec.decode(payload)
-    except ProtocolError:
-        log.error("call %s: the record in Redis is not one of ours", call_id)
-        raise JobLost from None

@@ -17,11 +17,10 @@ from gateway.queue.protocol import CallSpec
 from gateway.tracing import Tracing
 from providers.base import IGNORE, OnHead, Provider
 from workers.bill import Bill
+from workers.claims import Claimed
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
-
-    from workers.runner import Claimed
 
 NOTHING: Mapping[str, str] = {}
 # The context of the attempt that this greenlet makes: headers for providers that take them.

@@ -51,11 +51,11 @@ from gateway.stalls import Stalls
 from workers.bill import Bill
 from workers.breaker import Breakers
 from workers.call_log import log_call
-from workers.claims import Claims
+from workers.claims import Claimed, Claims, opened
 from workers.keeping import KeepingSender
 from workers.leftovers import Leftovers
 from workers.outbox import Outbox, Sender
-from workers.runner import CallRunner, Claimed, opened
+from workers.runner import CallRunner
 
 log = logging.getLogger(__name__)
 
@@ -257,17 +257,15 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             timeout.close()
             if self.running.get(claimed.call_id) is running:
                 del self.running[claimed.call_id]
-        again = running.claimed
-        if again.runs_again and not claimed.runs_again:
-            return  # nothing of this run counts
-        stopped = isinstance(outcome.error, WorkerStopped)
-        if stopped and claimed.may_run_again and not sender.number and again is claimed:
-            claim, web = claimed.claim, claimed.web
-            self.outbox.put(commands.retry_command(claimed.call_id, claim, web))
-            return
+        again, stopped = running.claimed, isinstance(outcome.error, WorkerStopped)
         if again is not claimed:  # claimed again: only that claim's outcome stands
+            if again.runs_again and not claimed.runs_again:
+                return  # and it has a run of its own
             sender = Sender(self.outbox, again.call_id, again.claim, again.web)
             outcome = Outcome(error=ReplyLost())
+        elif stopped and claimed.may_run_again and not outcome.last:
+            self.outbox.put(commands.retry_command(claimed.call_id, claimed.claim, claimed.web))
+            return
         worked = int((time.monotonic() - claimed.claimed_at) * 1000)
         if isinstance(sender, KeepingSender):
             sender.keep(outcome, bill.nano)  # before its end, which other calls may be waiting for

@@ -162,7 +162,7 @@ class KeyStore:
         self._peppers = [each.encode() for each in (pepper, old_pepper) if each]
         self._clock = clock
         self._copied = copied
-        self._records = RecordStore(redis, _blank, keys.key, b"hmac", "key", clock)
+        self._records = _store(redis, clock)
         # Unknown ids too: otherwise the time of a refusal would tell which ids exist.
         self._cache: TTLCache[str, KeyRecord | None] = TTLCache(
             CACHE_KEYS, CACHE_SECONDS, timer=lambda: time.monotonic()
@@ -373,8 +373,11 @@ class KeyStore:
         return base62(int(self._hmac(f"{rotation}:{idempotency_key}"), 16), 43)
 
 
-def _blank(public_id: str) -> KeyRecord:
-    return KeyRecord(public_id, name="", hmac="")
+def _store(redis: Redis, clock: Callable[[], float] = time.time) -> RecordStore[KeyRecord]:
+    def blank(public_id: str) -> KeyRecord:
+        return KeyRecord(public_id, name="", hmac="")
+
+    return RecordStore(redis, blank, keys.key, b"hmac", "key", clock)
 
 
 def _hmac(pepper: bytes, text: str) -> str:
@@ -407,10 +410,9 @@ def webhook_keys(redis: Redis, owner_id: str) -> list[str]:
 
     It scans Redis: not for each call. Raises RedisError.
     """
-    records = RecordStore(redis, _blank, keys.key, b"hmac", "key", time.time).all()
     return [
         record.public_id
-        for record in records
+        for record in _store(redis).all()
         if record.owner == owner_id and record.webhook_url and not record.revoked
     ]
 

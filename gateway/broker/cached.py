@@ -49,34 +49,28 @@ class CachedCalls:
         line = bool(submission.spec.account.get("batch_id"))
         name = submission.spec.cache["name"], LINES if line else ""
         if submission.pending.logged and not line:
-            gevent.spawn(self._serve_at_once, name, submission)
+            gevent.spawn(self._serve, name, [submission], wait=False)
         elif name in self._waiting:
             self._waiting[name].append(submission)
         else:
-            self._waiting[name] = [submission]
-            gevent.spawn(self._serve, name)
+            waiting = self._waiting[name] = [submission]
+            gevent.spawn(self._serve, name, waiting)
 
-    def _serve(self, name: tuple[str, str]) -> None:
-        waiting, pause = self._waiting[name], FIRST_LOOK_SECONDS
+    def _serve(
+        self, name: tuple[str, str], waiting: list[Submission], *, wait: bool = True
+    ) -> None:
+        """Pass all calls on that are, or come to be, in `waiting`; after one look unless `wait`."""
+        pause = FIRST_LOOK_SECONDS
         try:
-            while self._still_waiting(waiting):
-                if self._look(name, waiting):
-                    gevent.sleep(pause)
-                    pause = min(pause * 2, LAST_LOOK_SECONDS)
+            while self._still_waiting(waiting) and self._look(name, waiting) and wait:
+                gevent.sleep(pause)
+                pause = min(pause * 2, LAST_LOOK_SECONDS)
         except RedisError as error:
             log.warning("cache: Redis is away (%s)", type(error).__name__)
         finally:
-            del self._waiting[name]
+            if wait:
+                del self._waiting[name]
             self._pass_all(waiting)
-
-    def _serve_at_once(self, name: tuple[str, str], submission: Submission) -> None:
-        alone = [submission]
-        try:
-            self._look(name, alone)
-        except RedisError as error:
-            log.warning("cache: Redis is away (%s)", type(error).__name__)
-        finally:
-            self._pass_all(alone)
 
     def _still_waiting(self, waiting: list[Submission]) -> bool:
         """Forget the calls that have ended; return whether any is left."""

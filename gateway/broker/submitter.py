@@ -93,13 +93,12 @@ class Submission:
         """The events of a logged call that a kept response answers, for its log."""
         if self.entry is None or not self.pending.logged:
             return []
-        events, call_id = [], self.spec.call_id
-        outcome = Outcome(answer=self.payload(), dropped=self.entry.dropped)
-        if self.spec.stream:
-            events.append(Event(call_id, "", 1, CHUNKS, self.payload()))
-            outcome = Outcome(last=1)
-        events.append(Event(call_id, "", outcome.last + 1, OUTCOME, outcome.encode()))
-        return [event.encode() for event in events]
+        call_id, payload = self.spec.call_id, self.payload()
+        if not self.spec.stream:
+            outcome = Outcome(answer=payload, dropped=self.entry.dropped)
+            return [Event(call_id, "", 1, OUTCOME, outcome.encode()).encode()]
+        chunks = Event(call_id, "", 1, CHUNKS, payload)
+        return [chunks.encode(), Event(call_id, "", 2, OUTCOME, Outcome(last=1).encode()).encode()]
 
 
 class Submitter:

@@ -16,8 +16,9 @@ from providers.base import Request
 from providers.http.transport import Transport
 from providers.openai.embeddings import texts
 from tests.support.fakes import FakeBroker, ScriptedCall, Submitted
+from workers.claims import Claimed
 from workers.providers import connect
-from workers.runner import CallRunner, Claimed, Limits
+from workers.runner import CallRunner, Limits
 
 CHUNKS = (
     {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hel"}}]},

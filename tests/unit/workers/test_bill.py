@@ -33,7 +33,8 @@ from tests.support.fakes import Clock
 from workers import attempts
 from workers.attempts import Limits
 from workers.bill import Bill
-from workers.runner import CallRunner, Claimed
+from workers.claims import Claimed
+from workers.runner import CallRunner
 
 URL = "http://127.0.0.1:9/v1"
 BODY = b'{"messages":[{"role":"user","content":"%b"}]}' % (b"x" * 40)  # 10 tokens, about

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,16 +16,19 @@ from redis.exceptions import ConnectionError, NoScriptError, TimeoutError
 
 from gateway.account.api_keys import KeyRecord, KeyStore
 from gateway.catalogue.target import Target
+from gateway.errors import JobLost
 from gateway.queue import clients, commands, keys, scripts
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CallSpec
 from gateway.settings import Settings
 from tests.support.fakes import admission
 from workers import claims
-from workers.claims import Claims
+from workers.claims import Claims, opened
 
 WEB, WORKER = "web-1", "worker-1"
 BODY = b'{"messages":[]}'
+SPEC = CallSpec("call-1", WEB, False, (Target("demo/echo", "demo", "echo"),))
+BELLS: list[Any] = []
 
 
 class Lossy:
@@ -60,6 +64,14 @@ class Lossy:
 
 
 @pytest.fixture(autouse=True)
+def bells() -> Iterator[None]:
+    """Closes connections: tracebacks may keep them until garbage is collected in another test."""
+    yield
+    while BELLS:
+        BELLS.pop().disconnect()
+
+
+@pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RETRY_SECONDS", 0)
     monkeypatch.setattr(clients, "BLOCK_SECONDS", 0.01)
@@ -84,7 +96,11 @@ def claims_of(redis: Any, judge: bool = False) -> Claims:
     def judge_until() -> float:
         return time.time() + 60 if judge else 0.0
 
-    bell: Any = redis if isinstance(redis, Lossy) else DedicatedConnection(redis)
+    if isinstance(redis, Lossy):
+        bell: Any = redis
+    else:
+        bell = DedicatedConnection(redis)
+        BELLS.append(bell)
     return Claims(redis, bell, WORKER, judge_until)
 
 
@@ -370,3 +386,30 @@ def test_a_bell_whose_redis_is_away_is_told_and_asked_again_elsewhere(
     away = clients.blocking(replace(settings, redis_url="unix:///nowhere/redis.sock"))
     assert Claims(redis, DedicatedConnection(away), WORKER, lambda: 0.0).take(10, never) == []
     assert "Redis is away" in caplog.text
+
+
+def test_a_claimed_call_opens_into_its_spec_and_body() -> None:
+    assert opened(SPEC.encode(BODY), SPEC.call_id) == (SPEC, BODY)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        b"",
+        b"CANARY",
+        b"\xff\x00\n{}",
+        b"[]\n{}",
+        b"{}\n{}",
+        b'{"v":1}\n{}',
+        b'{"v":1,"CANARY":1}\n{}',
+        SPEC.encode(BODY).replace(b'"v":1', b'"v":2', 1),
+    ],
+)
+def test_a_record_that_is_not_one_of_ours_is_a_lost_call(
+    payload: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(JobLost):
+        opened(payload, SPEC.call_id)
+    assert "CANARY" not in caplog.text
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * (payload is not None)

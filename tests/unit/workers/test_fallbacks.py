@@ -37,7 +37,8 @@ from workers import attempts
 from workers.attempts import Limits
 from workers.bill import Bill
 from workers.breaker import Breakers
-from workers.runner import CallRunner, Claimed
+from workers.claims import Claimed
+from workers.runner import CallRunner
 
 URL = "http://127.0.0.1:9/v1"
 BODY = b'{"messages":[]}'

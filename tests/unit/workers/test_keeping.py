@@ -12,8 +12,8 @@ from gateway.catalogue.target import Target
 from gateway.errors import UpstreamTruncated
 from gateway.queue import keys, scripts
 from gateway.queue.protocol import CallSpec, Outcome
+from workers.claims import Claimed
 from workers.keeping import KeepingSender
-from workers.runner import Claimed
 
 NAME = "a" * 64
 FIRST, SECOND = Target("one/model", "one", "model"), Target("two/model", "two", "model")

@@ -22,7 +22,6 @@ from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
     InvalidRequest,
-    JobLost,
     ModelNotFound,
     ProviderNotConfigured,
     StopCall,
@@ -42,7 +41,8 @@ from tests.support.fakes import USAGE
 from workers import attempts, tasks
 from workers.attempts import Limits
 from workers.bill import Bill
-from workers.runner import CallRunner, Claimed, opened
+from workers.claims import Claimed
+from workers.runner import CallRunner
 
 CALL_ID = "a" * 32
 WORD: Chunk = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
@@ -554,36 +554,6 @@ def test_every_outcome_can_cross_redis() -> None:
     outcome = Outcome.decode(run(Provider(error)).encode())
     assert isinstance(outcome.error, DeadlineExceeded)
     assert outcome.error.message == "so late"
-
-
-# opened
-
-
-def test_a_claimed_call_opens_into_its_plan_and_body() -> None:
-    assert opened(spec().encode(BODY), CALL_ID) == (spec(), BODY)
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
-        None,
-        b"",
-        b"CANARY",
-        b"\xff\x00\n{}",
-        b"[]\n{}",
-        b"{}\n{}",
-        b'{"v":1}\n{}',
-        b'{"v":1,"CANARY":1}\n{}',
-        spec().encode(BODY).replace(b'"v":1', b'"v":2', 1),
-    ],
-)
-def test_a_record_that_is_not_one_of_ours_is_a_lost_call(
-    payload: bytes | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    with pytest.raises(JobLost):
-        opened(payload, CALL_ID)
-    assert "CANARY" not in caplog.text
-    assert [record.levelno for record in caplog.records] == [logging.ERROR] * (payload is not None)
 
 
 # run

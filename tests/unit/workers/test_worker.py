@@ -25,8 +25,8 @@ from gateway.settings import Settings
 from tests.support.admission import KEY, Calls
 from workers import worker as module
 from workers.bill import Bill
+from workers.claims import Claimed
 from workers.outbox import Sender
-from workers.runner import Claimed
 from workers.worker import CANCEL_LOOKS, CallWorker, Running
 
 

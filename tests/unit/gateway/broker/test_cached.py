@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import gevent
@@ -78,8 +78,10 @@ def keep(redis: Redis) -> None:
 
 
 @pytest.fixture
-def web(redis: Redis, settings: Settings) -> Web:
-    return Web(clients.commands(settings, 2))
+def web(redis: Redis, settings: Settings) -> Iterator[Web]:
+    client = clients.commands(settings, 2)
+    yield Web(client)
+    client.close()
 
 
 def test_a_kept_response_goes_with_the_call(redis: Redis, web: Web) -> None:
