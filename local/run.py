@@ -164,15 +164,16 @@ def environment(file: Path) -> dict[str, str]:
 
 def misspellings(names: Iterable[str], models_file: str = "") -> list[str]:
     """Warnings about `names` that look like misspelled settings. Raises ConfigurationError."""
-    known = {"PORT", "WEB_CONCURRENCY", "REDIS_TLS_URL", "LOCAL_MODEL"}
-    known |= {each.metadata["variable"] for each in dataclasses.fields(Settings) if each.metadata}
+    variables = {"PORT", "WEB_CONCURRENCY", "REDIS_TLS_URL", "LOCAL_MODEL"}
+    fields = [field for field in dataclasses.fields(Settings) if field.metadata]
+    variables |= {field.metadata["variable"] for field in fields}
     for row in catalogue_file.read(models_file).providers.values():
-        known |= {row.key_variable, row.base_url_variable}
+        variables |= {row.key_variable, row.base_url_variable}
     return [
         f"{name} in .env is not a setting. Did you mean {similar}?"
         for name in names
-        if name not in known
-        for similar in difflib.get_close_matches(name, known, 1, 0.85)
+        if name not in variables
+        for similar in difflib.get_close_matches(name, variables, 1, 0.85)
     ]
 
 
