@@ -56,21 +56,19 @@ class Collector:
         self._worked = False
 
     def tick(self, busy: bool) -> None:
-        """Collect if there is garbage and no call runs, or if a collection is overdue.
+        """Collect and give freed memory back after calls; collect if it is overdue.
 
-        After calls it also gives freed memory back; a few large bodies make little garbage.
+        A few large bodies make little garbage, so it goes by calls and not by garbage alone.
         """
         if gc.get_threshold()[2] != NEVER:
             return
-        _, _, middle = gc.get_count()
         now = time.monotonic()
-        if middle and (not busy or now - self._last > OVERDUE_SECONDS):
+        self._worked = self._worked or busy or gc.get_count()[2] > 0
+        idle = not busy and self._worked and now - self._gave_back > GIVE_BACK_SECONDS
+        if idle or now - self._last > OVERDUE_SECONDS:
             gc.collect()
             self._last = now
-            self._worked = True
-        if busy:
-            self._worked = True
-        elif self._worked and now - self._gave_back > GIVE_BACK_SECONDS:
+        if idle:
             give_back()
             self._gave_back, self._worked = now, False
 

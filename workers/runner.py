@@ -131,6 +131,7 @@ class CallRunner:
         bill.target = failover.target
         if call.attempts is not None:
             bill.began = call.attempts.began
+            call.attempts = None  # it knows the call, and together they would keep the body
         if call.trace is not None:
             call.trace.end(bill, error)
         return Outcome(

@@ -47,6 +47,20 @@ def test_a_process_without_calls_collects(old_garbage):
     assert not old_garbage()
 
 
+def test_it_collects_young_garbage_after_calls(old_garbage, monkeypatch):
+    monkeypatch.setattr(memory, "GIVE_BACK_SECONDS", -1)
+    collector = Collector()
+    collector.tick(busy=False)
+    knot = Knot()
+    young = weakref.ref(knot)
+    del knot
+    collector.tick(busy=False)
+    assert young() is not None
+    collector.tick(busy=True)
+    collector.tick(busy=False)
+    assert young() is None
+
+
 def test_a_busy_process_does_not(old_garbage):
     Collector().tick(busy=True)
     assert old_garbage()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
 from collections.abc import Iterator
 from datetime import date
 from typing import Any
@@ -195,6 +197,21 @@ def test_a_whole_answer_counts_for_its_call_until_it_is_delivered(stream: bool) 
     runner = CallRunner({"acme": provider}, Limits(), CATALOGUE, budget=budget)
     outcome = runner.run(claimed(), spec(stream), BODY, Sender())  # type: ignore[arg-type]
     assert budget.used == len(outcome.answer)
+
+
+@both_ways
+@pytest.mark.parametrize("steps", [[], [UpstreamFailed()], [UpstreamFailed()] * 3])
+def test_an_ended_call_keeps_no_body(stream: bool, steps: list[Any]) -> None:
+    part: Any = {"choices": []}
+    provider, body = Provider(*steps, [part] if stream else part), BODY + b" "
+    gc.collect()
+    gc.disable()
+    try:
+        before = sys.getrefcount(body)
+        run(provider, stream, body=body)
+        assert sys.getrefcount(body) == before
+    finally:
+        gc.enable()
 
 
 @both_ways
