@@ -148,7 +148,7 @@ def _respond(incoming: Incoming) -> Response:
     try:
         if not checked.stream:
             pending.when_accepted(checked.parameters.clear)
-        if options.wait is not None and not _ended_within(pending, options.wait, checked.stream):
+        if options.wait is not None and not _has_response(pending, options.wait, checked):
             broker.leave(pending)
             return _accepted(rendering, checked)
         make_renderer: Callable[[str], Renderer] = rendering.renderer
@@ -160,6 +160,7 @@ def _respond(incoming: Incoming) -> Response:
         else:
             response = reply.whole(options.heartbeat)
     except GatewayError as error:
+        pending.until_admitted()
         if not pending.submitted:
             _forget(submitted.call, submitted.claim, error)
         if submitted.replayed and pending.outcome is not None:
@@ -285,14 +286,17 @@ def _depends_on(checked: CheckedRequest, make: partial[Any]) -> list[Any]:
     ]
 
 
-def _ended_within(pending: PendingCall, seconds: float, stream: bool) -> bool:
-    """Wait until a call is queued, and so long for its end; return whether it has ended.
+def _has_response(pending: PendingCall, seconds: float, checked: CheckedRequest) -> bool:
+    """Wait until a call is queued, and so long for its end; return whether to respond with that.
 
-    A stream that is queued is not waited for.
+    A stream that is queued is not waited for. The error of a background call that was queued is
+    where its client looks for the response.
     """
     pending.until_accepted()
-    if not stream and pending.outcome is None and seconds:
+    if not checked.stream and pending.outcome is None and seconds:
         pending.wait(seconds)
+    if pending.outcome is not None and pending.outcome.error is not None:
+        return not (checked.background and pending.submitted)
     return pending.outcome is not None
 
 

@@ -146,6 +146,7 @@ class PendingCall:
             return
         # Who ends a logged call whose worker is lost need not have read its whole log.
         if self.logged and event.kind == OUTCOME and event.number <= self.received + 1:
+            self.received = max(self.received, event.number)
             self._close(event)
             return
         if event.number <= self.received:
@@ -230,12 +231,13 @@ class PendingCall:
             self.end(Outcome(answer=response, dropped=dropped))
 
     def until_accepted(self) -> None:
-        """Wait until the call is queued, or refused."""
+        """Wait until it is known whether the call is queued or refused."""
         while not self.submitted and self.outcome is None:
             gevent.sleep(0.001)
+        self.until_admitted()
 
     def until_admitted(self) -> None:
-        """Wait until it is known what was admitted, if a worker has answered before that."""
+        """Wait until it is known what was admitted, if an event came before the queue's reply."""
         end = time.monotonic() + SUBMIT_SECONDS
         while self.received and not self.submitted and time.monotonic() < end:
             gevent.sleep(0.001)

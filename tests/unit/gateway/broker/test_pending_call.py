@@ -1,4 +1,4 @@
-"""api/pending call.py: one call's events, in order, until its outcome."""
+"""gateway/broker/pending_call.py: one call's events, in order, until its outcome."""
 
 from __future__ import annotations
 
@@ -390,3 +390,21 @@ def test_the_time_that_it_waits_for_a_worker_begins_anew(pending):
     pending.since -= 50
     pending.retried("claim")
     assert time.monotonic() - pending.since < 50
+
+
+@pytest.mark.parametrize("wait", [PendingCall.until_accepted, PendingCall.until_admitted])
+@pytest.mark.parametrize("error", [None, WorkerLost()])
+def test_a_log_may_end_before_the_queue_replies(pending, wait, error):
+    pending.logged = True
+    pending.offer(ending(1, Outcome(last=1, error=error)))
+    waiting = gevent.spawn(wait, pending)
+    gevent.sleep(0.01)
+    assert not waiting.ready()
+    pending.accepted()
+    waiting.get(timeout=10)
+
+
+def test_a_refused_call_is_not_waited_for(pending):
+    pending.fail(NoWorkers())
+    with gevent.Timeout(10):
+        pending.until_accepted()
