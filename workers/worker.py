@@ -17,6 +17,7 @@ import logging
 import signal
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -142,12 +143,15 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self.register()
         self.lease.start()
         self.outbox.start()
-        ticker = gevent.spawn(self._tick_for_ever)
+        # Apart, so that a cancelled call does not wait for the records where Redis is slow.
+        duties = [
+            gevent.spawn(self._repeat, duty) for duty in (self.watch_calls, self.keep_records)
+        ]
         log.info("worker %s: ready for %d calls at once", self.name, self.pool.size)
         while not self.stopping.is_set():
             self.take_calls()
         done = self._drain()
-        ticker.kill()
+        gevent.killall(duties)
         self._leave()
         return done
 
@@ -274,29 +278,36 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             log_call(record)
         sender.finish(self.name, outcome, worked, record)
 
-    def _tick_for_ever(self) -> None:
+    def _repeat(self, duty: Callable[[], object]) -> None:
+        """Do a duty twice a second, for ever; failures are logged."""
         while True:
-            self.tick()
+            try:
+                duty()
+            except RedisError as error:
+                log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
+            except Exception as error:
+                # Without this greenlet no call could be cancelled any more: it must go on.
+                log_fault(log, error, "worker %s", self.name)
             gevent.sleep(TICK_SECONDS)
 
-    def tick(self) -> None:
-        """Do everything that is due twice a second; failures are logged."""
-        try:
-            self.stop_cancelled_calls()
-            self.stop_calls_of_lost_webs()
-            commands.promote(self.connection)
-            if self._ticks % RECORDS_EVERY == 0:
-                self.renew_records()
-                self.learn_breakers()
-            if self._ticks % LEFTOVERS_EVERY == 0:
-                self._leftovers.sweep()
-            self._ticks += 1
-        except RedisError as error:
-            log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
-        except Exception as error:
-            # Without this greenlet no call could be cancelled any more: it must go on.
-            log_fault(log, error, "worker %s", self.name)
+    def watch_calls(self) -> None:
+        """Stop the calls that nobody wants any more, and queue those that may start now.
+
+        Raises RedisError.
+        """
+        self.stop_cancelled_calls()
+        self.stop_calls_of_lost_webs()
+        commands.promote(self.connection)
+
+    def keep_records(self) -> None:
+        """Do what is due of the other work that comes back. Raises RedisError."""
         self._collector.tick(busy=bool(self.running))
+        if self._ticks % RECORDS_EVERY == 0:
+            self.renew_records()
+            self.learn_breakers()
+        if self._ticks % LEFTOVERS_EVERY == 0:
+            self._leftovers.sweep()
+        self._ticks += 1
 
     def stop_cancelled_calls(self) -> None:
         """Stop the calls that were given up. Raises RedisError."""

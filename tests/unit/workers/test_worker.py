@@ -457,7 +457,7 @@ def test_a_tick_queues_calls_that_wait_for_what_has_expired(
     waiting.key(max_in_flight=1)
     first, second = waiting.submit(), waiting.submit()
     redis.zadd(keys.flight(KEY), {first: 1})  # it expired long ago
-    worker.tick()
+    worker.watch_calls()
     assert waiting.status(second) == "queued"
 
 
