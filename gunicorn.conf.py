@@ -32,6 +32,10 @@ limit_request_fields = 64
 # gunicorn takes SCRIPT_NAME from a client that it takes for a proxy: the address that the app sees
 # would not be the one that a proxy has checked.
 forwarder_headers = ""
+# The scheme only decides whether cookies are secure and how examples begin. To ask who may set it
+# took 2 % of a request.
+forwarded_allow_ips = "*"
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
 control_socket_disable = True
 if os.path.isdir("/dev/shm"):
     worker_tmp_dir = "/dev/shm"  # gunicorn needs a file, and /tmp may be read-only

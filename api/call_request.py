@@ -24,7 +24,7 @@ RETRY = "X-Retry-On-Worker-Loss"
 WAIT = re.compile(r"wait\s*=\s*(\d{1,4})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CheckedRequest:
     """A chat request that keeps OpenAI's rules.
 
@@ -52,7 +52,7 @@ class CheckedRequest:
     kind: str = "chat"  # see CallSpec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallOptions:
     """How a call is queued, and how its response is sent. Times are in seconds.
 

@@ -44,7 +44,7 @@ USER_AGENT_LENGTH = 200  # characters of it that a record keeps
 IGNORED_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Incoming:
     """A checked request, with what is read from Flask's context once: each look takes time.
 
@@ -61,7 +61,7 @@ class Incoming:
     line: Line | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submitted:
     """A call that was submitted, or the first one with its Idempotency-Key, which is `replayed`."""
 

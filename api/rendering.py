@@ -15,7 +15,7 @@ from gateway.errors import GatewayError
 from gateway.queue import keys
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rendering:
     """What the renderer of a call is made of.
 
@@ -40,7 +40,7 @@ class Rendering:
         return renderer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoggedCall:
     """A logged call as any process can render it, while Redis keeps its log.
 

@@ -182,7 +182,7 @@ class Reply:
 
     def _wait(self, seconds: float | None) -> bool:
         """Wait for something to send; watch the client only once it has waited for a moment."""
-        if self._call.wait(WATCH_SECONDS):
+        if self._call.wait_nudged(WATCH_SECONDS):
             return True
         self._watch()
         return self._call.wait(seconds and seconds - WATCH_SECONDS)

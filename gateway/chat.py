@@ -36,7 +36,7 @@ EXTENSIONS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChatCall:
     """One chat completion to request from one provider.
 

@@ -27,7 +27,7 @@ RETRY_SECONDS = 0.25
 Rows: TypeAlias = "list[Any]"  # bytes, int or None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claimed:
     """A call that this worker has claimed.
 

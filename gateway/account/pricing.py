@@ -60,7 +60,7 @@ class Prices:
     scale: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Estimate:
     """What a call is expected to use, before it is made.
 

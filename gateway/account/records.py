@@ -17,7 +17,7 @@ import orjson
 from gateway.account.usage import PROMPT
 
 
-@dataclass(slots=True)  # not frozen, because each call makes one: that takes four times as long
+@dataclass(slots=True)
 class Record:
     """One settled call. It is not changed once it is made.
 

@@ -46,7 +46,7 @@ LATE_SECONDS = 0.3  # until a call that arrived too late is sent again
 MEMORY_SECONDS = 5  # least, where Redis is full: nobody knows what would free memory
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Submission:
     """One call on its way into the queue, or with `entry` past it: a kept response answers it."""
 

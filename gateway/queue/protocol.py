@@ -33,7 +33,7 @@ class ProtocolError(Exception):
     """Raised for bytes that are not of this protocol: foreign, damaged or of a newer version."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallSpec:
     """What a job says about a call besides its body, which holds the caller's parameters.
 
@@ -116,7 +116,7 @@ class CallSpec:
         return spec, body
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AdmissionRequest:
     """What the submit script needs to admit a call; it reads the limits themselves in Redis.
 
@@ -152,7 +152,7 @@ class AdmissionRequest:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """How a call ended.
 
@@ -195,7 +195,7 @@ class Outcome:
             raise ProtocolError(f"not an outcome: {problem}") from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """One event of a call under a claim; events of a claim are numbered from 1.
 

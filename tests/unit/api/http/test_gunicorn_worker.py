@@ -38,6 +38,8 @@ SEAMS: list[tuple[Any, str, str]] = [
     (GeventWorker, "handle_quit", "(self, sig, frame)"),
     (Request, "read_into", "(self, unreader, buf, stop=False)"),
     (Request, "should_close", "(self)"),
+    (wsgi.Response, "write", "(self, arg)"),
+    (util, "http_date", "(timestamp=None)"),
     (util, "write_nonblock", "(sock, data, chunked=False)"),
     (Request, "parse", "(self, unreader)"),
     (Request, "_parse_fast", "(self, unreader, buf)"),
@@ -59,6 +61,12 @@ def test_gunicorn_makes_requests_of_the_class_that_its_parser_names() -> None:
     moved = f"gunicorn {gunicorn.__version__} moved RequestParser.mesg_class"
     assert RequestParser.mesg_class in (Request, StrictRequest), moved
     assert "mesg_class(" in inspect.getsource(RequestParser.__next__), moved
+
+
+def test_gunicorn_makes_responses_of_the_class_that_is_replaced() -> None:
+    moved = f"gunicorn {gunicorn.__version__} moved wsgi.Response"
+    assert "response_class = Response" in inspect.getsource(wsgi.create), moved
+    assert "util.http_date()" in inspect.getsource(wsgi.Response.default_headers), moved
 
 
 def test_the_module_names_the_installed_version() -> None:
