@@ -27,6 +27,8 @@ where it is installed). `tests/unit/api/http/test_gunicorn_worker.py` names a se
 | set in `Worker.init_process` | out with the head                 |                             |
 | `wsgi.WSGIErrorsWrapper`,    | one for all requests              | 10 µs a request             |
 | set in `Worker.init_process` |                                   |                             |
+| `Config.__getattr__`,        | settings are plain attributes     | 10 µs a request             |
+| by `Worker.init_process`     |                                   |                             |
 | `util.http_date`,            | one text for a whole second       | 15 µs a response            |
 | set in `Worker.init_process` |                                   |                             |
 """
@@ -236,6 +238,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
         wsgi.WSGIErrorsWrapper = functools.cache(wsgi.WSGIErrorsWrapper)
         util.write_error = write_error
         util.http_date = http_date
+        # gunicorn looks a dozen settings up for each request, each by `Config.__getattr__`.
+        values = {name: setting.get() for name, setting in self.cfg.settings.items()}
+        self.cfg.__dict__.update(values)
         super().init_process()
 
 

@@ -30,9 +30,14 @@ def notice(name: str, row: ModelRow, now: date) -> str | None:
     """The warning for a model that is shut down within 60 days or has been; else None."""
     if row.shutdown_date is None or row.shutdown_date - now > NOTICE:
         return None
-    verb = "was to be" if row.shutdown_date <= now else "will be"
-    successor = f" Use {row.successor} instead." if row.successor else ""
-    return f"{name} {verb} shut down by its provider on {row.shutdown_date.isoformat()}.{successor}"
+    return _notice(name, row.shutdown_date, row.successor, row.shutdown_date <= now)
+
+
+@cache
+def _notice(name: str, shutdown: date, successor: str | None, past: bool) -> str:
+    verb = "was to be" if past else "will be"
+    use = f" Use {successor} instead." if successor else ""
+    return f"{name} {verb} shut down by its provider on {shutdown.isoformat()}.{use}"
 
 
 def substitution(model: str, substitute: str, gone: bool = True) -> str:

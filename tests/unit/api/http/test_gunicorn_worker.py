@@ -63,6 +63,12 @@ def test_gunicorn_makes_requests_of_the_class_that_its_parser_names() -> None:
     assert "mesg_class(" in inspect.getsource(RequestParser.__next__), moved
 
 
+def test_gunicorn_looks_settings_up_where_attributes_are_read_first() -> None:
+    settings = Config()
+    settings.__dict__.update(keepalive=7)
+    assert settings.keepalive == 7, f"gunicorn {gunicorn.__version__} moved Config.__getattr__"
+
+
 def test_gunicorn_makes_responses_of_the_class_that_is_replaced() -> None:
     moved = f"gunicorn {gunicorn.__version__} moved wsgi.Response"
     assert "response_class = Response" in inspect.getsource(wsgi.create), moved
