@@ -16,6 +16,7 @@ from gateway.account.key_fields import PRIORITIES, RESETS, UNITS, Limits
 from gateway.errors import GatewayError, InvalidRequest
 
 Choices = tuple[tuple[str, str], ...]
+SHOWN = "shown_"  # begins the name of the hidden field with what a field showed
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,13 @@ class Form:
         """What somebody entered."""
         return {each.name: request.form.get(each.name, "").strip() for each in self.fields}
 
+    def shown(self) -> dict[str, str]:
+        """What the form showed to whoever entered something.
+
+        Fields that stayed as they were are not set: somebody else may have changed them meanwhile.
+        """
+        return {each.name: request.form.get(SHOWN + each.name, "") for each in self.fields}
+
     def data(self, texts: Mapping[str, str], before: Mapping[str, str]) -> dict[str, Any]:
         """The JSON of what differs from the texts before; null takes a value away.
 
@@ -94,12 +102,21 @@ class Form:
             if texts[each.name] != before.get(each.name, "")
         }
 
-    def values(self, texts: Mapping[str, str], error: GatewayError | None) -> dict[str, Any]:
-        """What a template needs to show the form, with the error at the field that it is about."""
+    def values(
+        self,
+        texts: Mapping[str, str],
+        error: GatewayError | None,
+        shown: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """What a template needs to show the form, with the error at the field that it is about.
+
+        `shown` is what the form showed first, by default the texts.
+        """
         name = (error.param or "").partition(".")[0].partition("[")[0] if error else ""
         return {
             "sections": self.sections,
             "texts": texts,
+            "before": {SHOWN + name: text for name, text in (shown or texts).items()},
             "wrong": name if any(each.name == name for each in self.fields) else "",
             "message": error.message if error else "",
         }

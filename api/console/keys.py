@@ -106,12 +106,8 @@ def keys_one(key: KeyRecord, key_id: str) -> Response:
 @operators
 def keys_change(key: KeyRecord, key_id: str) -> Response:
     """Set what the form changes; a new webhook's secret is shown, here and nowhere else."""
-    texts = forms.KEY.entered()
-
-    def change(record: KeyRecord) -> dict[str, Any]:
-        return forms.KEY.data(texts, forms.KEY.texts(shown_keys([record])[0]))
-
-    return _changed(key, key_id, change, "changed", texts)
+    texts, shown = forms.KEY.entered(), forms.KEY.shown()
+    return _changed(key, key_id, lambda _: forms.KEY.data(texts, shown), "changed", texts)
 
 
 @console.post("/console/keys/<key_id>/extra")
@@ -168,7 +164,9 @@ def _one(record: KeyRecord, error: GatewayError | None = None, texts: Any = None
     return page(
         "key.html",
         error.status if error else 200,
-        **forms.KEY.values(texts or forms.KEY.texts(values), error),
+        **forms.KEY.values(
+            texts or forms.KEY.texts(values), error, forms.KEY.shown() if texts else None
+        ),
         shown=values,
         own=False,
         extra=forms.EXTRA_FIELDS,

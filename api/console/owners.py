@@ -69,12 +69,8 @@ def owners_one(key: KeyRecord, owner_id: str) -> Response:
 @operators
 def owners_change(key: KeyRecord, owner_id: str) -> Response:
     """Set what the form changes."""
-    texts = forms.OWNER.entered()
-
-    def change(record: OwnerRecord) -> dict[str, Any]:
-        return forms.OWNER.data(texts, forms.OWNER.texts(shown_owners([record])[0]))
-
-    return _changed(key, owner_id, change, "changed", texts)
+    texts, shown = forms.OWNER.entered(), forms.OWNER.shown()
+    return _changed(key, owner_id, lambda _: forms.OWNER.data(texts, shown), "changed", texts)
 
 
 @console.post("/console/owners/<owner_id>/extra")
@@ -116,7 +112,11 @@ def _one(record: OwnerRecord, error: GatewayError | None = None, texts: Any = No
     return page(
         "owner.html",
         error.status if error else 200,
-        **forms.OWNER.values(texts or forms.OWNER.texts({**values, "name": record.name}), error),
+        **forms.OWNER.values(
+            texts or forms.OWNER.texts({**values, "name": record.name}),
+            error,
+            forms.OWNER.shown() if texts else None,
+        ),
         shown=values,
         extra=forms.EXTRA_FIELDS,
         members=shown_keys(sorted(members, key=lambda each: each.name.lower())),

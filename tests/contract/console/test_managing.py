@@ -23,7 +23,7 @@ def secret(page):
 def fields(page, form):
     """What the fields of a form hold."""
     text = page.partition(f'action="{form}"')[2].partition("</form>")[0]
-    values = dict(re.findall(r'<input id="\w+" name="(\w+)" value="([^"]*)"', text))
+    values = dict(re.findall(r'<input [^>]*?name="(\w+)" value="([^"]*)"', text))
     for name, options in re.findall(r'<select id="\w+" name="(\w+)"[^>]*>(.*?)</select>', text):
         values[name] = (re.search(r'value="(\w*)" selected', options) or [0, ""])[1]
     return values
@@ -88,6 +88,18 @@ def test_a_key_is_changed_and_what_is_emptied_is_taken_away(operator, store, mak
     assert (record.limit, record.rpm, record.tpm, record.name) == (None, 8, 70, "two")
     entry = redis.xrevrange(keys.AUDIT, count=1)[0][1]
     assert b"ADMIN_KEY" in b"".join(entry.values())
+
+
+def test_what_two_operators_change_at_once_is_both_kept(operator, store, make_key):
+    id = public_id(make_key("one", limit=5 * NANO, rpm=7))
+    address = f"/console/keys/{id}"
+    first = fields(operator.get(address), address)
+    second = fields(operator.get(address), address)
+    operator.send(address, **{**first, "requests_per_minute": "8"})
+    page = operator.send(address, 400, **{**second, "limit": "much"})
+    corrected = fields(page, address)
+    operator.send(address, **{**corrected, "limit": "9"})
+    assert (store.get(id).limit, store.get(id).rpm) == (9 * NANO, 8)
 
 
 @pytest.mark.parametrize(
