@@ -1,7 +1,8 @@
 """How long this process has stood still: stopped, starved of CPU, or busy in one place.
 
 Who judges others by their silence must know that it looked. During a stall nothing is read, so a
-timer that runs out right after one says nothing of anybody else.
+timer that runs out right after one says nothing of anybody else. `give_turn` keeps long work from
+being one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ import gevent
 
 TICK_SECONDS = 0.1
 GAP_SECONDS = 0.25  # between two ticks; a longer one is a stall, for as long as it is longer
+TURN_SECONDS = 0.001  # a timer lets the event loop look at its sockets, a sleep of 0 does not
+LARGE_BYTES = 1_000_000  # of JSON: to read or to write it takes 2 ms, and 20 MB take 50 ms
+
+
+def give_turn(size: int = LARGE_BYTES) -> None:
+    """Let other greenlets run before work on JSON of this many bytes, if it is large."""
+    if size >= LARGE_BYTES:
+        gevent.sleep(TURN_SECONDS)
 
 
 class Stalls:

@@ -8,18 +8,17 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
-import gevent
 import orjson
 from flask import Flask
 from gevent.event import Event
 
-from api.batches.validation import TURN_SECONDS
 from api.http import line as line_api
 from api.http.line import Line, LineReply
 from api.idempotency import name_in_redis
 from api.services import Services
 from gateway.files.batches import Batch
 from gateway.queue import commands, event_logs
+from gateway.stalls import give_turn
 
 RETRY_SECONDS = 900.0  # a line that a provider or this service refuses is tried again so long
 PAUSE_SECONDS = (1.0, 30.0)  # between two tries, at first and at most
@@ -76,7 +75,7 @@ def stop(services: Services, batch: Batch, numbers: Iterable[int]) -> None:
                 break
             for call_id in calls:
                 commands.cancel(redis, call_id)
-        gevent.sleep(TURN_SECONDS)
+        give_turn()
 
 
 def _name(batch: Batch, number: int, lost: int) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import gevent
 import orjson
 from flask import Response, g, request
 
@@ -18,7 +17,7 @@ from api.batches.elements import NAME, elements
 from api.batches.validation import ENVELOPE_BYTES, TOKEN_LIMIT
 from api.files.view import declared_size, storage
 from api.http.auth import keyed, reader
-from api.http.body import PIECE_BYTES, TURN_SECONDS, arriving, check_type
+from api.http.body import PIECE_BYTES, arriving, check_type
 from api.http.errors import ApiBlueprint
 from api.http.json import json_response, page_of
 from api.http.links import link
@@ -34,6 +33,7 @@ from gateway.files import records
 from gateway.files.batches import WINDOW_SECONDS, Batch, new_id
 from gateway.files.records import FileRecord
 from gateway.files.storage import ObjectMissing, put
+from gateway.stalls import give_turn
 from gateway.tokens import CHARACTERS_PER_TOKEN
 
 message_batches = ApiBlueprint("message_batches", __name__, dialect=messages_errors.render)
@@ -75,7 +75,7 @@ def _received(key: KeyRecord, file_id: str) -> Batch:
         def pieces() -> Iterator[bytes]:
             while piece := body.read(PIECE_BYTES):
                 yield piece
-                gevent.sleep(TURN_SECONDS)
+                give_turn()
             body.check()
 
         requests = elements(pieces(), settings.max_body_bytes + ENVELOPE_BYTES)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import gevent
-
 from gateway import strict_json
 from gateway.errors import GatewayError, InvalidRequest
+from gateway.stalls import give_turn
 from gateway.tokens import CHARACTERS_PER_TOKEN
 
 MAX_LINES = 50_000
@@ -17,7 +16,6 @@ MAX_ERRORS = 50  # that a batch lists
 ENVELOPE_BYTES = 65_536  # of a line besides its body
 LONGEST_ID = 512  # characters
 TURN_LINES = 50  # after which others have their turn
-TURN_SECONDS = 0.001
 
 PREFIXES = ("/v1", "/inference/v1", "")
 ENDPOINTS = ("/chat/completions", "/responses", "/embeddings")
@@ -66,7 +64,7 @@ def check_lines(
             checked.refuse("too_many_tasks", f"A batch has at most {MAX_LINES} requests.", number)
             break
         if checked.lines % TURN_LINES == 0:
-            gevent.sleep(TURN_SECONDS)
+            give_turn()
         if line is None:
             checked.refuse("request_too_large", "This line is too long.", number)
             continue

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import gevent
 import orjson
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import MultiPartParser
 from werkzeug.http import parse_options_header
 
-from api.http.body import TURN_SECONDS, arriving
+from api.http.body import arriving
 from api.schemas.errors import invalid
 from gateway.errors import InvalidRequest, PayloadTooLarge, UnsupportedMedia
 from gateway.files.storage import Storage, Upload
+from gateway.stalls import give_turn
 
 MAX_BYTES = 209_715_200  # 200 MiB: what OpenAI takes as the input of a batch
 FORM_BYTES = 262_144  # of each other field, and of what the parser of the form holds
@@ -110,7 +110,7 @@ class Received:
         self._turn += len(data)
         if self._turn >= TURN_BYTES:
             self._turn = 0
-            gevent.sleep(TURN_SECONDS)
+            give_turn()
         return len(data)
 
     def seek(self, *_: int) -> int:

@@ -24,12 +24,12 @@ from gateway.errors import (
     UnsupportedMedia,
 )
 from gateway.files.storage import StorageUnavailable
+from gateway.stalls import give_turn
 
 # A body that comes at least this fast is not given up: 160 kbit/s.
 LEAST_BYTES_A_SECOND = 20_000
 RETRY_SECONDS = 5  # where too many bodies of a key are on their way
 PIECE_BYTES = 262_144  # read at once: a fast client would keep the event loop to itself
-TURN_SECONDS = 0.001
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 PARSING = BoundedSemaphore(1)  # large bodies are parsed one at a time
 
@@ -69,11 +69,13 @@ def read_json(
     body = _read(environ, limit, timeout, hold)
     if len(body) <= COUNTED_BYTES:
         return strict_json.loads(body, max_elements)
-    # Parsing 20 MB takes about 0.1 s. In between, other requests have their turn: a timer lets the
-    # event loop look at its sockets, a sleep of 0 would not.
     with PARSING:
-        gevent.sleep(TURN_SECONDS)
-        return strict_json.loads(body, max_elements)
+        size = len(body)
+        give_turn(size)
+        value = strict_json.loads(body, max_elements)
+        del body
+        give_turn(size)  # what follows, until it is sent, takes as long again
+        return value
 
 
 def check_type(environ: dict[str, Any]) -> None:
@@ -191,7 +193,7 @@ def _content(stream: Any, size: int) -> bytes:
         pieces.append(piece)
         size -= len(piece)
         if len(piece) == PIECE_BYTES:
-            gevent.sleep(TURN_SECONDS)
+            give_turn()
     return b"".join(pieces)
 
 
