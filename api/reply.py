@@ -22,7 +22,7 @@ from gateway.queue.protocol import decode_head
 
 log = logging.getLogger(__name__)
 
-WATCH_SECONDS = 0.2  # until a waiting client's connection is watched: most calls are faster
+WATCH_SECONDS = 0.2  # at least, until a waiting client is watched: most calls are faster
 HEADERS_SECONDS = 5.0  # of silence before a stream's headers go out
 COMMENT_SECONDS = 15.0  # of silence between two comments: Heroku's router allows 55
 WORKERS_SECONDS = 1.0  # between two looks for workers before a response begins
