@@ -182,10 +182,11 @@ class Reply:
 
     def _wait(self, seconds: float | None) -> bool:
         """Wait for something to send; watch the client only once it has waited for a moment."""
+        began = time.monotonic()
         if self._call.wait_nudged(WATCH_SECONDS):
             return True
         self._watch()
-        return self._call.wait(seconds and seconds - WATCH_SECONDS)
+        return self._call.wait(seconds and max(began + seconds - time.monotonic(), 0.0))
 
     def _wait_for_workers(self) -> bool:
         """Wait while no worker could start the call; return whether there is something to send.

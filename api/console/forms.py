@@ -16,6 +16,7 @@ from gateway.account.key_fields import PRIORITIES, RESETS, UNITS, Limits
 from gateway.errors import GatewayError, InvalidRequest
 
 Choices = tuple[tuple[str, str], ...]
+AMOUNT = frozenset({"limit", "limit_unit"})
 SHOWN = "shown_"  # begins the name of the hidden field with what a field showed
 
 
@@ -85,21 +86,23 @@ class Form:
         return {each.name: request.form.get(each.name, "").strip() for each in self.fields}
 
     def shown(self) -> dict[str, str]:
-        """What the form showed to whoever entered something.
+        """What the form showed to whoever entered something, as far as the request says that.
 
         Fields that stayed as they were are not set: somebody else may have changed them meanwhile.
         """
-        return {each.name: request.form.get(SHOWN + each.name, "") for each in self.fields}
+        names = (each.name for each in self.fields)
+        return {name: request.form[SHOWN + name] for name in names if SHOWN + name in request.form}
 
     def data(self, texts: Mapping[str, str], before: Mapping[str, str]) -> dict[str, Any]:
         """The JSON of what differs from the texts before; null takes a value away.
 
         Raises InvalidRequest, which names the field.
         """
+        changed = {name for name, text in texts.items() if text != before.get(name, "")}
+        if changed & AMOUNT and texts.get("limit"):
+            changed |= AMOUNT  # a number in another unit would be another budget
         return {
-            each.name: each.value(texts[each.name])
-            for each in self.fields
-            if texts[each.name] != before.get(each.name, "")
+            each.name: each.value(texts[each.name]) for each in self.fields if each.name in changed
         }
 
     def values(

@@ -107,7 +107,12 @@ def keys_one(key: KeyRecord, key_id: str) -> Response:
 def keys_change(key: KeyRecord, key_id: str) -> Response:
     """Set what the form changes; a new webhook's secret is shown, here and nowhere else."""
     texts, shown = forms.KEY.entered(), forms.KEY.shown()
-    return _changed(key, key_id, lambda _: forms.KEY.data(texts, shown), "changed", texts)
+
+    def change(record: KeyRecord) -> dict[str, Any]:
+        now = forms.KEY.texts(shown_keys([record])[0])
+        return forms.KEY.data(texts, {**now, **shown})
+
+    return _changed(key, key_id, change, "changed", texts)
 
 
 @console.post("/console/keys/<key_id>/extra")

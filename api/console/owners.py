@@ -70,7 +70,12 @@ def owners_one(key: KeyRecord, owner_id: str) -> Response:
 def owners_change(key: KeyRecord, owner_id: str) -> Response:
     """Set what the form changes."""
     texts, shown = forms.OWNER.entered(), forms.OWNER.shown()
-    return _changed(key, owner_id, lambda _: forms.OWNER.data(texts, shown), "changed", texts)
+
+    def change(record: OwnerRecord) -> dict[str, Any]:
+        now = forms.OWNER.texts(shown_owners([record])[0])
+        return forms.OWNER.data(texts, {**now, **shown})
+
+    return _changed(key, owner_id, change, "changed", texts)
 
 
 @console.post("/console/owners/<owner_id>/extra")

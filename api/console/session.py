@@ -30,7 +30,7 @@ PATH = "/console"
 COOKIE = "console_session"
 FORM_COOKIE = "console_form"  # what the token of the sign-in form belongs to
 TOKEN_FIELD, TOKEN_HEADER = "csrf_token", "X-CSRF-Token"
-LONGEST_FORM = 64_000  # bytes
+LONGEST_FORM = 128_000  # bytes
 # Failed attempts to sign in within SIGN_IN_SECONDS: of a client, and over one connection's address,
 # which may be that of a proxy. The client's is what the nearest proxy says.
 CLIENT_ATTEMPTS, ADDRESS_ATTEMPTS = 10, 100

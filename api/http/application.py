@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import flask
@@ -23,7 +23,7 @@ class RequestHeaders(EnvironHeaders):
         return self.environ.get(_variable(key), default)
 
 
-@cache  # only names in code are asked for: there are a few dozen
+@lru_cache(maxsize=256)
 def _variable(header: str) -> str:
     """The name in WSGI's environ."""
     name = header.upper().replace("-", "_")

@@ -226,6 +226,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
         self.hurried = True
         self.alive = False
 
+    def handle_usr1(self, sig: Any, frame: Any) -> None:
+        """Open the log files again."""
+        super().handle_usr1(sig, frame)
+        wsgi.WSGIErrorsWrapper.cache_clear()  # it holds the closed ones
+
     def init_signals(self) -> None:
         """Set what each signal does: SIGHUP drains, as SIGTERM does."""
         super().init_signals()

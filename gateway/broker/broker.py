@@ -101,7 +101,13 @@ class Broker:
             self.started = True
             self.stalls.start()
             self.lease.start()
-            loops = (self.submitter.run, self.reader.run, self.monitor.run, self.changes.run)
+            loops = (
+                self.submitter.run,
+                self.reader.run,
+                self.monitor.run,
+                self.monitor.watch_deadlines,
+                self.changes.run,
+            )
             self._greenlets = [gevent.spawn(loop) for loop in loops]
 
     def working(self) -> bool:

@@ -87,10 +87,15 @@ class Monitor:
             gevent.sleep(TICK_SECONDS)
             self.tick()
 
+    def watch_deadlines(self) -> None:
+        """Check deadlines every TICK_SECONDS, for ever; a slow Redis does not delay it."""
+        while True:
+            gevent.sleep(TICK_SECONDS)
+            self.check_deadlines()
+
     def tick(self) -> None:
         """Do everything that is due; failures are logged."""
         self._ticks += 1
-        self.check_deadlines()
         self._collector.tick(busy=bool(self._pending_calls))
         try:
             self.find_workers()

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from email.utils import format_datetime
-from functools import cache
+from functools import cache, lru_cache
 
 from gateway.catalogue.file import ModelRow
 from gateway.errors import ModelNotFound
@@ -33,7 +33,7 @@ def notice(name: str, row: ModelRow, now: date) -> str | None:
     return _notice(name, row.shutdown_date, row.successor, row.shutdown_date <= now)
 
 
-@cache
+@lru_cache(maxsize=256)  # callers may make up dated names of a model
 def _notice(name: str, shutdown: date, successor: str | None, past: bool) -> str:
     verb = "was to be" if past else "will be"
     use = f" Use {successor} instead." if successor else ""

@@ -55,22 +55,19 @@ class ScriptedCall(PendingCall):
     """A pending call for which each wait brings the next step of a script.
 
     A step is a payload of chunks, the outcome, an error, or SILENCE. The short wait before a client
-    is watched brings nothing, and its time is added to the wait after it.
+    is watched brings nothing. Waits are noted in whole tenths of a second.
     """
 
     def __init__(self, call_id: str, budget: float, script: Iterator[Any]) -> None:
         super().__init__(call_id, budget, lambda pending: None)
         self.submitted = True
         self.waited: list[float | None] = []
-        self._looked = 0.0
         self._script = script
 
     def wait(self, timeout: float | None) -> bool:
         if timeout == WATCH_SECONDS:
-            self._looked = timeout
             return super().wait(0)
-        self.waited.append(timeout and timeout + self._looked)
-        self._looked = 0.0
+        self.waited.append(timeout and round(timeout, 1))
         if super().wait(0):
             return True
         step = next(self._script)

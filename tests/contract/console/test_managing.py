@@ -102,6 +102,25 @@ def test_what_two_operators_change_at_once_is_both_kept(operator, store, make_ke
     assert (store.get(id).limit, store.get(id).rpm) == (9 * NANO, 8)
 
 
+def test_an_amount_keeps_the_unit_that_was_shown_beside_it(operator, store, make_key):
+    id = public_id(make_key("one", limit=500_000, limit_unit="tokens"))
+    address = f"/console/keys/{id}"
+    first = fields(operator.get(address), address)
+    second = fields(operator.get(address), address)
+    operator.send(address, **{**first, "limit": "50", "limit_unit": "usd"})
+    operator.send(address, **{**second, "limit": "600000"})
+    assert (store.get(id).limit, store.get(id).limit_unit) == (600_000, "tokens")
+
+
+def test_a_page_of_the_previous_release_can_be_sent(operator, store, make_key):
+    id = public_id(make_key("one", limit=5 * NANO, rpm=7))
+    address = f"/console/keys/{id}"
+    page = fields(operator.get(address), address)
+    old = {name: text for name, text in page.items() if not name.startswith("shown_")}
+    operator.send(address, **{**old, "limit": ""})
+    assert (store.get(id).limit, store.get(id).rpm) == (None, 7)
+
+
 @pytest.mark.parametrize(
     ("field", "text", "message"),
     [

@@ -498,17 +498,20 @@ def test_an_exchange_starts_once_and_gives_up_its_lease_at_the_end(
     )
     broker.reader = SimpleNamespace(run=lambda: done.append("reader"))
     broker.monitor = SimpleNamespace(
-        run=lambda: done.append("monitor"), delivered=[], no_workers=False
+        run=lambda: done.append("monitor"),
+        watch_deadlines=lambda: done.append("deadlines"),
+        delivered=[],
+        no_workers=False,
     )
     broker.close()
     assert done == []
     broker.lease.redis_time = lambda seconds: 0
     broker.submit(spec(broker), b"{}", admission(key), 600)
     broker.start()
-    eventually(lambda: len(done) == 5)
-    assert done == ["lease", "call", "submitter", "reader", "monitor"]
+    eventually(lambda: len(done) == 6)
+    assert done == ["lease", "call", "submitter", "reader", "monitor", "deadlines"]
     broker.close()
-    assert done[5:] == ["released"]
+    assert done[6:] == ["released"]
 
 
 def test_every_web_process_has_a_name_of_its_own(make: Make) -> None:
