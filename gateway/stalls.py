@@ -1,8 +1,8 @@
 """How long this process has stood still: stopped, starved of CPU, or busy in one place.
 
 Who judges others by their silence must know that it looked. During a stall nothing is read, so a
-timer that runs out right after one says nothing of anybody else. `give_turn` keeps long work from
-being one.
+timer that runs out right after one says nothing of anybody else. Long work calls `give_turn`, so
+that it does not become a stall.
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         commands.promote(self.connection)
 
     def keep_records(self) -> None:
-        """Do what is due of the other work that comes back. Raises RedisError."""
+        """Renew the records, and do what else is due from time to time. Raises RedisError."""
         self._collector.tick(busy=bool(self.running))
         if self._ticks % RECORDS_EVERY == 0:
             self.renew_records()

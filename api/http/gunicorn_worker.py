@@ -27,6 +27,8 @@ where it is installed). `tests/unit/api/http/test_gunicorn_worker.py` names a se
 | set in `Worker.init_process` | out with the head                 |                             |
 | `wsgi.WSGIErrorsWrapper`,    | one for all requests              | 10 µs a request             |
 | set in `Worker.init_process` |                                   |                             |
+| `Worker.handle_usr1`         | forget it when log files are      | it would hold closed files  |
+|                              | opened again                      |                             |
 | `Config.__getattr__`,        | settings are plain attributes     | 10 µs a request             |
 | by `Worker.init_process`     |                                   |                             |
 | `util.http_date`,            | one text for a whole second       | 15 µs a response            |

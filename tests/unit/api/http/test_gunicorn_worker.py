@@ -35,6 +35,7 @@ SEAMS: list[tuple[Any, str, str]] = [
     (BaseWorker, "init_signals", "(self)"),
     (BaseWorker, "handle_error", "(self, req, client, addr, exc)"),
     (BaseWorker, "handle_exit", "(self, sig, frame)"),
+    (BaseWorker, "handle_usr1", "(self, sig, frame)"),
     (GeventWorker, "handle_quit", "(self, sig, frame)"),
     (Request, "read_into", "(self, unreader, buf, stop=False)"),
     (Request, "should_close", "(self)"),
