@@ -1,4 +1,7 @@
-"""The web process' line about a request: one for each call, error and change."""
+"""The web process' line about a request: one for each error and change, and for odd calls.
+
+A call that went well has the worker's line (workers/call_log.py), which says more.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import time
 from functools import partial
 from typing import Any
 
-from flask import Response, g, request
+from flask import Request, Response, g, request
 
 from gateway.broker.pending_call import PendingCall
 from gateway.errors import code_of
@@ -18,13 +21,20 @@ READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def follow(response: Response) -> None:
-    """Log the request once its response has been sent: a read that went well at DEBUG only.
+    """Log the request once its response has been sent: at DEBUG if nobody needs to look at it.
 
     Needs the context of the request.
     """
-    state, current = vars(g._get_current_object()), request._get_current_object()  # type: ignore[attr-defined]
+    if not log.isEnabledFor(logging.INFO):
+        return
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    state = vars(g._get_current_object())  # type: ignore[attr-defined]
+    response.call_on_close(partial(_ended, current, response.status_code, state))
+
+
+def _ended(current: Request, status: int, state: dict[str, Any]) -> None:
     call: PendingCall | None = state.get("call")
-    quiet = call is None and response.status_code < 400 and current.method in READS
+    quiet = status < 400 and (current.method in READS if call is None else _has_line(call))
     level = logging.DEBUG if quiet else logging.INFO
     if not log.isEnabledFor(level):
         return
@@ -36,23 +46,27 @@ def follow(response: Response) -> None:
         "method": current.method,
         # Never the path itself, which may hold anything.
         "address": rule.rule if rule is not None else "unknown",
-        "status": response.status_code,
+        "status": status,
         "error": code_of(state.get("error")),
     }
-    response.call_on_close(partial(_write, level, fields, state.get("began"), call))
-
-
-def _write(
-    level: int, fields: dict[str, Any], began: float | None, call: PendingCall | None
-) -> None:
     if call is not None:
         fields["model"], fields["route"] = call.account.get("model"), call.route
         if (outcome := call.outcome) is not None:
             fields["route"] = outcome.route or call.route
             fields["error"] = code_of(outcome.error)
         fields["cache"] = call.cache
-    if began is not None:
+    if (began := state.get("began")) is not None:
         if call is not None and call.first_sent:
             fields["first_token_ms"] = int((call.first_sent - began) * 1000)
         fields["total_ms"] = int((time.monotonic() - began) * 1000)
     log.log(level, "request" if call is None else "call", extra={"fields": fields})
+
+
+def _has_line(call: PendingCall) -> bool:
+    """Whether the worker's line tells of this request, and nothing is left to say.
+
+    A kept response has no worker, and a request that was sent again only follows another's call.
+    """
+    if call.outcome is None or call.outcome.error is not None:
+        return False
+    return call.cache != "hit" and "model" in call.account

@@ -25,16 +25,20 @@ def lines(caplog):
     assert "secret" not in caplog.text + str(lines())
 
 
-def test_a_call_has_a_line_with_the_id_that_its_caller_has(client, broker, auth, lines):
-    response = client.post(URL, json=BODY, headers={**auth, "X-Request-Id": "mine-1"})
-    response.close()
+def test_a_call_that_went_well_has_the_worker_s_line_and_one_at_debug(
+    client, broker, auth, lines, caplog
+):
+    client.post(URL, json=BODY, headers=auth).close()
+    assert lines() == []
+    caplog.set_level(logging.DEBUG)
+    client.post(URL, json=BODY, headers={**auth, "X-Request-Id": "mine-1"}).close()
     [(message, fields)] = lines()
     assert message == "call"
     assert fields.pop("total_ms") >= 0
     assert fields == {
         "request_id": "mine-1",
-        "call_id": broker.calls[0].spec.call_id,
-        "key_id": broker.calls[0].spec.key,
+        "call_id": broker.calls[1].spec.call_id,
+        "key_id": broker.calls[1].spec.key,
         "method": "POST",
         "address": URL,
         "status": 200,
@@ -54,6 +58,14 @@ def test_a_stream_s_line_comes_when_it_has_ended(make_client, settings, auth, li
     [(_, fields)] = lines()
     assert (fields["status"], fields["error"]) == (200, "upstream_failed")
     assert fields["first_token_ms"] <= fields["total_ms"]
+
+
+def test_a_call_that_no_worker_can_tell_of_has_a_line(client, broker, auth, lines):
+    broker.cache = "hit"
+    client.post(URL, json=BODY, headers=auth).close()
+    broker.cache = ""
+    client.post(URL, json={**BODY, "stream": True}, headers=auth, buffered=False).close()
+    assert [(fields["status"], fields["cache"]) for _, fields in lines()] == [(200, "hit"), (200, "")]
 
 
 def test_a_refused_request_has_a_line_that_does_not_quote_it(client, auth, lines):
