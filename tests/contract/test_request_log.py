@@ -65,7 +65,10 @@ def test_a_call_that_no_worker_can_tell_of_has_a_line(client, broker, auth, line
     client.post(URL, json=BODY, headers=auth).close()
     broker.cache = ""
     client.post(URL, json={**BODY, "stream": True}, headers=auth, buffered=False).close()
-    assert [(fields["status"], fields["cache"]) for _, fields in lines()] == [(200, "hit"), (200, "")]
+    assert [(fields["status"], fields["cache"]) for _, fields in lines()] == [
+        (200, "hit"),
+        (200, ""),
+    ]
 
 
 def test_a_refused_request_has_a_line_that_does_not_quote_it(client, auth, lines):
