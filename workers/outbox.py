@@ -65,12 +65,10 @@ class Sender:
             while self.unsent is not None and len(self.unsent) > CALL_BYTES:
                 self._outbox.wait_sent()
 
-    def finish(
-        self, worker: str, outcome: Outcome, milliseconds: int, record: Record | None
-    ) -> None:
+    def finish(self, worker: str, outcome: Outcome, record: Record | None) -> None:
         """Send the call's outcome and its record, after its events.
 
-        `milliseconds` is for RQ's statistics. Without a record, Redis makes one of what it knows.
+        Without a record, Redis makes one of what it knows.
         """
         self.ended = True
         self._outbox.put(
@@ -80,7 +78,6 @@ class Sender:
                 self.web,
                 worker,
                 outcome,
-                milliseconds,
                 record.encode() if record else b"",
                 record.cost_nano if record else 0,
                 record.tokens if record else 0,

@@ -270,13 +270,21 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         elif stopped and claimed.may_run_again and not outcome.last:
             self.outbox.put(commands.retry_command(claimed.call_id, claimed.claim, claimed.web))
             return
-        worked = int((time.monotonic() - claimed.claimed_at) * 1000)
+        self._count(claimed, outcome)
         if isinstance(sender, KeepingSender):
             sender.keep(outcome, bill.nano)  # before its end, which other calls may be waiting for
         record = bill.record(claimed, spec, outcome.error, self.name) if spec else None
         if record is not None:
             log_call(record)
-        sender.finish(self.name, outcome, worked, record)
+        sender.finish(self.name, outcome, record)
+
+    def _count(self, claimed: Claimed, outcome: Outcome) -> None:
+        """Count a call for RQ's statistics, which `renew_records` writes."""
+        if outcome.error is None:
+            self.successful_job_count += 1
+        else:
+            self.failed_job_count += 1
+        self.total_working_time += time.monotonic() - claimed.claimed_at
 
     def _repeat(self, duty: Callable[[], object]) -> None:
         """Do a duty twice a second, for ever; failures are logged."""
@@ -382,14 +390,17 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             if not self.stopping.is_set():
                 self.lease.slots = 0 if draining else self.pool.size
 
-    def _facts(self) -> dict[str, str | int]:
-        """What `steering.workers` reads of this worker."""
+    def _facts(self) -> dict[str, str | int | float]:
+        """What `steering.workers` and RQ read of this worker."""
         drains = self.draining or self.stopping.is_set()
         return {
             "slots": self.pool.size,
             "running": len(self.running),
             "release": self.settings.release,
             "drains": int(drains and not self._taking),
+            "successful_job_count": self.successful_job_count,
+            "failed_job_count": self.failed_job_count,
+            "total_working_time": round(self.total_working_time, 3),
         }
 
     def learn_breakers(self) -> None:

@@ -28,7 +28,7 @@ def follow(response: Response) -> None:
     if not log.isEnabledFor(logging.INFO):
         return
     current: Request = request._get_current_object()  # type: ignore[attr-defined]
-    state = vars(g._get_current_object())  # type: ignore[attr-defined]
+    state = vars(g._get_current_object())
     response.call_on_close(partial(_ended, current, response.status_code, state))
 
 

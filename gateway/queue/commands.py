@@ -360,13 +360,12 @@ def finish_command(
     address: str,
     worker: str,
     outcome: Outcome,
-    milliseconds: int = 0,
     record: bytes = b"",
     nano: int = 0,
     tokens: int = 0,
     ending: Mapping[str, Any] | None = None,
 ) -> tuple[object, ...]:
-    """Return the command that ends a call; the first outcome stands. `milliseconds` is for RQ.
+    """Return the command that ends a call; the first outcome stands.
 
     It settles the call: releases what it has reserved, adds what it has used (`nano` is its cost in
     1e-9 USD) to its key and owner, and appends its record. That is `record`; without one it is made
@@ -392,7 +391,6 @@ def finish_command(
             keys.inbox(address),
             keys.RQ_STARTED,
             keys.RQ_FAILED if failed else keys.RQ_FINISHED,
-            keys.rq_worker(worker),
             keys.call(call_id),
         ],
         [
@@ -404,7 +402,6 @@ def finish_command(
             now_text(),
             outcome_seconds,
             keys.JOB_SECONDS,
-            milliseconds,
             seconds,
             record,
             nano,

@@ -122,9 +122,7 @@ class Calls:
 
     def finish(self, call_id: str, nano: int = 0, tokens: int = 0, record: bytes = b"{}") -> bool:
         outcome = Outcome(answer=b"{}")
-        command = commands.finish_command(
-            call_id, "c1", WEB, WORKER, outcome, 0, record, nano, tokens
-        )
+        command = commands.finish_command(call_id, "c1", WEB, WORKER, outcome, record, nano, tokens)
         return bool(self.run(command))
 
     def lose(self, call_id: str, **estimate: Any) -> bool:

@@ -25,8 +25,9 @@ local function enqueue(id, public_id, weight, offset)
   redis.call('ZADD', WAITING, start + offset + number * 1e-9, id)
   redis.call('RPUSH', RQ_QUEUE, id)
   -- A bell nobody answers must not grow: this many tokens wake every worker there is.
-  if redis.call('LLEN', BELL) < 64 then redis.call('RPUSH', BELL, 1) end
-  redis.call('EXPIRE', BELL, SHARED_SECONDS)
+  if redis.call('LLEN', BELL) < 64 and redis.call('RPUSH', BELL, 1) == 1 then
+    redis.call('EXPIRE', BELL, SHARED_SECONDS)
+  end
   return start
 end
 

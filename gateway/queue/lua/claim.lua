@@ -20,6 +20,7 @@ local judge = now_ms <= tonumber(ARGV[6])
 local BODY, LEASE = ARGV[12], ARGV[13]
 local MOST_BYTES = 1000000  -- of bodies: small calls do not wait behind several large ones
 local out, count, bytes = {}, 0, 0
+local taken, alive = 0, {}  -- bytes of bodies that no longer wait; web process -> 1 if it has a lease, else 0
 
 -- `retry` is 1 for a call that may run once more; `lost_ms` is for how long its lost worker has run it.
 local function add(id, web, deadline, waited_ms, cap, usd, tokens, retry, lost_ms)
@@ -67,7 +68,7 @@ local function start(id)
       return
     end
   end
-  if bytes and redis.call('EXISTS', KEYS[2]) == 1 then redis.call('DECRBY', KEYS[2], bytes) end
+  taken = taken + (tonumber(bytes) or 0)
   if status ~= 'queued' then return end
   if not web or not tonumber(deadline) then
     redis.call('HSET', job, 'status', 'failed')
@@ -75,7 +76,9 @@ local function start(id)
   end
   local waited_ms = math.max(now_ms - (queued_ms or now_ms) - (lost_ms or 0), 0)
   -- A logged call does not depend on the process that submitted it.
-  if judge and string.sub(web, 1, 4) ~= 'log:' and redis.call('EXISTS', LEASE .. web) == 0 then
+  local judged = judge and string.sub(web, 1, 4) ~= 'log:'
+  if judged then alive[web] = alive[web] or redis.call('EXISTS', LEASE .. web) end
+  if judged and alive[web] == 0 then
     redis.call('HSET', job, 'status', 'canceled')
     fields[4] = waited_ms
     settle(id, fields, '', '{"status":"cancelled","cancelled":true,"error_code":"web_lost"', '0', '0', now_ms)
@@ -106,6 +109,7 @@ while count < wanted and bytes < MOST_BYTES and held < MOST_HELD do
   redis.call('LREM', KEYS[5], 1, id)
   start(id)
 end
+if taken > 0 and redis.call('EXISTS', KEYS[2]) == 1 then redis.call('DECRBY', KEYS[2], string.format('%.0f', taken)) end
 local left = redis.call('LLEN', KEYS[5])
 if left == 0 then
   redis.call('DEL', KEYS[1], FAIR)

@@ -280,7 +280,7 @@ if delay_ms > 0 then
 end
 redis.call('EXPIRE', KEYS[1], math.ceil(budget_ms / 1000) + ARGV[17])
 if last_used ~= time[1] then redis.call('HSET', KEYS[3], 'last_used', time[1]) end
-redis.call('SADD', KEYS[7], KEYS[5])
+if waiting == 0 then redis.call('SADD', KEYS[7], KEYS[5]) end
 redis.call('SET', KEYS[6], queued + #ARGV[2], 'EX', SHARED_SECONDS)
 if #scopes == 0 then return {'ok', admitted} end
 

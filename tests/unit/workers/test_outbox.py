@@ -43,7 +43,7 @@ def test_events_of_a_call_are_numbered_and_end_with_its_outcome(
     sender.send(b'{"n":1}')
     assert outbox.settled(5)
     sender.send(b'{"n":2}')
-    sender.finish("worker", Outcome(last=sender.number), 5, RECORD)
+    sender.finish("worker", Outcome(last=sender.number), RECORD)
     assert outbox.settled(5)
     seen = events(redis)
     assert [(event.number, event.kind) for event in seen] == [
@@ -112,7 +112,7 @@ def test_an_outcome_takes_the_events_before_it_along(redis: Redis, outbox: Outbo
         sender.send(b"{}")
         assert outbox.settled(5)
     assert redis.xlen(keys.inbox(WEB)) == 11
-    sender.finish("worker", Outcome(last=sender.number), 5, RECORD)
+    sender.finish("worker", Outcome(last=sender.number), RECORD)
     assert outbox.settled(5)
     entries = redis.xrange(keys.inbox(WEB))[10:]
     assert [Event.decode(fields[b"e"]).number for _, fields in entries] == [1, 2, 3]
@@ -150,7 +150,7 @@ def test_a_forgotten_script_is_loaded_and_the_order_kept(redis: Redis, outbox: O
     sender = Sender(outbox, "a" * 32, "claim", WEB)
     redis.script_flush()
     sender.send(b"{}")
-    sender.finish("worker", Outcome(last=sender.number), 5, RECORD)
+    sender.finish("worker", Outcome(last=sender.number), RECORD)
     assert outbox.settled(5)
     assert [event.number for event in events(redis)] == [1, 2]
 
@@ -177,7 +177,7 @@ def test_answers_are_kept_while_redis_is_away(tmp_path: Path, settings: Settings
         assert outbox.settled(5)
         server.stop()
         sender.send(b'{"n":2}')
-        sender.finish("worker", Outcome(last=sender.number), 5, RECORD)
+        sender.finish("worker", Outcome(last=sender.number), RECORD)
         assert not outbox.settled(0.5)
         server.start()
         assert outbox.settled(10)

@@ -14,6 +14,7 @@ import pytest
 from redis import Redis
 from rq.version import VERSION
 from rq.worker import BaseWorker
+from rq.worker import Worker as RqWorker
 from rq.worker_registration import clean_worker_registry
 
 from gateway.account.records import Record
@@ -505,3 +506,15 @@ def test_failures_are_written_through_the_outbox(redis: Redis, worker: CallWorke
     worker.breakers.answered("acme/model")
     assert worker.outbox.settled(10)
     assert redis.hkeys(keys.BREAKERS) == []
+
+
+def test_what_it_has_done_is_in_rqs_record(
+    redis: Redis, worker: CallWorker, runner: FakeRunner
+) -> None:
+    worker.register()
+    run(worker, claimed())
+    run(worker, claimed(budget=0))
+    worker.renew_records()
+    found = RqWorker.find_by_key(worker.key, connection=redis)
+    assert (found.successful_job_count, found.failed_job_count) == (1, 1)
+    assert found.total_working_time >= 0

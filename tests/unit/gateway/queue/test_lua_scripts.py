@@ -81,9 +81,7 @@ def claim(
 
 
 def finish(redis: Redis, call_id: str, outcome: Outcome, claim_id: str = "c1") -> bool:
-    return commands.finish(
-        redis, commands.finish_command(call_id, claim_id, WEB, WORKER, outcome, 1500)
-    )
+    return commands.finish(redis, commands.finish_command(call_id, claim_id, WEB, WORKER, outcome))
 
 
 def job(redis: Redis, call_id: str) -> Job:
@@ -525,7 +523,6 @@ def started(redis: Redis, settings: Settings, key: KeyRecord) -> str:
 def test_a_finished_call_leaves_outcome_event_and_truthful_records(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
-    redis.hset(keys.rq_worker(WORKER), "birth", "x")
     call_id = started(redis, settings, key)
     assert finish(redis, call_id, Outcome(last=0, answer=b'{"choices":[]}'))
     (outcome,) = commands.outcomes(redis, [call_id])
@@ -538,20 +535,16 @@ def test_a_finished_call_leaves_outcome_event_and_truthful_records(
     assert job(redis, call_id).get_status() == JobStatus.FINISHED
     assert redis.zcard(keys.RQ_STARTED) == 0
     assert redis.zrange(keys.RQ_FINISHED, 0, -1) == [call_id.encode()]
-    worker = redis.hgetall(keys.rq_worker(WORKER))
-    assert worker[b"successful_job_count"] == b"1"
-    assert float(worker[b"total_working_time"]) == 1.5
     assert 0 < redis.ttl(keys.job(call_id)) <= 10
     assert 0 < redis.ttl(keys.outcome(call_id)) <= 120
 
 
 def test_finishing_twice_counts_once(redis: Redis, settings: Settings, key: KeyRecord) -> None:
-    redis.hset(keys.rq_worker(WORKER), "birth", "x")
     call_id = started(redis, settings, key)
     assert finish(redis, call_id, Outcome())
     assert not finish(redis, call_id, Outcome())
-    assert redis.hget(keys.rq_worker(WORKER), "successful_job_count") == b"1"
     assert redis.xlen(keys.inbox(WEB)) == 1
+    assert redis.hget(keys.spend(key.public_id), "requests") == b"1"
 
 
 def test_a_late_result_is_fenced_off_by_the_loss_that_came_first(

@@ -191,7 +191,7 @@ def test_what_a_call_has_reserved_stays_reserved_and_is_released_once(calls: Cal
     claim(calls, "c2")
     assert not calls.redis.exists(keys.QUEUED_BYTES)
     command = commands.finish_command(
-        call_id, "c2", WEB, WORKER, commands.Outcome(answer=b"{}"), 0, b"{}", 90, 9
+        call_id, "c2", WEB, WORKER, commands.Outcome(answer=b"{}"), b"{}", 90, 9
     )
     assert calls.run(command)
     assert not calls.redis.exists(keys.held(KEY), keys.flight(KEY), keys.call(call_id))
