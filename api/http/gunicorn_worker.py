@@ -161,7 +161,10 @@ class Response(wsgi.Response):  # type: ignore[misc]
             super().write(arg)
         finally:
             pieces, self.sock = self.sock, client
-        client.sendall(b"".join(pieces))
+        whole = b"".join(pieces)
+        sent = client.send(whole)  # nearly always all: sendall() asks for the buffer's size first
+        if sent < len(whole):
+            client.sendall(whole[sent:])
 
 
 class _Pieces(list[bytes]):

@@ -153,3 +153,10 @@ def test_without_an_operator_key_nobody_is_an_operator(make_client, settings, au
     empty = client.get("/inference/v1/keys", headers={"Authorization": "Bearer "})
     assert empty.status_code == 401
     assert client.get("/inference/v1/keys", headers={"x-api-key": ""}).status_code == 401
+
+
+def test_no_address_redirects():
+    """werkzeug redirects to the host of the Host header, which anybody may write."""
+    for rule in create_app(Settings(key_pepper="p" * 40)).url_map.iter_rules():
+        assert rule.redirect_to is None, rule
+        assert rule.is_leaf or not rule.strict_slashes or rule.rule == "/", rule
