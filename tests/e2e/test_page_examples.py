@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskCliRunner
 
+from api.services import services
 from app import create_app
 from gateway.settings import Settings
 from tests.support.stack import PATIENCE_SECONDS, Stack
@@ -47,7 +48,8 @@ print(values[-1] if values else sys.exit(1))' "$1"
 @pytest.fixture
 def flask(stack: Stack) -> Iterator[str]:
     """The address of a server that runs `flask` commands: starting Python for each takes longer."""
-    runner = create_app(Settings.from_env(stack.env)).test_cli_runner()
+    app = create_app(Settings.from_env(stack.env))
+    runner = app.test_cli_runner()
     server = HTTPServer(("127.0.0.1", 0), type("Handler", (Commands,), {"runner": runner}))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -55,6 +57,7 @@ def flask(stack: Stack) -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
+    services(app).broker.redis.connection_pool.disconnect()
 
 
 class Commands(BaseHTTPRequestHandler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import openai
 import pytest
 import tiktoken
@@ -87,8 +88,11 @@ def test_langchain_gets_embeddings_of_the_tokens_that_it_makes(
     )
     monkeypatch.setattr(tiktoken, "encoding_for_model", lambda name: tokens)
     stack.upstream.clear()
-    embeddings = OpenAIEmbeddings(model=model, base_url=stack.url, api_key=stack.key, max_retries=0)
-    one, two, same = embeddings.embed_documents(["hi", "you", "hi"])
+    with httpx.Client() as http:  # LangChain would leave its own open
+        embeddings = OpenAIEmbeddings(
+            model=model, base_url=stack.url, api_key=stack.key, max_retries=0, http_client=http
+        )
+        one, two, same = embeddings.embed_documents(["hi", "you", "hi"])
     assert one == same != two
     if model == "fake/echo":
         (call,) = stack.upstream.log()
