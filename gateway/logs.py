@@ -146,6 +146,7 @@ class PatientHandler(logging.StreamHandler[TextIO]):
 
         gevent's takes as long as to format a line.
         """
+        super().createLock()  # which also has it made anew after a fork
         self.lock = RLock()
 
     def emit(self, record: logging.LogRecord) -> None:
