@@ -96,18 +96,11 @@ def respond(
     take it, and where the key may not use the model. The parameters of an unstreamed call are
     dropped once it is queued: keep no other reference to them.
     """
-    incoming = Incoming(
-        *(key, target, checked, make, services()),
-        request._get_current_object(),  # type: ignore[attr-defined]
-        the_line(),
-    )
+    incoming = _incoming(key, target, checked, make)
     try:
         return _respond(incoming)
-    except (KeyChanged, ModelNotAllowed) as error:
-        # This process may have read the key's record before its last change.
+    except KeyChanged:  # this process has read the key's record before its last change
         current = _current_key(incoming)
-        if isinstance(error, ModelNotAllowed) and current.version == key.version:
-            raise
     return _respond(replace(incoming, key=current))
 
 
@@ -121,12 +114,19 @@ def count_tokens(
     checked = replace(checked, stream=False, background=False, stored=None, kind="count_tokens")
     if MESSAGES_API in target.row.accepts:
         return respond(key, target, checked, make)
-    _require_allowed(key, target, checked.model)
+    _require_allowed(_incoming(key, target, checked, make))
     target.require("chat")
     count = orjson.dumps({"input_tokens": tokens.prompt_tokens(checked.parameters)})
     response = Response(make("", "").whole(count), content_type="application/json")
     response.headers["X-Token-Count"] = "estimate"
     return response
+
+
+def _incoming(
+    key: KeyRecord, target: Target, checked: CheckedRequest, make: partial[Any]
+) -> Incoming:
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return Incoming(key, target, checked, make, services(), current, the_line())
 
 
 def _current_key(incoming: Incoming) -> KeyRecord:
@@ -150,6 +150,7 @@ def _respond(incoming: Incoming) -> Response:
             pending.when_accepted(checked.parameters.clear)
         if options.wait is not None and not _has_response(pending, options.wait, checked):
             broker.leave(pending)
+            g.accepted = True
             return _accepted(rendering, checked)
         make_renderer: Callable[[str], Renderer] = rendering.renderer
         if options.resumable:
@@ -183,10 +184,10 @@ def _check(incoming: Incoming) -> tuple[tuple[Target, ...], list[str]]:
 
     Raises a GatewayError if the key may not use the model, or no target can take the call.
     """
-    key, target, checked = incoming.key, incoming.target, incoming.checked
+    target, checked = incoming.target, incoming.checked
     counts = checked.kind == "count_tokens"
     target.require("chat" if counts else checked.kind)
-    _require_allowed(key, target, checked.model)
+    _require_allowed(incoming)
     # Refuses early. The worker fits the parameters to the target that it calls.
     dropped = target.fit(checked.parameters, target, checked.optional)[1]
     if not counts:
@@ -313,9 +314,14 @@ def _accepted(rendering: Rendering, checked: CheckedRequest) -> Response:
     return response
 
 
-def _require_allowed(key: KeyRecord, target: Target, name: str) -> None:
-    """Raises ModelNotAllowed if the key may not use the model that a request calls `name`."""
-    if not key.allows(target.model, name):
+def _require_allowed(incoming: Incoming) -> None:
+    """Raises ModelNotAllowed if the key may not use the model.
+
+    Not by a record that this process has read before its last change: a submit by that one raises
+    KeyChanged.
+    """
+    model, name = incoming.target.model, incoming.checked.model
+    if not incoming.key.allows(model, name) and not _current_key(incoming).allows(model, name):
         raise ModelNotAllowed(
             f"This API key does not have access to the model `{name}`.", param="model"
         )

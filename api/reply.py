@@ -219,7 +219,7 @@ class Reply:
                 yield renderer.whole(outcome.answer)
                 return
             except Exception as fault:
-                error = _internal_error(fault)
+                error = self._internal_error(fault)
         yield renderer.whole_error(self._named(error))
 
     def _events(self, payloads: list[bytes]) -> Iterator[bytes]:
@@ -234,7 +234,7 @@ class Reply:
                     events = b"".join(map(self._renderer().events, payloads))
                 except Exception as fault:
                     # A stream that just stops looks complete to many clients.
-                    yield self._renderer().error(self._named(_internal_error(fault)))
+                    yield self._renderer().error(self._named(self._internal_error(fault)))
                     return
                 yield events
             elif self._call.outcome is not None:
@@ -276,20 +276,20 @@ class Reply:
         try:
             return renderer.end() if error is None else renderer.error(self._named(error))
         except Exception as fault:
-            return renderer.error(self._named(_internal_error(fault)))
+            return renderer.error(self._named(self._internal_error(fault)))
 
     def _named(self, error: GatewayError) -> GatewayError:
         """The error with the id of the request, which goes into its body."""
         error.request_id = self._call.account.get("request_id", "")
         return error
 
+    def _internal_error(self, fault: Exception) -> GatewayError:
+        """The error for an exception of a renderer, whose text may quote the result."""
+        log_fault(log, fault, "reply to call %s", self._call.call_id)
+        self._call.fault = GatewayError(should_retry=False)
+        return self._call.fault
+
     def _close(self) -> None:
         if self._watcher is not None:
             self._watcher.stop()
         self._broker.leave(self._call)
-
-
-def _internal_error(fault: Exception) -> GatewayError:
-    """The error for an exception of a renderer. Its text may quote the result and is not logged."""
-    log_fault(log, fault, "reply")
-    return GatewayError(should_retry=False)

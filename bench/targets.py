@@ -77,6 +77,8 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.server = RedisServer(folder / "redis", persistent=False)
+        # One for all services: a Redis refuses a second service with another.
+        self.pepper = secrets.token_urlsafe(48)
         self._ending = contextlib.ExitStack()
 
     def __enter__(self) -> Stage:
@@ -194,10 +196,10 @@ class Ours:
     redis_connections: str = ""  # a process; empty: the default
 
     def __call__(self, stage: Stage) -> Running:
-        port, pepper = free_port(), secrets.token_urlsafe(48)
+        port = free_port()
         url = self.redis_url or stage.server.url
         env = stage.env(
-            KEY_PEPPER=pepper,
+            KEY_PEPPER=stage.pepper,
             REDIS_URL=url,
             REDIS_CONNECTIONS=self.redis_connections,
             WEB_CONCURRENCY=str(self.webs),
@@ -205,7 +207,7 @@ class Ours:
             OPENAI_API_KEY="sk-upstream",
             OPENAI_BASE_URL=stage.upstream.url,
         )
-        key = _key(Settings(key_pepper=pepper, redis_url=stage.server.url))
+        key = _key(Settings(key_pepper=stage.pepper, redis_url=stage.server.url))
         web = Child(procfile("web"), env, stage.log("web"))
         workers = [
             Child(procfile("worker"), env, stage.log(f"worker-{number}"))

@@ -129,9 +129,6 @@ class Claims:
             keys.CLAIM_SECONDS,
             keys.GRACE_SECONDS,
             keys.JOB_SECONDS,
-            keys.BELL_SECONDS,
-            keys.job(""),
-            keys.call(""),
             keys.lease(""),
         ]
         return scripts.CLAIM.command(names, args)

@@ -8,6 +8,7 @@ What it takes from RQ 3.0.0; `tests/unit/workers/test_worker.py` names what an u
   overridden  `work`                two loops in one process cannot share signals and connections
               `connection_timeout`  RQ would make each read of the pool wait 15 s for Redis
   used        `register_birth`, `register_death`, `heartbeat`, `set_state`, `key`,
+              `successful_job_count`, `failed_job_count`, `total_working_time`,
               `clean_worker_registry`, so that RQ's tools show the worker as one of their own
 """
 
@@ -270,16 +271,19 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         elif stopped and claimed.may_run_again and not outcome.last:
             self.outbox.put(commands.retry_command(claimed.call_id, claimed.claim, claimed.web))
             return
-        self._count(claimed, outcome)
         if isinstance(sender, KeepingSender):
             sender.keep(outcome, bill.nano)  # before its end, which other calls may be waiting for
         record = bill.record(claimed, spec, outcome.error, self.name) if spec else None
         if record is not None:
             log_call(record)
         sender.finish(self.name, outcome, record)
+        self._count(claimed, outcome)
 
     def _count(self, claimed: Claimed, outcome: Outcome) -> None:
-        """Count a call for RQ's statistics, which `renew_records` writes."""
+        """Count a call for RQ's statistics, which `renew_records` writes.
+
+        Also one that was taken for lost meanwhile, whose outcome Redis refuses.
+        """
         if outcome.error is None:
             self.successful_job_count += 1
         else:

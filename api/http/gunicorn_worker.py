@@ -162,7 +162,8 @@ class Response(wsgi.Response):  # type: ignore[misc]
         finally:
             pieces, self.sock = self.sock, client
         whole = b"".join(pieces)
-        sent = client.send(whole)  # nearly always all: sendall() asks for the buffer's size first
+        # Nearly always all. sendall() asks for the buffer's size first, and has SEND_SECONDS too.
+        sent = client.send(whole)
         if sent < len(whole):
             client.sendall(whole[sent:])
 

@@ -1,6 +1,7 @@
-"""The web process' line about a request: one for each error and change, and for odd calls.
+"""The web process' line about a request: one for each error and change, and for some calls.
 
-A call that went well has the worker's line (workers/call_log.py), which says more.
+For those that failed or that no worker ran: others have the line in workers/call_log.py, which says
+more.
 """
 
 from __future__ import annotations
@@ -51,9 +52,12 @@ def _ended(current: Request, status: int, state: dict[str, Any]) -> None:
     }
     if call is not None:
         fields["model"], fields["route"] = call.account.get("model"), call.route
-        if (outcome := call.outcome) is not None:
+        # That of a call that goes on without its client (202) says only that nobody waits here.
+        if (outcome := call.outcome) is not None and not state.get("accepted"):
             fields["route"] = outcome.route or call.route
             fields["error"] = code_of(outcome.error)
+        if call.fault is not None:
+            fields["error"] = code_of(call.fault)
         fields["cache"] = call.cache
     if (began := state.get("began")) is not None:
         if call is not None and call.first_sent:
@@ -63,10 +67,10 @@ def _ended(current: Request, status: int, state: dict[str, Any]) -> None:
 
 
 def _has_line(call: PendingCall) -> bool:
-    """Whether the worker's line tells of this request, and nothing is left to say.
+    """Whether the worker has a line about this request, which went well.
 
     A kept response has no worker, and a request that was sent again only follows another's call.
     """
-    if call.outcome is None or call.outcome.error is not None:
+    if call.outcome is None or call.outcome.error is not None or call.fault is not None:
         return False
     return call.cache != "hit" and "model" in call.account

@@ -17,7 +17,7 @@ def register(app: Flask, prefix: str) -> None:
     while prefix:
         app.add_url_rule(prefix, "home", show, strict_slashes=False)
         prefix = prefix.rpartition("/")[0]
-    app.add_url_rule("/", "home", show)
+    app.add_url_rule("/", "home", show, strict_slashes=False)
 
 
 @public

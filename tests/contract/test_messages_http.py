@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from gateway import errors
-from gateway.account.api_keys import KeyStore
+from gateway.account.api_keys import KeyStore, public_id
 from gateway.queue.protocol import Outcome
 from tests.support.fakes import ANSWER, SILENCE, FakeBroker, part
 from tests.support.messages_events import events, message
@@ -227,6 +227,15 @@ def test_other_models_get_an_estimate(client, broker, plain, model):
     assert response.get_json() == {"input_tokens": 100}
     assert response.headers["X-Token-Count"] == "estimate"
     assert broker.calls == []
+
+
+def test_an_estimate_goes_by_the_key_as_it_is_now(client, redis, settings):
+    store = KeyStore(redis, settings.key_pepper)  # that of another process
+    key = store.create("tests", models=("demo/slow",))
+    body, headers = {**PROMPT, "model": "demo/echo"}, {"x-api-key": key}
+    refused(client.post(COUNT, json=body, headers=headers), 403, "permission_error")
+    store.change(public_id(key), lambda record: {"models": ("demo/echo",)})
+    assert client.post(COUNT, json=body, headers=headers).get_json() == {"input_tokens": 100}
 
 
 @pytest.mark.parametrize(

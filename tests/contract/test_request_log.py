@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from gateway.errors import UpstreamFailed
+from gateway.queue.protocol import Outcome
 from tests.support.fakes import FakeBroker, part
 
 URL = "/inference/v1/chat/completions"
@@ -69,6 +70,26 @@ def test_a_call_that_no_worker_can_tell_of_has_a_line(client, broker, auth, line
         (200, "hit"),
         (200, ""),
     ]
+
+
+def test_a_call_that_goes_on_without_its_client_is_no_failure(client, broker, auth, lines):
+    broker.leave = broker.abandon  # as the real one does: nobody waits here any more
+    client.post(URL, json=BODY, headers={**auth, "Prefer": "respond-async"}).close()
+    [(_, fields)] = lines()
+    assert (fields["status"], fields["error"]) == (202, "")
+
+
+def test_a_response_that_breaks_has_a_line_although_its_call_went_well(
+    make_client, settings, auth, lines
+):
+    odd = b'{"choices":[{"index":0,"delta":{"tool_calls":"x"}}]}'
+    client = make_client(settings, FakeBroker(part("Hel"), odd, Outcome(last=2)))
+    body = {**BODY, "model": "openai/gpt-4o", "max_tokens": 9, "stream": True}
+    response = client.post("/inference/v1/messages", json=body, headers=auth)
+    assert "event: error" in response.get_data(as_text=True)
+    response.close()
+    [(_, fields)] = lines()
+    assert (fields["status"], fields["error"]) == (200, "gateway_error")
 
 
 def test_a_refused_request_has_a_line_that_does_not_quote_it(client, auth, lines):

@@ -77,6 +77,8 @@ def test_the_same_request_is_answered_the_same_without_a_call(
         assert other.headers["X-Generation-Id"] == first.headers["X-Generation-Id"]
         assert (other.status_code, content(other)) == (200, content(first))
     assert calls(stack, text) == 1
+    call_id, log = first.headers["X-Generation-Id"], "api.http.request_log call "
+    until(lambda: len(re.findall(f"{log}.*{call_id}", stack.logs())) == len(others))
 
 
 @pytest.mark.parametrize("stream", [False, True])

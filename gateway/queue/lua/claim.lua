@@ -5,19 +5,27 @@
 -- and the first asking, should it arrive after the second, takes nothing either. So whichever reply
 -- is lost, a call starts once. (Names of keys are made here from prefixes: no Redis Cluster.)
 --
--- KEYS  1 bell  2 bytes queued  3 started registry  4 claim mark  5 RQ's list of the queue
--- ARGV  1 claim id  2 how many  3 1 if asked again  4 worker  5 now (RQ's time format)
---       6 milliseconds since 1970 until when web processes without a lease may be taken for dead
---       7 seconds of the claim mark  8 seconds kept past the deadline  9 seconds an ended job is kept
---       10 seconds of a bell that is rung again  11... prefixes of the names of: job, body, lease
 -- Returns a flat list: call id, web process, milliseconds left, body (false: lost), what was admitted (JSON), ...
 --
 -- It may have waited behind a BLPOP: what its sender knew of the time is up to a second old.
 
+local bell, queued_bytes, started_registry, claim_mark, queue = unpack(KEYS)
+local
+  claim,  -- id of this claim
+  slots,  -- calls that the worker can take
+  again,  -- 1 if asked again
+  worker,
+  now_text,  -- RQ's time format
+  judge_until_ms,  -- since 1970, until when web processes without a lease may be taken for dead
+  mark_seconds,  -- that the claim mark lives
+  grace_seconds,  -- that a call is kept past its deadline
+  ended_seconds,  -- that an ended job is kept
+  lease_prefix  -- of the names of web processes' leases
+  = unpack(ARGV)
+
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local judge = now_ms <= tonumber(ARGV[6])
-local BODY, LEASE = ARGV[12], ARGV[13]
+local judge = now_ms <= tonumber(judge_until_ms)
 local MOST_BYTES = 1000000  -- of bodies: small calls do not wait behind several large ones
 local out, count, bytes = {}, 0, 0
 local taken, alive = 0, {}  -- bytes of bodies that no longer wait; web process -> 1 if it has a lease, else 0
@@ -27,7 +35,7 @@ local function add(id, web, deadline, waited_ms, cap, usd, tokens, retry, lost_m
   out[#out + 1] = id
   out[#out + 1] = web or ''
   out[#out + 1] = tonumber(deadline or now_ms) - now_ms
-  local body = redis.pcall('GET', BODY .. id)
+  local body = redis.pcall('GET', CALL .. id)
   out[#out + 1] = type(body) == 'string' and body
   local more = lost_ms and ',"lost_ms":' .. lost_ms or retry == '1' and ',"retry":true' or ''
   out[#out + 1] = string.format('{"cap":%s,"queued_ms":%.0f,"reserved_usd":%s,"reserved_tokens":%s%s}',
@@ -36,10 +44,10 @@ local function add(id, web, deadline, waited_ms, cap, usd, tokens, retry, lost_m
   bytes = bytes + (type(body) == 'string' and #body or 0)
 end
 
-if ARGV[3] == '1' then
-  redis.call('SET', KEYS[4], 1, 'EX', ARGV[7])
-  local suffix = ':' .. ARGV[1]
-  for _, member in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+if again == '1' then
+  redis.call('SET', claim_mark, 1, 'EX', mark_seconds)
+  local suffix = ':' .. claim
+  for _, member in ipairs(redis.call('ZRANGE', started_registry, 0, -1)) do
     if string.sub(member, -#suffix) == suffix then
       local id = string.sub(member, 1, -#suffix - 1)
       add(id, unpack(redis.call('HMGET', JOB .. id, 'web', 'deadline_ms', 'waited_ms', 'cap', 'usd', 'tokens', 'retry',
@@ -48,7 +56,7 @@ if ARGV[3] == '1' then
   end
   return out
 end
-if redis.call('EXISTS', KEYS[4]) == 1 then return out end
+if redis.call('EXISTS', claim_mark) == 1 then return out end
 
 local virtual_time = 0
 local L = redis.call('EXISTS', PAUSED) == 1 and limits()
@@ -63,7 +71,7 @@ local function start(id)
   if L and status == 'queued' and fields[1] and tonumber(deadline or 0) > now_ms then
     local pause = L.pause_of(fields[1], redis.call('HGET', job, 'stub'))
     if pause then
-      L.hold(id, fields[1], fields[2], fields[3], pause, L.expiry(web, deadline + 0, ARGV[8] * 1000))
+      L.hold(id, fields[1], fields[2], fields[3], pause, L.expiry(web, deadline + 0, grace_seconds * 1000))
       held = held + 1
       return
     end
@@ -77,50 +85,52 @@ local function start(id)
   local waited_ms = math.max(now_ms - (queued_ms or now_ms) - (lost_ms or 0), 0)
   -- A logged call does not depend on the process that submitted it.
   local judged = judge and string.sub(web, 1, 4) ~= 'log:'
-  if judged then alive[web] = alive[web] or redis.call('EXISTS', LEASE .. web) end
+  if judged then alive[web] = alive[web] or redis.call('EXISTS', lease_prefix .. web) end
   if judged and alive[web] == 0 then
     redis.call('HSET', job, 'status', 'canceled')
     fields[4] = waited_ms
     settle(id, fields, '', '{"status":"cancelled","cancelled":true,"error_code":"web_lost"', '0', '0', now_ms)
-    redis.call('EXPIRE', job, ARGV[9])
-    redis.call('UNLINK', BODY .. id)
+    redis.call('EXPIRE', job, ended_seconds)
+    redis.call('UNLINK', CALL .. id)
     return
   end
   virtual_time = math.max(virtual_time, virtual_start or 0)
-  local now = created and created > ARGV[5] and created or ARGV[5]
+  local now = created and created > now_text and created or now_text
   redis.call('HSET', job, 'status', 'started', 'started_at', now, 'last_heartbeat', now,
-    'worker_name', ARGV[4], 'claim', ARGV[1], 'waited_ms', string.format('%.0f', waited_ms))
-  redis.call('ZADD', KEYS[3], math.floor(deadline / 1000) + ARGV[8], id .. ':' .. ARGV[1])
+    'worker_name', worker, 'claim', claim, 'waited_ms', string.format('%.0f', waited_ms))
+  redis.call('ZADD', started_registry, math.floor(deadline / 1000) + grace_seconds, id .. ':' .. claim)
   add(id, web, deadline, waited_ms, cap, fields[5], fields[6], retry, lost_ms)
 end
 
-local wanted = tonumber(ARGV[2])
+local wanted = tonumber(slots)
 -- What stands in the list alone was queued by the previous release.
-local strays = redis.call('LLEN', KEYS[5]) - redis.call('ZCARD', WAITING)
+local strays = redis.call('LLEN', queue) - redis.call('ZCARD', WAITING)
 while strays > 0 and count < wanted and bytes < MOST_BYTES do
-  local id = redis.call('LINDEX', KEYS[5], 0)
+  local id = redis.call('LINDEX', queue, 0)
   if not id or redis.call('ZSCORE', WAITING, id) then break end
-  redis.call('LPOP', KEYS[5])
+  redis.call('LPOP', queue)
   start(id)
 end
 while count < wanted and bytes < MOST_BYTES and held < MOST_HELD do
   local id = redis.call('ZPOPMIN', WAITING)[1]
   if not id then break end
-  redis.call('LREM', KEYS[5], 1, id)
+  redis.call('LREM', queue, 1, id)
   start(id)
 end
-if taken > 0 and redis.call('EXISTS', KEYS[2]) == 1 then redis.call('DECRBY', KEYS[2], string.format('%.0f', taken)) end
-local left = redis.call('LLEN', KEYS[5])
+if taken > 0 and redis.call('EXISTS', queued_bytes) == 1 then
+  redis.call('DECRBY', queued_bytes, string.format('%.0f', taken))
+end
+local left = redis.call('LLEN', queue)
 if left == 0 then
-  redis.call('DEL', KEYS[1], FAIR)
-  if redis.call('EXISTS', DEFERRED) == 0 then redis.call('DEL', KEYS[2]) end
+  redis.call('DEL', bell, FAIR)
+  if redis.call('EXISTS', DEFERRED) == 0 then redis.call('DEL', queued_bytes) end
 else
   if virtual_time > tonumber(redis.call('HGET', FAIR, 'V') or 0) then
     redis.call('HSET', FAIR, 'V', virtual_time)
   end
-  if redis.call('LLEN', KEYS[1]) == 0 then
-    redis.call('RPUSH', KEYS[1], 1)  -- somebody must come back for the rest
-    redis.call('EXPIRE', KEYS[1], ARGV[10])
+  if redis.call('LLEN', bell) == 0 then
+    redis.call('RPUSH', bell, 1)  -- somebody must come back for the rest
+    redis.call('EXPIRE', bell, SHARED_SECONDS)
   end
 end
 return out

@@ -1,24 +1,42 @@
 #!lua flags=allow-oom
 -- Accepts a call: all or nothing. Called again for the same call it answers the same.
 --
--- KEYS  1 job  2 body  3 API key's record  4 cancel mark  5 queue  6 bytes queued  7 rq:queues
--- ARGV  1 call id  2 CallSpec and body  3 HMAC of the key's secret  4 version of the key's record  5 web process
---       6 milliseconds until the deadline  7 most calls queued  8 most bytes queued  9 created (RQ's time format)
---       10 RQ's job data  11 seconds kept past the deadline  12 origin (queue name)
---       13 milliseconds since 1970, by this clock, after which nobody waits for the reply (0: somebody always does)
---       14 kind of call, for `rq info`  15 seconds an ended job is kept  16 most records
---       17 seconds the job of a call that nobody settled is kept  18 the call's stub: see account.lua
---       19 API key's public id  20 priority of the call ('': its key's)
---       21 what it asks of limits: tokens of the prompt, their cost, tokens of output to reserve, the cost of one,
---       most tokens of output (0: unknown), 1 to wait in flight or 0, with blanks between
---       22 record of a call that a kept response answers ('': none does)  23 milliseconds until it may start
---       24 1 if it may run once more, where there is room for its body, 0 if not: see retry.lua
---       25... events of the log of a call that a kept response answers
 -- Returns a list: 'ok' and what was admitted, as JSON; or the reason of the refusal, which is one of 'key',
 -- 'expired', 'disabled', 'changed' (the key's record), 'late', 'cancelled', 'records', 'limit', 'calls', 'bytes',
 -- 'memory', 'large'. 'limit' is followed by JSON: name and scope of the limit, milliseconds until it resets (0 if that
 -- is unknown), unit and window of a budget, and whether the call alone exceeds it. 'calls', 'bytes' and 'memory' are
 -- followed by how many calls wait, 'large' by the bytes that never fit.
+
+local job, stored_body, key_record, cancel_mark, queue, queued_bytes, rq_queues = unpack(KEYS)
+local
+  id,
+  payload,  -- CallSpec and body
+  secret_hmac,  -- HMAC of the key's secret
+  key_version,  -- of the key's record
+  web,  -- web process, or log of the call
+  budget_ms,  -- until the deadline
+  most_calls, most_bytes,  -- that may be queued
+  created_at,  -- RQ's time format
+  rq_data,  -- RQ's form of a call
+  grace_seconds,  -- that body and reservation are kept past the deadline
+  origin,  -- name of the queue
+  late_ms,  -- since 1970, by this clock, after which nobody waits for the reply (0: somebody always does)
+  kind,  -- of call, for `rq info`
+  ended_seconds,  -- that an ended job is kept
+  most_records,  -- that may wait for the ledger
+  unsettled_seconds,  -- that the job of a call is kept which nobody settled
+  stub,  -- beginning of the call's record: see account.lua
+  public_id,  -- of the API key
+  call_priority,  -- '': its key's
+  asked,  -- of limits: tokens of the prompt, their cost, tokens of output to reserve, the cost of one, most tokens of
+          -- output (0: unknown), 1 to wait in flight or 0, with blanks between
+  hit_record,  -- record of a call that a kept response answers ('': none does)
+  delay_ms,  -- until it may start
+  may_run_again  -- 1 if it may run once more, where there is room for its body, 0 if not: see retry.lua
+  = unpack(ARGV, 1, 24)
+-- The rest of ARGV are events of the log of a call that a kept response answers.
+budget_ms, delay_ms, late_ms = tonumber(budget_ms), tonumber(delay_ms), tonumber(late_ms)
+most_calls, most_bytes, most_records = tonumber(most_calls), tonumber(most_bytes), tonumber(most_records)
 
 -- How many calls of another key, at the weight 1, a call lets go before it.
 local OFFSETS = {interactive = 0, standard = 8, batch = 64}
@@ -30,52 +48,51 @@ local SMALL_BYTES, MUCH_BYTES, MEMORY_MS = 64000, 128000000, 250
 -- Share of Redis' memory above which no body stays for a second run: it would take the room of waiting calls and logs.
 local RETRY_SHARE = 0.4
 
-local status, admitted = unpack(redis.call('HMGET', KEYS[1], 'status', 'admission'))
+local status, admitted = unpack(redis.call('HMGET', job, 'status', 'admission'))
 admitted = admitted
   or '{"requests":null,"tokens":null,"cap":0,"parked":false,"reserved_usd":0,"reserved_tokens":0}'
 if status then return {'ok', admitted} end
 
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-if tonumber(ARGV[13]) > 0 and now_ms > tonumber(ARGV[13]) then return {'late'} end
+if late_ms > 0 and now_ms > late_ms then return {'late'} end
 
 local hmac, old, old_until, revoked, expires, disabled, version, owner, rpm, tpm, max_in_flight, max_waiting, limit,
-  priority, weight, last_used = unpack(redis.call('HMGET', KEYS[3], 'hmac', 'hmac_old', 'hmac_old_until', 'revoked',
+  priority, weight, last_used = unpack(redis.call('HMGET', key_record, 'hmac', 'hmac_old', 'hmac_old_until', 'revoked',
   'expires', 'disabled', 'version', 'owner', 'rpm', 'tpm', 'max_in_flight', 'max_waiting', 'limit', 'priority',
   'weight', 'last_used'))
 if not hmac or revoked then return {'key'} end
-if hmac ~= ARGV[3] and not (old == ARGV[3] and time[1] < (old_until or '0')) then return {'key'} end
+if hmac ~= secret_hmac and not (old == secret_hmac and time[1] < (old_until or '0')) then return {'key'} end
 if expires and tonumber(time[1]) >= tonumber(expires) then return {'expired'} end
 if disabled then return {'disabled'} end
-if (version or '0') ~= ARGV[4] then return {'changed'} end
-if redis.call('EXISTS', KEYS[4]) == 1 then return {'cancelled'} end
+if (version or '0') ~= key_version then return {'changed'} end
+if redis.call('EXISTS', cancel_mark) == 1 then return {'cancelled'} end
 
-local hit, delay_ms = ARGV[22] ~= '', tonumber(ARGV[23])
+local hit = hit_record ~= ''
 local aside = redis.call('ZCARD', DEFERRED)
-local waiting = redis.call('LLEN', KEYS[5]) + aside
-if not hit and waiting >= tonumber(ARGV[7]) then return {'calls', waiting} end
-local queued = waiting > 0 and math.max(tonumber(redis.call('GET', KEYS[6]) or 0) or 0, 0) or 0
-if not hit and queued + #ARGV[2] > tonumber(ARGV[8]) and waiting > 0 then return {'bytes', waiting} end
+local waiting = redis.call('LLEN', queue) + aside
+if not hit and waiting >= most_calls then return {'calls', waiting} end
+local queued = waiting > 0 and math.max(tonumber(redis.call('GET', queued_bytes) or 0) or 0, 0) or 0
+if not hit and queued + #payload > most_bytes and waiting > 0 then return {'bytes', waiting} end
 -- A key may have seven times as much in the queue as is free, so that the next key always finds room. How many of
 -- its calls wait is the distance of its virtual time from the queue's.
-local most, most_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
-if not hit and waiting > 0 and (waiting * 8 > most * 7 or (queued + #ARGV[2]) * 8 > most_bytes * 7) then
-  local V, F = unpack(redis.call('HMGET', FAIR, 'V', ARGV[19]))
+if not hit and waiting > 0 and (waiting * 8 > most_calls * 7 or (queued + #payload) * 8 > most_bytes * 7) then
+  local V, F = unpack(redis.call('HMGET', FAIR, 'V', public_id))
   local own = math.max((F or 0) - (V or 0), 0) * (weight or 1)
-    + redis.call('ZCARD', PARKED_CALLS .. ARGV[19]) + redis.call('ZCARD', SCHEDULED_CALLS .. ARGV[19])
-  if own > 7 * (most - waiting) or own / waiting * queued > 7 * (most_bytes - queued - #ARGV[2]) then
+    + redis.call('ZCARD', PARKED_CALLS .. public_id) + redis.call('ZCARD', SCHEDULED_CALLS .. public_id)
+  if own > 7 * (most_calls - waiting) or own / waiting * queued > 7 * (most_bytes - queued - #payload) then
     return {'calls', waiting}
   end
 end
 -- Scheduled and paused calls wait long: they may fill half of the queue, so that there is room for the others.
-if aside > 0 and not hit and (aside * 2 >= tonumber(ARGV[7]) or (queued + #ARGV[2]) * 2 > tonumber(ARGV[8])) then
-  if delay_ms > 0 or redis.call('EXISTS', PAUSED) == 1 and limits().pause_of(ARGV[19], ARGV[18]) then
+if aside > 0 and not hit and (aside * 2 >= most_calls or (queued + #payload) * 2 > most_bytes) then
+  if delay_ms > 0 or redis.call('EXISTS', PAUSED) == 1 and limits().pause_of(public_id, stub) then
     return {'calls', waiting}
   end
 end
 -- To ask for the memory takes Redis as long as half of this script. If there was much room a moment ago, small bodies
 -- have not filled it since.
-local size, may_retry = #ARGV[2], ARGV[24] == '1'
+local size, may_retry = #payload, may_run_again == '1'
 if size > SMALL_BYTES or redis.call('EXISTS', MEMORY) == 0 then
   local memory = redis.call('INFO', 'memory')
   local maximum = tonumber(string.match(memory, '\nmaxmemory:(%d+)') or 0)
@@ -90,15 +107,15 @@ if size > SMALL_BYTES or redis.call('EXISTS', MEMORY) == 0 then
   end
   if room > MUCH_BYTES then redis.call('SET', MEMORY, 1, 'PX', MEMORY_MS) end
 end
-if redis.call('XLEN', RECORDS) >= tonumber(ARGV[16]) then return {'records'} end
+if redis.call('XLEN', RECORDS) >= most_records then return {'records'} end
 
-local public_id, budget_ms = ARGV[19], tonumber(ARGV[6])
 owner = owner or ''
 -- The scopes that have limits.
 local scopes = {}
 if rpm or tpm or max_in_flight or max_waiting or limit then
-  scopes[1] = {letter = 'k', name = 'key', id = public_id, record = KEYS[3], rpm = tonumber(rpm), tpm = tonumber(tpm),
-    max_in_flight = tonumber(max_in_flight), max_waiting = tonumber(max_waiting), limit = tonumber(limit)}
+  scopes[1] = {letter = 'k', name = 'key', id = public_id, record = key_record, rpm = tonumber(rpm),
+    tpm = tonumber(tpm), max_in_flight = tonumber(max_in_flight), max_waiting = tonumber(max_waiting),
+    limit = tonumber(limit)}
 end
 if owner ~= '' then
   disabled, rpm, tpm, max_in_flight, max_waiting, limit = unpack(redis.call('HMGET', OWNER .. owner, 'disabled', 'rpm',
@@ -118,14 +135,15 @@ local wait_in_line, reserved_usd, reserved_tokens, cap = false, 0, 0, 0
 local requests_left, tokens_left
 local function check()
   local prompt_tokens, prompt_nano, output, per_token, most, wait =
-    string.match(ARGV[21], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+    string.match(asked, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
   prompt_tokens, prompt_nano, output = tonumber(prompt_tokens), tonumber(prompt_nano), tonumber(output)
   per_token, most = tonumber(per_token), tonumber(most)
 
   local function refuse(name, scope, allowed, reset_ms, unit, window, never)
     return {'limit', string.format(
       '{"name":"%s","scope":"%s","limit":%.0f,"reset_ms":%.0f,"unit":%s,"window":%s,"never":%s}', name, scope.name,
-      allowed, math.ceil(reset_ms or 0), unit and '"' .. unit .. '"' or 'null', window and '"' .. window .. '"' or 'null',
+      allowed, math.ceil(reset_ms or 0), unit and '"' .. unit .. '"' or 'null',
+      window and '"' .. window .. '"' or 'null',
       tostring(never or false))}
   end
   -- GCRA: `tat` is when the whole minute's allowance will be there again, if nothing more is used.
@@ -249,60 +267,60 @@ if hit then
   -- its stub the call is known until the ledger has its record.
   for _, scope in ipairs(scopes) do use_rates(scope) end
   if #scopes > 0 then admitted = described() end
-  redis.call('HSET', KEYS[1], 'status', 'finished', 'created_at', ARGV[9], 'data', ARGV[10], 'admission', admitted,
-    'stub', ARGV[18])
-  redis.call('EXPIRE', KEYS[1], ARGV[15])
-  if last_used ~= time[1] then redis.call('HSET', KEYS[3], 'last_used', time[1]) end
-  settle(ARGV[1], {public_id, owner}, ARGV[22], '', 0, 0, now_ms)
-  for i = 25, #ARGV do redis.call('XADD', LOG .. ARGV[1], '*', 'e', ARGV[i]) end
-  if ARGV[25] then redis.call('EXPIRE', LOG .. ARGV[1], string.match(ARGV[5], '^log:(%d+):')) end
+  redis.call('HSET', job, 'status', 'finished', 'created_at', created_at, 'data', rq_data, 'admission', admitted,
+    'stub', stub)
+  redis.call('EXPIRE', job, ended_seconds)
+  if last_used ~= time[1] then redis.call('HSET', key_record, 'last_used', time[1]) end
+  settle(id, {public_id, owner}, hit_record, '', 0, 0, now_ms)
+  for i = 25, #ARGV do redis.call('XADD', LOG .. id, '*', 'e', ARGV[i]) end
+  if ARGV[25] then redis.call('EXPIRE', LOG .. id, string.match(web, '^log:(%d+):')) end
   return {'ok', admitted}
 end
 
-local life = budget_ms + ARGV[11] * 1000
-redis.call('SET', KEYS[2], ARGV[2], 'PX', life)
-local offset = math.max(OFFSETS[priority] or 8, OFFSETS[ARGV[20]] or 0)
+local life = budget_ms + grace_seconds * 1000
+redis.call('SET', stored_body, payload, 'PX', life)
+local offset = math.max(OFFSETS[priority] or 8, OFFSETS[call_priority] or 0)
 weight = tonumber(weight or 1)
 local at_once, start = not wait_in_line and delay_ms == 0, 0
-if at_once then start = enqueue(ARGV[1], public_id, weight, offset) end
-redis.call('HSET', KEYS[1],
-  'status', wait_in_line and 'deferred' or 'queued', 'origin', ARGV[12], 'data', ARGV[10], 'description', ARGV[14],
-  'created_at', ARGV[9], 'enqueued_at', ARGV[9],
-  'timeout', math.ceil(budget_ms / 1000), 'result_ttl', ARGV[15], 'failure_ttl', ARGV[15],
-  'web', ARGV[5], 'deadline_ms', string.format('%.0f', now_ms + budget_ms), 'bytes', #ARGV[2],
-  'key', public_id, 'owner', owner, 'queued_ms', string.format('%.0f', now_ms), 'start', start, 'stub', ARGV[18],
+if at_once then start = enqueue(id, public_id, weight, offset) end
+redis.call('HSET', job,
+  'status', wait_in_line and 'deferred' or 'queued', 'origin', origin, 'data', rq_data, 'description', kind,
+  'created_at', created_at, 'enqueued_at', created_at,
+  'timeout', math.ceil(budget_ms / 1000), 'result_ttl', ended_seconds, 'failure_ttl', ended_seconds,
+  'web', web, 'deadline_ms', string.format('%.0f', now_ms + budget_ms), 'bytes', #payload,
+  'key', public_id, 'owner', owner, 'queued_ms', string.format('%.0f', now_ms), 'start', start, 'stub', stub,
   'offset', offset)
-if may_retry then redis.call('HSET', KEYS[1], 'retry', 1) end
+if may_retry then redis.call('HSET', job, 'retry', 1) end
 if delay_ms > 0 then
   L = L or limits()
-  local expiry_ms = L.expiry(ARGV[5], now_ms + budget_ms, ARGV[11] * 1000)
-  L.schedule(ARGV[1], public_id, owner, now_ms + delay_ms, expiry_ms)
+  local expiry_ms = L.expiry(web, now_ms + budget_ms, grace_seconds * 1000)
+  L.schedule(id, public_id, owner, now_ms + delay_ms, expiry_ms)
 end
-redis.call('EXPIRE', KEYS[1], math.ceil(budget_ms / 1000) + ARGV[17])
-if last_used ~= time[1] then redis.call('HSET', KEYS[3], 'last_used', time[1]) end
-if waiting == 0 then redis.call('SADD', KEYS[7], KEYS[5]) end
-redis.call('SET', KEYS[6], queued + #ARGV[2], 'EX', SHARED_SECONDS)
+redis.call('EXPIRE', job, math.ceil(budget_ms / 1000) + unsettled_seconds)
+if last_used ~= time[1] then redis.call('HSET', key_record, 'last_used', time[1]) end
+if waiting == aside then redis.call('SADD', rq_queues, queue) end
+redis.call('SET', queued_bytes, queued + #payload, 'EX', SHARED_SECONDS)
 if #scopes == 0 then return {'ok', admitted} end
 
 local expiry_ms = string.format('%.0f', now_ms + life)
 for _, scope in ipairs(scopes) do
   use_rates(scope)
   if scope.limit then
-    redis.call('HSET', HELD .. scope.id, ARGV[1], string.format('%.0f %.0f', reserved_usd, reserved_tokens))
+    redis.call('HSET', HELD .. scope.id, id, string.format('%.0f %.0f', reserved_usd, reserved_tokens))
     redis.call('HINCRBY', HELD .. scope.id, 'usd', string.format('%.0f', reserved_usd))
     redis.call('HINCRBY', HELD .. scope.id, 'tokens', string.format('%.0f', reserved_tokens))
     redis.call('EXPIRE', HELD .. scope.id, SHARED_SECONDS)
   end
-  if at_once and (scope.limit or scope.max_in_flight) then L.fly(scope.id, ARGV[1], expiry_ms) end
+  if at_once and (scope.limit or scope.max_in_flight) then L.fly(scope.id, id, expiry_ms) end
 end
-redis.call('HSET', KEYS[1], 'scopes', letters, 'expiry_ms', expiry_ms, 'cap', cap,
+redis.call('HSET', job, 'scopes', letters, 'expiry_ms', expiry_ms, 'cap', cap,
   'usd', string.format('%.0f', reserved_usd), 'tokens', string.format('%.0f', reserved_tokens))
 if wait_in_line then
-  L.park(ARGV[1], public_id, owner, L.expiry(ARGV[5], now_ms + budget_ms, ARGV[11] * 1000))
+  L.park(id, public_id, owner, L.expiry(web, now_ms + budget_ms, grace_seconds * 1000))
   L.promote(public_id, owner)  -- expired calls may have made room, or a limit was raised
-  wait_in_line = redis.call('HGET', KEYS[1], 'status') == 'deferred'
+  wait_in_line = redis.call('HGET', job, 'status') == 'deferred'
 end
 
 admitted = described()
-redis.call('HSET', KEYS[1], 'admission', admitted)
+redis.call('HSET', job, 'admission', admitted)
 return {'ok', admitted}

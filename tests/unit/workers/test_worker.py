@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import time
 import uuid
@@ -512,9 +513,9 @@ def test_what_it_has_done_is_in_rqs_record(
     redis: Redis, worker: CallWorker, runner: FakeRunner
 ) -> None:
     worker.register()
-    run(worker, claimed())
+    run(worker, dataclasses.replace(claimed(), claimed_at=time.monotonic() - 1.5))
     run(worker, claimed(budget=0))
     worker.renew_records()
     found = RqWorker.find_by_key(worker.key, connection=redis)
     assert (found.successful_job_count, found.failed_job_count) == (1, 1)
-    assert found.total_working_time >= 0
+    assert found.total_working_time >= 1.5

@@ -7,6 +7,7 @@ import inspect
 import json
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import gunicorn
@@ -24,7 +25,7 @@ from gunicorn.workers.base_async import AsyncWorker
 from gunicorn.workers.ggevent import GeventWorker
 
 from api.http import gunicorn_worker
-from api.http.gunicorn_worker import SEND_SECONDS, StrictRequest, Worker
+from api.http.gunicorn_worker import SEND_SECONDS, Response, StrictRequest, Worker
 
 SEAMS: list[tuple[Any, str, str]] = [
     (AsyncWorker, "handle", "(self, listener, client, addr)"),
@@ -225,6 +226,34 @@ def handle(monkeypatch: pytest.MonkeyPatch, serve: Any) -> FakeSocket:
     finally:
         assert connection.timeouts == [SEND_SECONDS, None], "the next head has a time of its own"
     return connection
+
+
+class SlowSocket:
+    """A socket whose client takes ten bytes at first."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def send(self, data: bytes) -> int:
+        self.taken += data[:10]
+        return len(data[:10])
+
+    def sendall(self, data: bytes) -> None:
+        self.taken += data
+
+
+def test_a_response_is_sent_whole_to_a_slow_client() -> None:
+    request = SimpleNamespace(
+        method="GET", version=(1, 1), proxy_protocol_info=None, should_close=lambda: False
+    )
+    client = SlowSocket()
+    response = Response(request, client, Config())
+    response.start_response("200 OK", [("Content-Length", "12")])
+    response.write(b"hello ")
+    response.write(b"there!")
+    head, _, body = client.taken.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert body == b"hello there!"
 
 
 def test_a_request_is_served_under_a_time_limit_for_sends(monkeypatch: pytest.MonkeyPatch) -> None:

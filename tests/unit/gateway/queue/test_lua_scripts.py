@@ -388,6 +388,19 @@ def test_a_claim_starts_the_oldest_calls_first(
     assert redis.exists(keys.BELL), "somebody has to come back for the third"
 
 
+def test_a_claim_leaves_bell_and_bytes_to_those_that_wait(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    submit(redis, settings, key)
+    size = int(redis.get(keys.QUEUED_BYTES) or 0)
+    for _ in range(3):
+        submit(redis, settings, key)
+    redis.delete(keys.BELL)
+    claim(redis, slots=2)
+    assert redis.ttl(keys.BELL) > 3600
+    assert int(redis.get(keys.QUEUED_BYTES) or 0) == 2 * size > 0
+
+
 def test_the_bell_is_silent_when_nothing_is_left(
     redis: Redis, settings: Settings, key: KeyRecord
 ) -> None:
