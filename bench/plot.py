@@ -63,6 +63,8 @@ def _streams(axis: Any, label: str, found: Record, kind: str) -> None:
 
 def _dress(axis: Any, formatter: Any, title: str, horizontal: str, vertical: str) -> None:
     axis.set(title=title, xlabel=horizontal, ylabel=vertical)
+    if not any(len(line.get_xdata()) for line in axis.get_lines()):  # that part was left out
+        return
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.xaxis.set_major_formatter(formatter)
