@@ -93,6 +93,14 @@ class Form:
         names = (each.name for each in self.fields)
         return {name: request.form[SHOWN + name] for name in names if SHOWN + name in request.form}
 
+    def changes(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON of what was changed of what the form showed.
+
+        Where the request does not say what that was, it was `values`, as JSON shows them. Raises
+        InvalidRequest, which names the field.
+        """
+        return self.data(self.entered(), {**self.texts(values), **self.shown()})
+
     def data(self, texts: Mapping[str, str], before: Mapping[str, str]) -> dict[str, Any]:
         """The JSON of what differs from the texts before; null takes a value away.
 

@@ -106,13 +106,11 @@ def keys_one(key: KeyRecord, key_id: str) -> Response:
 @operators
 def keys_change(key: KeyRecord, key_id: str) -> Response:
     """Set what the form changes; a new webhook's secret is shown, here and nowhere else."""
-    texts, shown = forms.KEY.entered(), forms.KEY.shown()
 
     def change(record: KeyRecord) -> dict[str, Any]:
-        now = forms.KEY.texts(shown_keys([record])[0])
-        return forms.KEY.data(texts, {**now, **shown})
+        return forms.KEY.changes(shown_keys([record])[0])
 
-    return _changed(key, key_id, change, "changed", texts)
+    return _changed(key, key_id, change, "changed", forms.KEY.entered())
 
 
 @console.post("/console/keys/<key_id>/extra")

@@ -69,13 +69,11 @@ def owners_one(key: KeyRecord, owner_id: str) -> Response:
 @operators
 def owners_change(key: KeyRecord, owner_id: str) -> Response:
     """Set what the form changes."""
-    texts, shown = forms.OWNER.entered(), forms.OWNER.shown()
 
     def change(record: OwnerRecord) -> dict[str, Any]:
-        now = forms.OWNER.texts(shown_owners([record])[0])
-        return forms.OWNER.data(texts, {**now, **shown})
+        return forms.OWNER.changes(shown_owners([record])[0])
 
-    return _changed(key, owner_id, change, "changed", texts)
+    return _changed(key, owner_id, change, "changed", forms.OWNER.entered())
 
 
 @console.post("/console/owners/<owner_id>/extra")

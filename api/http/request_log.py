@@ -1,7 +1,7 @@
-"""The web process' line about a request: one for each error and change, and for some calls.
+"""The web process' line about a request, unless nobody needs it.
 
-For those that failed or that no worker ran: others have the line in workers/call_log.py, which says
-more.
+Errors and changes have one, and calls that failed or that no worker ran. The other calls have the
+worker's line (workers/call_log.py), which says more.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _ended(current: Request, status: int, state: dict[str, Any]) -> None:
     }
     if call is not None:
         fields["model"], fields["route"] = call.account.get("model"), call.route
-        # That of a call that goes on without its client (202) says only that nobody waits here.
+        # After a 202 the call goes on: here, its outcome says only that nobody waits any more.
         if (outcome := call.outcome) is not None and not state.get("accepted"):
             fields["route"] = outcome.route or call.route
             fields["error"] = code_of(outcome.error)

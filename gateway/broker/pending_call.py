@@ -77,7 +77,7 @@ class PendingCall:
         self.claim = ""
         self.received = 0  # number of the last event
         self.outcome: Outcome | None = None
-        self.fault: GatewayError | None = None  # that its client got although it went well
+        self.fault: GatewayError | None = None  # what its client got where a renderer failed
         self.nudge_at: float | None = None  # when `wait_nudged` is to end, by the monotonic clock
         self.suspect: int | None = None  # `received` when its outcome was seen and events missing
         self.suspect_since = 0.0  # monotonic

@@ -132,7 +132,6 @@ local L = #scopes > 0 and limits()
 
 -- Checks all limits; returns nil if the call is admitted, and the refusal otherwise. It changes nothing.
 local wait_in_line, reserved_usd, reserved_tokens, cap = false, 0, 0, 0
-local requests_left, tokens_left
 local function check()
   local prompt_tokens, prompt_nano, output, per_token, most, wait =
     string.match(asked, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
@@ -143,8 +142,7 @@ local function check()
     return {'limit', string.format(
       '{"name":"%s","scope":"%s","limit":%.0f,"reset_ms":%.0f,"unit":%s,"window":%s,"never":%s}', name, scope.name,
       allowed, math.ceil(reset_ms or 0), unit and '"' .. unit .. '"' or 'null',
-      window and '"' .. window .. '"' or 'null',
-      tostring(never or false))}
+      window and '"' .. window .. '"' or 'null', tostring(never or false))}
   end
   -- GCRA: `tat` is when the whole minute's allowance will be there again, if nothing more is used.
   local function after(tat, allowed, number)
