@@ -235,7 +235,8 @@ def _spec(
     body: bytes,
 ) -> CallSpec:
     checked, log_seconds = incoming.checked, options.log_seconds
-    call_id = os.urandom(16).hex()
+    # Ordered by time as UUIDv7 is, so that a database appends to its index of ids.
+    call_id = f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
     account = _account(incoming, admission)
     if checked.background and checked.stored is not None:
         account["response_id"] = f"resp_{call_id}"  # its end is an event for webhooks

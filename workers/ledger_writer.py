@@ -30,7 +30,7 @@ from gateway.settings import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-BATCH = 100  # records in one transaction
+BATCH = 250  # records in one transaction
 IDLE_SECONDS = 0.25  # between two looks at an empty stream
 RETRY_SECONDS = (0.5, 10.0)  # at first and at most, while a store is away
 TRIM_SECONDS = 10.0  # between two slices of what is too old

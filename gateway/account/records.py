@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, ne
 from typing import Any
 
 import orjson
@@ -88,8 +89,10 @@ class Record:
 
     def encode(self) -> bytes:
         """Return the record as JSON; fields at their default are left out."""
-        values = zip(_ORDERED, _VALUES(self), _LEFT_OUT, strict=True)
-        return orjson.dumps({name: value for name, value, left_out in values if value != left_out})
+        values = _VALUES(self)
+        return orjson.dumps(
+            dict(compress(zip(_ORDERED, values, strict=True), map(ne, values, _LEFT_OUT)))
+        )
 
     @classmethod
     def from_entry(cls, entry: Mapping[bytes, bytes]) -> Record:
