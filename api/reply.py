@@ -13,6 +13,7 @@ from flask import Response
 from gevent.socket import socket as Socket
 
 from api.http import sse
+from api.http.application import FinalResponse
 from api.http.disconnect import DisconnectWatcher
 from gateway.broker.broker import Broker
 from gateway.broker.pending_call import PendingCall
@@ -131,7 +132,7 @@ class Reply:
             raise outcome.error
         self.route, self.dropped = outcome.route, outcome.dropped
         body = self._renderer().whole(outcome.answer)
-        return Response(body, content_type="application/json")
+        return FinalResponse(body, content_type="application/json")
 
     def streamed(self, at_once: bool = False) -> Response:
         """The response as server-sent events.

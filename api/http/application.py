@@ -8,7 +8,7 @@ from typing import Any
 
 import flask
 from flask.sessions import NullSession, SessionInterface
-from werkzeug.datastructures import EnvironHeaders
+from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.routing import MapAdapter
 
 
@@ -37,6 +37,14 @@ class Request(flask.Request):
     def __init__(self, environ: dict[str, Any], *args: Any, **options: Any) -> None:
         super().__init__(environ, *args, **options)
         self.headers = RequestHeaders(environ)
+
+
+class FinalResponse(flask.Response):
+    """A response of bytes, with a status that allows a body and no address in its headers."""
+
+    def get_wsgi_headers(self, environ: dict[str, Any]) -> Headers:
+        """Return the headers; werkzeug copies them and looks for what those others need."""
+        return self.headers
 
 
 class NoSessions(SessionInterface):

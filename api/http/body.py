@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from io import BytesIO
 from typing import Any
 
 import gevent
@@ -101,8 +102,12 @@ def _read(
     size = limit if length is None else length
     if size > COUNTED_BYTES:
         hold(size)
-    with _arrival(environ, length, size, timeout):
-        body = _content(environ["wsgi.input"], limit + 1 if length is None else length)
+    stream = environ["wsgi.input"]
+    if length is not None and isinstance(stream, BytesIO):  # it has come: see gunicorn_worker.py
+        body = stream.read(length)
+    else:
+        with _arrival(environ, length, size, timeout):
+            body = _content(stream, limit + 1 if length is None else length)
     if length is None and len(body) > limit:
         raise _too_large(limit)
     if length is None and size > COUNTED_BYTES:

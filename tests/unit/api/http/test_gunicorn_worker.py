@@ -40,6 +40,8 @@ SEAMS: list[tuple[Any, str, str]] = [
     (GeventWorker, "handle_quit", "(self, sig, frame)"),
     (Request, "read_into", "(self, unreader, buf, stop=False)"),
     (Request, "should_close", "(self)"),
+    (Request, "set_body_reader", "(self)"),
+    (GeventWorker, "timeout_ctx", "(self)"),
     (wsgi.Response, "write", "(self, arg)"),
     (util, "http_date", "(timestamp=None)"),
     (util, "write_nonblock", "(sock, data, chunked=False)"),
@@ -95,6 +97,12 @@ def test_gunicorn_bounds_a_head_by_the_attribute_that_is_set() -> None:
         assert "self.max_buffer_headers" in inspect.getsource(parser), moved
 
 
+def test_gunicorn_drops_unread_bodies_where_none_is_left_unread() -> None:
+    moved = f"gunicorn {gunicorn.__version__} moved RequestParser.finish_body"
+    text = inspect.getsource(RequestParser.__next__)
+    assert 0 < text.find(".should_close()") < text.find("if not self.finish_body():"), moved
+
+
 def test_gunicorns_readers_know_what_is_unread() -> None:
     moved = f"gunicorn {gunicorn.__version__} moved the state of body readers"
     assert "self.length -= size" in inspect.getsource(LengthReader.read), moved
@@ -114,8 +122,10 @@ def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield client, server
 
 
-def parse(server: socket.socket, number: int = 1) -> StrictRequest:
-    return StrictRequest(Config(), SocketUnreader(server), ("127.0.0.1", 1), number)
+def parse(server: socket.socket, number: int = 1, keepalive: float = 7) -> StrictRequest:
+    config = Config()
+    config.__dict__.update(keepalive=keepalive)
+    return StrictRequest(config, SocketUnreader(server), ("127.0.0.1", 1), number)
 
 
 @pytest.mark.parametrize("head", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["no", "half a"])
@@ -136,27 +146,54 @@ def test_a_later_request_may_take_its_time_to_begin(
     client, server = connection
     client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     parse(server, number=2)
-    assert server.gettimeout() is None
+    assert server.gettimeout() == 7
 
 
+def test_a_connection_that_stays_idle_is_closed(
+    connection: tuple[socket.socket, socket.socket],
+) -> None:
+    with pytest.raises(StopIteration):
+        parse(connection[1], number=2, keepalive=0.01)
+
+
+# What comes with the head, what comes later, and whether the body is unread then.
 BODIES = {
-    "none": (b"", b"", False),
-    "a length": (b"Content-Length: 5\r\n", b"12345", True),
-    "no bytes": (b"Content-Length: 0\r\n", b"", False),
-    "chunks": (b"Transfer-Encoding: chunked\r\n", b"2\r\n12\r\n0\r\n\r\n", True),
+    "none": (b"", b"", b"", False),
+    "a length": (b"Content-Length: 5\r\n", b"12", b"345", True),
+    "a length, with the head": (b"Content-Length: 5\r\n", b"12345", b"", False),
+    "a length, and more": (b"Content-Length: 5\r\n", b"12345GET", b"", True),
+    "no bytes": (b"Content-Length: 0\r\n", b"", b"", False),
+    "chunks": (b"Transfer-Encoding: chunked\r\n", b"2\r\n12\r\n0\r\n\r\n", b"", True),
 }
 
 
-@pytest.mark.parametrize(("header", "body", "unread"), BODIES.values(), ids=BODIES.keys())
+@pytest.mark.parametrize(("header", "came", "later", "unread"), BODIES.values(), ids=BODIES)
 def test_a_connection_is_closed_unless_the_body_is_read(
-    connection: tuple[socket.socket, socket.socket], header: bytes, body: bytes, unread: bool
+    connection: tuple[socket.socket, socket.socket],
+    header: bytes,
+    came: bytes,
+    later: bytes,
+    unread: bool,
 ) -> None:
     client, server = connection
-    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n" + body)
+    client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n" + came)
     request = parse(server)
+    client.sendall(later)
     assert (request.unread(), request.should_close()) == (unread, unread)
-    request.body.read()
+    body = request.body.read()
     assert (request.unread(), request.should_close()) == (False, False)
+    assert body == (b"12345" if b"Length: 5" in header else b"12" if came else b"")
+
+
+def test_a_request_that_came_with_the_one_before_is_read_next(
+    connection: tuple[socket.socket, socket.socket],
+) -> None:
+    client, server = connection
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+    client.sendall(head + b"one" + head + b"two")
+    parser = RequestParser(Config(), server, ("127.0.0.1", 1))
+    parser.mesg_class = StrictRequest
+    assert [next(parser).body.read() for _ in range(2)] == [b"one", b"two"]
 
 
 def test_the_longest_silent_connection_makes_room_when_the_pool_is_nearly_full(
@@ -224,7 +261,7 @@ def handle(monkeypatch: pytest.MonkeyPatch, serve: Any) -> FakeSocket:
     try:
         worker.handle_request(None, FakeRequest(), connection, None)
     finally:
-        assert connection.timeouts == [SEND_SECONDS, None], "the next head has a time of its own"
+        assert connection.timeouts == [SEND_SECONDS]
     return connection
 
 
