@@ -30,15 +30,21 @@ def follow(response: Response) -> None:
         return
     current: Request = request._get_current_object()  # type: ignore[attr-defined]
     state = vars(g._get_current_object())
-    response.call_on_close(partial(_ended, current, response.status_code, state))
+    if log.isEnabledFor(_level(current, response.status_code, state)):
+        response.call_on_close(partial(_ended, current, response.status_code, state))
+
+
+def _level(current: Request, status: int, state: dict[str, Any]) -> int:
+    call: PendingCall | None = state.get("call")
+    quiet = status < 400 and (current.method in READS if call is None else _has_line(call))
+    return logging.DEBUG if quiet else logging.INFO
 
 
 def _ended(current: Request, status: int, state: dict[str, Any]) -> None:
-    call: PendingCall | None = state.get("call")
-    quiet = status < 400 and (current.method in READS if call is None else _has_line(call))
-    level = logging.DEBUG if quiet else logging.INFO
+    level = _level(current, status, state)  # a stream has ended by now
     if not log.isEnabledFor(level):
         return
+    call: PendingCall | None = state.get("call")
     rule = current.url_rule
     fields = {
         "request_id": state.get("request_id", ""),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, cast
 
 import orjson
@@ -58,8 +58,14 @@ class JobState:
 
 def now_text() -> str:
     """Return the present in RQ's time format (UTC, by this process' clock)."""
-    # RQ's own utcformat() takes six times as long.
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    # RQ's own utcformat() takes four times as long.
+    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_text_of(seconds)}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=1)
+def _text_of(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def submit_command(

@@ -59,7 +59,10 @@ class Exchange:
     def send(self, head: bytes, body: bytes) -> None:
         """Send a request. A server that has closed its side may have responded all the same."""
         try:
-            self.sock.sendall(head + body[:JOINED])
+            whole = head + body[:JOINED]
+            sent = self.sock.send(whole)  # nearly always all; sendall() asks for buffer sizes first
+            if sent < len(whole):
+                self.sock.sendall(whole[sent:])
             if len(body) > JOINED:
                 self.sock.sendall(memoryview(body)[JOINED:])
         except (BrokenPipeError, ConnectionResetError):

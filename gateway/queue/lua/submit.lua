@@ -231,12 +231,13 @@ if #scopes > 0 then
   if refusal then return refusal end
 
   use_rates = function(scope)
-    if scope.rpm then redis.call('HSET', RATE .. scope.id, 'rpm', scope.rpm_tat) end
-    if scope.tpm then redis.call('HSET', RATE .. scope.id, 'tpm', scope.tpm_tat) end
-    if scope.rpm or scope.tpm then
-      local full = math.max(scope.rpm_tat or 0, scope.tpm_tat or 0)
-      redis.call('PEXPIRE', RATE .. scope.id, math.max(math.ceil(full - now_ms), 0) + 1)
-    end
+    local values = {}
+    if scope.rpm then values = {'rpm', scope.rpm_tat} end
+    if scope.tpm then values[#values + 1], values[#values + 2] = 'tpm', scope.tpm_tat end
+    if #values == 0 then return end
+    redis.call('HSET', RATE .. scope.id, unpack(values))
+    local full = math.max(scope.rpm_tat or 0, scope.tpm_tat or 0)
+    redis.call('PEXPIRE', RATE .. scope.id, math.max(math.ceil(full - now_ms), 0) + 1)
   end
 
   -- Of key and owner the one that has less left.
@@ -311,14 +312,17 @@ for _, scope in ipairs(scopes) do
   end
   if at_once and (scope.limit or scope.max_in_flight) then L.fly(scope.id, id, expiry_ms) end
 end
+admitted = described()
 redis.call('HSET', job, 'scopes', letters, 'expiry_ms', expiry_ms, 'cap', cap,
-  'usd', string.format('%.0f', reserved_usd), 'tokens', string.format('%.0f', reserved_tokens))
+  'usd', string.format('%.0f', reserved_usd), 'tokens', string.format('%.0f', reserved_tokens),
+  'admission', admitted)
 if wait_in_line then
   L.park(id, public_id, owner, L.expiry(web, now_ms + budget_ms, grace_seconds * 1000))
   L.promote(public_id, owner)  -- expired calls may have made room, or a limit was raised
   wait_in_line = redis.call('HGET', job, 'status') == 'deferred'
+  if not wait_in_line then
+    admitted = described()
+    redis.call('HSET', job, 'admission', admitted)
+  end
 end
-
-admitted = described()
-redis.call('HSET', job, 'admission', admitted)
 return {'ok', admitted}
