@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 64  # most calls taken at once: others can start while this many bodies are being parsed
 RETRY_SECONDS = 0.25
+LARGE = 1  # in place of a body: see lua/claim.lua
 
 Rows: TypeAlias = "list[Any]"  # bytes, int or None
 
@@ -31,7 +32,8 @@ Rows: TypeAlias = "list[Any]"  # bytes, int or None
 class Claimed:
     """A call that this worker has claimed.
 
-    `budget` is the time that it has left, in seconds. `payload` is None where Redis lost the job.
+    `budget` is the time that it has left, in seconds. `payload` is None where Redis lost the job,
+    and where it is `large`: then it is still to be read.
     `admission` is what the queue knows of the call: `cap` (of its output, in tokens; 0 for none),
     `queued_ms`, `reserved_usd` (in 1e-9 USD) and `reserved_tokens`; `retry` if the call may run
     once more, and `lost_ms` if it does: for how long a lost worker has run it. It is empty for a
@@ -45,6 +47,7 @@ class Claimed:
     payload: bytes | None
     admission: dict[str, Any] = field(default_factory=dict)
     claimed_at: float = field(default_factory=time.monotonic)
+    large: bool = False
 
     @property
     def may_run_again(self) -> bool:
@@ -166,7 +169,13 @@ def _claimed(reply: Rows, claim_id: str) -> list[Claimed]:
     rows = zip(*(reply[at::5] for at in range(5)), strict=True)
     return [
         Claimed(
-            call_id.decode(), web.decode(), claim_id, left / 1000, payload, orjson.loads(admission)
+            call_id.decode(),
+            web.decode(),
+            claim_id,
+            left / 1000,
+            None if payload == LARGE else payload,
+            orjson.loads(admission),
+            large=payload == LARGE,
         )
         for call_id, web, left, payload, admission in rows
     ]

@@ -24,6 +24,7 @@ from typing import Any, cast
 
 import gevent
 from gevent.event import Event as Signal
+from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from redis.exceptions import RedisError, ResponseError
 from rq.serializers import JSONSerializer
@@ -126,6 +127,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self.stopping = Signal()
         self.suspended = False
         self.draining = False  # because an operator wants it: see gateway/queue/steering.py
+        self._reading = BoundedSemaphore(1)  # of large bodies
         self._taking = False  # whether a claim may be on its way
         self._lost_webs = LostProcesses(self.connection, self.lease)
         self._leftovers = Leftovers(self.connection, self.lease)
@@ -202,7 +204,9 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             self.stopping.wait(TICK_SECONDS if pausing else 0)
             return
         claimed = self.claims.take(slots, self.stopping.is_set)
-        read = [keys.call(each.call_id) for each in claimed if not each.may_run_again]
+        read = [
+            keys.call(each.call_id) for each in claimed if not (each.may_run_again or each.large)
+        ]
         if read:
             self.outbox.put_by(("UNLINK", *read))
         for each in claimed:
@@ -242,7 +246,9 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         timeout = gevent.Timeout(claimed.budget, StopCall(DeadlineExceeded()))
         timeout.start()
         try:
-            spec, body = opened(claimed.payload, claimed.call_id)
+            payload = self._read_large(claimed) if claimed.large else claimed.payload
+            spec, body = opened(payload, claimed.call_id)
+            del payload
             if error := self._cancellation(claimed.call_id):
                 raise error
             if claimed.budget <= 0:
@@ -278,6 +284,21 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             log_call(record)
         sender.finish(self.name, outcome, record)
         self._count(claimed, outcome)
+
+    def _read_large(self, claimed: Claimed) -> bytes | None:
+        """Read a body, apart from those of small calls, which would wait for it; one at a time."""
+        name = keys.call(claimed.call_id)
+        with self._reading:
+            while True:
+                try:
+                    payload = cast("bytes | None", self.connection.get(name))
+                    break
+                except RedisError as error:
+                    log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
+                gevent.sleep(TICK_SECONDS)
+        if not claimed.may_run_again:
+            self.outbox.put_by(("UNLINK", name))
+        return payload
 
     def _count(self, claimed: Claimed, outcome: Outcome) -> None:
         """Count a call for RQ's statistics, which `renew_records` writes.

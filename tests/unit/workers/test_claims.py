@@ -23,7 +23,7 @@ from gateway.queue.protocol import CallSpec
 from gateway.settings import Settings
 from tests.support.fakes import admission
 from workers import claims
-from workers.claims import Claims, opened
+from workers.claims import Claims, _claimed, opened
 
 WEB, WORKER = "web-1", "worker-1"
 BODY = b'{"messages":[]}'
@@ -159,6 +159,21 @@ def test_calls_with_large_bodies_are_taken_one_at_a_time(
     large = b'"%b"' % (b"x" * 2_000_000)
     ids = [submit(), submit(large), submit(large), submit()]
     assert [take(redis), take(redis), take(redis)] == [ids[:2], ids[2:3], ids[3:]]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_large_body_is_left_to_be_read_apart(
+    redis: Redis, submit: Callable[..., str], again: bool
+) -> None:
+    large, small = submit(b'"%b"' % (b"x" * 64_000)), submit()
+    claims = claims_of(redis)
+    taken = {each.call_id: each for each in claims.take(10, never)}
+    if again:
+        claim = taken[small].claim
+        reply = scripts.run(redis, claims.command(claim, 0, again=True))
+        taken = {each.call_id: each for each in _claimed(reply, claim)}
+    assert (taken[large].large, taken[large].payload) == (True, None)
+    assert (taken[small].large, taken[small].payload is None) == (False, False)
 
 
 def test_a_call_whose_body_is_lost_is_taken_without_one(

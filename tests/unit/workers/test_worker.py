@@ -13,6 +13,7 @@ from typing import Any
 import gevent
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError
 from rq.version import VERSION
 from rq.worker import BaseWorker
 from rq.worker import Worker as RqWorker
@@ -365,6 +366,51 @@ def test_the_body_of_a_call_that_may_run_again_stays_until_its_end(
     worker.pool.join()
     assert worker.outbox.settled(10)
     assert redis.exists(keys.call(stays), keys.call(goes)) == 0
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_large_body_is_read_by_the_call_itself(
+    redis: Redis, worker: CallWorker, runner: FakeRunner, retry: bool
+) -> None:
+    call = claimed()
+    name = keys.call(call.call_id)
+    redis.set(name, call.payload or b"")
+    admission = {"retry": True} if retry else {}
+    large = replace(call, payload=None, large=True, admission=admission)
+    runner.hang = True
+    running = worker.running[call.call_id] = Running(large)
+    running.greenlet = worker.pool.spawn(worker.run_call, running)
+    with gevent.Timeout(10):
+        while not runner.ran:
+            gevent.sleep(0)
+    worker.outbox.wake()
+    assert worker.outbox.settled(10)
+    assert redis.exists(name) == retry
+
+
+def test_a_large_body_is_waited_for_while_redis_is_away(
+    monkeypatch: pytest.MonkeyPatch, worker: CallWorker
+) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.001)
+    call = claimed()
+    replies: list[Any] = [ConnectionError("away"), call.payload]
+
+    def get(name: str) -> bytes:
+        assert name == keys.call(call.call_id)
+        reply = replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        payload: bytes = reply
+        return payload
+
+    monkeypatch.setattr(worker.connection, "get", get)
+    assert run(worker, replace(call, payload=None, large=True)).error is None
+
+
+def test_a_large_body_that_is_lost_ends_its_call(worker: CallWorker, runner: FakeRunner) -> None:
+    error = run(worker, replace(claimed(), payload=None, large=True)).error
+    assert error is not None and error.code == "job_lost"
+    assert runner.ran == []
 
 
 def test_the_latency_of_a_second_run_includes_the_lost_one(worker: CallWorker) -> None:
