@@ -12,7 +12,7 @@ from bench import load, measure, numbers
 from bench.client import Load
 from bench.delay_proxy import proxied
 from bench.plan import Plan
-from bench.targets import Ours, Running, Stage, serving
+from bench.targets import Ours, Running, Stage, bare, serving
 
 Record = dict[str, Any]
 PLATEAU_SHARE = 10  # the plateau is looked at after a tenth of the calls
@@ -70,6 +70,18 @@ def per_call(counts: Record, calls: int) -> Record:
             for name, count in counts["commands"].items()
         },
     }
+
+
+def full(stage: Stage, plan: Plan) -> Record:
+    """Calls/s with a database and all limits of a key in use, over the bare proxy's, in pairs.
+
+    The processes are fresh for every few pairs: they differ by a tenth with their addresses.
+    """
+    pairs: list[list[float]] = []
+    for _ in range(plan.repeats):
+        with serving(Ours(full=True), stage) as running, serving(bare, stage) as other:
+            pairs += measure.ratios(running, other, False, plan)["pairs"]
+    return {"ratio": {"pairs": pairs, "median": numbers.rounded(numbers.ratio(pairs))}}
 
 
 def look(stage: Stage, plan: Plan) -> Record:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-CELLS = ("latency", "frontier", "streams", "ratios", "inside", "scaling", "far")
+CELLS = ("latency", "frontier", "streams", "ratios", "full", "inside", "scaling", "far")
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,7 @@ def _running(
 
 def _own(opened: Stage, direct: Running, plan: Plan, record: Record) -> None:
     parts = {
+        "full": lambda: inside.full(opened, plan),
         "inside": lambda: inside.look(opened, plan),
         "scaling": lambda: inside.scaling(opened, plan),
         "far": lambda: inside.far(opened, direct, plan),

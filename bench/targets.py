@@ -6,12 +6,14 @@ import contextlib
 import json
 import math
 import secrets
+import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -19,6 +21,7 @@ from bench import load, processes
 from bench.client import Endpoint
 from bench.processes import (
     READY_SECONDS,
+    ROOT,
     Child,
     DidNotServe,
     clean_env,
@@ -37,6 +40,15 @@ from local.redis_server import RedisServer, find_server, server_version
 READY_PATH = "/inference/v1/health/ready"
 SETTLE_SECONDS, SETTLE_SHARE = 20.0, 0.1  # at most so long, until less than this of a core is used
 WARM_CONNECTIONS, WARM_SECONDS = 16, 2.0
+# None of them refuses a call of the benchmark.
+ALL_LIMITS = {
+    "rpm": 10**6,
+    "tpm": 10**9,
+    "max_in_flight": 1_000,
+    "max_waiting": 1_000,
+    "limit": 10**15,
+    "limit_reset": "monthly",
+}
 
 
 @dataclass
@@ -188,12 +200,16 @@ def _gunicorn(stage: Stage, app: str, name: str, workers: int) -> Running:
 
 @dataclass(frozen=True)
 class Ours:
-    """The service as the Procfile starts it. `redis_url` is where it finds Redis."""
+    """The service as the Procfile starts it. `redis_url` is where it finds Redis.
+
+    With `full` it has a database (SQLite), and its key has every limit.
+    """
 
     webs: int = 1
     workers: int = 1
     redis_url: str = ""
     redis_connections: str = ""  # a process; empty: the default
+    full: bool = False
 
     def __call__(self, stage: Stage) -> Running:
         port = free_port()
@@ -207,7 +223,12 @@ class Ours:
             OPENAI_API_KEY="sk-upstream",
             OPENAI_BASE_URL=stage.upstream.url,
         )
-        key = _key(Settings(key_pepper=stage.pepper, redis_url=stage.server.url))
+        if self.full:
+            env["DATABASE_URL"] = f"sqlite:///{stage.folder}/account-{port}.db"
+            upgrade = [sys.executable, "-m", "flask", "db", "upgrade"]
+            subprocess.run(upgrade, cwd=ROOT, env=env, check=True, capture_output=True)
+        settings = Settings(key_pepper=stage.pepper, redis_url=stage.server.url)
+        key = _key(settings, ALL_LIMITS if self.full else {})
         web = Child(procfile("web"), env, stage.log("web"))
         workers = [
             Child(procfile("worker"), env, stage.log(f"worker-{number}"))
@@ -241,9 +262,9 @@ def _until_workers(port: int, wanted: int, children: list[Child]) -> None:
     raise DidNotServe(f"not {wanted} workers in {READY_SECONDS:.0f} s: {children[0].tail()}")
 
 
-def _key(settings: Settings) -> str:
+def _key(settings: Settings, limits: Mapping[str, Any]) -> str:
     client = clients.commands(settings, 1)
     try:
-        return KeyStore(client, settings.key_pepper).create("bench")
+        return KeyStore(client, settings.key_pepper).create("bench", **limits)
     finally:
         client.connection_pool.disconnect()
