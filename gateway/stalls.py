@@ -28,6 +28,8 @@ def give_turn(size: int = LARGE_BYTES) -> None:
     if size >= LARGE_BYTES:
         with _TURNS:
             gevent.sleep(TURN_SECONDS)
+        if _TURNS.linkcount():
+            gevent.sleep(0)  # else who comes back at once would go before those who wait
 
 
 class Stalls:

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 BATCH = 64  # most calls taken at once: others can start while this many bodies are being parsed
 RETRY_SECONDS = 0.25
-LARGE = 1  # in place of a body: see lua/claim.lua
 
 Rows: TypeAlias = "list[Any]"  # bytes, int or None
 
@@ -33,7 +32,7 @@ class Claimed:
     """A call that this worker has claimed.
 
     `budget` is the time that it has left, in seconds. `payload` is None where Redis lost the job,
-    and where it is `large`: then it is still to be read.
+    and where it is `large`: it has so many bytes (else 0), which are still to be read.
     `admission` is what the queue knows of the call: `cap` (of its output, in tokens; 0 for none),
     `queued_ms`, `reserved_usd` (in 1e-9 USD) and `reserved_tokens`; `retry` if the call may run
     once more, and `lost_ms` if it does: for how long a lost worker has run it. It is empty for a
@@ -47,7 +46,7 @@ class Claimed:
     payload: bytes | None
     admission: dict[str, Any] = field(default_factory=dict)
     claimed_at: float = field(default_factory=time.monotonic)
-    large: bool = False
+    large: int = 0
 
     @property
     def may_run_again(self) -> bool:
@@ -173,9 +172,9 @@ def _claimed(reply: Rows, claim_id: str) -> list[Claimed]:
             web.decode(),
             claim_id,
             left / 1000,
-            None if payload == LARGE else payload,
+            None if isinstance(payload, int) else payload,
             orjson.loads(admission),
-            large=payload == LARGE,
+            large=payload if isinstance(payload, int) else 0,
         )
         for call_id, web, left, payload, admission in rows
     ]

@@ -69,6 +69,10 @@ IGNORED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)  # they would
 TICK_SECONDS = 0.5
 RECORDS_EVERY = 2  # ticks between two renewals of RQ's records
 LEFTOVERS_EVERY = 40  # ticks
+# Large bodies that are claimed and not read. More would leave the queue before their turn, and its
+# limits would not count them.
+MOST_UNREAD = 4
+PIECE_BYTES = 1_000_000  # of a large body
 CANCEL_LOOKS = 20  # ticks that a cancelled call is looked for
 WORKER_TTL = 20  # seconds RQ's record outlives its last renewal, besides RQ's own 60
 STOP_SECONDS = 1.0  # for stopped calls to write their outcome
@@ -128,6 +132,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self.suspended = False
         self.draining = False  # because an operator wants it: see gateway/queue/steering.py
         self._reading = BoundedSemaphore(1)  # of large bodies
+        self._unread: set[str] = set()  # calls whose large body is still to be read
+        self._has_read = Signal()
         self._taking = False  # whether a claim may be on its way
         self._lost_webs = LostProcesses(self.connection, self.lease)
         self._leftovers = Leftovers(self.connection, self.lease)
@@ -196,6 +202,10 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         A worker that an operator drains, or whose answers Redis does not accept, takes none. Nor
         does one that stood still, before it has renewed its lease: its calls would count as lost.
         """
+        if len(self._unread) >= MOST_UNREAD:
+            self._has_read.clear()
+            self._has_read.wait(TICK_SECONDS)
+            return
         self.pool.wait_available(timeout=TICK_SECONDS)
         slots = self.pool.free_count()
         pausing = self.suspended or self.draining or self.outbox.failing() or self.lease.lapsed()
@@ -213,6 +223,8 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
             if each.call_id in self.running and not self._end_first(each):
                 continue
             running = self.running[each.call_id] = Running(each)
+            if each.large:
+                self._unread.add(each.call_id)
             running.greenlet = self.pool.spawn(self.run_call, running)
         # Their requests go out before the bell is waited for again; twice, because what these
         # greenlets wake (the outbox, for an answer that is there at once) is to have its turn too.
@@ -286,19 +298,37 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self._count(claimed, outcome)
 
     def _read_large(self, claimed: Claimed) -> bytes | None:
-        """Read a body, apart from those of small calls, which would wait for it; one at a time."""
-        name = keys.call(claimed.call_id)
-        with self._reading:
-            while True:
-                try:
-                    payload = cast("bytes | None", self.connection.get(name))
-                    break
-                except RedisError as error:
-                    log.warning("worker %s: Redis is away (%s)", self.name, type(error).__name__)
-                gevent.sleep(TICK_SECONDS)
+        """Read a body, apart from those of small calls, which would wait for it; one at a time.
+
+        Returns None if Redis has lost it.
+        """
+        name, payload = keys.call(claimed.call_id), bytearray()
+        try:
+            with self._reading:
+                while len(payload) < claimed.large:
+                    begin = len(payload)
+                    try:
+                        # In pieces: cancels go over the same few connections.
+                        piece = cast(
+                            bytes, self.connection.getrange(name, begin, begin + PIECE_BYTES - 1)
+                        )
+                    except ResponseError:
+                        return None
+                    except RedisError as error:
+                        log.warning(
+                            "worker %s: Redis is away (%s)", self.name, type(error).__name__
+                        )
+                        gevent.sleep(TICK_SECONDS)
+                        continue
+                    if not piece:
+                        return None
+                    payload += piece
+        finally:
+            self._unread.discard(claimed.call_id)
+            self._has_read.set()
         if not claimed.may_run_again:
             self.outbox.put_by(("UNLINK", name))
-        return payload
+        return bytes(payload)
 
     def _count(self, claimed: Claimed, outcome: Outcome) -> None:
         """Count a call for RQ's statistics, which `renew_records` writes.

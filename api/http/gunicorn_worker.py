@@ -143,7 +143,8 @@ class StrictRequest(Request):  # type: ignore[misc]
         super().set_body_reader()
         reader = self.body.reader
         if isinstance(reader, LengthReader) and reader.length == self._came:
-            self.body = BytesIO(self.unreader.take_buffered())
+            # Without a body, the buffer may hold the next request.
+            self.body = BytesIO(self.unreader.take_buffered() if reader.length else b"")
 
     def unread(self) -> bool:
         """Whether some of the body has not been read, or was not valid."""

@@ -30,7 +30,8 @@ def follow(response: Response) -> None:
         return
     current: Request = request._get_current_object()  # type: ignore[attr-defined]
     state = vars(g._get_current_object())
-    if log.isEnabledFor(_level(current, response.status_code, state)):
+    # A stream may still fail.
+    if response.is_streamed or log.isEnabledFor(_level(current, response.status_code, state)):
         response.call_on_close(partial(_ended, current, response.status_code, state))
 
 

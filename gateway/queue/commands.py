@@ -22,6 +22,7 @@ from gateway.errors import (
     DeadlineExceeded,
     GatewayError,
     ReplyLost,
+    code_of,
 )
 from gateway.queue import keys, scripts
 from gateway.queue.protocol import (
@@ -383,9 +384,14 @@ def finish_command(
         seconds, outcome_seconds = keys.log_seconds(address), keys.LOGGED_OUTCOME_SECONDS
     failed = outcome.error is not None
     if not record and ending is None:
-        status = "failed" if failed else "completed"
-        code = (outcome.error.code if outcome.error else "") or ""
-        ending = {"status": status, "error_code": code, "worker": worker}
+        cancelled = isinstance(outcome.error, CallCancelled)
+        status = "cancelled" if cancelled else "failed" if failed else "completed"
+        ending = {
+            "status": status,
+            "cancelled": cancelled,
+            "error_code": code_of(outcome.error),
+            "worker": worker,
+        }
     value = outcome.encode()
     inside = len(value) <= EVENT_BYTES or keys.is_log(address)
     last = Event(call_id, claim, outcome.last + 1, OUTCOME, b"")

@@ -72,7 +72,6 @@ class SqlLedger:
             set_={name: usage.c[name] + upsert.excluded[name] for name in SUMS},
         )
         self._redis = redis
-        self._kept: Any = None  # an open connection
         self._record_ms = settings.record_days * DAY * 1000
 
     def check(self) -> None:
@@ -97,9 +96,6 @@ class SqlLedger:
                 return
             connection.execute(insert(calls), [_row(record) for record in by_id.values()])
             connection.execute(self._add_usage, _buckets(by_id.values()))
-            if self._kept is None and self.engine.dialect.name == "sqlite":
-                # Else each batch closes the last one, and SQLite merges its log into the file.
-                self._kept = self.engine.raw_connection()
 
     def generation(self, call_id: str) -> Record | None:
         """Return the record of a call, if it is settled, written and not expired."""

@@ -5,7 +5,7 @@
 -- and the first asking, should it arrive after the second, takes nothing either. So whichever reply
 -- is lost, a call starts once. (Names of keys are made here from prefixes: no Redis Cluster.)
 --
--- Returns a flat list: call id, web process, milliseconds left, body (false: lost; 1: large, to be read apart), what
+-- Returns a flat list: call id, web process, milliseconds left, body (false: lost; its bytes: large, to be read apart), what
 -- was admitted (JSON), ...
 --
 -- It may have waited behind a BLPOP: what its sender knew of the time is up to a second old.
@@ -28,7 +28,7 @@ local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local judge = now_ms <= tonumber(judge_until_ms)
 local MOST_BYTES = 1000000  -- of bodies: other workers take the next large ones
-local LARGE_BYTES = 64000  -- of a body, above which the calls beside it would wait for it
+local LARGE_BYTES = 256000  -- of a body, above which the calls beside it would wait for it
 local out, count, bytes = {}, 0, 0
 local taken, alive = 0, {}  -- bytes of bodies that no longer wait; web process -> 1 if it has a lease, else 0
 
@@ -37,14 +37,14 @@ local function add(id, web, deadline, waited_ms, cap, usd, tokens, retry, lost_m
   out[#out + 1] = id
   out[#out + 1] = web or ''
   out[#out + 1] = tonumber(deadline or now_ms) - now_ms
-  local large = (tonumber(size) or 0) > LARGE_BYTES
-  local body = not large and redis.pcall('GET', CALL .. id)
-  out[#out + 1] = large and 1 or type(body) == 'string' and body
+  size = tonumber(size) or 0
+  local body = size <= LARGE_BYTES and redis.pcall('GET', CALL .. id)
+  out[#out + 1] = size > LARGE_BYTES and size or type(body) == 'string' and body
   local more = lost_ms and ',"lost_ms":' .. lost_ms or retry == '1' and ',"retry":true' or ''
   out[#out + 1] = string.format('{"cap":%s,"queued_ms":%.0f,"reserved_usd":%s,"reserved_tokens":%s%s}',
     cap or 0, waited_ms or 0, usd or 0, tokens or 0, more)
   count = count + 1
-  bytes = bytes + (tonumber(size) or 0)
+  bytes = bytes + size
 end
 
 if again == '1' then

@@ -56,3 +56,20 @@ def test_a_busy_event_loop_is_noticed() -> None:
     assert watch.awake() - began < 0.5
     watch.stop()
     assert watch.silence() == 0
+
+
+def test_large_works_take_turns_and_others_run_between() -> None:
+    turns: list[str] = []
+
+    def work(name: str) -> None:
+        for _ in range(3):
+            stalls.give_turn()
+            turns.append(name)
+
+    gevent.joinall([gevent.spawn(work, name) for name in "ABC"], timeout=10)
+    assert turns == list("ABC" * 3)
+
+
+def test_small_work_waits_for_no_turn() -> None:
+    with stalls._TURNS, gevent.Timeout(10):
+        stalls.give_turn(stalls.LARGE_BYTES - 1)

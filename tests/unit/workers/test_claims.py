@@ -165,15 +165,15 @@ def test_calls_with_large_bodies_are_taken_one_at_a_time(
 def test_a_large_body_is_left_to_be_read_apart(
     redis: Redis, submit: Callable[..., str], again: bool
 ) -> None:
-    large, small = submit(b'"%b"' % (b"x" * 64_000)), submit()
+    large, small = submit(b'"%b"' % (b"x" * 256_000)), submit()
     claims = claims_of(redis)
     taken = {each.call_id: each for each in claims.take(10, never)}
     if again:
         claim = taken[small].claim
         reply = scripts.run(redis, claims.command(claim, 0, again=True))
         taken = {each.call_id: each for each in _claimed(reply, claim)}
-    assert (taken[large].large, taken[large].payload) == (True, None)
-    assert (taken[small].large, taken[small].payload is None) == (False, False)
+    assert (taken[large].large, taken[large].payload) == (redis.strlen(keys.call(large)), None)
+    assert (taken[small].large, taken[small].payload is None) == (0, False)
 
 
 def test_a_call_whose_body_is_lost_is_taken_without_one(

@@ -38,12 +38,14 @@ class FakeRunner:
 
     def __init__(self) -> None:
         self.ran: list[str] = []
+        self.bodies: list[bytes] = []
         self.hang = False
 
     def run(
         self, claimed: Claimed, spec: CallSpec, body: bytes, sender: Sender, bill: Bill
     ) -> Outcome:
         self.ran.append(claimed.call_id)
+        self.bodies.append(body)
         if self.hang:
             gevent.get_hub().switch()
         bill.add(spec.targets[0], {"prompt_tokens": 3, "completion_tokens": 4})
@@ -368,21 +370,32 @@ def test_the_body_of_a_call_that_may_run_again_stays_until_its_end(
     assert redis.exists(keys.call(stays), keys.call(goes)) == 0
 
 
+def large_call(body: bytes = b"", **fields: Any) -> tuple[Claimed, bytes]:
+    """A call whose body is still to be read, and what Redis holds of it."""
+    call = claimed()
+    payload = (call.payload or b"") + body
+    return replace(call, payload=None, large=len(payload), **fields), payload
+
+
 @pytest.mark.parametrize("retry", [False, True])
 def test_a_large_body_is_read_by_the_call_itself(
-    redis: Redis, worker: CallWorker, runner: FakeRunner, retry: bool
+    monkeypatch: pytest.MonkeyPatch,
+    redis: Redis,
+    worker: CallWorker,
+    runner: FakeRunner,
+    retry: bool,
 ) -> None:
-    call = claimed()
+    monkeypatch.setattr(module, "PIECE_BYTES", 7)
+    call, payload = large_call(b" " * 100, admission={"retry": True} if retry else {})
     name = keys.call(call.call_id)
-    redis.set(name, call.payload or b"")
-    admission = {"retry": True} if retry else {}
-    large = replace(call, payload=None, large=True, admission=admission)
+    redis.set(name, payload)
     runner.hang = True
-    running = worker.running[call.call_id] = Running(large)
+    running = worker.running[call.call_id] = Running(call)
     running.greenlet = worker.pool.spawn(worker.run_call, running)
     with gevent.Timeout(10):
         while not runner.ran:
             gevent.sleep(0)
+    assert runner.bodies == [b"{}" + b" " * 100]
     worker.outbox.wake()
     assert worker.outbox.settled(10)
     assert redis.exists(name) == retry
@@ -392,25 +405,65 @@ def test_a_large_body_is_waited_for_while_redis_is_away(
     monkeypatch: pytest.MonkeyPatch, worker: CallWorker
 ) -> None:
     monkeypatch.setattr(module, "TICK_SECONDS", 0.001)
-    call = claimed()
-    replies: list[Any] = [ConnectionError("away"), call.payload]
+    call, payload = large_call()
+    replies: list[Any] = [ConnectionError("away"), payload]
 
-    def get(name: str) -> bytes:
-        assert name == keys.call(call.call_id)
+    def getrange(name: str, begin: int, end: int) -> bytes:
+        assert (name, begin) == (keys.call(call.call_id), 0)
         reply = replies.pop(0)
         if isinstance(reply, Exception):
             raise reply
-        payload: bytes = reply
-        return payload
+        piece: bytes = reply
+        return piece
 
-    monkeypatch.setattr(worker.connection, "get", get)
-    assert run(worker, replace(call, payload=None, large=True)).error is None
+    monkeypatch.setattr(worker.connection, "getrange", getrange)
+    assert run(worker, call).error is None
 
 
-def test_a_large_body_that_is_lost_ends_its_call(worker: CallWorker, runner: FakeRunner) -> None:
-    error = run(worker, replace(claimed(), payload=None, large=True)).error
+@pytest.mark.parametrize("left", ["nothing", "a piece", "another type"])
+def test_a_large_body_that_is_lost_ends_its_call(
+    redis: Redis, worker: CallWorker, runner: FakeRunner, left: str
+) -> None:
+    call, payload = large_call()
+    if left == "a piece":
+        redis.set(keys.call(call.call_id), payload[:-1])
+    if left == "another type":
+        redis.lpush(keys.call(call.call_id), 1)
+    error = run(worker, call).error
     assert error is not None and error.code == "job_lost"
     assert runner.ran == []
+
+
+def test_a_call_cancelled_while_it_waits_for_its_body_is_recorded_as_cancelled(
+    redis: Redis, settings: Settings, worker: CallWorker, runner: FakeRunner
+) -> None:
+    calls = Calls(redis, settings, int(time.time() * 1000))
+    calls.key()
+    call_id = calls.submit(body=b"x" * 300_000)
+    with worker._reading:
+        worker.take_calls()
+        worker.running[call_id].greenlet.kill(StopCall(CallCancelled()), block=False)
+        worker.pool.join()
+    assert worker.outbox.settled(10)
+    (record,) = records(worker)
+    assert (record.id, record.status, record.cancelled) == (call_id, "cancelled", True)
+    assert runner.ran == []
+
+
+def test_large_bodies_stay_in_the_queue_until_they_can_be_read(
+    redis: Redis, settings: Settings, worker: CallWorker
+) -> None:
+    calls = Calls(redis, settings, int(time.time() * 1000))
+    calls.key()
+    for _ in range(module.MOST_UNREAD + 2):
+        calls.submit(body=b"x" * 1_200_000)
+    with worker._reading:
+        for _ in range(module.MOST_UNREAD + 1):
+            worker.take_calls()
+        assert len(worker.running) == module.MOST_UNREAD
+    with gevent.Timeout(10):
+        while redis.zcard(keys.WAITING) or worker.running:
+            worker.take_calls()
 
 
 def test_the_latency_of_a_second_run_includes_the_lost_one(worker: CallWorker) -> None:

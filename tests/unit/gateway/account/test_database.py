@@ -5,7 +5,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -76,19 +75,6 @@ class TestMigrations:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         schema.check(engine)
         assert schema.upgrade(engine) == ("9999", "9999")
-
-
-def test_sqlite_keeps_its_log_between_two_batches(make_ledger, sqlite_url):
-    ledger = make_ledger(sqlite_url)
-    sizes = []
-    for number in range(2):
-        ledger.write([record(number)])
-        sizes.append(log_of(sqlite_url).stat().st_size)
-    assert 0 < sizes[0] < sizes[1]
-
-
-def log_of(sqlite_url):
-    return Path(sqlite_url.removeprefix("sqlite:///") + "-wal")
 
 
 class TestRetention:
