@@ -202,7 +202,9 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         A worker that an operator drains, or whose answers Redis does not accept, takes none. Nor
         does one that stood still, before it has renewed its lease: its calls would count as lost.
         """
+        self._unread.intersection_update(self.running)
         if len(self._unread) >= MOST_UNREAD:
+            self._taking = False
             self._has_read.clear()
             self._has_read.wait(TICK_SECONDS)
             return
@@ -302,15 +304,14 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
 
         Returns None if Redis has lost it.
         """
-        name, payload = keys.call(claimed.call_id), bytearray()
+        name, pieces, size = keys.call(claimed.call_id), [], 0
         try:
             with self._reading:
-                while len(payload) < claimed.large:
-                    begin = len(payload)
+                while size < claimed.large:
                     try:
                         # In pieces: cancels go over the same few connections.
                         piece = cast(
-                            bytes, self.connection.getrange(name, begin, begin + PIECE_BYTES - 1)
+                            bytes, self.connection.getrange(name, size, size + PIECE_BYTES - 1)
                         )
                     except ResponseError:
                         return None
@@ -322,13 +323,14 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                         continue
                     if not piece:
                         return None
-                    payload += piece
+                    pieces.append(piece)
+                    size += len(piece)
         finally:
             self._unread.discard(claimed.call_id)
             self._has_read.set()
         if not claimed.may_run_again:
             self.outbox.put_by(("UNLINK", name))
-        return bytes(payload)
+        return b"".join(pieces)
 
     def _count(self, claimed: Claimed, outcome: Outcome) -> None:
         """Count a call for RQ's statistics, which `renew_records` writes.
