@@ -114,7 +114,10 @@ def _start_batches(app):
 
 
 def worker_exit(server, worker):
-    """Send the metrics and the traces of this process off, however it ends."""
+    """Send the metrics and the traces of this process off and give up its lease, however it ends.
+
+    gunicorn exits by itself, maybe before `_lead_drain`, at a moment without connections.
+    """
     from api.services import services
 
     if hasattr(worker, "wsgi"):
@@ -122,6 +125,7 @@ def worker_exit(server, worker):
         installed.reporter.close()
         if installed.tracing is not None:
             installed.tracing.close(LAST_SECONDS)
+        installed.broker.close()
 
 
 def pre_request(worker, req):
@@ -178,7 +182,6 @@ def _lead_drain(worker, broker, batches):
     _wait_idle(worker, time.monotonic() + LAST_SECONDS)
     gevent.sleep(max(0, stopped + LISTENER_SECONDS - time.monotonic()))
     _wait_idle(worker, stopped + settings.drain_seconds + GRACE_SECONDS + LAST_SECONDS)
-    broker.close()
     sys.exit(0)  # in any greenlet, gevent raises it in the main one
 
 
