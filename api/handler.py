@@ -318,8 +318,8 @@ def _accepted(rendering: Rendering, checked: CheckedRequest) -> Response:
 def _require_allowed(incoming: Incoming) -> None:
     """Raises ModelNotAllowed if the key may not use the model.
 
-    Not by a record that this process has read before its last change: a submit by that one raises
-    KeyChanged.
+    This process may have an old record of the key, so a refusal reads the present one first. An old
+    record that allows too much makes the submit raise KeyChanged.
     """
     model, name = incoming.target.model, incoming.checked.model
     if not incoming.key.allows(model, name) and not _current_key(incoming).allows(model, name):

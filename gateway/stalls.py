@@ -23,13 +23,15 @@ _TURNS = BoundedSemaphore(1)
 def give_turn(size: int = LARGE_BYTES) -> None:
     """Let other greenlets run before work on JSON of this many bytes, if it is large.
 
-    Large works that begin at one time get a turn each: others run between any two.
+    Only one piece of large work begins in each turn of the event loop.
     """
     if size >= LARGE_BYTES:
         with _TURNS:
             gevent.sleep(TURN_SECONDS)
         if _TURNS.linkcount():
-            gevent.sleep(0)  # else who comes back at once would go before those who wait
+            gevent.sleep(
+                0
+            )  # else a greenlet that asks again at once would overtake those that wait
 
 
 class Stalls:

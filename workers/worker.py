@@ -69,8 +69,8 @@ IGNORED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)  # they would
 TICK_SECONDS = 0.5
 RECORDS_EVERY = 2  # ticks between two renewals of RQ's records
 LEFTOVERS_EVERY = 40  # ticks
-# Large bodies that are claimed and not read. More would leave the queue before their turn, and its
-# limits would not count them.
+# Large bodies that are claimed and not read yet. The order and the byte limit of the queue hold
+# only for what is still in it.
 MOST_UNREAD = 4
 PIECE_BYTES = 1_000_000  # of a large body
 CANCEL_LOOKS = 20  # ticks that a cancelled call is looked for
@@ -300,9 +300,9 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self._count(claimed, outcome)
 
     def _read_large(self, claimed: Claimed) -> bytes | None:
-        """Read a body, apart from those of small calls, which would wait for it; one at a time.
+        """Return a large body, or None if Redis has lost it. Only one is read at a time.
 
-        Returns None if Redis has lost it.
+        In the reply to the claim, it would hold up the small calls beside it.
         """
         name, pieces, size = keys.call(claimed.call_id), [], 0
         try:
