@@ -15,8 +15,8 @@ from redis.exceptions import NoScriptError
 from gateway.queue import keys
 from gateway.queue.clients import Command, DedicatedConnection
 
-LUA = Path(__file__).parent / "lua"
-
+# Read at the start: later, no file descriptor may be left.
+FILES = {path.stem: path.read_bytes() for path in Path(__file__).parent.glob("lua/*.lua")}
 
 # Scripts that begin with the functions of account.lua.
 ACCOUNTING = ("submit", "claim", "finish", "cancel", "promote", "move", "retry")
@@ -53,12 +53,13 @@ class Script:
 
 @functools.cache
 def _load(name: str, prefix: str) -> tuple[bytes, str]:
-    text = (LUA / f"{name}.lua").read_bytes()
+    text = FILES[name]
     if name in ACCOUNTING:
         # Names of keys are written into the text: as arguments, each call would pay for them.
         names = keys.script_names()
-        account = (LUA / "account.lua").read_bytes()
-        account = NAME.sub(lambda match: b"'%b'" % names[match[1].decode()].encode(), account)
+        account = NAME.sub(
+            lambda match: b"'%b'" % names[match[1].decode()].encode(), FILES["account"]
+        )
         head, _, body = text.partition(b"\n\n")  # the flags must stay in the first line
         text = b"%b\n\n%b\n%b" % (head, account, body)
     return text, hashlib.sha1(text, usedforsecurity=False).hexdigest()

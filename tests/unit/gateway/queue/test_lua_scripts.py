@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import time
 import uuid
 from collections.abc import Iterator
@@ -89,6 +91,19 @@ def job(redis: Redis, call_id: str) -> Job:
 
 
 # submit
+
+
+def test_a_script_that_is_used_for_the_first_time_needs_no_file_descriptor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without its script, the response of a call would be lost after its provider was paid."""
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(io, "open", none_left)
+    monkeypatch.setattr(keys, "PREFIX", "never used before:")
+    assert all(script.text and script.sha for script in scripts.ALL)
 
 
 def test_a_submitted_call_is_a_job_that_rq_can_read(
