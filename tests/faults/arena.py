@@ -187,7 +187,7 @@ class Arena(Stack):
     def soon(self, least: float = 0.8, most: float = 2.0) -> None:
         """Wait until a random moment for the fault, with the load of `load` in flight."""
         time.sleep(self.rng.uniform(least, most))
-        self.met = max(self.met, self.in_flight())
+        self.meet(2)  # on a slow machine, its calls begin late
         self.fault_at = time.time()
 
     def dice(self) -> random.Random:
@@ -198,9 +198,9 @@ class Arena(Stack):
         """Move the wall clock of the processes in `clocks` so far from the true time."""
         clock.move(self.folder, seconds)
 
-    def meet(self) -> None:
-        """Wait until the load is in flight; the provider brings the fault."""
-        end = time.monotonic() + self.within(20)
+    def meet(self, seconds: float = 20) -> None:
+        """Wait until the load is in flight, so long at most."""
+        end = time.monotonic() + self.within(seconds)
         while self.met < IN_FLIGHT and time.monotonic() < end:
             self.met = max(self.met, self.in_flight())
             time.sleep(0.01)

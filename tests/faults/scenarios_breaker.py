@@ -73,10 +73,14 @@ def back(arena: Arena) -> None:
     until(itself, arena.within(COOLDOWN + 3.0), "an answer of the model that is back")
     arena.recovery = time.monotonic() - began
     until(lambda: not open_routes(arena), arena.within(5), "a closed breaker")
-    time.sleep(1.2)  # each worker looks once a second
-    calls = arena.load(MODEL, count=40, over=0.5)
-    arena.finish()
-    arena.demand(all(each.answerers == {routes.FLAKY} for each in calls), "kept from it")
+
+    def all_by_itself() -> bool:
+        calls = arena.load(MODEL, count=40, over=0.5)
+        arena.finish()
+        return all(each.answerers == {routes.FLAKY} for each in calls)
+
+    # Each worker looks once a second.
+    until(all_by_itself, arena.within(5), "an end of calls that are kept from it")
 
 
 @row("K1", "a model is down for 6 s, two workers: nearly all calls go straight to the fallback",

@@ -187,7 +187,7 @@ def answer_of(arena: Arena) -> str:
 @row("P7", "SIGTERM of web and worker; what ends within the drain is answered, new calls are not",
      ends=True)  # fmt: skip
 def all_are_stopped(arena: Arena) -> None:
-    calls = arena.load([*LONG, *SHORT], count=120)
+    calls = arena.load([*LONG, *SHORT], count=160)
     arena.soon(0.8, 1.5)
     stopped = arena.terminate(arena.web, arena.workers[0])
     time.sleep(0.5)  # what it takes before it has noticed waits for a worker, in vain
