@@ -20,6 +20,7 @@ from gateway.broker.pending_call import PendingCall
 from gateway.errors import GatewayError
 from gateway.logs import log_fault
 from gateway.queue.protocol import decode_head
+from gateway.stalls import give_turn
 
 log = logging.getLogger(__name__)
 
@@ -118,20 +119,15 @@ class Reply:
         """
         try:
             arrived = self._wait(heartbeat or None) or self._wait_for_workers()
+            body = self._body() if arrived else b""
         except BaseException:
             self._close()
             raise
         if not arrived:
-            response = Response(self._blanks_then_answer(), content_type="application/json")
+            response = Response(self._blanks_then_body(), content_type="application/json")
             response.call_on_close(self._close)
             return response
         self._close()
-        outcome = self._call.outcome
-        assert outcome is not None
-        if outcome.error is not None:
-            raise outcome.error
-        self.route, self.dropped = outcome.route, outcome.dropped
-        body = self._renderer().whole(outcome.answer)
         return FinalResponse(body, content_type="application/json")
 
     def streamed(self, at_once: bool = False) -> Response:
@@ -204,24 +200,34 @@ class Reply:
             broker, pending = self._broker, self._call
             self._watcher = DisconnectWatcher(self._connection, lambda: broker.abandon(pending))
 
-    def _blanks_then_answer(self) -> Iterator[bytes]:
+    def _body(self) -> bytes:
+        """The body of the unstreamed response; raises the error of a call that has failed.
+
+        The call is left after it: until then, a large result keeps its worker from the next one,
+        so that this process holds few.
+        """
+        outcome = self._call.outcome
+        assert outcome is not None
+        self.route = outcome.route
+        if outcome.error is not None:
+            raise outcome.error
+        self.dropped = outcome.dropped
+        give_turn(len(outcome.answer))
+        return self._renderer().whole(outcome.answer)
+
+    def _blanks_then_body(self) -> Iterator[bytes]:
         # Blanks are legal before JSON. The status has been sent, so a failure becomes an error
         # object with status 200: clients would repeat a call whose response breaks off.
         yield b" "
         while not self._call.wait(BLANK_SECONDS):
             yield b" "
-        outcome = self._call.outcome
-        assert outcome is not None
-        error = outcome.error
-        self.route = outcome.route
-        renderer = self._renderer()
-        if error is None:
-            try:
-                yield renderer.whole(outcome.answer)
-                return
-            except Exception as fault:
-                error = self._internal_error(fault)
-        yield renderer.whole_error(self._named(error))
+        try:
+            body = self._body()
+        except Exception as fault:
+            error = fault if isinstance(fault, GatewayError) else self._internal_error(fault)
+            body = self._renderer().whole_error(self._named(error))
+        self._close()
+        yield body
 
     def _events(self, payloads: list[bytes]) -> Iterator[bytes]:
         if self._first:

@@ -20,7 +20,7 @@ _PIECE_OF_OBJECT = re.compile(r'[{}"]')
 _LONGEST_INTEGER = 18  # digits that always fit 64 bits
 
 
-def text(data: bytes) -> str:
+def text(data: bytes | bytearray) -> str:
     """Return the text of UTF-8; bytes that are none become replacement characters."""
     try:
         return data.decode()
@@ -28,7 +28,7 @@ def text(data: bytes) -> str:
         return _SURROGATE_BYTES.sub(_REPLACEMENT, data).decode("utf-8", "replace")
 
 
-def loads(document: bytes | str) -> Any:
+def loads(document: bytes | bytearray | str) -> Any:
     """Return the value of a JSON document; raises ValueError.
 
     Beyond JSON it takes: halves of surrogate pairs and bytes that are not UTF-8, each as a

@@ -61,5 +61,5 @@ class Leftovers:
         # Of a call without a log, only the process that waits knows whether anything has arrived.
         if keys.is_log(web) and commands.retry(self._redis, call_id, claim, web):
             return False
-        command = commands.lost_command(call_id, claim, web, worker, WorkerLost(), estimate)
-        return commands.finish(self._redis, command)
+        ending = commands.lost_commands(call_id, claim, web, worker, WorkerLost(), estimate)
+        return commands.finish(self._redis, ending)

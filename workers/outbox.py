@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -72,7 +73,7 @@ class Sender:
         """
         self.ended = True
         self._outbox.put(
-            commands.finish_command(
+            *commands.finish_commands(
                 self.call_id,
                 self.claim,
                 self.web,
@@ -97,6 +98,7 @@ class Outbox:
         self._clock = clock
         self._senders: list[Sender] = []
         self._writes: list[Command] = []
+        self._in_turn: deque[Command] = deque()  # one in each batch
         self._full: set[str] = set()  # inboxes whose events are held back
         self._look_comes = False
         self._failing_since: float | None = None  # by `clock`
@@ -113,9 +115,12 @@ class Outbox:
         self._senders.append(sender)
         self._writer.wake()
 
-    def put(self, command: Command) -> None:
-        """Send a command with the next batch, after its events."""
-        self._writes.append(command)
+    def put(self, *those: Command) -> None:
+        """Send a command with the next batch, after its events; of several, one with each batch.
+
+        Those are large: the writes of other calls go out between them.
+        """
+        (self._writes if len(those) == 1 else self._in_turn).extend(those)
         self._writer.wake()
 
     def put_by(self, command: Command) -> None:
@@ -167,7 +172,7 @@ class Outbox:
                     log.error("outbox: %d writes given up", len(batch))
                     return
                 gevent.sleep(RETRY_SECONDS)
-        if not self._full and self._senders:  # held back until now
+        if self._in_turn or (self._senders and not self._full):  # held back until now
             self._writer.wake()
         elif self._full and not self._look_comes:
             self._look_comes = True
@@ -184,6 +189,8 @@ class Outbox:
     def _take(self) -> list[Command]:
         senders, self._senders = self._senders, []
         queued, self._writes = self._writes, []
+        if self._in_turn:
+            queued.append(self._in_turn.popleft())
         events: dict[str, list[bytes]] = {}
         for sender in senders:
             if keys.inbox(sender.web) in self._full and not sender.ended:

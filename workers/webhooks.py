@@ -260,7 +260,7 @@ class WebhookSender:
         try:
             with gevent.Timeout(self._delivery_seconds, False), transport.post(request) as response:
                 status = response.status
-                response.read_all(RESPONSE_BYTES)
+                response.read_some(RESPONSE_BYTES)
         except GatewayError as error:
             return status or error.code or type(error).__name__
         return status or "timeout"

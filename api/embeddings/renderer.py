@@ -6,12 +6,12 @@ import base64
 import struct
 from typing import Any
 
-import gevent
 import orjson
 
 from api.http import errors
 from api.reply import Renderer
 from gateway.errors import GatewayError
+from gateway.stalls import give_turn
 
 FLOAT_BYTES = 4
 VECTORS_A_TURN = 16  # decoded before other requests run: some milliseconds
@@ -57,7 +57,7 @@ def with_numbers(head: bytes, result: bytes) -> bytes:
         pieces += (b"," if position else b'"data":[', orjson.dumps(item))
         item.clear()
         if position % VECTORS_A_TURN == 0:
-            gevent.sleep(0)
+            give_turn()
     rest = orjson.dumps(fields)
     pieces += (b"]", b"," if fields else b"", rest[1:])
     return b"".join(pieces)

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 1  # to wait before the next try: another process has taken over by then
 CANCEL_RETRY_SECONDS = 0.5
+# Of a response; a larger one is removed from Redis at once, and not by the monitor's next tick:
+# meanwhile, its worker may read no other (providers/http/budget.py).
+LARGE_BYTES = 1 << 16
 
 
 class Broker:
@@ -186,6 +189,8 @@ class Broker:
         else:
             self.backlog.ended(pending.outcome)
             self.monitor.delivered.append(pending.call_id)
+            if len(pending.outcome.answer) > LARGE_BYTES:
+                gevent.spawn(self._remove, pending.call_id)
 
     def abandon(self, pending: PendingCall) -> None:
         """End a call whose client has gone, and have its worker stop it unless it has a log.
@@ -230,6 +235,11 @@ class Broker:
             [outcome] = commands.outcomes(self.redis, [call_id])
             if outcome is not None:
                 pending.end(outcome)
+
+    def _remove(self, call_id: str) -> None:
+        """Remove an outcome from Redis. If that fails, the monitor does it."""
+        with suppress(RedisError):
+            self.redis.unlink(keys.outcome(call_id))
 
     def _forget(self, pending: PendingCall) -> bool:
         """Free the place of a call; return whether it had one."""

@@ -296,7 +296,7 @@ class Monitor:
         """
         try:
             estimate = pending.estimate or commands.estimate(self._redis, pending.call_id)
-            command = commands.lost_command(
+            ending = commands.lost_commands(
                 pending.call_id,
                 pending.claim,
                 pending.address,
@@ -306,7 +306,7 @@ class Monitor:
                 pending.written(),
                 pending.received,
             )
-            if not commands.finish(self._redis, command):
+            if not commands.finish(self._redis, ending):
                 return  # it has an outcome already: the next sweep finds it
         except RedisError as failure:
             # Redis may be read-only. The caller need not wait: the first outcome here stands.

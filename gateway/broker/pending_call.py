@@ -67,7 +67,7 @@ class PendingCall:
         self.first_sent = 0.0  # when a stream's first payload was taken, monotonic; 0: not yet
         self.admission: dict[str, Any] = {}  # what the queue admitted: see lua/submit.lua
         self.cache = ""  # "hit" or "miss", once that is known; "" for a call without a cache
-        # What it costs if its worker is lost: see commands.lost_command.
+        # What it costs if its worker is lost: see commands.lost_commands.
         self.estimate: Mapping[str, Any] = {}
         self.retry = False  # whether it may run once more if its worker is lost
         self.lost_claim: str | None = None  # of the worker that was lost, once it does

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from gateway.errors import (
     code_of,
 )
 from gateway.queue import keys, scripts
+from gateway.queue.clients import Command
 from gateway.queue.protocol import (
     CHUNKS,
     OUTCOME,
@@ -41,6 +42,7 @@ from gateway.settings import Settings
 TASK = b"workers.tasks.run"
 UNLIMITED = 2**53  # entries and bytes of a log
 EVENT_BYTES = 1_000_000  # a larger outcome is not in the inbox as well: Redis would hold it twice
+PIECE_BYTES = 1_000_000  # of a larger outcome: Redis serves others between two pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +363,7 @@ def store_command(name: str, response: bytes, seconds: int, most_bytes: int) -> 
     )
 
 
-def finish_command(
+def finish_commands(
     call_id: str,
     claim: str,
     address: str,
@@ -371,8 +373,11 @@ def finish_command(
     nano: int = 0,
     tokens: int = 0,
     ending: Mapping[str, Any] | None = None,
-) -> tuple[object, ...]:
-    """Return the command that ends a call; the first outcome stands.
+) -> list[Command]:
+    """Return the commands that end a call, in order: one, or of a large outcome its pieces before.
+
+    The first outcome stands. Others may be served between two commands; one that is run again
+    changes nothing.
 
     It settles the call: releases what it has reserved, adds what it has used (`nano` is its cost in
     1e-9 USD) to its key and owner, and appends its record. That is `record`; without one it is made
@@ -396,7 +401,18 @@ def finish_command(
     inside = len(value) <= EVENT_BYTES or keys.is_log(address)
     last = Event(call_id, claim, outcome.last + 1, OUTCOME, b"")
     event = last if inside else outcome_event(call_id)
-    return scripts.FINISH.command(
+    partial, size = keys.partial_outcome(call_id, claim), 0
+    pieces: list[Command] = []
+    if not inside:
+        size, whole = len(value), value
+        value = replace(outcome, answer=b"", error=ReplyLost()).encode()
+        pieces = [
+            scripts.PIECE.command(
+                [partial], [start, whole[start : start + PIECE_BYTES], outcome_seconds]
+            )
+            for start in range(0, size, PIECE_BYTES)
+        ]
+    finish = scripts.FINISH.command(
         [
             keys.outcome(call_id),
             keys.job(call_id),
@@ -404,6 +420,7 @@ def finish_command(
             keys.RQ_STARTED,
             keys.RQ_FAILED if failed else keys.RQ_FINISHED,
             keys.call(call_id),
+            partial,
         ],
         [
             call_id,
@@ -420,11 +437,13 @@ def finish_command(
             tokens,
             _ending(ending) if ending else "",
             int(inside),
+            size,
         ],
     )
+    return [*pieces, finish]
 
 
-def lost_command(
+def lost_commands(
     call_id: str,
     claim: str,
     address: str,
@@ -433,8 +452,8 @@ def lost_command(
     estimate: Mapping[str, Any],
     written: int = 0,
     last: int = 0,
-) -> tuple[object, ...]:
-    """Return the command that ends a call whose worker is lost; the first outcome stands.
+) -> list[Command]:
+    """Return the commands that end a call whose worker is lost; the first outcome stands.
 
     It is settled by an estimate, which its record says: the prompt, and `written` tokens of output.
     `estimate` has `prompt_tokens`, `prompt_nano` and `output_nano_per_token`, as the call's stub
@@ -454,13 +473,13 @@ def lost_command(
     }
     outcome = Outcome(last=last, error=error)
     tokens = prompt + written
-    return finish_command(
+    return finish_commands(
         call_id, claim, address, worker, outcome, nano=nano, tokens=tokens, ending=ending
     )
 
 
 def estimate(redis: Redis, call_id: str) -> dict[str, Any]:
-    """Return what `lost_command` needs of a call; empty if Redis does not know it.
+    """Return what `lost_commands` needs of a call; empty if Redis does not know it.
 
     Raises RedisError.
     """
@@ -468,6 +487,6 @@ def estimate(redis: Redis, call_id: str) -> dict[str, Any]:
     return orjson.loads(stub) if stub else {}
 
 
-def finish(redis: Redis, command: tuple[object, ...]) -> bool:
-    """Run a `finish_command` and return whether its outcome stands. Raises RedisError."""
-    return bool(scripts.run(redis, command) == 1)
+def finish(redis: Redis, commands: Sequence[Command]) -> bool:
+    """Run `finish_commands`, and return whether their outcome stands. Raises RedisError."""
+    return bool([scripts.run(redis, command) for command in commands][-1] == 1)

@@ -182,6 +182,11 @@ def outcome(call_id: str) -> str:
     return f"{PREFIX}gw:outcome:{call_id}"
 
 
+def partial_outcome(call_id: str, claim_id: str) -> str:
+    """A large outcome while the worker with this claim writes it, piece by piece."""
+    return f"{PREFIX}gw:outcome:partial:{call_id}:{claim_id}"
+
+
 def cached(name: str) -> str:
     """A response that is kept; `name` is an HMAC of its request."""
     return f"{PREFIX}gw:cached:response:{name}"

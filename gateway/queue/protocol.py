@@ -144,7 +144,7 @@ class AdmissionRequest:
     retry: bool = False
 
     def estimate(self) -> dict[str, Any]:
-        """Return what an estimate of the call's usage needs: see `commands.lost_command`."""
+        """Return what an estimate of the call's usage needs: see `commands.lost_commands`."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "prompt_nano": self.prompt_nano,

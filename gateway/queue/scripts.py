@@ -69,6 +69,7 @@ SUBMIT = Script("submit")
 CLAIM = Script("claim")
 EMIT = Script("emit")
 FINISH = Script("finish")
+PIECE = Script("piece")
 CANCEL = Script("cancel")
 BREAKER = Script("breaker")
 PROMOTE = Script("promote")
@@ -91,7 +92,7 @@ WEBHOOK_END = Script("webhook_end")
 ALL = (
     *(SUBMIT, CLAIM, EMIT, FINISH, CANCEL, BREAKER, PROMOTE, LEDGER, RECORD, RESTORE, CORRECT),
     *(LOOK, STORE, COUNT, MOVE, STEER, WEBHOOK, WEBHOOK_END, REMEMBER, FORGET, FORGET_LOG),
-    *(ANNOUNCE, RETRY),
+    *(ANNOUNCE, RETRY, PIECE),
 )
 
 

@@ -7,7 +7,6 @@ times in Redis until the web process has it. What would be too much waits unread
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 
@@ -16,7 +15,6 @@ import gevent
 from gateway.errors import Overloaded, PayloadTooLarge
 
 SMALL = 1 << 16  # bytes; smaller responses are not counted
-WAIT_SECONDS = 60.0  # for room, before a call fails
 LOOK_CALLS = 1_000  # at most, in one look
 LOOK_SECONDS = 0.1  # between two looks for what has been delivered
 
@@ -30,10 +28,9 @@ class Budget:
     called while a response waits for room, and raises nothing.
     """
 
-    def __init__(self, limit: int = sys.maxsize, wait: float = WAIT_SECONDS) -> None:
+    def __init__(self, limit: int = sys.maxsize) -> None:
         self.limit = limit
         self.delivered: Delivered = lambda call_ids: [True] * len(call_ids)
-        self._wait = wait
         self._readings: dict[int, Reading] = {}  # the oldest first
         self._held: dict[str, int] = {}  # by call, the oldest first
         self._held_bytes = 0
@@ -51,9 +48,10 @@ class Budget:
             self._held_bytes += size
 
     def grow(self, reading: Reading, size: int) -> None:
-        """Let a reading take `size` bytes in all; wait for room.
+        """Let a reading take `size` bytes in all; wait for room until the call's deadline.
 
-        Raises PayloadTooLarge for what can never fit, and Overloaded if there is no room in time.
+        Raises PayloadTooLarge for what can never fit, and Overloaded if the provider's time ends
+        meanwhile.
         """
         if size > self.limit:
             raise PayloadTooLarge(
@@ -62,7 +60,6 @@ class Budget:
                 should_retry=False,
             )
         self._readings.setdefault(id(reading), reading)
-        end = time.monotonic() + self._wait
         while not self._fits(reading, size):
             try:
                 self._look()
@@ -71,9 +68,11 @@ class Budget:
                 gevent.sleep(LOOK_SECONDS)
             except gevent.Timeout:
                 # The one that gives a silent provider up; but this wait is ours.
-                raise _no_room() from None
-            if time.monotonic() >= end:
-                raise _no_room()
+                raise Overloaded(
+                    "The responses that this worker holds are too large together. "
+                    "Request smaller ones, or fewer at a time.",
+                    should_retry=False,  # the provider has been called
+                ) from None
         reading.size = size
 
     def release(self, reading: Reading) -> None:
@@ -120,11 +119,3 @@ class Reading:
     def close(self) -> None:
         """Count no longer."""
         self._budget.release(self)
-
-
-def _no_room() -> Overloaded:
-    return Overloaded(
-        "The responses that this worker holds are too large together. "
-        "Request smaller ones, or fewer at a time.",
-        should_retry=False,  # the provider has been called
-    )

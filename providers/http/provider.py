@@ -18,6 +18,7 @@ from gateway.errors import (
     UpstreamTimeout,
     UpstreamTruncated,
 )
+from gateway.stalls import give_turn
 from providers import lenient_json
 from providers.base import (
     IGNORE,
@@ -146,9 +147,13 @@ class HttpProvider:
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         start = _start(response, at_least=1 if media_type == EVENTS else TELLING)
         if _OBJECT.match(start):
-            start += response.read_all()
+            whole = response.read_all(start)
+            give_turn(len(whole))
             with suppress(ValueError):
-                return _object(start)
+                found = _object(whole)
+                give_turn(len(whole))  # to write it again takes as long as to read it
+                return found
+            start = bytes(whole)
         if media_type != EVENTS and not _EVENTS.match(start):
             raise UpstreamBadResponse()
         return start
@@ -208,7 +213,7 @@ def _start(response: Response, at_least: int) -> bytes:
     return start
 
 
-def _object(body: bytes) -> Mapping[str, Any]:
+def _object(body: bytearray) -> Mapping[str, Any]:
     """Return the object that a body is; raises ValueError."""
     value = lenient_json.loads(body)
     if isinstance(value, list) and len(value) == 1:
@@ -220,7 +225,7 @@ def _object(body: bytes) -> Mapping[str, Any]:
 
 def _error_body(response: Response) -> bytes:
     try:
-        return response.read_all(MAX_ERROR_BODY)
+        return response.read_some(MAX_ERROR_BODY)
     except UpstreamError:
         return b""  # the status says more than the loss of its text
 

@@ -197,20 +197,25 @@ class Response:
             time.sleep(0)
         return data
 
-    def read_all(self, at_most: int | None = None) -> bytes:
-        """Return the whole body, or its first `at_most` bytes.
+    def read_all(self, start: bytes = b"") -> bytearray:
+        """Return the whole body; `start` is what has been read of it.
 
         Waits for room in the transport's budget; raises Overloaded or PayloadTooLarge without.
         Raises UpstreamError.
         """
-        if at_most is None:
-            self._reading.expect(self._exchange.left or 0)
-        body = bytearray()
-        while (at_most is None or len(body) < at_most) and (data := self.read()):
+        self._reading.expect(self._exchange.left or 0)
+        body = bytearray(start)
+        while data := self.read():
             body += data
-            if at_most is None:
-                self._reading.arrived(len(body))
-        return bytes(body[:at_most])
+            self._reading.arrived(len(body))
+        return body
+
+    def read_some(self, at_most: int) -> bytes:
+        """Return the first `at_most` bytes of the body; raises UpstreamError."""
+        body = b""
+        while len(body) < at_most and (data := self.read()):
+            body += data
+        return body[:at_most]
 
     def drain(self) -> None:
         """Wait a moment for the end of a body whose content is complete, to keep its connection."""

@@ -51,6 +51,7 @@ class LoadArena(Stack):
         self.client_cpu = 0.0
         self.peak_mb = {"web": 0.0, "worker": 0.0}
         self.redis_connections = 0
+        self.redis_mb = 0.0  # at most
         self._nonces = 0
 
     def fake_provider(self) -> Provider:
@@ -120,6 +121,7 @@ class LoadArena(Stack):
                 self.peak_mb[name] = max(self.peak_mb[name], max(map(resident, members)))
             count = len(self.redis.client_list()) - 1
             self.redis_connections = max(self.redis_connections, count)
+            self.redis_mb = max(self.redis_mb, self.redis.info("memory")["used_memory"] / 1e6)
 
     def resident_mb(self, name: str) -> float:
         """Resident megabytes of the web process, or of the worker, now."""

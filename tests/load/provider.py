@@ -24,6 +24,7 @@ from tests.support.upstream import Upstream
 from tests.support.upstream_answers import behaviour, chunk, event, usage
 
 TICK_SECONDS = 0.01
+PIECE = 1 << 18  # bytes
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 MODEL = re.compile(rb'"model": *"([^"]+)"')
 NONCE = re.compile(rb"n\d+x[0-9a-f]{12}")
@@ -40,6 +41,27 @@ def choice(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
 def delta(text: str) -> bytes:
     """One token as a chunk of the body."""
     return chunk(event(choice({"content": text})))
+
+
+@functools.cache
+def parts(model: str) -> list[str]:
+    """What a model says, with NONCE for that of the call: made once, for it may be 31 MB."""
+    words = behaviour(model)
+    if "stream" not in words:
+        return ["NONCE"]
+    fat = "x" * 1024 * (words.get("fat") or [0])[0]
+    return [f"NONCE {fat}", *(f"t{i} {fat}" for i in range(words["stream"][0]))]
+
+
+@functools.cache
+def whole(model: str) -> tuple[bytes, bytes]:
+    """The body of an unstreamed response, before and after the call's nonce."""
+    message = {"role": "assistant", "content": "".join(parts(model))}
+    made = {"index": 0, "message": message, "finish_reason": "stop"}
+    answer = {"id": "chatcmpl-load", "object": "chat.completion", "created": 1, "model": "load"}
+    body = json.dumps({**answer, "choices": [made], "usage": usage(1)}).encode()
+    before, _, after = body.partition(b"NONCE")
+    return before, after
 
 
 @functools.cache
@@ -83,6 +105,7 @@ class Connection(asyncio.Protocol):
         self.record: dict[str, Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.paused = False
+        self.unsent = memoryview(b"")
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -97,6 +120,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.paused = False
+        self.write_on()
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -130,12 +154,8 @@ class Connection(asyncio.Protocol):
         self.record = {"model": model, "stream": stream, "body": body, **started}
         self.calls.append(self.record)
         words = behaviour(model)
-        self.parts, self.pause = [nonce], 0.0
-        if "stream" in words:
-            count, pause = words["stream"]
-            fat = "x" * 1024 * (words.get("fat") or [0])[0]
-            self.parts = [f"{nonce} {fat}", *(f"t{i} {fat}" for i in range(count))]
-            self.pause = pause / 1000
+        self.nonce, self.model, self.parts = nonce, model, parts(model)
+        self.pause = words["stream"][1] / 1000 if "stream" in words else 0.0
         delay = (words.get("delay") or [0])[0] / 1000
         if not stream:
             delay += self.pause * len(self.parts)
@@ -143,19 +163,25 @@ class Connection(asyncio.Protocol):
         self.timer = loop.call_later(delay, self.first if stream else self.whole)
 
     def whole(self) -> None:
-        text = "".join(self.parts)
-        message = {"role": "assistant", "content": text}
-        made = {"index": 0, "message": message, "finish_reason": "stop"}
-        answer = {"id": "chatcmpl-load", "object": "chat.completion", "created": 1, "model": "load"}
+        before, after = whole(self.model)
         self.ended()
-        self.reply(json.dumps({**answer, "choices": [made], "usage": usage(1)}).encode())
+        self.reply(before + self.nonce.encode(), after)
 
-    def reply(self, body: bytes) -> None:
+    def reply(self, body: bytes, after: bytes = b"") -> None:
         head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-        self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        length = len(body) + len(after)
+        self.transport.write(f"{head}Content-Length: {length}\r\n\r\n".encode() + body)
+        self.unsent = memoryview(after)
+        self.write_on()
+
+    def write_on(self) -> None:
+        """Write as much of a body as is taken: the transport would copy all that it cannot send."""
+        while self.unsent and not self.paused:
+            piece, self.unsent = self.unsent[:PIECE], self.unsent[PIECE:]
+            self.transport.write(piece)
 
     def first(self) -> None:
-        self.transport.write(HEAD + delta(self.parts[0]))
+        self.transport.write(HEAD + delta(self.parts[0].replace("NONCE", self.nonce)))
         self.at = 1
         self.clock.at(self.pause, self)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.load.arena import Health, LoadArena, p
-from tests.load.calls import Call
+from tests.load.calls import Ask, Call
 from tests.load.rows import row
 
 SLOTS, TAKES_MS = 50, 500
@@ -128,8 +128,20 @@ BODY = 19_000_000
 
 @row("L9", "20 calls with images of 19 MB at once, beside 20 small calls a second")
 def large_bodies(arena: LoadArena) -> None:
+    _beside_small(arena, arena.asks(["delay-50"], 20, 0.1, begin=1.0, streams=0, image=BODY))
+
+
+LONG = "nonce-stream-30-10-fat-1000"  # 31 MB
+
+
+@row("L13", "20 calls at once whose responses have 31 MB, beside 20 small calls a second")
+def large_responses(arena: LoadArena) -> None:
+    _beside_small(arena, arena.asks([LONG], 20, 0.1, begin=1.0, streams=0))
+    arena.at_most("Redis", arena.redis_mb, 300, " MB")
+
+
+def _beside_small(arena: LoadArena, large: list[Ask]) -> None:
     usual = arena.load(arena.asks(["delay-50"], 100, 5.0, streams=0))
-    large = arena.asks(["delay-50"], 20, 0.1, begin=1.0, streams=0, image=BODY)
     small = arena.asks(["delay-50"], 200, 10.0, streams=0)
     since = time.time()
     calls = arena.load([*large, *small])
@@ -144,6 +156,7 @@ def large_bodies(arena: LoadArena) -> None:
     for name in ("web", "worker"):
         stall, own = arena.stall(name, since)
         arena.note(f"longest stall of the {name}'s loop {stall:.0f} ms (its own work {own:.0f} ms)")
+    arena.note(f"provider's clock up to {arena.load_provider.late() * 1000:.0f} ms late")
     took = max(call.ended - call.began for call in calls if call.nonce in sent)
     arena.note(f"large ones answered within {took:.1f} s")
     arena.at_most("web", arena.peak_mb["web"], 1_000, " MB")

@@ -122,11 +122,13 @@ class Calls:
 
     def finish(self, call_id: str, nano: int = 0, tokens: int = 0, record: bytes = b"{}") -> bool:
         outcome = Outcome(answer=b"{}")
-        command = commands.finish_command(call_id, "c1", WEB, WORKER, outcome, record, nano, tokens)
+        [command] = commands.finish_commands(
+            call_id, "c1", WEB, WORKER, outcome, record, nano, tokens
+        )
         return bool(self.run(command))
 
     def lose(self, call_id: str, **estimate: Any) -> bool:
-        command = commands.lost_command(call_id, "c1", WEB, WORKER, WorkerLost(), estimate, 7)
+        [command] = commands.lost_commands(call_id, "c1", WEB, WORKER, WorkerLost(), estimate, 7)
         return bool(self.run(command))
 
     def cancel(self, call_id: str) -> bytes:

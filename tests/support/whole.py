@@ -50,7 +50,10 @@ class Canned:
         body, self._body = self._body, b""
         return body
 
-    def read_all(self, at_most: int | None = None) -> bytes:
+    def read_all(self, start: bytes = b"") -> bytearray:
+        return bytearray(start + self.read())
+
+    def read_some(self, at_most: int) -> bytes:
         return self.read()
 
     def check_length(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from gateway.account.records import Record
-from gateway.queue import clients, keys
+from gateway.queue import clients, commands, keys
 from gateway.queue.clients import DedicatedConnection
 from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome
 from gateway.settings import Settings
@@ -116,6 +116,19 @@ def test_an_outcome_takes_the_events_before_it_along(redis: Redis, outbox: Outbo
     assert outbox.settled(5)
     entries = redis.xrange(keys.inbox(WEB))[10:]
     assert [Event.decode(fields[b"e"]).number for _, fields in entries] == [1, 2, 3]
+
+
+def test_small_outcomes_overtake_the_pieces_of_a_large_one(redis: Redis, outbox: Outbox) -> None:
+    """Their answers would be late by the time that Redis takes for all of it."""
+    large = Outcome(answer=b"x" * 20 * commands.PIECE_BYTES)
+    Sender(outbox, "a" * 32, "claim", WEB).finish("worker", large, None)
+    for number in range(3):
+        Sender(outbox, f"{number}" * 32, "claim", WEB).finish("worker", Outcome(), None)
+    assert outbox.settled(30)
+    *small, last = events(redis)
+    assert [event.call_id[0] for event in small] == ["0", "1", "2"]
+    assert last.payload == b"a" * 32
+    assert commands.outcomes(redis, ["a" * 32]) == [large]
 
 
 @pytest.mark.usefixtures("small")

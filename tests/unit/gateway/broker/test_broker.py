@@ -425,12 +425,16 @@ def test_a_large_outcome_is_read_where_redis_keeps_it(
     pending = submit(broker, key)
     outcome = Outcome(answer=b"x" * commands.EVENT_BYTES)
     claim = start(redis)
-    command = commands.finish_command(pending.call_id, claim, broker.web, WORKER, outcome)
-    assert commands.finish(redis, command)
+    ending = commands.finish_commands(pending.call_id, claim, broker.web, WORKER, outcome)
+    assert commands.finish(redis, ending)
     [(_, fields)] = redis.xrange(keys.inbox(broker.web))
     broker.deliver(Event.decode(fields[b"e"]))
     eventually(lambda: pending.outcome is not None)
     assert pending.outcome == outcome
+    assert redis.exists(keys.outcome(pending.call_id)), "until it is rendered"
+    broker.leave(pending)
+    # Its worker may read the next large response.
+    eventually(lambda: not redis.exists(keys.outcome(pending.call_id)))
 
 
 def test_a_large_outcome_of_a_call_that_nobody_waits_for_is_ignored(broker: Broker) -> None:

@@ -129,8 +129,8 @@ class World:
     def finish(self, pending: PendingCall, outcome: Outcome, worker: str = WORKER) -> bool:
         """What the worker writes at the end of a call."""
         claim = commands.states(self.redis, [pending.call_id])[0].claim or self.claimed.claim
-        command = commands.finish_command(pending.call_id, claim, WEB, worker, outcome)
-        return commands.finish(self.redis, command)
+        ending = commands.finish_commands(pending.call_id, claim, WEB, worker, outcome)
+        return commands.finish(self.redis, ending)
 
     def lives(self, *workers: str) -> None:
         for worker in workers:

@@ -180,8 +180,8 @@ def test_cancelling_says_how_far_the_call_had_come(
     call_id = submit(redis, settings, key)
     claim = start(redis)
     assert commands.cancel(redis, call_id) == b"told"
-    command = commands.finish_command(call_id, claim, WEB, WORKER, Outcome())
-    assert commands.finish(redis, command)
+    ending = commands.finish_commands(call_id, claim, WEB, WORKER, Outcome())
+    assert commands.finish(redis, ending)
     assert commands.cancel(redis, call_id) == b"ended"
     assert commands.cancel(redis, submit(redis, settings, key)) == b"removed"
     assert commands.cancel(redis, "b" * 32) == b"marked"
@@ -257,8 +257,8 @@ def test_the_end_of_a_call_is_its_next_event_and_its_record(
 ) -> None:
     call_id = submit(redis, settings, key)
     claim = start(redis)
-    command = commands.finish_command(call_id, claim, WEB, WORKER, outcome)
-    assert commands.finish(redis, command)
+    ending = commands.finish_commands(call_id, claim, WEB, WORKER, outcome)
+    assert commands.finish(redis, ending)
     *_, (_, fields) = redis.xrange(keys.inbox(WEB))
     event = Event.decode(fields[b"e"])
     assert (event.call_id, event.claim, event.number, event.kind) == (call_id, claim, 3, OUTCOME)
@@ -266,17 +266,83 @@ def test_the_end_of_a_call_is_its_next_event_and_its_record(
     assert redis.get(keys.outcome(call_id)) == outcome.encode()
     assert commands.states(redis, [call_id])[0].status == status
     assert redis.zrange(registry, 0, -1) == [call_id.encode()]
-    assert not commands.finish(redis, command)
+    assert not commands.finish(redis, ending)
 
 
 def test_redis_holds_a_large_outcome_once(redis: Redis, settings: Settings, key: KeyRecord) -> None:
     call_id = submit(redis, settings, key)
-    outcome = Outcome(answer=b"x" * commands.EVENT_BYTES)
-    command = commands.finish_command(call_id, start(redis), WEB, WORKER, outcome)
-    assert commands.finish(redis, command)
+    claim = start(redis)
+    ending = commands.finish_commands(call_id, claim, WEB, WORKER, LARGE)
+    assert commands.finish(redis, ending)
     [(_, fields)] = redis.xrange(keys.inbox(WEB))
     assert fields == {b"e": outcome_event(call_id).encode()}
-    assert commands.outcomes(redis, [call_id]) == [outcome]
+    assert commands.outcomes(redis, [call_id]) == [LARGE]
+    assert 0 < redis.ttl(keys.outcome(call_id)) <= keys.OUTCOME_SECONDS
+    assert not redis.exists(keys.partial_outcome(call_id, claim))
+
+
+LARGE = Outcome(answer=bytes(range(256)) * (5 * commands.PIECE_BYTES // 512))  # three pieces
+
+
+def test_no_command_of_a_large_outcome_is_longer_than_a_piece(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    for command in commands.finish_commands(call_id, start(redis), WEB, WORKER, LARGE):
+        assert max(len(each) for each in command if isinstance(each, bytes)) <= commands.PIECE_BYTES
+        assert commands.outcomes(redis, [call_id]) == [None], "none before the last"
+        commands.finish(redis, [command])
+    assert commands.outcomes(redis, [call_id]) == [LARGE]
+
+
+def test_each_command_of_a_large_outcome_may_be_sent_twice(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    ending = commands.finish_commands(call_id, start(redis), WEB, WORKER, LARGE)
+    for command in ending:
+        commands.finish(redis, [command])
+        commands.finish(redis, [command])
+    assert commands.outcomes(redis, [call_id]) == [LARGE]
+    assert redis.xlen(keys.inbox(WEB)) == 1
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_large_outcome_of_which_redis_has_lost_a_piece_is_an_error(
+    redis: Redis, settings: Settings, key: KeyRecord, missing: int
+) -> None:
+    call_id = submit(redis, settings, key)
+    claim = start(redis)
+    ending = commands.finish_commands(call_id, claim, WEB, WORKER, LARGE)
+    del ending[missing]
+    assert commands.finish(redis, ending)
+    [outcome] = commands.outcomes(redis, [call_id])
+    assert outcome is not None
+    assert isinstance(outcome.error, ReplyLost)
+    assert outcome.answer == b""
+
+
+def test_a_large_outcome_that_does_not_stand_leaves_nothing(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    claim = start(redis)
+    assert commands.finish(
+        redis, commands.finish_commands(call_id, claim, WEB, WORKER, Outcome(answer=b"{}"))
+    )
+    assert not commands.finish(redis, commands.finish_commands(call_id, claim, WEB, WORKER, LARGE))
+    assert commands.outcomes(redis, [call_id]) == [Outcome(answer=b"{}")]
+    assert not redis.exists(keys.partial_outcome(call_id, claim))
+
+
+def test_redis_keeps_no_part_of_an_outcome_whose_worker_is_killed(
+    redis: Redis, settings: Settings, key: KeyRecord
+) -> None:
+    call_id = submit(redis, settings, key)
+    claim = start(redis)
+    piece, *_ = commands.finish_commands(call_id, claim, WEB, WORKER, LARGE)
+    commands.finish(redis, [piece])
+    assert 0 < redis.ttl(keys.partial_outcome(call_id, claim)) <= keys.OUTCOME_SECONDS
 
 
 def test_a_log_holds_its_outcome_whatever_its_size(
@@ -285,8 +351,8 @@ def test_a_log_holds_its_outcome_whatever_its_size(
     call_id = submit(redis, settings, key)
     outcome = Outcome(answer=b"x" * commands.EVENT_BYTES)
     address = keys.log_address(call_id, 60)
-    command = commands.finish_command(call_id, start(redis), address, WORKER, outcome)
-    assert commands.finish(redis, command)
+    ending = commands.finish_commands(call_id, start(redis), address, WORKER, outcome)
+    assert commands.finish(redis, ending)
     [(_, fields)] = redis.xrange(keys.log(call_id))
     assert Event.decode(fields[b"e"]).payload == outcome.encode()
 

@@ -115,7 +115,8 @@ def test_what_a_log_has_grown_to_counts(redis: Redis, calls: Calls, ended: bool)
     assert calls.claim() == [call_id]
     if ended:
         outcome = Outcome(answer=b"x" * MEGABYTE)
-        assert calls.run(commands.finish_command(call_id, "c1", web, WORKER, outcome))
+        [command] = commands.finish_commands(call_id, "c1", web, WORKER, outcome)
+        assert calls.run(command)
     else:
         scripts.run(redis, commands.emit_command(web, [b"x" * MEGABYTE]))
     log_room(redis, MEGABYTE // 2)

@@ -83,7 +83,7 @@ def claim(
 
 
 def finish(redis: Redis, call_id: str, outcome: Outcome, claim_id: str = "c1") -> bool:
-    return commands.finish(redis, commands.finish_command(call_id, claim_id, WEB, WORKER, outcome))
+    return commands.finish(redis, commands.finish_commands(call_id, claim_id, WEB, WORKER, outcome))
 
 
 def job(redis: Redis, call_id: str) -> Job:

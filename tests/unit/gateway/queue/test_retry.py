@@ -190,7 +190,7 @@ def test_what_a_call_has_reserved_stays_reserved_and_is_released_once(calls: Cal
     assert int(calls.redis.get(keys.QUEUED_BYTES) or 0) > 0
     claim(calls, "c2")
     assert not calls.redis.exists(keys.QUEUED_BYTES)
-    command = commands.finish_command(
+    [command] = commands.finish_commands(
         call_id, "c2", WEB, WORKER, commands.Outcome(answer=b"{}"), b"{}", 90, 9
     )
     assert calls.run(command)
