@@ -24,7 +24,6 @@ from typing import Any, cast
 
 import gevent
 from gevent.event import Event as Signal
-from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from redis.exceptions import RedisError, ResponseError
 from rq.serializers import JSONSerializer
@@ -56,6 +55,7 @@ from workers.breaker import Breakers
 from workers.call_log import log_call
 from workers.claims import Claimed, Claims, opened
 from workers.keeping import KeepingSender
+from workers.large_bodies import LargeBodies
 from workers.leftovers import Leftovers
 from workers.outbox import Outbox, Sender
 from workers.runner import CallRunner
@@ -69,10 +69,6 @@ IGNORED_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)  # they would
 TICK_SECONDS = 0.5
 RECORDS_EVERY = 2  # ticks between two renewals of RQ's records
 LEFTOVERS_EVERY = 40  # ticks
-# Large bodies that are claimed and not read yet. The order and the byte limit of the queue hold
-# only for what is still in it.
-MOST_UNREAD = 4
-PIECE_BYTES = 1_000_000  # of a large body
 CANCEL_LOOKS = 20  # ticks that a cancelled call is looked for
 WORKER_TTL = 20  # seconds RQ's record outlives its last renewal, besides RQ's own 60
 STOP_SECONDS = 1.0  # for stopped calls to write their outcome
@@ -131,9 +127,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self.stopping = Signal()
         self.suspended = False
         self.draining = False  # because an operator wants it: see gateway/queue/steering.py
-        self._reading = BoundedSemaphore(1)  # of large bodies
-        self._unread: set[str] = set()  # calls whose large body is still to be read
-        self._has_read = Signal()
+        self._large = LargeBodies(self.connection)
         self._taking = False  # whether a claim may be on its way
         self._lost_webs = LostProcesses(self.connection, self.lease)
         self._leftovers = Leftovers(self.connection, self.lease)
@@ -202,11 +196,9 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         A worker that an operator drains, or whose answers Redis does not accept, takes none. Nor
         does one that stood still, before it has renewed its lease: its calls would count as lost.
         """
-        self._unread.intersection_update(self.running)
-        if len(self._unread) >= MOST_UNREAD:
+        if self._large.full(self.running):
             self._taking = False
-            self._has_read.clear()
-            self._has_read.wait(TICK_SECONDS)
+            self._large.wait(TICK_SECONDS)
             return
         self.pool.wait_available(timeout=TICK_SECONDS)
         slots = self.pool.free_count()
@@ -226,7 +218,7 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
                 continue
             running = self.running[each.call_id] = Running(each)
             if each.large:
-                self._unread.add(each.call_id)
+                self._large.claimed(each.call_id)
             running.greenlet = self.pool.spawn(self.run_call, running)
         # Their requests go out before the bell is waited for again; twice, because what these
         # greenlets wake (the outbox, for an answer that is there at once) is to have its turn too.
@@ -300,37 +292,11 @@ class CallWorker(BaseWorker):  # type: ignore[misc]
         self._count(claimed, outcome)
 
     def _read_large(self, claimed: Claimed) -> bytes | None:
-        """Return a large body, or None if Redis has lost it. Only one is read at a time.
-
-        In the reply to the claim, it would hold up the small calls beside it.
-        """
-        name, pieces, size = keys.call(claimed.call_id), [], 0
-        try:
-            with self._reading:
-                while size < claimed.large:
-                    try:
-                        # In pieces: cancels go over the same few connections.
-                        piece = cast(
-                            bytes, self.connection.getrange(name, size, size + PIECE_BYTES - 1)
-                        )
-                    except ResponseError:
-                        return None
-                    except RedisError as error:
-                        log.warning(
-                            "worker %s: Redis is away (%s)", self.name, type(error).__name__
-                        )
-                        gevent.sleep(TICK_SECONDS)
-                        continue
-                    if not piece:
-                        return None
-                    pieces.append(piece)
-                    size += len(piece)
-        finally:
-            self._unread.discard(claimed.call_id)
-            self._has_read.set()
+        """Return the large body of a call, or None if Redis has lost it."""
+        body = self._large.read(claimed)
         if not claimed.may_run_again:
-            self.outbox.put_by(("UNLINK", name))
-        return b"".join(pieces)
+            self.outbox.put_by(("UNLINK", keys.call(claimed.call_id)))
+        return body
 
     def _count(self, claimed: Claimed, outcome: Outcome) -> None:
         """Count a call for RQ's statistics, which `renew_records` writes.

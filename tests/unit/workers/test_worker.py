@@ -26,6 +26,7 @@ from gateway.queue import clients, commands, keys, owner, steering
 from gateway.queue.protocol import CallSpec, Outcome
 from gateway.settings import Settings
 from tests.support.admission import KEY, Calls
+from workers import large_bodies
 from workers import worker as module
 from workers.bill import Bill
 from workers.claims import Claimed
@@ -385,7 +386,7 @@ def test_a_large_body_is_read_by_the_call_itself(
     runner: FakeRunner,
     retry: bool,
 ) -> None:
-    monkeypatch.setattr(module, "PIECE_BYTES", 7)
+    monkeypatch.setattr(large_bodies, "PIECE_BYTES", 7)
     call, payload = large_call(b" " * 100, admission={"retry": True} if retry else {})
     name = keys.call(call.call_id)
     redis.set(name, payload)
@@ -404,7 +405,7 @@ def test_a_large_body_is_read_by_the_call_itself(
 def test_a_large_body_is_waited_for_while_redis_is_away(
     monkeypatch: pytest.MonkeyPatch, worker: CallWorker
 ) -> None:
-    monkeypatch.setattr(module, "TICK_SECONDS", 0.001)
+    monkeypatch.setattr(large_bodies, "RETRY_SECONDS", 0.001)
     call, payload = large_call()
     replies: list[Any] = [ConnectionError("away"), payload]
 
@@ -440,7 +441,7 @@ def test_a_call_cancelled_while_it_waits_for_its_body_is_recorded_as_cancelled(
     calls = Calls(redis, settings, int(time.time() * 1000))
     calls.key()
     call_id = calls.submit(body=b"x" * 300_000)
-    with worker._reading:
+    with worker._large.reading:
         worker.take_calls()
         worker.running[call_id].greenlet.kill(StopCall(CallCancelled()), block=False)
         worker.pool.join()
@@ -455,12 +456,12 @@ def test_large_bodies_stay_in_the_queue_until_they_can_be_read(
 ) -> None:
     calls = Calls(redis, settings, int(time.time() * 1000))
     calls.key()
-    for _ in range(module.MOST_UNREAD + 2):
+    for _ in range(large_bodies.MOST_UNREAD + 2):
         calls.submit(body=b"x" * 1_200_000)
-    with worker._reading:
-        for _ in range(module.MOST_UNREAD + 1):
+    with worker._large.reading:
+        for _ in range(large_bodies.MOST_UNREAD + 1):
             worker.take_calls()
-        assert len(worker.running) == module.MOST_UNREAD
+        assert len(worker.running) == large_bodies.MOST_UNREAD
     with gevent.Timeout(10):
         while redis.zcard(keys.WAITING) or worker.running:
             worker.take_calls()
