@@ -254,8 +254,9 @@ class Settings:
         "RESPONSE_BYTES",
         0,
         "Maximum size of all unstreamed responses over 64 kB that one worker has read and that are "
-        "not delivered yet. Redis needs up to three times as much for a moment. Further ones wait "
-        "unread. `0`: a tenth of Redis' `maxmemory`, from 1 to 256 MB; 36 MB without one.",
+        "not delivered yet. Redis needs up to four times as much for a moment, of calls with a "
+        "log six times. Further ones wait unread. `0`: a tenth of Redis' `maxmemory`, from 1 to "
+        "256 MB; 36 MB without one.",
     )
     drain_seconds: float = setting(
         "DRAIN_SECONDS", 25.0, "Time that running calls get to end after SIGTERM."

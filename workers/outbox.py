@@ -170,7 +170,7 @@ class Outbox:
             if batch:
                 if self._clock() > end:
                     log.error("outbox: %d writes given up", len(batch))
-                    return
+                    break
                 gevent.sleep(RETRY_SECONDS)
         if self._in_turn or (self._senders and not self._full):  # held back until now
             self._writer.wake()

@@ -56,7 +56,7 @@ def with_numbers(head: bytes, result: bytes) -> bytes:
             item["embedding"] = _numbers(item["embedding"])
         pieces += (b"," if position else b'"data":[', orjson.dumps(item))
         item.clear()
-        if position % VECTORS_A_TURN == 0:
+        if position % VECTORS_A_TURN == VECTORS_A_TURN - 1:
             give_turn()
     rest = orjson.dumps(fields)
     pieces += (b"]", b"," if fields else b"", rest[1:])

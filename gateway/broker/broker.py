@@ -193,10 +193,7 @@ class Broker:
                 gevent.spawn(self._remove, pending.call_id)
 
     def abandon(self, pending: PendingCall) -> None:
-        """End a call whose client has gone, and have its worker stop it unless it has a log.
-
-        Its outcome stays in Redis: only there stands what the call has used.
-        """
+        """End a call whose client has gone, and have its worker stop it unless it has a log."""
         if pending.outcome is None:
             self._forget(pending)
             pending.stop(CallCancelled())
@@ -227,14 +224,21 @@ class Broker:
             gevent.spawn(self._fetch, event.payload.decode())
 
     def _fetch(self, call_id: str) -> None:
-        """End a call with the outcome that Redis has. If that fails, the monitor's sweep does."""
+        """End a call with the outcome that Redis has. If that fails, the monitor's sweep does.
+
+        An outcome that nobody waits for any more is removed.
+        """
         pending = self.pending_calls.get(call_id)
         if pending is None:
+            self._remove(call_id)
             return
         with suppress(RedisError):
             [outcome] = commands.outcomes(self.redis, [call_id])
-            if outcome is not None:
-                pending.end(outcome)
+            if outcome is None:
+                return
+            pending.end(outcome)
+            if pending.outcome is not outcome:
+                self._remove(call_id)
 
     def _remove(self, call_id: str) -> None:
         """Remove an outcome from Redis. If that fails, the monitor does it."""

@@ -10,6 +10,8 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+import gevent
+
 from gateway.chat import ChatCall, Chunk, fold, says_something
 from gateway.errors import (
     UpstreamBadResponse,
@@ -148,10 +150,10 @@ class HttpProvider:
         start = _start(response, at_least=1 if media_type == EVENTS else TELLING)
         if _OBJECT.match(start):
             whole = response.read_all(start)
-            give_turn(len(whole))
+            _give_turn(len(whole))
             with suppress(ValueError):
                 found = _object(whole)
-                give_turn(len(whole))  # to write it again takes as long as to read it
+                _give_turn(len(whole))  # to write it again takes as long as to read it
                 return found
             start = bytes(whole)
         if media_type != EVENTS and not _EVENTS.match(start):
@@ -203,6 +205,12 @@ def unfold(response: Chunk) -> Chunk:
         rest = {key: value for key, value in choice.items() if key != "message"}
         choices.append({**rest, "delta": delta})
     return {**response, "choices": choices}
+
+
+def _give_turn(size: int) -> None:
+    """Let others run before work on a response that is complete: its attempt is not late."""
+    with suppress(gevent.Timeout):
+        give_turn(size)
 
 
 def _start(response: Response, at_least: int) -> bytes:

@@ -203,7 +203,7 @@ class Response:
         Waits for room in the transport's budget; raises Overloaded or PayloadTooLarge without.
         Raises UpstreamError.
         """
-        self._reading.expect(self._exchange.left or 0)
+        self._reading.expect(len(start) + (self._exchange.left or 0))
         body = bytearray(start)
         while data := self.read():
             body += data

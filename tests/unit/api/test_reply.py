@@ -144,6 +144,23 @@ class OpeningRenderer(ChatRenderer):
         return b"data: first\n\n"
 
 
+def test_a_call_is_left_once_its_response_is_rendered():
+    """Until then, its worker reads no other large response: this process would hold many."""
+    seen = []
+
+    class Renderer(ChatRenderer):
+        def whole(self, result):
+            seen.append("rendered")
+            return super().whole(result)
+
+    broker = SimpleNamespace(leave=lambda pending: seen.append("left"))
+    pending = PendingCall("call", 60, lambda pending: None)
+    pending.end(Outcome(answer=b'{"choices":[]}'))
+    reply = Reply(broker, pending, lambda route: Renderer("call", "model", created=0), {})
+    assert reply.whole(0).status_code == 200
+    assert seen == ["rendered", "left"]
+
+
 def test_a_stream_that_begins_at_once_has_the_events_of_a_call_that_has_ended_by_then():
     """As one that a kept response answers does."""
     pending = PendingCall("call", 60, lambda pending: None)

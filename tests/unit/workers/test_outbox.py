@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
 from redis import Redis
 
 from gateway.account.records import Record
-from gateway.queue import clients, commands, keys
-from gateway.queue.clients import DedicatedConnection
+from gateway.queue import clients, commands, keys, scripts
+from gateway.queue.clients import Command, DedicatedConnection
 from gateway.queue.protocol import CHUNKS, OUTCOME, Event, Outcome
 from gateway.settings import Settings
 from local.redis_server import RedisServer
@@ -118,17 +119,38 @@ def test_an_outcome_takes_the_events_before_it_along(redis: Redis, outbox: Outbo
     assert [Event.decode(fields[b"e"]).number for _, fields in entries] == [1, 2, 3]
 
 
-def test_small_outcomes_overtake_the_pieces_of_a_large_one(redis: Redis, outbox: Outbox) -> None:
-    """Their answers would be late by the time that Redis takes for all of it."""
-    large = Outcome(answer=b"x" * 20 * commands.PIECE_BYTES)
+def test_small_outcomes_go_out_between_the_pieces_of_a_large_one(
+    redis: Redis, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be late by the time that Redis takes for all of it."""
+    large = Outcome(answer=b"x" * 5 * commands.PIECE_BYTES)
+    pieces: list[int] = []  # by batch
+    write = outbox._writer.write
+
+    def note(batch: list[Command]) -> list[Any]:
+        if not pieces:
+            Sender(outbox, "b" * 32, "claim", WEB).finish("worker", Outcome(), None)
+        pieces.append(sum(command[1] == scripts.PIECE.sha for command in batch))
+        return write(batch)
+
+    monkeypatch.setattr(outbox._writer, "write", note)
     Sender(outbox, "a" * 32, "claim", WEB).finish("worker", large, None)
-    for number in range(3):
-        Sender(outbox, f"{number}" * 32, "claim", WEB).finish("worker", Outcome(), None)
     assert outbox.settled(30)
-    *small, last = events(redis)
-    assert [event.call_id[0] for event in small] == ["0", "1", "2"]
-    assert last.payload == b"a" * 32
+    assert pieces == [1] * 6 + [0]
+    assert [event.call_id for event in events(redis)] == ["b" * 32, ""]
     assert commands.outcomes(redis, ["a" * 32]) == [large]
+
+
+def test_what_follows_writes_that_were_given_up_is_written(
+    redis: Redis, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "KEEP_SECONDS", -1.0)
+    monkeypatch.setattr(outbox, "_attempt", lambda batch: batch)
+    Sender(outbox, "a" * 32, "claim", WEB).finish(
+        "worker", Outcome(answer=b"x" * 5 * commands.PIECE_BYTES), None
+    )
+    assert outbox.settled(10)
+    assert not outbox._in_turn
 
 
 @pytest.mark.usefixtures("small")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.embeddings import renderer
 from api.embeddings.renderer import VECTORS_A_TURN, EmbeddingsRenderer
 from gateway.errors import WorkerLost
 
@@ -53,6 +54,16 @@ def test_base64_is_passed_on_byte_by_byte() -> None:
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
 def test_every_float32_arrives_as_it_was(numbers: list[float]) -> None:
     assert rendered({"data": [item(encoded(*numbers))]}, True)["data"][0]["embedding"] == numbers
+
+
+def test_a_few_vectors_wait_for_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would wait for all large responses."""
+    turns: list[int] = []
+    monkeypatch.setattr(renderer, "give_turn", lambda: turns.append(1))
+    rendered({"data": [item(encoded(0.5))] * (VECTORS_A_TURN - 1)}, True)
+    assert not turns
+    rendered({"data": [item(encoded(0.5))] * (3 * VECTORS_A_TURN)}, True)
+    assert len(turns) == 3
 
 
 def test_a_large_batch_keeps_its_order() -> None:

@@ -416,7 +416,7 @@ def test_a_call_whose_client_has_gone_ends_and_is_stopped(
     eventually(lambda: told(redis) == {pending.call_id})
     broker.leave(pending)
     assert broker.pending_calls == {}
-    assert broker.monitor.delivered == []  # its outcome tells what it has used
+    assert broker.monitor.delivered == []
 
 
 def test_a_large_outcome_is_read_where_redis_keeps_it(
@@ -437,9 +437,29 @@ def test_a_large_outcome_is_read_where_redis_keeps_it(
     eventually(lambda: not redis.exists(keys.outcome(pending.call_id)))
 
 
-def test_a_large_outcome_of_a_call_that_nobody_waits_for_is_ignored(broker: Broker) -> None:
-    broker.deliver(outcome_event("unknown"))
-    gevent.sleep(0)
+@pytest.mark.parametrize("gone", ["before", "meanwhile"])
+def test_a_large_outcome_whose_client_has_gone_is_removed(
+    redis: Redis, broker: Broker, key: KeyRecord, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker would read no other large response until it had expired."""
+    pending = submit(broker, key)
+    ending = commands.finish_commands(
+        pending.call_id, start(redis), broker.web, WORKER, Outcome(answer=b"x" * 2_000_000)
+    )
+    assert commands.finish(redis, ending)
+    if gone == "before":
+        broker.abandon(pending)
+    else:
+        read = commands.outcomes
+
+        def then_it_goes(*arguments: Any) -> list[Outcome | None]:
+            found = read(*arguments)
+            broker.abandon(pending)
+            return found
+
+        monkeypatch.setattr(commands, "outcomes", then_it_goes)
+    broker.deliver(outcome_event(pending.call_id))
+    eventually(lambda: not redis.exists(keys.outcome(pending.call_id)))
     assert not broker.pending_calls
 
 

@@ -183,6 +183,12 @@ def test_a_whole_body_counts_until_its_response_is_closed(answer, transport, bud
         assert budget.used == 0
 
 
+def test_a_body_of_known_length_counts_for_it_and_no_more(transport, budget) -> None:  # type: ignore[no-untyped-def]
+    with serving(known(9 * SMALL)) as url, transport.post(Request(url, {}, b"{}")) as response:
+        assert len(response.read_all(response.read())) == 9 * SMALL
+        assert budget.used == 9 * SMALL
+
+
 @pytest.mark.parametrize("answer", [known, chunked])
 def test_a_body_that_can_never_fit_is_not_read(answer, transport, budget) -> None:  # type: ignore[no-untyped-def]
     with (

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import gevent
 import pytest
 
 from gateway.errors import UpstreamError, UpstreamFailed, UpstreamThrottled, UpstreamTLS
 from providers.base import WireOptions
+from providers.http import provider
 from providers.http.provider import HttpProvider
 from providers.openai.chat import OpenAIWire
 from tests.support.raw_upstream import BOTH_WAYS, call, closing_transport, content, openai, serving
@@ -55,6 +57,22 @@ SAID = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 68\r\n\r\n"
     b'{"choices":[{"message":{"content":"Hello"},"finish_reason":"stop"}]}'
 )
+
+
+def test_a_whole_response_is_not_late_because_others_have_their_turn_before_it(
+    transport, monkeypatch
+):
+    """The provider's time may end meanwhile: a second one would be paid for the same call."""
+    turns = []
+
+    def turn(size):
+        turns.append(size)
+        raise gevent.Timeout(0)
+
+    monkeypatch.setattr(provider, "give_turn", turn)
+    with serving(SAID) as url:
+        assert content(openai(url, transport).complete(call())) == "Hello"
+    assert turns == [68, 68]
 
 
 @pytest.mark.parametrize("before", [EARLY, EARLY * 3, CONTINUE + EARLY, EARLY + CONTINUE])
