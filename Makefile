@@ -63,7 +63,7 @@ bench: $(VENV)/.bench ## Measure beside other gateways; ARGS="--quick" tries it 
 faults: $(VENV)/.dev ## Break the service in every way; ARGS=--short takes 3 minutes
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-load: $(VENV)/.dev ## Put more on the service than it can take, and measure; 5 minutes
+load: $(VENV)/.dev ## Put more on the service than it can take, and measure; 8 minutes
 	@$(BIN)/python -m tests.load $(ARGS)
 
 soak: $(VENV)/.dev ## Look for what grows with the calls; ARGS="--minutes 240" breaks things too
