@@ -241,7 +241,7 @@ class Broker:
                 self._remove(call_id)
 
     def _remove(self, call_id: str) -> None:
-        """Remove an outcome from Redis. If that fails, the monitor does it."""
+        """Remove an outcome from Redis. If that fails, the monitor does it, or it expires."""
         with suppress(RedisError):
             self.redis.unlink(keys.outcome(call_id))
 
