@@ -180,7 +180,10 @@ class Broker:
             return True
 
     def leave(self, pending: PendingCall) -> None:
-        """Forget a call whose request has ended, and stop it if it still runs and has no log."""
+        """Forget a call whose request has ended, and stop it if it still runs and has no log.
+
+        Calling it again changes nothing.
+        """
         if not self._forget(pending):
             return
         pending.drop()
