@@ -165,6 +165,7 @@ def test_calls_that_wait_for_long_are_a_reason_to_look(client, redis):
 def test_a_redis_that_is_nearly_full_is_a_reason_to_look(client, redis, share, reason):
     redis.sadd(keys.RQ_WORKERS, "rq:worker:w1")
     redis.set(keys.lease("w1"), 1)
+    redis.set("ballast", b"x" * 20_000_000)  # beside it, the buffers of a connection are nothing
     redis.config_set("maxmemory", int(redis.info("memory")["used_memory"] / share))
     facts = client.get(f"{BASE}/health/ready").get_json()
     assert (facts["status"], facts["reasons"]) == ("degraded", [reason])
