@@ -447,6 +447,8 @@ def test_a_large_outcome_whose_client_has_gone_is_removed(
         pending.call_id, start(redis), broker.web, WORKER, Outcome(answer=b"x" * 2_000_000)
     )
     assert commands.finish(redis, ending)
+    cancelled: list[str] = []
+    monkeypatch.setattr(commands, "cancel", lambda redis, call_id: cancelled.append(call_id))
     if gone == "before":
         broker.abandon(pending)
     else:
@@ -460,6 +462,7 @@ def test_a_large_outcome_whose_client_has_gone_is_removed(
         monkeypatch.setattr(commands, "outcomes", then_it_goes)
     broker.deliver(outcome_event(pending.call_id))
     eventually(lambda: not redis.exists(keys.outcome(pending.call_id)))
+    eventually(lambda: cancelled == [pending.call_id])
     assert not broker.pending_calls
 
 
