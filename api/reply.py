@@ -203,8 +203,8 @@ class Reply:
     def _body(self) -> bytes:
         """The body of the unstreamed response; raises the error of a call that has failed.
 
-        The call is left after it: until then, a large result keeps its worker from the next one,
-        so that this process holds few.
+        Leave the call after this, not before. Until it is left, its worker reads no other large
+        response, so this process holds few of them.
         """
         outcome = self._call.outcome
         assert outcome is not None

@@ -20,7 +20,7 @@ from workers.claims import Claimed
 
 log = logging.getLogger(__name__)
 
-# Of claimed calls. The order and the byte limit of the queue hold only for what is still in it.
+# Bodies of claimed calls. They have left the queue, so its order and its byte limit miss them.
 MOST_UNREAD = 4
 PIECE_BYTES = 1_000_000  # read at once: cancels go over the same few connections
 RETRY_SECONDS = 0.5
@@ -30,8 +30,8 @@ class LargeBodies:
     """The large bodies of the calls that one worker has claimed."""
 
     def __init__(self, redis: Redis) -> None:
-        self.reading = BoundedSemaphore(1)
         self._redis = redis
+        self._reading = BoundedSemaphore(1)
         self._unread: set[str] = set()  # by call
         self._read_one = Signal()
 
@@ -40,8 +40,10 @@ class LargeBodies:
         self._unread.add(call_id)
 
     def full(self, running: Container[str]) -> bool:
-        """Whether too many are unread for another claim; `running` has the calls that have not
-        ended."""
+        """Whether so many are unread that the worker should claim no other call.
+
+        `running` has the calls that have not ended.
+        """
         self._unread = {call_id for call_id in self._unread if call_id in running}
         return len(self._unread) >= MOST_UNREAD
 
@@ -51,13 +53,10 @@ class LargeBodies:
         self._read_one.wait(seconds)
 
     def read(self, claimed: Claimed) -> bytes | None:
-        """Return the body of a call, or None if Redis has lost it.
-
-        While Redis is away, it is tried again.
-        """
+        """Return the body of a call, or None if Redis has lost it; wait while Redis is away."""
         name, pieces, size = keys.call(claimed.call_id), [], 0
         try:
-            with self.reading:
+            with self._reading:
                 while size < claimed.large:
                     try:
                         piece = self._redis.getrange(name, size, size + PIECE_BYTES - 1)

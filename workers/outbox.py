@@ -116,9 +116,10 @@ class Outbox:
         self._writer.wake()
 
     def put(self, *those: Command) -> None:
-        """Send a command with the next batch, after its events; of several, one with each batch.
+        """Send a command with the next batch, after its events.
 
-        Those are large: the writes of other calls go out between them.
+        Several are the parts of a large write: each batch takes one, so that the writes of other
+        calls go out between them.
         """
         (self._writes if len(those) == 1 else self._in_turn).extend(those)
         self._writer.wake()
@@ -172,7 +173,8 @@ class Outbox:
                     log.error("outbox: %d writes given up", len(batch))
                     break
                 gevent.sleep(RETRY_SECONDS)
-        if self._in_turn or (self._senders and not self._full):  # held back until now
+        held_until_now = self._senders and not self._full
+        if self._in_turn or held_until_now:
             self._writer.wake()
         elif self._full and not self._look_comes:
             self._look_comes = True

@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 1  # to wait before the next try: another process has taken over by then
 CANCEL_RETRY_SECONDS = 0.5
-# Of a response; a larger one is removed from Redis at once, and not by the monitor's next tick:
-# meanwhile, its worker may read no other (providers/http/budget.py).
+# A larger response is removed from Redis at once, not by the monitor's next tick: until then, its
+# worker may have no room for another (providers/http/budget.py).
 LARGE_BYTES = 1 << 16
 
 

@@ -441,7 +441,7 @@ def test_a_call_cancelled_while_it_waits_for_its_body_is_recorded_as_cancelled(
     calls = Calls(redis, settings, int(time.time() * 1000))
     calls.key()
     call_id = calls.submit(body=b"x" * 300_000)
-    with worker._large.reading:
+    with worker._large._reading:
         worker.take_calls()
         worker.running[call_id].greenlet.kill(StopCall(CallCancelled()), block=False)
         worker.pool.join()
@@ -458,7 +458,7 @@ def test_large_bodies_stay_in_the_queue_until_they_can_be_read(
     calls.key()
     for _ in range(large_bodies.MOST_UNREAD + 2):
         calls.submit(body=b"x" * 1_200_000)
-    with worker._large.reading:
+    with worker._large._reading:
         for _ in range(large_bodies.MOST_UNREAD + 1):
             worker.take_calls()
         assert len(worker.running) == large_bodies.MOST_UNREAD
